@@ -1,0 +1,61 @@
+"""What a sampler sees and what it answers."""
+
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class SelectionContext:
+    """One selection: N pool rows in the order of their ids, M labeled rows, C classes, D feature dimensions.
+
+    Features are unit norm and belong to the current model (zero-shot CLIP before round 0); all tensors are on the CPU.
+    The pool's labels, the model and the config are not here, so a sampler cannot look at them.
+    """
+
+    ids: Tensor  # [N] int64, ascending: positions in the train split
+    features: Tensor  # [N, D] float32
+    logits: Tensor  # [N, C] float32
+    zero_shot_logits: Tensor  # [N, C] float32
+    labeled_ids: Tensor  # [M] int64, ascending
+    labeled_features: Tensor  # [M, D] float32
+    labeled_logits: Tensor  # [M, C] float32
+    labels: Tensor  # [M] int64
+    text_features: Tensor  # [C, D] float32, unit norm
+    n_query: int  # rows to ask for; `select` caps it at N
+    round: int  # counted from 0
+    n_total: int  # images in the whole train split
+    rng: np.random.Generator  # this selection's own stream
+    negative_text_features: Tensor | None = None  # [C, D] float32, unit norm, for models with negative prompts
+
+    @cached_property
+    def probs(self) -> Tensor:
+        """Class probabilities [N, C], float32."""
+        return self.logits.softmax(1)
+
+    @property
+    def n_pool(self) -> int:
+        return len(self.ids)
+
+    @property
+    def n_classes(self) -> int:
+        return self.logits.shape[1]
+
+
+@dataclass(frozen=True)
+class Query:
+    """A sampler's answer, in pool rows: which to ask, in order, and which to label with the model's own guess.
+
+    Pseudo-labeled rows leave the pool for good, as if they had been asked, but are not paid for. Mined rows stay in the
+    pool: they are trained on in this round only.
+    """
+
+    rows: Tensor  # [n] int64
+    pseudo_rows: Tensor = field(default_factory=torch.LongTensor)  # [m] int64, none of them in `rows`
+    pseudo_labels: Tensor = field(default_factory=torch.LongTensor)  # [m] int64
+    pseudo_confidence: Tensor = field(default_factory=torch.FloatTensor)  # [m] in [0, 1]
+    mined_rows: Tensor = field(default_factory=torch.LongTensor)  # [k] int64, none of them in the others
+    mined_labels: Tensor = field(default_factory=torch.LongTensor)  # [k] int64

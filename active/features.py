@@ -1,0 +1,88 @@
+"""The cache of frozen features: extracted once, in one file, bound to all that they depend on."""
+
+import hashlib
+import json
+import logging
+import zlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dassl.data.dataset import Dataset
+from dassl.data.transforms import Preprocessing
+from dassl.utils.files import atomic_path, lock
+
+logger = logging.getLogger(__name__)
+
+Key = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class FeatureBank:
+    """Unit-norm features of the frozen image tower, float32 [N, D] in the order of a split, and what they are of."""
+
+    features: Tensor
+    key: Key
+
+
+def bank_key(weights: str, preprocessing: Preprocessing, dataset: Dataset, split: str, precision: str) -> Key:
+    """Return all that the features of a split depend on: weights, preprocessing, file list, precision of the tower.
+
+    A file counts by its relative path, size and time of change, so a moved data root keeps its cache and a changed image
+    does not.
+    """
+    digest = hashlib.sha256()
+    for datum, path in zip(dataset.split(split), dataset.files(split), strict=True):
+        status = path.stat()
+        digest.update(repr((datum.path, status.st_size, status.st_mtime_ns)).encode("utf-8", "surrogateescape"))
+    return {"weights": weights, "size": list(preprocessing.size), "mean": list(preprocessing.mean),
+            "std": list(preprocessing.std), "interpolation": preprocessing.interpolation,
+            "decoding": asdict(preprocessing.decoding),
+            "dataset": dataset.name, "split": split, "files": digest.hexdigest(), "precision": precision}
+
+
+def load_bank(folder: Path, key: Key, extract: Callable[[], Tensor]) -> FeatureBank:
+    """Return the bank of a key from its file in `folder`, or of `extract()`, [N, D], which is then stored there.
+
+    A file that is damaged or holds another key is said so and made anew. Of two processes that want the same bank one
+    extracts and the other waits. Raises UserError if the folder cannot be written.
+    """
+    path = bank_path(folder, key)
+    with lock(folder / f".{path.stem}.lock", wait=True):
+        features = _read(path, key)
+        if features is None:
+            features = extract().contiguous()
+            metadata = {"key": json.dumps(key, sort_keys=True), "crc32": str(_checksum(features))}
+            with atomic_path(path) as temporary:
+                save_file({"features": features}, temporary, metadata=metadata)
+    return FeatureBank(features, key)
+
+
+def bank_path(folder: Path, key: Key) -> Path:
+    """Return the file of a key: readable in front, a digest of the whole key behind."""
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    return folder / f"{key['dataset']}_{key['split']}_{digest}.safetensors"
+
+
+def _read(path: Path, key: Key) -> Tensor | None:
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            metadata, features = file.metadata() or {}, file.get_tensor("features")
+    except (OSError, SafetensorError) as error:
+        logger.warning("the feature cache %s is damaged (%s) and is made anew", path, error)
+        return None
+    if metadata.get("key") != json.dumps(key, sort_keys=True) or metadata.get("crc32") != str(_checksum(features)):
+        logger.warning("the feature cache %s does not hold what its name says and is made anew", path)
+        return None
+    return features
+
+
+def _checksum(features: Tensor) -> int:
+    return zlib.crc32(features.numpy().data)

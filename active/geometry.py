@@ -1,0 +1,221 @@
+"""Shared geometry on feature rows: k-center, D^2 sampling, k-means, nearest members, nearest neighbors.
+
+Every kernel takes float16, float32 or float64 rows and computes in float32; sums that decide a random draw are float64.
+Ties go to the lower row. No kernel holds a matrix of N x N numbers: what is compared at once is a block.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+
+from active.scores import row_blocks, top_columns
+
+TILE = 1024  # rows and columns of a tile of cosines
+ROUNDING = 2e-6  # squared distances below this share of the squared norms are rounding errors of float32 products
+SKLEARN_LIMIT = 2**32  # N K D above which k-means runs in faiss; one step of the one-thread scikit-learn is 0.2 s here
+MAX_STEPS = 300  # of k-means, and the tolerance on the squared shift of the centers: scikit-learn's defaults
+TOLERANCE = 1e-4
+
+
+def k_center(features: Tensor, centers: Tensor, n: int, first: int | None = None) -> Tensor:
+    """Return n rows of unit-norm features [N, D], each farthest from `centers` [M, D] and from the rows before it.
+
+    Ties go to the lower row and no row is picked twice, also where all distances are 0. Without centers the rows begin
+    with `first`. O((M + n) N D) time, O(N D) memory: since |x - c|^2 = 2 - 2 x.c, a vector of largest cosines is kept.
+    Source: Sener and Savarese, ICLR 2018, Algorithm 1 (greedy k-center, a 2-approximation of the optimal radius).
+    """
+    features, centers = features.float(), centers.float()
+    nearest = features.new_full((len(features),), -torch.inf)  # largest cosine to any center so far, [N]
+    for block in row_blocks(len(centers), len(features)):
+        nearest = torch.maximum(nearest, (features @ centers[block].T).amax(1))
+    picked = []
+    for _ in range(n):
+        row = first if not picked and first is not None else int(nearest.argmin())
+        picked.append(row)
+        nearest = torch.maximum(nearest, features @ features[row])
+        nearest[row] = torch.inf
+    return torch.tensor(picked, dtype=torch.int64)
+
+
+def euclidean_k_center(rows: Tensor, centers: Tensor, n: int, first: int | None) -> Tensor:
+    """Return n of the rows [N, H], each farthest from `centers` [M, H] and from those before it; rows of any norm.
+
+    Without centers the first is `first`. Ties go to the lower row and none is picked twice. O((M + n) N H) time, O(N H)
+    memory. On unit-norm rows the picks are those of `k_center`, which is faster.
+    """
+    norms, nearest = squared_norms(rows), rows.new_full((len(rows),), torch.inf)
+    for center in centers:
+        nearest = torch.minimum(nearest, squared_distances(norms, center.square().sum(), rows @ center))
+    picked = []
+    for _ in range(n):
+        row = first if not picked and first is not None else int(nearest.argmax())
+        picked.append(row)
+        nearest = torch.minimum(nearest, squared_distances(norms, norms[row], rows @ rows[row]))
+        nearest[row] = -torch.inf
+    return torch.tensor(picked)
+
+
+def squared_distances(squared_norms: Tensor, squared_norm: Tensor, products: Tensor) -> Tensor:
+    """Return |x_i - y|^2 [N] from |x_i|^2 [N], |y|^2 and x_i.y [N].
+
+    What is not above the rounding error of float32 products is exactly 0, so that equal rows have distance 0.
+    """
+    norms = squared_norms + squared_norm
+    distances = norms - 2 * products
+    return distances.where(distances > ROUNDING * norms, 0)
+
+
+def d2_sampling(
+    n: int, n_rows: int, distances_to: Callable[[int], Tensor], rng: np.random.Generator, *,
+    first: int | None = None, weights: Tensor | None = None, fill: bool = True,
+) -> Tensor:
+    """Return n distinct rows of n_rows, each drawn with probability w_i D_i^2, D_i the distance to the nearest one before.
+
+    `distances_to(row)` gives the squared distances [n_rows] of all rows to one. The first row is `first`, or is drawn
+    with probability w_i. Once every w_i D_i^2 is 0, the rest is drawn uniformly from the rows not yet picked, or, with
+    `fill=False`, left out. Each draw takes one uniform number u and is the first row whose cumulative sum is above u
+    times the total. The sums are float64 on the CPU, so the draw does not depend on the device.
+    Source: Arthur and Vassilvitskii, "k-means++: The Advantages of Careful Seeding", SODA 2007, Section 2.2.
+    """
+    weights = torch.ones(n_rows, dtype=torch.float64) if weights is None else weights.double().cpu()
+    mass, nearest, free = weights.clone(), torch.inf, torch.ones(n_rows, dtype=torch.bool)
+    picked: list[int] = []
+    while len(picked) < min(n, n_rows):
+        row = first if first is not None and not picked else _drawn_row(mass, rng)
+        if row is None:
+            if not fill:
+                break
+            rest = free.nonzero().flatten()
+            row = int(rest[int(rng.random() * len(rest))])
+        picked.append(row)
+        free[row] = False
+        nearest = distances_to(row).double().cpu().clamp(max=nearest)
+        mass = weights * nearest * free
+    return torch.tensor(picked, dtype=torch.int64)
+
+
+def k_means(
+    features: Tensor, k: int, rng: np.random.Generator, *, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return centers [K, D] float32 and the assignment [N] int64 that minimize sum_i w_i |x_i - center_i|^2, locally.
+
+    K is k, less where there are fewer distinct rows (of positive weight); every cluster has a member. Seeds come from
+    `d2_sampling`; Lloyd's steps are scikit-learn's, or faiss's where N K D is above `SKLEARN_LIMIT`, with the same seeds
+    and the same stopping rule. Only ratios of the weights matter.
+    """
+    rows = features.float()
+    if weights is None or not bool((weights > 0).any()):
+        weights = rows.new_ones(len(rows))
+    weights = weights.float() / weights.float().mean()
+    return lloyd(rows, rows[k_means_seeds(rows, k, rng, weights)], weights)
+
+
+def k_means_seeds(rows: Tensor, k: int, rng: np.random.Generator, weights: Tensor) -> Tensor:
+    """Return the rows that k-means starts from: at most k, all distinct as points."""
+    norms = squared_norms(rows)
+
+    def distances_to(row: int) -> Tensor:
+        return squared_distances(norms, norms[row], rows @ rows[row])
+
+    return d2_sampling(k, len(rows), distances_to, rng, weights=weights, fill=False)
+
+
+def lloyd(rows: Tensor, seeds: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """Return centers and assignment of weighted k-means from given seeds [K, D]; clusters without a member are dropped."""
+    steps = _lloyd_sklearn if rows.numel() * len(seeds) <= SKLEARN_LIMIT else _lloyd_faiss
+    centers, assignment = steps(rows.numpy(), seeds.numpy(), weights.numpy())
+    used, assignment = torch.from_numpy(assignment).long().unique(return_inverse=True)
+    return torch.from_numpy(centers)[used], assignment
+
+
+def nearest_members(features: Tensor, centers: Tensor, assignment: Tensor) -> list[Tensor]:
+    """Return, for each of the K clusters, its own rows in the order of their Euclidean distance to its center.
+
+    Ties go to the lower row; rows within a rounding error of the nearest one tie with it, as both rows of a cluster of
+    two do. For unit-norm rows the order by cosine is the same: |x - c|^2 = 1 + |c|^2 - 2 x.c.
+    """
+    distances = torch.cat([(features[block].float() - centers[assignment[block]]).square().sum(1)
+                           for block in row_blocks(*features.shape)])
+    least = distances.new_zeros(len(centers)).scatter_reduce(0, assignment, distances, "amin", include_self=False)[assignment]
+    distances = distances.where(distances > least + ROUNDING, least)
+    order = distances.argsort(stable=True)
+    order = order[assignment[order].argsort(stable=True)]
+    return list(order.split(assignment.bincount(minlength=len(centers)).tolist()))
+
+
+def neighbors(features: Tensor, k: int, bank: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return the rows [N, k] of the k largest cosines to each of the unit-norm features, and the cosines, largest first.
+
+    They are rows of `bank`, or, without one, of the features themselves except for the row itself, so k is then at most
+    N - 1. Ties go to the lower row. O(N^2 D) time, O(N D) memory.
+    """
+    queries, rows = features.float(), (features if bank is None else bank).float()
+    k = min(k, len(rows) - (bank is None))
+    found, cosines = torch.empty(len(queries), k, dtype=torch.int64), torch.empty(len(queries), k)
+    for block in row_blocks(len(queries), len(rows)):
+        products = queries[block] @ rows.T  # [block, N]
+        if bank is None:
+            own = torch.arange(block.start, block.stop)
+            products[own - block.start, own] = -torch.inf
+        found[block], cosines[block] = top_columns(products, k)
+    return found, cosines
+
+
+def cosine_tiles(features: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Yield (rows, columns, cosines) of square tiles that cover each pair of unit-norm rows once: columns >= rows."""
+    features = features.float()
+    tiles = [slice(start, min(start + TILE, len(features))) for start in range(0, len(features), TILE)]
+    for i, rows in enumerate(tiles):
+        for columns in tiles[i:]:
+            yield rows, columns, features[rows] @ features[columns].T
+
+
+def squared_norms(rows: Tensor) -> Tensor:
+    """Return |x_i|^2 [N] in float32."""
+    return torch.cat([rows[block].float().square().sum(1) for block in row_blocks(*rows.shape)])
+
+
+def _drawn_row(mass: Tensor, rng: np.random.Generator) -> int | None:
+    """Return the first row whose cumulative mass is above u times the total, or None, without a draw, if all mass is 0."""
+    cumulative = mass.cumsum(0).numpy()
+    if not cumulative[-1] > 0:
+        return None
+    row = int(cumulative.searchsorted(rng.random() * cumulative[-1], side="right"))
+    return min(row, int(cumulative.searchsorted(cumulative[-1])))  # u times the total may round up to the total
+
+
+def _lloyd_sklearn(rows: np.ndarray, seeds: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """One thread: with more, the order of scikit-learn's sums, and with it the last digits, changes from run to run."""
+    with threadpool_limits(1, user_api="openmp"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # fewer clusters than seeds: dropped by `lloyd`
+        fitted = KMeans(len(seeds), init=seeds, n_init=1, max_iter=MAX_STEPS, tol=TOLERANCE, random_state=0,
+                        algorithm="lloyd").fit(rows, sample_weight=weights)
+    return fitted.cluster_centers_, fitted.labels_
+
+
+def _variance(rows: np.ndarray) -> float:
+    """Return the variance [D] of the columns of rows [N, D], averaged, without a copy of the rows."""
+    blocks = [rows[block] for block in row_blocks(*rows.shape)]
+    mean = sum(block.sum(0, dtype=np.float64) for block in blocks) / len(rows)
+    return float(sum(np.square(block - mean).sum() for block in blocks)) / rows.size
+
+
+def _lloyd_faiss(rows: np.ndarray, seeds: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """faiss one step at a time, for scikit-learn's stopping rule, and on all rows, not on 256 a center, its default."""
+    import faiss
+
+    centers, tolerance = seeds, TOLERANCE * _variance(rows)
+    for _ in range(MAX_STEPS):
+        clustering = faiss.Kmeans(rows.shape[1], len(seeds), niter=1, max_points_per_centroid=2**31 - 1,
+                                  min_points_per_centroid=1)
+        clustering.train(rows, weights=weights, init_centroids=centers)
+        before, centers = centers, clustering.centroids.copy()
+        if np.square(centers - before).sum() <= tolerance:
+            break
+    return centers, clustering.assign(rows)[1]

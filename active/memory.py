@@ -1,0 +1,44 @@
+"""What a sampler needs, said before it starts instead of by the operating system in the middle."""
+
+import os
+from pathlib import Path
+
+from dassl.utils.errors import UserError
+
+GIB = 2**30
+CGROUP_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # versions 2 and 1
+
+
+def need_memory(what: str, n_bytes: float) -> None:
+    """Raise UserError, with both figures, if `what` takes more memory than this machine has free."""
+    available = available_memory()
+    if n_bytes > available:
+        raise UserError(f"{what} needs about {n_bytes / GIB:.1f} GiB of memory and {available / GIB:.1f} GiB are free; "
+                        "choose another sampler, a smaller pool or a larger machine")
+
+
+def need_pairs(sampler: str, n_rows: int, width: int, max_pool: int) -> None:
+    """Raise UserError, with the arithmetic that it takes, if a sampler that compares all pairs is given too large a pool."""
+    if n_rows > max_pool:
+        hours = 2 * n_rows**2 * width / 100e9 / 3600
+        raise UserError(
+            f"{sampler} compares all pairs of {n_rows:,} images: {2 * n_rows**2 * width:.1e} floating-point operations, about "
+            f"{hours:.1f} hours at 100 GFLOP/s, in {3 * 4 * n_rows * width / GIB:.1f} GiB of memory; set "
+            f"ACTIVE.{sampler.upper()}.MAX_POOL, now {max_pool:,}, to {n_rows} to run it all the same")
+
+
+def available_memory() -> float:
+    """Return the free memory in bytes: the machine's, or the container's limit where that is lower."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        free = next(1024 * float(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        free = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for file in CGROUP_FILES:
+        try:
+            limit = Path(file).read_text().strip()
+        except OSError:
+            continue
+        if limit.isdigit():
+            free = min(free, float(limit))
+    return free

@@ -1,0 +1,83 @@
+"""What happened in a run: records that go to `results.json` as they are."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dassl.utils.errors import DataError
+from dassl.utils.files import read_json, write_json
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """One round. Fractions in [0, 1]; counts are of the whole run so far; seconds of each step; peak memory in MiB.
+
+    `n_labeled` = `n_paid` + `n_saved`. `n_pseudo` are the model's own guesses that this round trained on: the saved labels
+    and the images mined for this round alone.
+    """
+
+    round: int
+    sampler: str
+    queried: list[str]  # dataset ids asked in this round, in the order of the picks
+    n_labeled: int
+    n_paid: int
+    n_pseudo: int
+    accuracy: float
+    macro_f1: float
+    ece: float
+    class_counts: list[int]  # labeled images of each class, by the label they are trained with
+    query_hash: str
+    seconds: dict[str, float]
+    peak_memory_mb: float
+    n_saved: int = 0  # images that joined the labeled set with the model's own guess and were not paid for
+    pseudo_precision: float | None = None  # share of the `n_pseudo` guesses that is right: a diagnostic, None without any
+    pseudo_labeled: dict[str, int] = field(default_factory=dict)  # dataset ids that joined so in this round, with the guess
+
+
+@dataclass
+class RunResult:
+    """A whole run; the content of `results.json`."""
+
+    config: dict[str, Any]
+    environment: dict[str, str]
+    dataset: dict[str, Any]
+    zero_shot: dict[str, float] = field(default_factory=dict)
+    rounds: list[RoundRecord] = field(default_factory=list)
+    status: str = "running"
+    schema: int = SCHEMA
+
+    @property
+    def finished(self) -> bool:
+        return self.status == "finished"
+
+    def write(self, path: Path) -> None:
+        """Write the whole record atomically."""
+        first = {"schema": self.schema, "status": self.status}
+        write_json(path, first | dataclasses.asdict(self))
+
+    @staticmethod
+    def read(path: Path) -> "RunResult":
+        """Return the record of a file; raises DataError if it is not one or its picks do not match their hashes."""
+        content = read_json(path)
+        if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+            raise DataError(f"{path} is not a record of schema {SCHEMA}")
+        try:
+            rounds = [RoundRecord(**record) for record in content.pop("rounds")]
+            result = RunResult(rounds=rounds, **content)
+        except (KeyError, TypeError) as error:
+            raise DataError(f"{path} is not a whole record: {error}") from error
+        for record in rounds:
+            if query_hash(record.queried, record.pseudo_labeled) != record.query_hash:
+                raise DataError(f"{path}: the picks of round {record.round} do not match their hash; the file was changed")
+        return result
+
+
+def query_hash(queried: Sequence[str], pseudo_labeled: Mapping[str, int] | None = None) -> str:
+    """Return the SHA-256 of a round's dataset ids in the order of the picks, then of its pseudo-labeled ids and labels."""
+    return hashlib.sha256(json.dumps([*queried, *(pseudo_labeled or {}).items()]).encode()).hexdigest()

@@ -1,0 +1,35 @@
+"""BADGE: k-means++ seeding in the space of hypothetical last-layer gradients.
+
+Source: Ash, Zhang, Krishnamurthy, Langford and Agarwal, "Deep Batch Active Learning by Diverse, Uncertain Gradient Lower
+Bounds", ICLR 2020, Algorithm 1: g_i = (p_i - e_i) x f_i (outer product), e_i the one-hot predicted class, f_i the feature.
+The gradients, N (C D) numbers, are never built: |g_i|^2 = |a_i|^2 |f_i|^2 and g_i.g_j = (a_i.a_j)(f_i.f_j), a_i = p_i - e_i,
+so a pick is two matrix-vector products. This is exact: given the same random numbers the picks are those of the dense form.
+Differences from the authors' code and the copy in PCB's: every row's gradient is its own for any pool size (a smaller last
+batch overwrites other rows there); any feature width; once all distances are 0 the rest is drawn uniformly (there: debugger,
+endless loop or repeated picks). The logit scale, a constant factor, is left out. The first round is BADGE itself on
+zero-shot probabilities, as in CEC's protocol; the paper and PCB begin at random (`ACTIVE.INITIAL_SAMPLER: random`).
+"""
+
+import torch
+from torch import Tensor
+
+from active.context import SelectionContext
+from active.geometry import d2_sampling, squared_distances, squared_norms
+from active.memory import need_memory
+from active.registry import SAMPLERS
+from active.scores import residuals, row_blocks
+
+
+@SAMPLERS.register("badge")
+def badge(ctx: SelectionContext) -> Tensor:
+    """Return `n_query` pool rows: the one of largest gradient, then each drawn in proportion to its squared distance."""
+    need_memory("badge", 4 * ctx.n_pool * (ctx.n_classes + 2 * ctx.features.shape[1]))
+    features, errors = ctx.features.float(), torch.empty(ctx.logits.shape)  # [N, D], [N, C]
+    for block in row_blocks(*errors.shape):
+        errors[block] = residuals(ctx.logits[block])
+    norms = squared_norms(errors) * squared_norms(features)
+
+    def distances_to(row: int) -> Tensor:
+        return squared_distances(norms, norms[row], (errors @ errors[row]) * (features @ features[row]))
+
+    return d2_sampling(ctx.n_query, ctx.n_pool, distances_to, ctx.rng, first=int(norms.argmax()))

@@ -1,0 +1,72 @@
+"""CB: class-guided clusters of pool and labeled set, labels given to the clusters with the smallest labeled share.
+
+Source: Kim et al., "Active Prompt Learning with Vision-Language Model Priors", TMLR 2025 (arXiv 2411.16722): class-guided
+clustering and cluster-balanced acquisition. The paper's equations could not be had; formulas are read from its figure and
+the authors' released code, as in Eqs. (cb.1) to (cb.3) of `docs/samplers.md`.
+Differences from the authors' code: seeds come from the run, not from a fixed 42; a cluster may get several labels and
+never more than it has unlabeled members, what is left over goes to the next one, so exactly `n_query` rows are asked;
+duplicate images, which make fewer clusters, are no error. `fusion="mean"` is what the paper's figure draws.
+"""
+
+import heapq
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from active.context import SelectionContext
+from active.geometry import k_means, nearest_members, row_blocks
+from active.memory import need_memory
+from active.registry import SAMPLERS
+
+Fusion = Literal["concat", "mean"]
+
+
+@SAMPLERS.register("cb")
+def cb(ctx: SelectionContext, *, fusion: Fusion = "concat") -> Tensor:
+    """Return `n_query` pool rows from C + M clusters; without labels these are C clusters, one row each if C are asked."""
+    return cluster_balanced_rows(ctx, ctx.n_classes + len(ctx.labels), fusion)
+
+
+def cluster_balanced_rows(ctx: SelectionContext, n_clusters: int, fusion: Fusion) -> Tensor:
+    """Return `n_query` pool rows: in the order of `balanced_allocation`, the unlabeled members nearest to each center."""
+    features = class_guided_features(ctx, fusion)
+    centers, assignment = k_means(features, n_clusters, ctx.rng)
+    n_labeled = assignment[ctx.n_pool :].bincount(minlength=len(centers)).tolist()
+    members = nearest_members(features, centers, assignment)
+    waiting = [iter(rows[rows < ctx.n_pool].tolist()) for rows in members]
+    clusters = balanced_allocation(n_labeled, [len(rows) for rows in members], ctx.n_query)
+    return torch.tensor([next(waiting[cluster]) for cluster in clusters])
+
+
+def class_guided_features(ctx: SelectionContext, fusion: Fusion) -> Tensor:
+    """Return unit rows [N + M, 2D] that join each image with the mean text of its probabilities; [N + M, D] for "mean"."""
+    n_rows, width = ctx.n_pool + len(ctx.labels), ctx.features.shape[1] * (2 if fusion == "concat" else 1)
+    need_memory("class-guided clustering", 4 * n_rows * width)
+    guided, start = torch.empty(n_rows, width), 0
+    for images, logits in ((ctx.features, ctx.logits), (ctx.labeled_features, ctx.labeled_logits)):
+        for block in row_blocks(*logits.shape):
+            texts = logits[block].float().softmax(1) @ ctx.text_features  # [block, D]
+            joined = torch.cat([images[block].float(), texts], 1) if fusion == "concat" else (images[block].float() + texts) / 2
+            guided[start : start + len(joined)] = F.normalize(joined, dim=1)
+            start += len(joined)
+    return guided
+
+
+def balanced_allocation(n_labeled: Sequence[int], n_members: Sequence[int], n: int) -> list[int]:
+    """Return the cluster of each of n labels in turn: smallest labeled share, then largest cluster, then lowest index.
+
+    A cluster without unlabeled members gets none. A heap keyed (share, -size, index): O((K + n) log K).
+    """
+    heap = [(labeled / size, -size, cluster, labeled)
+            for cluster, (labeled, size) in enumerate(zip(n_labeled, n_members, strict=True)) if labeled < size]
+    heapq.heapify(heap)
+    clusters = []
+    while heap and len(clusters) < n:
+        _, minus_size, cluster, labeled = heapq.heappop(heap)
+        clusters.append(cluster)
+        if labeled + 1 < -minus_size:
+            heapq.heappush(heap, ((labeled + 1) / -minus_size, minus_size, cluster, labeled + 1))
+    return clusters

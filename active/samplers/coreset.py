@@ -1,0 +1,23 @@
+"""Core-set: greedy k-center over the image features.
+
+Source: Sener and Savarese, "Active Learning for Convolutional Neural Networks: A Core-Set Approach", ICLR 2018,
+Algorithm 1 (the greedy 2-approximation, without the mixed-integer program that follows it in the paper).
+Differences from the PCB authors' code: fp32 cosines whatever the precision of the towers; a picked row is never picked
+again, also when every remaining distance is 0.
+"""
+
+from torch import Tensor
+
+from active.context import SelectionContext
+from active.geometry import k_center
+from active.registry import SAMPLERS
+
+
+@SAMPLERS.register("coreset", needs_labels=True)
+def coreset(ctx: SelectionContext) -> Tensor:
+    """Return `n_query` pool rows, each farthest from all labeled and picked so far.
+
+    With an empty labeled set the first pick is random. Distances are Euclidean on unit-norm features.
+    """
+    first = None if len(ctx.labels) else int(ctx.rng.integers(ctx.n_pool))
+    return k_center(ctx.features, ctx.labeled_features, ctx.n_query, first)

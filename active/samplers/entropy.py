@@ -1,0 +1,18 @@
+"""Entropy: the rows whose predicted class is least certain.
+
+Source: Shannon entropy of the predictive distribution, Settles, "Active Learning Literature Survey", 2009, Section 3.1.
+Differences from the PCB authors' code: exact `log_softmax` instead of `log(p + 1e-6)`; a stable sort.
+"""
+
+from torch import Tensor
+
+from active.context import SelectionContext
+from active.registry import SAMPLERS
+from active.scores import entropy as entropy_of
+from active.scores import top_rows
+
+
+@SAMPLERS.register("entropy")
+def entropy(ctx: SelectionContext) -> Tensor:
+    """Return the `n_query` pool rows of largest entropy, largest first; ties go to the lower id."""
+    return top_rows(entropy_of(ctx.logits), ctx.n_query)

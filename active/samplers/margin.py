@@ -1,0 +1,19 @@
+"""Margin: the rows whose two most probable classes are closest.
+
+Source: Scheffer, Decomain and Wrobel, "Active Hidden Markov Models for Information Extraction", IDA 2001, Section 3;
+Settles, "Active Learning Literature Survey", 2009, Section 3.1: smallest p(first) - p(second).
+Differences: none; computed as (1 - p(first)) + p(second), which still orders rows whose p(first) rounds to 1.
+With one class all margins are equal and the lowest ids are asked.
+"""
+
+from torch import Tensor
+
+from active.context import SelectionContext
+from active.registry import SAMPLERS
+from active.scores import smallness_of_margin, top_rows
+
+
+@SAMPLERS.register("margin")
+def margin(ctx: SelectionContext) -> Tensor:
+    """Return the `n_query` pool rows of smallest margin, smallest first; ties go to the lower id."""
+    return top_rows(smallness_of_margin(ctx.logits), ctx.n_query)

@@ -1,0 +1,84 @@
+"""ProbCover: rows whose balls of radius delta cover most rows that no ball covers yet.
+
+Source: Yehuda, Dekel, Hacohen and Weinshall, "Active Learning Through a Covering Lens", NeurIPS 2022, Algorithm 1 and
+Section 3.2: delta is the largest radius at which a share `purity` of all balls holds one pseudo-label only, the pseudo-labels
+being k-means clusters, as many as classes. A ball is pure up to the distance of the nearest row of another cluster, so delta
+is a quantile of these distances: exact, where the authors search a grid. `delta` above 0 sets the radius instead.
+The graph of all pairs closer than delta is never stored: a ball's size is counted block by block, and when rows are covered
+they are taken off the sizes of the balls around them, so memory is O(N D).
+Differences from the authors' code: the above; once all rows are covered, the rest is picked farthest first (there: the first
+row, again and again); delta is estimated in every round, on pool and labeled rows, from features of the image tower; cosines
+within 1e-6 of the estimated radius are outside. A first round without labels is the paper's own.
+"""
+
+from typing import Annotated
+
+import torch
+from torch import Tensor
+
+from active.context import SelectionContext
+from active.geometry import cosine_tiles, k_center, k_means
+from active.memory import need_pairs
+from active.registry import SAMPLERS
+from active.scores import BLOCK, row_blocks, without
+from dassl.utils.registry import AtLeast
+
+
+@SAMPLERS.register("probcover")
+def probcover(
+    ctx: SelectionContext, *, delta: Annotated[float, AtLeast(0)] = 0.0, purity: Annotated[float, AtLeast(0)] = 0.95,
+    max_pool: Annotated[int, AtLeast(1)] = 200_000,
+) -> Tensor:
+    """Return `n_query` pool rows, each covering the most uncovered pool rows; ties go to the lower id."""
+    need_pairs("probcover", ctx.n_pool, ctx.features.shape[1], max_pool)
+    features, labeled = ctx.features.float(), ctx.labeled_features.float()
+    everything = torch.cat([features, labeled])
+    threshold = 1 - delta**2 / 2 if delta else pure_cosine(everything, k_means(everything, ctx.n_classes, ctx.rng)[1], purity)
+    sizes = ball_sizes(features, threshold)
+    uncovered = torch.ones(ctx.n_pool, dtype=torch.bool)
+    for block in row_blocks(len(labeled), ctx.n_pool):
+        uncovered &= ~(features @ labeled[block].T > threshold).any(1)
+    _leave(sizes, features, ~uncovered, threshold)
+    picked: list[int] = []
+    while len(picked) < ctx.n_query and bool(uncovered.any()):
+        row = int(sizes.argmax())
+        picked.append(row)
+        ball = features @ features[row] > threshold
+        ball[row] = True
+        _leave(sizes, features, ball & uncovered, threshold)
+        uncovered &= ~ball
+    covering = torch.tensor(picked, dtype=torch.int64)
+    rest, centers = without(covering, ctx.n_pool), torch.cat([features[covering], labeled])
+    return torch.cat([covering, rest[k_center(features[rest], centers, ctx.n_query - len(picked))]])
+
+
+def pure_cosine(features: Tensor, clusters: Tensor, purity: float) -> float:
+    """Return the least cosine t such that a share `purity` of the balls {cosine > t} holds rows of one cluster only."""
+    foreign = torch.full((len(features),), -torch.inf)  # largest cosine to a row of another cluster, [N]
+    for rows, columns, cosines in cosine_tiles(features):
+        cosines.masked_fill_(clusters[rows, None] == clusters[columns], -torch.inf)
+        foreign[rows] = torch.maximum(foreign[rows], cosines.amax(1))
+        foreign[columns] = torch.maximum(foreign[columns], cosines.amax(0))
+    n_impure = max(0, int((1 - purity) * len(features) + 1e-9))
+    return float(foreign.sort(descending=True).values[min(n_impure, len(features) - 1)]) + 1e-6
+
+
+def ball_sizes(features: Tensor, threshold: float) -> Tensor:
+    """Return the number of rows [N] whose cosine to a row is above the threshold, the row itself always among them."""
+    sizes = torch.ones(len(features), dtype=torch.int64)
+    for rows, columns, cosines in cosine_tiles(features):
+        if rows == columns:
+            cosines.fill_diagonal_(-torch.inf)
+        near = cosines.gt_(threshold)  # 1.0 and 0.0 in place: ten times as fast as a new matrix of bools
+        sizes[rows] += near.sum(1).long()
+        if rows != columns:
+            sizes[columns] += near.sum(0).long()
+    return sizes
+
+
+def _leave(sizes: Tensor, features: Tensor, covered: Tensor, threshold: float) -> None:
+    """Take newly covered rows off the sizes of the balls that hold them."""
+    for block in covered.nonzero().flatten().split(max(1, BLOCK // len(features))):
+        near = (features @ features[block].T).gt_(threshold)
+        near[block, torch.arange(len(block))] = 1.0
+        sizes -= near.sum(1).long()

@@ -1,0 +1,297 @@
+"""The contract every sampler is held to, for samplers of this project and of others.
+
+    from active.testing import sampler_contract
+
+    @sampler_contract("my_sampler", plugins=["path/to/my_sampler.py"])
+    def test_contract(check):
+        check()
+
+The checks call the sampler through `active.registry.select`, as the loop does, so what `select` refuses fails here too.
+"""
+
+import json
+import random
+import resource
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from yacs.config import CfgNode
+
+from active.context import Query, SelectionContext
+from active.pool import LabelPool, Oracle
+from active.registry import SAMPLERS, ContractError, build_sampler, select
+from dassl.config.defaults import default_config
+from dassl.config.setup import add_component_nodes, load_plugin
+from dassl.utils.seeding import rng_for
+
+BoundSampler = Callable[[SelectionContext], "Tensor | Query"]
+
+SCALE = 50_000  # pool of the time and memory check
+MAX_SECONDS, MAX_GROWTH_GIB = 60.0, 4.0
+
+
+def sampler_contract(*names: str, plugins: Sequence[str] = ()):
+    """Return a pytest decorator that runs every check on registered samplers, with the defaults of their YAML nodes."""
+    import pytest
+
+    for plugin in plugins:
+        load_plugin(plugin)
+    cases = [pytest.param(partial(check, sampler_by_name(name)), id=f"{name}-{check.__name__.removeprefix('check_')}")
+             for name in names for check in CHECKS]
+    return pytest.mark.parametrize("check", cases)
+
+
+def sampler_by_name(name: str, **parameters) -> BoundSampler:
+    """Return a registered sampler with its default parameters, or the ones given."""
+    component = SAMPLERS[name]
+    node = sampler_node()
+    for key, value in parameters.items():
+        node[component.key][key.upper()] = value
+    return build_sampler(name, node)
+
+
+def sampler_node() -> CfgNode:
+    """Return an `ACTIVE` node with the default parameters of every registered sampler."""
+    cfg = default_config()
+    add_component_nodes(cfg, SAMPLERS)
+    return cfg.ACTIVE
+
+
+def make_context(
+    seed: int = 0, *, n_pool: int = 70, n_labeled: int = 12, n_classes: int = 5, width: int = 8, n_query: int = 6
+) -> SelectionContext:
+    """Return a random context: unit-norm features, texts near the class means, logits at scale 20, interleaved ids."""
+    rng = np.random.default_rng(seed)
+    n_total = n_pool + n_labeled
+    centers = rng.normal(size=(n_classes, width))
+    truth = rng.integers(n_classes, size=n_total)
+    features = _unit(centers[truth] + 0.8 * rng.normal(size=(n_total, width)))
+    texts = _unit(centers + 0.5 * rng.normal(size=centers.shape))
+    logits, zero_shot = 20 * features @ texts.T, 20 * features @ _unit(texts + 0.1 * torch.from_numpy(centers).float()).T
+    labeled, pool = (torch.from_numpy(np.sort(ids)) for ids in np.split(rng.permutation(n_total), [n_labeled]))
+    return SelectionContext(
+        ids=pool, features=features[pool], logits=logits[pool], zero_shot_logits=zero_shot[pool], labeled_ids=labeled,
+        labeled_features=features[labeled], labeled_logits=logits[labeled], labels=torch.from_numpy(truth)[labeled],
+        text_features=texts, n_query=n_query, round=1, n_total=n_total, rng=rng_for(seed, "contract"),
+        negative_text_features=_unit(rng_for(seed, "negative").normal(size=centers.shape)))
+
+
+def small_pools(n: int = 200, **sizes: int) -> Iterator[SelectionContext]:
+    """Yield n small random contexts of varying sizes, for comparing a sampler with a slow reference."""
+    for seed in range(n):
+        rng = np.random.default_rng([seed, 1])
+        varied = {"n_pool": int(rng.integers(2, 40)), "n_labeled": int(rng.integers(1, 20)),
+                  "n_classes": int(rng.integers(2, 7)), "width": int(rng.integers(2, 9)), "n_query": int(rng.integers(1, 12))}
+        yield make_context(seed, **(varied | sizes))
+
+
+def without_labels(ctx: SelectionContext) -> SelectionContext:
+    """Return the context with an empty labeled set, as in round 0."""
+    return replace(ctx, labeled_ids=ctx.labeled_ids[:0], labeled_features=ctx.labeled_features[:0],
+                   labeled_logits=ctx.labeled_logits[:0], labels=ctx.labels[:0], round=0)
+
+
+def picks(sampler: BoundSampler, ctx: SelectionContext) -> list[int]:
+    """Return the ids that a sampler asks for, in order, from a fresh random stream and after checking the answer."""
+    rows = select(sampler, replace(ctx, rng=rng_for(0, "picks"))).rows
+    assert len(set(rows.tolist())) == len(rows), "a row is asked twice"
+    return ctx.ids[rows].tolist()
+
+
+def check_budget(sampler: BoundSampler) -> None:
+    """The answer has min(n_query, N) rows for n_query 0, 1, N - 1, N and above N; at N the whole pool."""
+    ctx = make_context()
+    for n_query in (0, 1, 6, ctx.n_pool - 1, ctx.n_pool, ctx.n_pool + 5):
+        query = select(sampler, replace(ctx, n_query=n_query))
+        assert len(query.rows) + len(query.pseudo_rows) == min(n_query, ctx.n_pool)
+
+
+def check_pool_sizes(sampler: BoundSampler) -> None:
+    """Pools of one row, of two, and around multiples of usual batch sizes work."""
+    for n_pool in (1, 2, 31, 32, 33, 63, 64, 65):
+        picks(sampler, make_context(n_pool=n_pool, n_query=min(7, n_pool)))
+
+
+def check_one_class(sampler: BoundSampler) -> None:
+    """A single class works, with and without labels."""
+    ctx = make_context(n_classes=1)
+    picks(sampler, ctx)
+    picks(sampler, without_labels(ctx))
+
+
+def check_cold_start(sampler: BoundSampler) -> None:
+    """An empty labeled set works."""
+    picks(sampler, without_labels(make_context()))
+
+
+def check_identical_features(sampler: BoundSampler) -> None:
+    """A pool of one and the same image works, alone and beside the same image labeled."""
+    ctx = make_context()
+    same = replace(ctx, features=ctx.features[:1].expand_as(ctx.features), logits=ctx.logits[:1].expand_as(ctx.logits),
+                   zero_shot_logits=ctx.zero_shot_logits[:1].expand_as(ctx.logits))
+    picks(sampler, same)
+    picks(sampler, replace(same, labeled_features=ctx.features[:1].expand_as(ctx.labeled_features)))
+
+
+def check_duplicates(sampler: BoundSampler) -> None:
+    """Rows that stand in the pool several times are never picked twice as one row, at any budget."""
+    ctx, twice = make_context(n_query=30), torch.arange(70) // 2
+    double = replace(ctx, features=ctx.features[twice], logits=ctx.logits[twice], zero_shot_logits=ctx.zero_shot_logits[twice])
+    for n_query in (1, 30, 69):
+        picks(sampler, replace(double, n_query=n_query))
+
+
+def check_equal_scores(sampler: BoundSampler) -> None:
+    """Uniform probabilities for every row work."""
+    ctx = make_context()
+    picks(sampler, replace(ctx, logits=torch.zeros_like(ctx.logits), zero_shot_logits=torch.zeros_like(ctx.logits)))
+
+
+def check_saturated(sampler: BoundSampler) -> None:
+    """Probabilities that are exactly one-hot in float32 work."""
+    ctx = make_context()
+    saturated = 1e4 * F.one_hot(ctx.logits.argmax(1), ctx.n_classes).float()
+    picks(sampler, replace(ctx, logits=saturated, zero_shot_logits=saturated))
+
+
+def check_not_finite(sampler: BoundSampler) -> None:
+    """NaN and Inf in features or logits raise ContractError with the ids of the rows."""
+    ctx = make_context()
+    for what in ("features", "logits"):
+        for bad in (float("nan"), float("inf")):
+            values = getattr(ctx, what).clone()
+            values[3, 1] = bad
+            try:
+                select(sampler, replace(ctx, **{what: values}))
+            except ContractError as error:
+                assert str(ctx.ids[3].item()) in str(error)
+            else:
+                raise AssertionError(f"{bad} in {what} was not refused")
+
+
+def check_same_seed(sampler: BoundSampler) -> None:
+    """The same context and the same random stream give the same picks in the same order."""
+    assert picks(sampler, make_context()) == picks(sampler, make_context())
+
+
+def check_global_random_state(sampler: BoundSampler) -> None:
+    """The global generators of Python, NumPy and torch are neither read nor moved."""
+    before = []
+    for seed in (1, 2):
+        random.seed(seed)
+        np.random.seed(seed)  # noqa: NPY002
+        torch.manual_seed(seed)
+        states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()  # noqa: NPY002
+        before.append(picks(sampler, make_context()))
+        assert random.getstate() == states[0], "Python's global generator was moved"
+        assert np.random.get_state()[1].tolist() == states[1], "NumPy's global generator was moved"  # noqa: NPY002
+        assert torch.equal(torch.get_rng_state(), states[2]), "torch's global generator was moved"
+    assert before[0] == before[1], "the picks depend on a global generator"
+
+
+def check_inputs_unmodified(sampler: BoundSampler) -> None:
+    """No tensor of the context is written to."""
+    ctx, untouched = make_context(), make_context()
+    sampler(ctx)  # not through `select`, which hands out copies of rows that it puts in order
+    for name, value in vars(untouched).items():
+        if isinstance(value, Tensor):
+            assert torch.equal(getattr(ctx, name), value), f"{name} was modified"
+
+
+def check_row_order(sampler: BoundSampler) -> None:
+    """Permuting the rows of pool and labeled set changes nothing: the same ids, in the same order."""
+    ctx = make_context()
+    rng = np.random.default_rng(5)
+    pool, labeled = (torch.from_numpy(rng.permutation(size)) for size in (ctx.n_pool, len(ctx.labels)))
+    shuffled = replace(
+        ctx, ids=ctx.ids[pool], features=ctx.features[pool], logits=ctx.logits[pool],
+        zero_shot_logits=ctx.zero_shot_logits[pool], labeled_ids=ctx.labeled_ids[labeled],
+        labeled_features=ctx.labeled_features[labeled], labeled_logits=ctx.labeled_logits[labeled], labels=ctx.labels[labeled])
+    assert picks(sampler, shuffled) == picks(sampler, ctx)
+
+
+def check_dtypes(sampler: BoundSampler) -> None:
+    """Values that float16 can hold give the same picks as float16, float32 and float64."""
+    ctx = make_context()
+    names = ("features", "logits", "zero_shot_logits", "labeled_features", "labeled_logits")
+    halves = {name: getattr(ctx, name).half() for name in names}
+    answers = [picks(sampler, replace(ctx, **{name: value.to(dtype) for name, value in halves.items()}))
+               for dtype in (torch.float16, torch.float32, torch.float64)]
+    assert answers[0] == answers[1] == answers[2]
+
+
+def check_poisoned_labels(sampler: BoundSampler) -> None:
+    """Wrong labels for every image that is never asked change no pick of any round."""
+    labels = torch.from_numpy(np.random.default_rng(3).integers(5, size=90))
+    asked = simulate(sampler, labels)
+    poisoned = (labels + 1) % 5
+    given = torch.tensor([row for rows in asked for row in rows])
+    poisoned[given] = labels[given]
+    assert simulate(sampler, poisoned) == asked
+
+
+def check_restart(sampler: BoundSampler) -> None:
+    """A run whose state was written and read back in the middle goes on with the same picks."""
+    labels = torch.from_numpy(np.random.default_rng(3).integers(5, size=90))
+    assert simulate(sampler, labels, restart=True) == simulate(sampler, labels)
+
+
+def check_scale(sampler: BoundSampler) -> None:
+    """50,000 rows, 10 classes and 100 picks stay below 60 s and 4 GiB of further memory (no N x N matrix)."""
+    ctx = make_context(n_pool=SCALE, n_labeled=100, n_classes=10, width=64, n_query=100)
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
+    picks(sampler, ctx)
+    seconds = time.perf_counter() - start
+    growth = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
+    assert seconds < MAX_SECONDS, f"took {seconds:.0f} s"
+    assert growth < MAX_GROWTH_GIB, f"took {growth:.1f} GiB"
+
+
+def simulate(sampler: BoundSampler, labels: Tensor, *, n_rounds: int = 4, restart: bool = False) -> list[list[int]]:
+    """Return the rows asked in each round of a small run whose model is the nearest class mean."""
+    base = make_context(seed=7, n_pool=len(labels), n_labeled=0)
+    features, texts = base.features, base.text_features
+    pool, oracle, asked = LabelPool(len(labels)), Oracle(labels, budget=len(labels)), []
+    for round in range(n_rounds):
+        if restart and round == 2:
+            pool = _restored(json.loads(json.dumps({"round_of": pool.round_of.tolist(), "labels": pool.labels.tolist()})))
+        logits = 20 * features @ _class_means(features, pool, texts).T
+        rows, labeled = pool.unlabeled, pool.labeled
+        query = select(sampler, replace(
+            base, ids=rows, features=features[rows], logits=logits[rows], zero_shot_logits=(20 * features @ texts.T)[rows],
+            labeled_ids=labeled, labeled_features=features[labeled], labeled_logits=logits[labeled], labels=pool.labels,
+            round=round, n_total=len(labels), rng=rng_for(0, "simulate", round)))
+        asked.append(rows[query.rows].tolist())
+        pool.acquire(rows[query.rows], oracle.label(rows[query.rows]), round)
+    return asked
+
+
+def _restored(state: dict) -> LabelPool:
+    pool, round_of = LabelPool(len(state["round_of"])), torch.tensor(state["round_of"])
+    labels = torch.tensor(state["labels"])
+    for round in range(int(round_of.max()) + 1):
+        pool.acquire((round_of == round).nonzero().flatten(), labels[round_of[round_of >= 0] == round], round)
+    return pool
+
+
+def _class_means(features: Tensor, pool: LabelPool, texts: Tensor) -> Tensor:
+    means = texts.clone()
+    for label in pool.labels.unique().tolist():
+        means[label] = features[pool.labeled[pool.labels == label]].mean(0)
+    return F.normalize(means, dim=1)
+
+
+def _unit(rows: np.ndarray | Tensor) -> Tensor:
+    return F.normalize(torch.as_tensor(rows).float(), dim=1)
+
+
+CHECKS: tuple[Callable[[BoundSampler], None], ...] = (
+    check_budget, check_pool_sizes, check_one_class, check_cold_start, check_identical_features, check_duplicates,
+    check_equal_scores, check_saturated, check_not_finite, check_same_seed, check_global_random_state,
+    check_inputs_unmodified, check_row_order, check_dtypes, check_poisoned_labels, check_restart, check_scale)

@@ -1,0 +1,226 @@
+"""Time and peak memory of every sampler, and of the straightforward forms that three of them replace.
+
+    python benchmarks/samplers.py --quick       a smoke test: small pools, half a minute
+    python benchmarks/samplers.py               the table of benchmarks/samplers.md but its last part
+    python benchmarks/samplers.py --growth      how time grows with N, B and C, from 25,000 rows
+    python benchmarks/samplers.py --k-means     scikit-learn against faiss: time, inertia, and the picks that differ
+    python benchmarks/samplers.py --million     1,281,167 x 512 memory-mapped float16 features, 1,000 classes
+
+Each cell runs in a process of its own, so its peak memory is its own. Data are synthetic and unit norm: classes around a
+common direction, as CLIP's features are, so that cosines are positive; logits are 100 times the cosines to noisy class means.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from active.context import SelectionContext
+from active.geometry import k_means, nearest_members, neighbors
+from active.registry import SAMPLERS, select
+from active.scores import residuals, row_blocks
+from active.testing import sampler_by_name
+from dassl.utils.errors import UserError
+from dassl.utils.seeding import rng_for
+
+WIDTH, THREADS, LIMIT_GIB = 512, 2, 12.0
+SIZES = [(2820, 47, 28), (2820, 47, 47), (13500, 10, 135), (13500, 10, 10), (50000, 100, 500), (50000, 100, 100)]
+GROWTH = [(25000, 100, 250), (50000, 100, 250), (25000, 100, 500), (25000, 200, 250)]
+QUICK = [(500, 5, 10)]
+MILLION = (1281167, 1000, 1000)
+MILLION_SAMPLERS = ("random", "entropy", "margin", "pcb", "coreset", "alfa_mix", "badge", "typiclust", "cb", "cec", "probcover")
+NEEDED_GIB = {  # memory of the straightforward forms
+    "badge (dense)": lambda n, c, b: 4 * n * c * WIDTH / 2**30,
+    "coreset (matrix)": lambda n, c, b: 4 * n * (n + c) / 2**30,
+    "neighbors (matrix)": lambda n, c, b: (4 + 8) * n * n / 2**30,
+}
+
+
+def synthetic(n: int, n_classes: int, n_query: int, folder: Path | None = None) -> SelectionContext:
+    """Return a pool of n rows and one labeled row a class; with a folder, its matrices are float16 files mapped from there."""
+    rng = np.random.default_rng(0)
+    common = F.normalize(torch.from_numpy(rng.normal(size=WIDTH)).float(), dim=0)
+    means = common + 0.6 * F.normalize(torch.from_numpy(rng.normal(size=(n_classes, WIDTH))).float(), dim=1)
+    texts = F.normalize(means + 0.02 * torch.from_numpy(rng.normal(size=means.shape)).float(), dim=1)
+    negative = F.normalize(means + 0.03 * torch.from_numpy(rng.normal(size=means.shape)).float(), dim=1)
+    total = n + n_classes
+    shapes = {"features": (total, WIDTH), "logits": (total, n_classes)}
+    stored = {name: folder / f"{name}.f16" if folder else None for name in shapes}
+    matrices = {name: torch.from_numpy(np.memmap(path, np.float16, "r+" if path.exists() else "w+", shape=shapes[name]))
+                if path else torch.empty(shapes[name]) for name, path in stored.items()}
+    done = folder / "done" if folder else None
+    if not (done and done.exists()):
+        for block in row_blocks(total, max(WIDTH, n_classes)):
+            truth = torch.from_numpy(rng.integers(n_classes, size=block.stop - block.start))
+            noise = torch.from_numpy(rng.normal(size=(len(truth), WIDTH), scale=0.03)).float()
+            features = F.normalize(means[truth] + noise, dim=1)
+            matrices["features"][block], matrices["logits"][block] = features, 100 * features @ texts.T
+        if done:
+            done.touch()
+    features, logits = matrices["features"], matrices["logits"]
+    return SelectionContext(
+        ids=torch.arange(n), features=features[:n], logits=logits[:n], zero_shot_logits=logits[:n],
+        labeled_ids=torch.arange(n, total), labeled_features=features[n:], labeled_logits=logits[n:],
+        labels=torch.arange(n_classes), text_features=texts, negative_text_features=negative, n_query=n_query, round=1,
+        n_total=total, rng=rng_for(0, "benchmark"))
+
+
+def dense_badge(ctx: SelectionContext) -> Tensor:
+    """BADGE with all gradients in memory, N x (C D), and a distance to each at every pick."""
+    gradients = (residuals(ctx.logits)[:, :, None] * ctx.features[:, None, :]).flatten(1)
+    nearest, picked = torch.full((ctx.n_pool,), torch.inf), [int(gradients.square().sum(1).argmax())]
+    while len(picked) < ctx.n_query:
+        last = gradients[picked[-1]]
+        distances = torch.cat([(gradients[block] - last).square().sum(1) for block in row_blocks(*gradients.shape)])
+        nearest = torch.minimum(nearest, distances)
+        nearest[picked] = 0
+        cumulative = nearest.double().cumsum(0)
+        picked.append(int(torch.searchsorted(cumulative, ctx.rng.random() * cumulative[-1], right=True)))
+    return torch.tensor(picked)
+
+
+def matrix_coreset(ctx: SelectionContext) -> Tensor:
+    """k-center with all distances in memory, N x (N + M)."""
+    distances = torch.cdist(ctx.features, torch.cat([ctx.features, ctx.labeled_features]))
+    nearest, picked = distances[:, ctx.n_pool :].amin(1), []
+    for _ in range(ctx.n_query):
+        picked.append(int(nearest.argmax()))
+        nearest = torch.minimum(nearest, distances[:, picked[-1]])
+        nearest[picked[-1]] = -1
+    return torch.tensor(picked)
+
+
+def matrix_neighbors(ctx: SelectionContext) -> Tensor:
+    """The 10 nearest neighbors by sorting the whole matrix of cosines, N x N; returns the first ones' rows."""
+    cosines = ctx.features @ ctx.features.T
+    return cosines.fill_diagonal_(-1).argsort(dim=1, descending=True)[:, :10].flatten()
+
+
+PLAIN = {"badge (dense)": dense_badge, "coreset (matrix)": matrix_coreset, "neighbors (matrix)": matrix_neighbors,
+         "neighbors (blocks)": lambda ctx: neighbors(ctx.features, 10)[0].flatten()}
+
+
+def cell(name: str, n: int, n_classes: int, n_query: int, folder: str | None) -> dict:
+    """Return seconds, peak memory above the data, peak memory of the process, and the sum of the picks, of one selection."""
+    torch.set_num_threads(THREADS)
+    ctx = synthetic(n, n_classes, n_query, Path(folder) if folder else None)
+    before = _status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew here
+    start = time.perf_counter()
+    try:
+        rows = PLAIN[name](ctx) if name in PLAIN else select(sampler_by_name(name), ctx).rows
+    except UserError as error:
+        return {"error": str(error)}
+    seconds, peak = time.perf_counter() - start, _status("VmHWM")
+    assert name in PLAIN or len(rows.unique()) == len(rows)
+    return {"seconds": seconds, "growth": peak - before, "peak": peak, "rows": rows[:2000].tolist()}
+
+
+def k_means_table(sizes: list[tuple[int, int]]) -> None:
+    """Print time and inertia of scikit-learn and faiss, of scikit-learn's own seeds, and the share of picks that agree."""
+    from sklearn.cluster import KMeans
+
+    import active.geometry as geometry
+
+    torch.set_num_threads(THREADS)
+    print("| N | K | N K D / 2^32 | backend | s | inertia | picks as scikit-learn's |\n|---|---|---|---|---|---|---|")
+    for n, k in sizes:
+        features = synthetic(n, 100, 1).features[:n]
+        first = None
+        for backend, limit in (("scikit-learn", 2**60), ("faiss", 0)):
+            geometry.SKLEARN_LIMIT = limit
+            start = time.perf_counter()
+            centers, assignment = k_means(features, k, np.random.default_rng(0))
+            seconds = time.perf_counter() - start
+            picks = {int(members[0]) for members in nearest_members(features, centers, assignment)}
+            first = first or picks
+            inertia = float((features - centers[assignment]).square().sum())
+            print(f"| {n:,} | {k} | {n * k * WIDTH / 2**32:.2f} | {backend} | {seconds:.1f} | {inertia:.1f} | "
+                  f"{100 * len(picks & first) / len(first):.1f} % |", flush=True)
+        for name, options in (("scikit-learn's own seeds", "scikit-learn"), ("faiss's defaults", "faiss")):
+            start = time.perf_counter()
+            if options == "faiss":
+                import faiss
+
+                fitted = faiss.Kmeans(WIDTH, k, seed=0)
+                fitted.train(features.numpy())
+                centers, assignment = torch.from_numpy(fitted.centroids), torch.from_numpy(fitted.assign(features.numpy())[1])
+            else:
+                model = KMeans(k, n_init=1, random_state=0).fit(features.numpy())
+                centers, assignment = torch.from_numpy(model.cluster_centers_), torch.from_numpy(model.labels_).long()
+            seconds = time.perf_counter() - start
+            picks = {int(members[0]) for members in nearest_members(features, centers, assignment) if len(members)}
+            inertia = float((features - centers[assignment]).square().sum())
+            print(f"| {n:,} | {k} | | {name} | {seconds:.1f} | {inertia:.1f} | {100 * len(picks & first) / len(first):.1f} % |",
+                  flush=True)
+
+
+def measured(name: str, size: tuple[int, int, int], folder: str | None = None) -> dict:
+    """Return what `cell` returns, from a process of its own; "needs" instead where a straightforward form does not fit."""
+    if name in NEEDED_GIB and NEEDED_GIB[name](*size) > LIMIT_GIB:
+        return {"error": f"needs {NEEDED_GIB[name](*size):.0f} GiB"}
+    command = [sys.executable, __file__, "--cell", json.dumps([name, *size, folder])]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        return {"error": f"exit {done.returncode}: {done.stderr.strip().splitlines()[-1:]}"}
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def table(names: list[str], sizes: list[tuple[int, int, int]]) -> None:
+    """Print a row a sampler and a column a size: seconds, and memory beyond the data in MiB."""
+    print("| sampler | " + " | ".join(f"{n:,} x {c}, B {b}" for n, c, b in sizes) + " |")
+    print("|---" * (len(sizes) + 1) + "|")
+    for name in names:
+        cells = [measured(name, size) for size in sizes]
+        print(f"| {name} | " + " | ".join(result.get("error") or f"{result['seconds']:.2f} s, {result['growth'] / 2**20:,.0f}"
+                                          for result in cells) + " |", flush=True)
+
+
+def million(folder: str) -> None:
+    """Print seconds and peak memory of the whole process, mapped files included, on the largest pool."""
+    synthetic(*MILLION, Path(folder))
+    print("| sampler | s | peak GiB of the process | beyond the mapped files, GiB |\n|---|---|---|---|")
+    for name in MILLION_SAMPLERS:
+        result = measured(name, MILLION, folder)
+        print(f"| {name} | {result.get('error') or ''}{result.get('seconds', 0):.0f} | {result.get('peak', 0) / 2**30:.1f} | "
+              f"{result.get('growth', 0) / 2**30:.1f} |", flush=True)
+
+
+def _status(key: str) -> int:
+    line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key + ":"))
+    return 1024 * int(line.split()[1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for flag in ("--quick", "--growth", "--k-means", "--million"):
+        parser.add_argument(flag, action="store_true")
+    parser.add_argument("--samplers", nargs="+", help="only these")
+    parser.add_argument("--folder", help="where the files of --million are kept; a temporary folder without it")
+    parser.add_argument("--cell", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.cell:
+        print(json.dumps(cell(*json.loads(arguments.cell))))
+        return
+    names = arguments.samplers or [component.name for component in SAMPLERS] + list(PLAIN)
+    if arguments.k_means:
+        k_means_table([(2820, 188), (13500, 135), (13500, 300), (50000, 100), (50000, 500)])
+    elif arguments.million:
+        with tempfile.TemporaryDirectory() as folder:
+            million(arguments.folder or folder)
+    else:
+        table(names, QUICK if arguments.quick else GROWTH if arguments.growth else SIZES)
+
+
+if __name__ == "__main__":
+    main()

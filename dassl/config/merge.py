@@ -1,0 +1,150 @@
+"""A strict merge of YAML files and KEY VALUE pairs into a yacs tree.
+
+yacs alone executes a `.py` config, lets a duplicate key win in silence, refuses `LR: 1` for a float and reports an unknown
+key without its neighbors. Here every fault is one `ConfigError` line: file, key, what came, what would be right.
+"""
+
+import ast
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yacs.config import CfgNode
+
+from dassl.config.defaults import ALSO_TYPES
+from dassl.utils.errors import ConfigError, did_you_mean
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """YAML's safe loader, which refuses a key that stands twice in one node."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = {}
+        for key_node, _ in node.value:
+            key, line = str(key_node.value), key_node.start_mark.line + 1
+            if key in seen:
+                raise ConfigError(f"{self.name}: key {key!r} stands twice, in lines {seen[key]} and {line}")
+            seen[key] = line
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """Return the tree of one YAML file; raises ConfigError in one line for anything that is not a YAML mapping."""
+    path = Path(path)
+    if path.suffix not in (".yaml", ".yml"):
+        raise ConfigError(f"{path}: a config file ends in .yaml or .yml; nothing else is read")
+    try:
+        text = path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from None
+    try:
+        loader = _StrictLoader(text)
+        loader.name = str(path)
+        tree = loader.get_single_data()
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # the last two: no such date, too many digits, too deep
+        raise ConfigError(f"{path}: {_one_line(error)}") from None
+    if tree is None:
+        raise ConfigError(f"{path}: the file is empty")
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path}: the top level must be KEY: value lines, not {_type_name(tree)}")
+    return tree
+
+
+def merge_tree(cfg: CfgNode, tree: Mapping[str, Any], source: str, prefix: str = "") -> None:
+    """Merge a nested mapping into `cfg`; `source` (a file name) stands in front of every message."""
+    for key, value in tree.items():
+        full_key = f"{prefix}{key}"
+        if key not in cfg:
+            known = dotted_keys(cfg, prefix) if prefix else _all_keys(cfg)
+            hint = "a file holds it as nested keys" if full_key in known else did_you_mean(full_key, known)
+            raise ConfigError(f"{source}: unknown key {full_key}; {hint}")
+        if isinstance(cfg[key], CfgNode):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{source}: {full_key} holds keys of its own, but {value!r} came")
+            merge_tree(cfg[key], value, source, f"{full_key}.")
+        else:
+            cfg[key] = _converted(value, cfg[key], full_key, source)
+
+
+def merge_pairs(cfg: CfgNode, pairs: list[tuple[str, str]]) -> None:
+    """Merge KEY VALUE pairs of the command line, such as `("OPTIM.LR", "1e-3")`."""
+    for key, value in pairs:
+        tree: Any = value
+        for part in reversed(key.split(".")):
+            tree = {part: tree}
+        merge_tree(cfg, tree, "command line")
+
+
+def dotted_keys(cfg: CfgNode, prefix: str = "") -> list[str]:
+    """Return the dotted names of all leaves."""
+    found = []
+    for key, value in cfg.items():
+        found += dotted_keys(value, f"{prefix}{key}.") if isinstance(value, CfgNode) else [f"{prefix}{key}"]
+    return found
+
+
+def lookup(cfg: CfgNode, dotted: str) -> Any:
+    """Return the value at a dotted name."""
+    for part in dotted.split("."):
+        cfg = cfg[part]
+    return cfg
+
+
+def _all_keys(cfg: CfgNode) -> list[str]:
+    return [*dotted_keys(cfg), *(key for key in cfg if isinstance(cfg[key], CfgNode))]
+
+
+def _converted(value: Any, default: Any, key: str, source: str) -> Any:
+    """Return `value` in the type of `default`; strings are read as Python literals where a string is not wanted."""
+    wanted = (type(default), *ALSO_TYPES.get(key, ()))
+    if isinstance(value, str) and not isinstance(default, str):
+        value = _literal(value)
+    if isinstance(value, str) and isinstance(default, str) and int in wanted and _is_int(value):
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and float in wanted:
+        value = float(value) if abs(value) < 1e300 else math.inf
+    if isinstance(value, (list, tuple)) and isinstance(default, (list, tuple)):
+        value = type(default)(_finite(_literal(item), key, source) for item in value)
+    if type(value) not in wanted:
+        names = " or ".join(_NAMES[kind] for kind in wanted)
+        raise ConfigError(f"{source}: {key} must be {names}, not {_type_name(value)} {value!r}")
+    return _finite(value, key, source)
+
+
+def _literal(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if value.lower() in ("true", "false"):
+        return value.lower() == "true"
+    try:
+        return ast.literal_eval(value.strip())
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return value
+
+
+def _finite(value: Any, key: str, source: str) -> Any:
+    if isinstance(value, (int, float)) and not abs(value) < 2**63:  # NaN is not below anything
+        raise ConfigError(f"{source}: {key} must be a finite number below 2^63, not {value!r}")
+    return value
+
+
+def _is_int(text: str) -> bool:
+    return text.removeprefix("-").isdecimal() and len(text) < 20
+
+
+_NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "a string", list: "a list", tuple: "a list",
+          dict: "a mapping", type(None): "nothing"}
+
+
+def _type_name(value: Any) -> str:
+    return _NAMES.get(type(value), type(value).__name__)
+
+
+def _one_line(error: Exception) -> str:
+    mark = getattr(error, "problem_mark", None)
+    place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    return place + " ".join(str(getattr(error, "problem", None) or error).split())

@@ -1,0 +1,113 @@
+"""From files and KEY VALUE pairs to one checked, frozen config."""
+
+import hashlib
+import importlib
+import importlib.util
+import json
+import sys
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Any
+
+from yacs.config import CfgNode
+
+from dassl.config.defaults import CHOICES, MINIMUM, NOT_PART_OF_A_RUN, default_config
+from dassl.config.merge import dotted_keys, lookup, merge_pairs, merge_tree, read_yaml
+from dassl.utils.errors import ConfigError, did_you_mean
+from dassl.utils.registry import Registry
+
+Pairs = list[tuple[str, str]]
+
+
+def setup_config(
+    files: Iterable[str], pairs: Pairs, registries: Iterable[Registry], *, nodes: Collection[str] = ()
+) -> CfgNode:
+    """Return the config of files merged left to right, then the KEY VALUE pairs. Not frozen yet, see `check_config`.
+
+    Plug-ins are imported first, so that their components' nodes are known. With `nodes` only those nodes of the files are
+    merged, for commands that do not know the others. Raises ConfigError.
+    """
+    trees = [(str(path), read_yaml(path)) for path in files]
+    plugins = CfgNode({"ACTIVE": CfgNode({"PLUGINS": []})})
+    for source, tree in trees:
+        if isinstance(tree.get("ACTIVE"), dict) and "PLUGINS" in tree["ACTIVE"]:
+            merge_tree(plugins, {"ACTIVE": {"PLUGINS": tree["ACTIVE"]["PLUGINS"]}}, source)
+    merge_pairs(plugins, [pair for pair in pairs if pair[0] == "ACTIVE.PLUGINS"])
+    for plugin in plugins.ACTIVE.PLUGINS:
+        load_plugin(str(plugin))
+    cfg = default_config()
+    for registry in registries:
+        add_component_nodes(cfg, registry)
+    for source, tree in trees:
+        merge_tree(cfg, {key: tree[key] for key in tree if not nodes or key in nodes}, source)
+    merge_pairs(cfg, pairs)
+    return cfg
+
+
+def load_plugin(name: str) -> None:
+    """Import a plug-in, a `.py` file or a module's dotted name, once a process; raises ConfigError if it cannot be."""
+    path = Path(name).expanduser()
+    try:
+        if path.suffix != ".py":
+            importlib.import_module(name)
+            return
+        path = path.resolve(strict=True)
+        module_name = f"plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+        if module_name in sys.modules:
+            return
+        spec = importlib.util.spec_from_file_location(module_name, path)
+        sys.modules[module_name] = module = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[module_name]
+            raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(f"ACTIVE.PLUGINS: cannot import {name!r}: {reason}") from error
+
+
+def add_component_nodes(cfg: CfgNode, registry: Registry) -> None:
+    """Add `<node>.<NAME>` with the parameters of every registered component that has any."""
+    for component in registry:
+        if component.parameters:
+            if component.key in cfg[registry.node]:
+                raise ConfigError(f"{registry.kind} {component.name!r} wants the node {registry.node}.{component.key}, "
+                                  "which is a shared key; register it under another name")
+            values = {parameter.key: parameter.default for parameter in component.parameters}
+            cfg[registry.node][component.key] = CfgNode(values)
+
+
+def check_config(cfg: CfgNode, registries: Iterable[Registry]) -> None:
+    """Raise ConfigError for a value outside its choices or below its minimum, of shared keys and of components alike."""
+    choices, minimum = dict(CHOICES), dict(MINIMUM)
+    for registry in registries:
+        for component in registry:
+            for parameter in component.parameters:
+                key = f"{registry.node}.{component.key}.{parameter.key}"
+                if parameter.choices:
+                    choices[key] = parameter.choices
+                if parameter.minimum is not None:
+                    minimum[key] = parameter.minimum
+    for key, allowed in choices.items():
+        if (value := lookup(cfg, key)) not in allowed:
+            raise ConfigError(f"{key} is {value!r}; {did_you_mean(str(value), map(str, allowed))}")
+    for key, bound in minimum.items():
+        if (value := lookup(cfg, key)) < bound:
+            raise ConfigError(f"{key} is {value}, but must be at least {bound}")
+    if cfg.SEED >= 2**32:
+        raise ConfigError(f"SEED is {cfg.SEED}, but must be below 2^32")
+
+
+def as_dict(cfg: CfgNode) -> dict[str, Any]:
+    """Return the config as plain nested dictionaries, as JSON holds them."""
+    return json.loads(json.dumps(cfg))
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Return a line `KEY: old -> new` for each key that changes what a run computes and differs between two configs."""
+    old_values, new_values = ({key: lookup(tree, key) for key in dotted_keys(tree)}
+                              for tree in (CfgNode(old), CfgNode(new)))
+    return [f"{key}: {old_values.get(key, '(absent)')!r} -> {new_values.get(key, '(absent)')!r}"
+            for key in sorted(old_values.keys() | new_values.keys())
+            if key not in NOT_PART_OF_A_RUN and old_values.get(key) != new_values.get(key)]

@@ -1,0 +1,106 @@
+"""From a `DATASET` node to the data set of a run, with everything said aloud that is odd about it."""
+
+import logging
+import unicodedata
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+from yacs.config import CfgNode
+
+from dassl.data.dataset import DATASETS, SPLITS, UNLABELED, Dataset
+from dassl.data.images import printable
+from dassl.data.scan import scan
+from dassl.data.subsets import few_shot, subsample_classes
+from dassl.utils.errors import ConfigError, DataError
+
+logger = logging.getLogger(__name__)
+
+
+def load_dataset(cfg: CfgNode) -> Dataset:
+    """Return the whole data set that `DATASET` names, as its files say; no image is looked at."""
+    component = DATASETS[cfg.NAME]
+    arguments = component.arguments(cfg[component.key]) if component.parameters else {}
+    return component.build(Path(cfg.ROOT).expanduser(), **arguments)
+
+
+def build_dataset(cfg: CfgNode, *, seed: int, n_threads: int = 1) -> Dataset:
+    """Return the data set of a `DATASET` node, with its few shots and its half of the classes, ready for a run.
+
+    `seed` draws the few shots. Raises DataError if an image file is missing, or a label that the run needs.
+    """
+    if cfg.NUM_SHOTS == 0:
+        raise ConfigError("DATASET.NUM_SHOTS is 0, but must be -1 (all images) or at least 1")
+    dataset = load_dataset(cfg)
+    if cfg.NUM_SHOTS > 0:
+        dataset = few_shot(dataset, cfg.NUM_SHOTS, seed)
+    if cfg.SUBSAMPLE_CLASSES != "all":
+        dataset = subsample_classes(dataset, cfg.SUBSAMPLE_CLASSES)
+    check_files(dataset)
+    if cfg.CORRUPT == "skip":
+        dataset = _without_corrupt(dataset, n_threads)
+    _warn(dataset)
+    return dataset
+
+
+def check_labeled(dataset: Dataset) -> None:
+    """Raise DataError unless every train image has a label and there are test images: what a simulated oracle needs."""
+    unknown = sum(datum.label == UNLABELED for datum in dataset.train)
+    if unknown:
+        raise DataError(f"{dataset.name}: {unknown} of {len(dataset.train)} train images have no label, so that nobody can "
+                        "answer a query")
+    if not dataset.test:
+        raise DataError(f"{dataset.name}: the test split is empty")
+
+
+def check_files(dataset: Dataset) -> None:
+    """Raise one DataError for all image files that are missing."""
+    missing = [printable(path) for split in SPLITS for path in dataset.files(split) if not path.is_file()]
+    if missing:
+        shown = "\n  ".join(missing[:20]) + ("\n  ..." if len(missing) > 20 else "")
+        raise DataError(f"{dataset.name}: {len(missing)} image files are missing below {dataset.root}:\n  {shown}")
+
+
+def _without_corrupt(dataset: Dataset, n_threads: int) -> Dataset:
+    """Return the data set without the images that cannot be decoded, which are counted and named in the log."""
+    paths = list(dict.fromkeys(path for split in SPLITS for path in dataset.files(split)))
+    errors = {report.path: report.error for report in scan(paths, n_threads=n_threads) if report.error}
+    if not errors:
+        return dataset
+    logger.warning("%s: %d of %d images cannot be decoded and are left out:\n  %s", dataset.name, len(errors), len(paths),
+                   "\n  ".join(errors.values()))
+    return replace(dataset, **{split: tuple(datum for datum in dataset.split(split) if dataset.root / datum.path not in errors)
+                               for split in SPLITS})
+
+
+def classname_problems(classnames: tuple[str, ...]) -> list[str]:
+    """Return a line for each class name that is doubled, nearly doubled, blank, or not plain ASCII text."""
+    counts = Counter(classnames)
+    lines = [f"{name!r} is the name of {count} classes" for name, count in counts.items() if count > 1]
+    folded: dict[str, str] = {}
+    for name in counts:
+        key = " ".join(unicodedata.normalize("NFKC", name).replace("_", " ").casefold().split())
+        if not key:
+            lines.append(f"{name!r} is blank")
+        elif folded.setdefault(key, name) != name:
+            lines.append(f"{folded[key]!r} and {name!r} differ only in case, spaces or Unicode form")
+        if name != name.strip():
+            lines.append(f"{name!r} starts or ends with a space")
+        if not name.isascii():
+            lines.append(f"{name!r} is not ASCII; CLIP was trained on English text")
+    return lines
+
+
+def _warn(dataset: Dataset) -> None:
+    for problem in classname_problems(dataset.classnames):
+        logger.warning("%s: class name %s", dataset.name, problem)
+    for split in SPLITS:
+        counts = Counter(datum.label for datum in dataset.split(split))
+        empty = [name for label, name in enumerate(dataset.classnames) if not counts[label]]
+        if empty and dataset.split(split):
+            logger.warning("%s: %d classes have no %s image: %s", dataset.name, len(empty), split, ", ".join(empty[:10]))
+    leaked = {datum.path for datum in dataset.test} & {datum.path for datum in dataset.train}
+    if leaked:
+        logger.warning("%s: %d images stand in both train and test, first %r", dataset.name, len(leaked), min(leaked))
+    if not dataset.val:
+        logger.info("%s has no validation split", dataset.name)

@@ -1,0 +1,85 @@
+"""Data sets as values: which images, which labels, which classes. No pixels, no transforms."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, tensor
+
+from dassl.utils.errors import ConfigError, DataError
+from dassl.utils.registry import Registry
+
+DATASETS = Registry("data set", "DATASET")
+SPLITS = ("train", "val", "test")
+UNLABELED = -1  # the label of a train image that nobody has labeled yet
+
+
+@dataclass(frozen=True)
+class Datum:
+    """One image: its path relative to the data root, which is also its id, and its label (in train, it may be UNLABELED)."""
+
+    path: str
+    label: int
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set. `classnames` is given, never derived from the items, so that an empty class keeps its place.
+
+    `template` is the zero-shot prompt of the data set, with one `{}` for the class name.
+    """
+
+    name: str
+    root: Path
+    train: tuple[Datum, ...]
+    val: tuple[Datum, ...]
+    test: tuple[Datum, ...]
+    classnames: tuple[str, ...]
+    template: str = "a photo of a {}."
+
+    def __post_init__(self) -> None:
+        if self.template.count("{}") != 1:
+            raise DataError(f"{self.name}: the template {self.template!r} must hold one {{}}")
+        if not self.classnames:
+            raise DataError(f"{self.name}: there must be at least one class name")
+        for split in SPLITS:
+            self._check_split(split)
+
+    def _check_split(self, split: str) -> None:
+        items = getattr(self, split)
+        if not items and split == "train":
+            raise DataError(f"{self.name}: the train split is empty")
+        lowest = UNLABELED if split == "train" else 0
+        wrong = [datum for datum in items if not lowest <= datum.label < len(self.classnames)]
+        if wrong:
+            raise DataError(f"{self.name}: {len(wrong)} {split} labels lie outside the {len(self.classnames)} classes, "
+                            f"first {wrong[0].path!r} with {wrong[0].label}")
+        twice = [path for path, count in Counter(datum.path for datum in items).items() if count > 1]
+        if twice:
+            raise DataError(f"{self.name}: {len(twice)} paths stand twice in {split}, first {twice[0]!r}")
+
+    def split(self, name: str) -> tuple[Datum, ...]:
+        """Return the items of "train", "val" or "test"."""
+        return getattr(self, name)
+
+    def labels(self, split: str) -> Tensor:
+        """Return the labels of a split, int64 [N]."""
+        return tensor([datum.label for datum in self.split(split)])
+
+    def files(self, split: str) -> list[Path]:
+        """Return the full paths of a split, in its order."""
+        return [self.root / datum.path for datum in self.split(split)]
+
+
+def check_dataset_name(name: str) -> None:
+    """Raise ConfigError unless `DATASET.NAME` is a registered data set."""
+    if not name:
+        raise ConfigError(f"DATASET.NAME is not set; known: {', '.join(component.name for component in DATASETS)}")
+    DATASETS[name]
+
+
+def data_folder(root: Path, name: str) -> Path:
+    """Return `root/name`; raises DataError if it is not a folder."""
+    if not (root / name).is_dir():
+        raise DataError(f"{root / name} is not a folder; --root must name the folder that holds {name}/")
+    return root / name

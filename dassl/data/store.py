@@ -1,0 +1,85 @@
+"""Decoded images in memory, each file read once a run and shared by all that asks for it."""
+
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from dassl.data.images import read_image
+from dassl.data.transforms import Transform
+from dassl.utils.errors import DataError
+
+
+class ImageStore:
+    """Pixels of files, uint8 [height, width, 3], kept from their first use on while `max_bytes` last.
+
+    A deterministic transform's view is kept at the size the tower takes; for random transforms the whole decoded image is,
+    because a crop of something smaller would be another augmentation. What finds no room is decoded again at each use.
+    """
+
+    def __init__(self, max_bytes: int):
+        self.max_bytes = max_bytes
+        self.n_bytes = 0
+        self._kept: dict[tuple, np.ndarray] = {}
+
+    def pixels(self, path: str | Path, transform: Transform) -> np.ndarray:
+        """Return the view of a file, uint8 [height, width, 3]; raises DataError if it cannot be decoded."""
+        key = _key(path, transform)
+        kept = self._kept.get(key)
+        if kept is None:
+            kept = _to_keep(path, transform)
+            self._keep(key, kept)
+        return kept if transform.name else transform.pixels(Image.fromarray(kept))
+
+    def holds(self, paths: Iterable[str | Path], transform: Transform) -> bool:
+        """Tell whether all these files are in memory, as this transform needs them."""
+        return all(_key(path, transform) in self._kept for path in paths)
+
+    def fill(self, paths: Sequence[str | Path], transform: Transform, *, n_threads: int) -> None:
+        """Decode what is not kept yet, until the memory is used up.
+
+        Raises one DataError that lists the files that cannot be decoded.
+        """
+        missing = [path for path in dict.fromkeys(map(str, paths)) if _key(path, transform) not in self._kept]
+        errors = []
+
+        def load(path: str) -> np.ndarray | DataError | None:
+            try:
+                return _to_keep(path, transform) if self.n_bytes < self.max_bytes else None
+            except DataError as error:
+                return error
+
+        with ThreadPoolExecutor(max(1, n_threads)) as threads:  # decoding and resizing run outside Python's lock
+            loaded = tqdm(threads.map(load, missing), "decoding", len(missing), unit="img", leave=False, disable=None)
+            for path, pixels in zip(missing, loaded, strict=True):
+                if isinstance(pixels, DataError):
+                    errors.append(pixels)
+                elif pixels is not None:
+                    self._keep(_key(path, transform), pixels)
+        if errors:
+            raise undecodable(errors)
+
+    def _keep(self, key: tuple, pixels: np.ndarray) -> None:
+        if self.n_bytes + pixels.nbytes <= self.max_bytes:
+            self._kept[key] = pixels
+            self.n_bytes += pixels.nbytes
+
+
+def undecodable(errors: Sequence[DataError]) -> DataError:
+    """Return one error for all files that could not be decoded, with the first twenty."""
+    if len(errors) == 1:
+        return errors[0]
+    shown = "\n  ".join(str(error) for error in errors[:20]) + ("\n  ..." if len(errors) > 20 else "")
+    return DataError(f"{len(errors)} images cannot be decoded; DATASET.CORRUPT skip leaves them out:\n  {shown}")
+
+
+def _key(path: str | Path, transform: Transform) -> tuple:
+    return str(path), transform.name, transform.decoding
+
+
+def _to_keep(path: str | Path, transform: Transform) -> np.ndarray:
+    image = read_image(path, transform.decoding)
+    return transform.pixels(image) if transform.name else np.asarray(image)

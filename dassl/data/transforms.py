@@ -1,0 +1,127 @@
+"""Preprocessing: open_clip's own for pool and test images, Dassl's named augmentations for training."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision import transforms
+from torchvision.transforms import InterpolationMode
+from yacs.config import CfgNode
+
+from dassl.data.images import Decoding
+from dassl.utils.errors import ConfigError, did_you_mean
+
+EXACT = Decoding()
+
+
+@final
+@dataclass(frozen=True)
+class Transform:
+    """From a decoded image to the tower's input, in two steps, so that the first one's 8-bit result can be kept or sent.
+
+    `view` maps an RGB image to an RGB image of the input size, `normalize` maps a whole batch of them to floats. `name`
+    identifies a deterministic view; it is empty if the view is random.
+    """
+
+    view: Callable[[Image.Image], Image.Image]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    decoding: Decoding = EXACT
+    name: str = ""
+
+    def pixels(self, image: Image.Image) -> np.ndarray:
+        """Return the view of an image, uint8 [height, width, 3]."""
+        return np.asarray(self.view(image))
+
+    def normalize(self, pixels: Tensor) -> Tensor:
+        """Return uint8 [B, height, width, 3] as float32 [B, 3, height, width], bit for bit as ToTensor and Normalize do."""
+        batch = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+        mean, std = (torch.tensor(values, dtype=batch.dtype, device=batch.device)[:, None, None]
+                     for values in (self.mean, self.std))
+        return batch.sub_(mean).div_(std)
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        """Return one image as the tower takes it, float32 [3, height, width]."""
+        return self.normalize(torch.from_numpy(self.pixels(image).copy())[None])[0]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What every image goes through: `size` (height, width) in pixels, `mean` and `std` a channel of values in [0, 1]."""
+
+    size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str = "bicubic"
+    decoding: Decoding = EXACT
+
+    @property
+    def mode(self) -> InterpolationMode:
+        return InterpolationMode(self.interpolation)
+
+    def transform(self) -> Transform:
+        """Return: resize the shorter side, crop the center, scale to [0, 1], normalize. Equal to open_clip's."""
+        side = self.size[0] if self.size[0] == self.size[1] else max(self.size)
+        view = transforms.Compose([transforms.Resize(side, self.mode), transforms.CenterCrop(self.size)])
+        name = f"{self.interpolation} {self.size}"
+        return Transform(view, self.mean, self.std, self.decoding, name)
+
+
+def augmentation(cfg: CfgNode, preprocessing: Preprocessing) -> Transform | None:
+    """Return the training transform of an `INPUT` node, or None if it has no random step.
+
+    As in Dassl, without a cropping step the image is first resized to the full input size.
+    """
+    random_steps = [name for name in cfg.TRANSFORMS if name != "normalize"]
+    if not random_steps:
+        return None
+    size, mode = preprocessing.size, preprocessing.mode
+    steps = [] if {"random_resized_crop", "random_crop"} & set(random_steps) else [transforms.Resize(size, mode)]
+    for name in random_steps:
+        steps += _AUGMENTATIONS[name](cfg, size, mode)
+    return Transform(transforms.Compose(steps), preprocessing.mean, preprocessing.std, preprocessing.decoding)
+
+
+def check_transforms(cfg: CfgNode) -> None:
+    """Raise ConfigError for an `INPUT` node that cannot be built."""
+    for name in cfg.TRANSFORMS:
+        if name not in _AUGMENTATIONS and name != "normalize":
+            raise ConfigError(f"INPUT.TRANSFORMS: unknown {name!r}; {did_you_mean(str(name), [*_AUGMENTATIONS, 'normalize'])}")
+    if len(cfg.SIZE) not in (0, 2) or not all(isinstance(side, int) and side > 0 for side in cfg.SIZE):
+        raise ConfigError(f"INPUT.SIZE is {cfg.SIZE}, but must be (height, width) in pixels")
+    for key in ("PIXEL_MEAN", "PIXEL_STD"):
+        if len(cfg[key]) not in (0, 3) or not all(isinstance(value, (int, float)) for value in cfg[key]):
+            raise ConfigError(f"INPUT.{key} is {cfg[key]}, but must be three numbers, one a channel")
+    if any(value <= 0 for value in cfg.PIXEL_STD):
+        raise ConfigError(f"INPUT.PIXEL_STD is {cfg.PIXEL_STD}, but must be above 0")
+
+
+def _random_crop(cfg: CfgNode, size: Sequence[int], mode: InterpolationMode) -> list:
+    return [transforms.Resize(size, mode), transforms.RandomCrop(size, padding=cfg.CROP_PADDING)]
+
+
+_AUGMENTATIONS: dict[str, Callable[[CfgNode, Sequence[int], InterpolationMode], list]] = {
+    "random_resized_crop": lambda cfg, size, mode: [
+        transforms.RandomResizedCrop(size, scale=tuple(cfg.RRCROP_SCALE), interpolation=mode)],
+    "random_crop": _random_crop,
+    "random_flip": lambda cfg, size, mode: [transforms.RandomHorizontalFlip()],
+    "colorjitter": lambda cfg, size, mode: [transforms.ColorJitter(0.4, 0.4, 0.4, 0.1)],
+    "randomgrayscale": lambda cfg, size, mode: [transforms.RandomGrayscale(p=0.2)],
+}
+
+
+def preprocessing_for(cfg: CfgNode, native: Preprocessing) -> Preprocessing:
+    """Return the preprocessing of an `INPUT` node, where an empty value stands for the backbone's own.
+
+    Raises ConfigError if the size is not the one that the image tower takes.
+    """
+    size = tuple(cfg.SIZE) or native.size
+    if size != native.size:
+        raise ConfigError(f"INPUT.SIZE is {size}, but the backbone takes {native.size}; leave the key out")
+    mean, std = (tuple(cfg.PIXEL_MEAN) or native.mean), (tuple(cfg.PIXEL_STD) or native.std)
+    draft = 2 * max(size) if cfg.JPEG_DRAFT else 0  # twice the input size leaves the resize something to smooth
+    return Preprocessing(size, mean, std, cfg.INTERPOLATION, Decoding(cfg.EXIF_ROTATION, draft))

@@ -1,0 +1,53 @@
+"""The only training loop."""
+
+import logging
+import math
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler
+from tqdm import tqdm
+
+from dassl.utils.errors import TrainingError
+
+Batch = TypeVar("Batch")
+logger = logging.getLogger(__name__)
+
+
+def fit(
+    epochs: Iterable[Iterable[Batch]],
+    loss_of: Callable[[Batch], Tensor],
+    optimizer: torch.optim.Optimizer,
+    scheduler: LRScheduler,
+    *,
+    n_epochs: int,
+    print_freq: int = 0,
+    description: str = "training",
+) -> list[float]:
+    """Take one optimizer step a batch and one scheduler step an epoch; return the mean loss of each epoch.
+
+    Raises TrainingError, naming epoch, batch and learning rate, at the first loss that is not finite; the parameters
+    then still are those before that batch.
+    """
+    means = []
+    progress = tqdm(epochs, description, total=n_epochs, unit="epoch", leave=False, disable=None)
+    for epoch, batches in enumerate(progress):
+        losses = []
+        for index, batch in enumerate(batches):
+            loss = loss_of(batch)
+            value = loss.item()
+            if not math.isfinite(value):
+                rate = scheduler.get_last_lr()[0]
+                raise TrainingError(f"the loss is {value} in epoch {epoch}, batch {index}, at learning rate {rate:.3g}")
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            losses.append(value)
+        means.append(sum(losses) / max(len(losses), 1))
+        scheduler.step()
+        progress.set_postfix(loss=f"{means[-1]:.3f}")
+        if print_freq and (epoch + 1) % print_freq == 0:
+            logger.debug("%s: epoch %d/%d, loss %.4f", description, epoch + 1, n_epochs, means[-1])
+    return means

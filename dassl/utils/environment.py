@@ -1,0 +1,42 @@
+"""What a result depends on besides its config: versions, commit, memory."""
+
+import importlib.metadata
+import platform
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import torch
+
+PROJECT = Path(__file__).resolve().parents[2]
+RECORDED_PACKAGES = {"torchvision": "torchvision", "open_clip": "open_clip_torch", "numpy": "numpy",
+                     "scikit_learn": "scikit-learn"}
+
+
+def environment() -> dict[str, str]:
+    """Return the versions, the device and the commit that a record of a run carries."""
+    found = {"commit": commit(), "python": platform.python_version(), "platform": platform.platform(),
+             "torch": torch.__version__}
+    found |= {name: importlib.metadata.version(package) for name, package in RECORDED_PACKAGES.items()}
+    if torch.cuda.is_available():
+        found["gpu"] = torch.cuda.get_device_name()
+    return found
+
+
+def commit() -> str:
+    """Return the commit of the project's checkout, with "-dirty" where files differ from it, or "unknown"."""
+    try:
+        described = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude", "*"],
+                                   cwd=PROJECT, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return "unknown"
+    return described.stdout.strip() or "unknown"
+
+
+def peak_memory_mb() -> float:
+    """Return the largest memory of this process so far, in MiB: of the GPU where one is used, else resident."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
+        return round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)

@@ -1,0 +1,34 @@
+"""Errors that a person can act on. `train.py` prints their one line and exits with `exit_code`, without a traceback."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(Exception):
+    """Something outside the program is wrong: a file, a folder, a label. The message says what would be right."""
+
+    exit_code = 1
+
+
+class ConfigError(UserError):
+    """The command line or a YAML file is wrong; raised before anything is loaded."""
+
+    exit_code = 2
+
+
+class DataError(UserError):
+    """A data set, an image or a stored file is missing or damaged."""
+
+
+class TrainingError(UserError):
+    """Training went out of the numbers: a loss or a prediction is NaN or Inf."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return the hint that ends an "unknown name" message: the nearest known name, or all of them if none is near."""
+    known = sorted(known)
+    folded = {candidate.lower(): candidate for candidate in known}
+    near = difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.6)
+    if near:
+        return f"did you mean {folded[near[0]]!r}?"
+    return f"known: {', '.join(known)}" if known else "none are known"

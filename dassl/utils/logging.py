@@ -1,0 +1,53 @@
+"""Logging of a run: INFO lines to the terminal and, with the project's DEBUG lines, to `log.txt` in the output folder."""
+
+import logging
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from dassl.utils.errors import UserError
+
+PROJECT = ("dassl", "trainers", "active", "datasets", "__main__", "train")
+
+
+class _TerminalHandler(logging.Handler):
+    """Writes above a progress bar instead of through it, and escapes what the terminal's encoding lacks."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        encoding = sys.stdout.encoding or "utf-8"
+        tqdm.write(self.format(record).encode(encoding, "backslashreplace").decode(encoding), file=sys.stdout)
+
+
+class _LogFile(logging.FileHandler):
+    """The handler of `log.txt`, told from file handlers that somebody else added."""
+
+
+def setup_logging(output_dir: Path) -> logging.Handler:
+    """Send INFO and above to the terminal and, with the time, to `output_dir/log.txt`; return the file's handler.
+
+    The file also gets the project's DEBUG lines (config, losses); the terminal no INFO of other packages.
+    """
+    root = logging.getLogger()
+    root.setLevel(logging.INFO)
+    for package in PROJECT:
+        logging.getLogger(package).setLevel(logging.DEBUG)
+    for handler in [handler for handler in root.handlers if isinstance(handler, (_TerminalHandler, _LogFile))]:
+        root.removeHandler(handler)
+        handler.close()
+    terminal = _TerminalHandler(logging.INFO)
+    terminal.setFormatter(logging.Formatter("%(message)s"))
+    terminal.addFilter(_from_the_project)
+    try:
+        output_dir.mkdir(parents=True, exist_ok=True)
+        file = _LogFile(output_dir / "log.txt", encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise UserError(f"cannot write {output_dir / 'log.txt'}: {error.strerror}") from error
+    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root.addHandler(terminal)
+    root.addHandler(file)
+    return file
+
+
+def _from_the_project(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.WARNING or record.name.split(".")[0] in PROJECT

@@ -1,0 +1,122 @@
+"""One registry class for data sets, prompt learners and samplers.
+
+A component's keyword-only parameters are its YAML node: `pcb(ctx, *, gamma: float = 0.1)`, registered as "pcb" in the
+registry of node `ACTIVE`, is configured by `ACTIVE.PCB.GAMMA`. What the annotation says is checked when the YAML is
+merged: `Literal["end", "front"]` lists the choices, `Annotated[int, AtLeast(1)]` sets a lower bound.
+"""
+
+import inspect
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from dassl.utils.errors import ConfigError, did_you_mean
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    """Lower bound of a number, for use in `Annotated`."""
+
+    minimum: float
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One key of a component's YAML node. `extras` is what stands in its `Annotated` beside the type."""
+
+    name: str
+    default: Any
+    choices: tuple = ()
+    minimum: float | None = None
+    extras: tuple = ()
+
+    @property
+    def key(self) -> str:
+        return self.name.upper()
+
+
+@dataclass(frozen=True)
+class Component:
+    """A registered function or class, its YAML parameters, and the facts stated at registration."""
+
+    name: str
+    build: Callable
+    parameters: tuple[Parameter, ...]
+    facts: Mapping[str, Any]
+
+    @property
+    def key(self) -> str:
+        return self.name.upper().replace("-", "_")
+
+    def arguments(self, node: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the keyword arguments that a YAML node holds for this component."""
+        return {parameter.name: node[parameter.key] for parameter in self.parameters}
+
+
+class Registry:
+    """Names to components. `kind` is the word used in messages, `node` the YAML node above the components' own."""
+
+    def __init__(self, kind: str, node: str):
+        self.kind = kind
+        self.node = node
+        self._components: dict[str, Component] = {}
+
+    def register(self, name: str, **facts: Any) -> Callable:
+        """Return a decorator that registers a function or class under `name`.
+
+        Raises TypeError if a parameter is not keyword-only, has no default, or its default cannot stand in YAML, and
+        ValueError if the name is taken.
+        """
+
+        def decorate(build: Callable) -> Callable:
+            component = Component(name, build, _parameters(f"{self.kind} {name!r}", build), facts)
+            for other in self._components.values():
+                if other.key == component.key:
+                    raise ValueError(f"{self.kind} {name!r} is registered twice: {other.build} and {build}")
+            self._components[name] = component
+            return build
+
+        return decorate
+
+    def __getitem__(self, name: str) -> Component:
+        if name not in self._components:
+            raise ConfigError(f"unknown {self.kind} {name!r}; {did_you_mean(name, self._components)}")
+        return self._components[name]
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._components
+
+    def __iter__(self) -> Iterator[Component]:
+        return iter(sorted(self._components.values(), key=lambda component: component.name))
+
+
+def _parameters(owner: str, build: Callable) -> tuple[Parameter, ...]:
+    function = build.__init__ if inspect.isclass(build) else build
+    hints = typing.get_type_hints(function, include_extras=True)
+    found = []
+    for name, parameter in inspect.signature(build).parameters.items():
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            found.append(_parameter(owner, name, parameter.default, hints.get(name)))
+        elif parameter.kind is not parameter.POSITIONAL_OR_KEYWORD or parameter.default is not parameter.empty:
+            raise TypeError(f"{owner}: parameter {name!r} must be keyword-only (put it after a '*')")
+    return tuple(found)
+
+
+def _parameter(owner: str, name: str, default: Any, hint: Any) -> Parameter:
+    if default is inspect.Parameter.empty:
+        raise TypeError(f"{owner}: parameter {name!r} has no default")
+    if not _fits_yaml(default):
+        raise TypeError(f"{owner}: YAML cannot hold the default {default!r} of parameter {name!r}")
+    extras = ()
+    if typing.get_origin(hint) is Annotated:
+        hint, *extras = typing.get_args(hint)
+    choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
+    minimum = next((extra.minimum for extra in extras if isinstance(extra, AtLeast)), None)
+    return Parameter(name, default, choices, minimum, tuple(extras))
+
+
+def _fits_yaml(value: Any) -> bool:
+    if isinstance(value, (list, tuple)):
+        return all(_fits_yaml(item) for item in value)
+    return isinstance(value, (bool, int, float, str))

@@ -1,0 +1,26 @@
+"""Random streams: one for each purpose, so that changing one never moves another.
+
+Every random number comes from a stream keyed by (seed, purpose, ...). The global generators of Python, NumPy and torch
+are never used, and no key depends on `PYTHONHASHSEED`, on worker processes or on the order of calls.
+"""
+
+import hashlib
+import secrets
+
+import numpy as np
+
+
+def seed_for(seed: int, purpose: str, *key: int | str) -> int:
+    """Return a 63-bit integer that is a fixed function of the seed, the purpose and the key."""
+    text = ascii((int(seed), purpose, *key))  # unlike repr the same under every Unicode version
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
+
+
+def rng_for(seed: int, purpose: str, *key: int | str) -> np.random.Generator:
+    """Return the random stream of one purpose, such as `rng_for(1, "batches", round, epoch)`. 0 is a seed."""
+    return np.random.default_rng(seed_for(seed, purpose, *key))
+
+
+def drawn_seed() -> int:
+    """Return a seed from the operating system, for runs that ask for none (`SEED: -1`); it is recorded in the results."""
+    return secrets.randbelow(2**31)

@@ -1,0 +1,5 @@
+"""Data sets, one a file. Every module of this folder is imported, so a new file needs no entry anywhere."""
+
+from dassl.utils.plugins import import_all
+
+import_all(__name__, __path__, leave_out=("check", "prepare", "sources"))

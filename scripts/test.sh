@@ -1,0 +1,20 @@
+#!/usr/bin/env bash
+# Install into .venv and run the linter and all tests; what follows goes to pytest.
+#
+#   bash scripts/test.sh [--oldest] [PYTEST ARGUMENT ...]
+#
+# With --oldest the oldest versions that requirements.txt allows are installed, into .venv-oldest, and tested.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+requirements=requirements.txt
+if [ "${1:-}" = --oldest ]; then
+    shift
+    VENV=.venv-oldest
+    mkdir -p "$VENV"
+    requirements=$VENV/oldest.txt
+    sed 's/>=/==/' requirements.txt > "$requirements"
+fi
+source scripts/setup.sh "$requirements" requirements-dev.txt
+"$PYTHON" -m ruff check .
+exec "$PYTHON" -m pytest -q "$@"

@@ -1,0 +1,116 @@
+"""ProbCover by hand and against a plain Python graph."""
+
+import bisect
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+import active.geometry as geometry
+from active.memory import UserError
+from active.registry import SAMPLERS, select
+from active.samplers.probcover import ball_sizes, pure_cosine
+from active.testing import make_context, picks, sampler_by_name, small_pools, without_labels
+from tests.active.samplers import plain
+
+SPAN = 2 * math.sin(math.radians(20.1) / 2)  # the chord of 20.1 degrees
+
+
+def _circle(*degrees: float) -> torch.Tensor:
+    radians = torch.deg2rad(torch.tensor(degrees))
+    return torch.stack([radians.cos(), radians.sin()], 1)
+
+
+def _chord(x, y) -> float:
+    return math.sqrt(plain.squared_distance(x, y))
+
+
+def _purity(points, labels, delta) -> float:
+    """The share of balls of radius delta in which every row has the label of the center."""
+    pure = [all(labels[j] == labels[i] for j, y in enumerate(points) if _chord(x, y) < delta) for i, x in enumerate(points)]
+    return sum(pure) / len(points)
+
+
+def _plain(ctx, rng, purity=0.95, delta=0.0) -> list[int]:
+    """Try every distance as the radius, store the graph as sets, pick by coverage, then farthest first."""
+    pool, labeled = ctx.features.double().tolist(), ctx.labeled_features.double().tolist()
+    threshold = 1 - delta**2 / 2
+    if not delta:
+        points = pool + labeled
+        _, labels = plain.k_means(points, ctx.n_classes, rng)
+        radii = sorted({_chord(x, y) for i, x in enumerate(points) for y in points[:i]} | {10.0})
+        place = bisect.bisect(radii, 1e-9 - purity, key=lambda radius: -_purity(points, labels, radius))  # purity falls
+        threshold = 1 - radii[place - 1] ** 2 / 2 + 1e-6
+    balls = [{j for j, y in enumerate(pool) if i == j or plain.dot(x, y) > threshold} for i, x in enumerate(pool)]
+    left = {i for i, x in enumerate(pool) if not any(plain.dot(x, y) > threshold for y in labeled)}
+    picked = []
+    while left and len(picked) < ctx.n_query:
+        sizes = [len(ball & left) for ball in balls]
+        picked.append(sizes.index(max(sizes)))
+        left -= balls[picked[-1]]
+    while len(picked) < ctx.n_query:
+        centers = [pool[row] for row in picked] + labeled
+        gaps = [-1.0 if row in picked else min(plain.squared_distance(x, y) for y in centers) for row, x in enumerate(pool)]
+        picked.append(gaps.index(max(gaps)))
+    return picked
+
+
+@pytest.mark.parametrize("delta", [0.0, 0.4])
+def test_equals_plain_python(delta):
+    """The picks on 200 pools with the estimated radius, and with a given one."""
+    for seed, ctx in enumerate(small_pools(200)):
+        ctx = replace(without_labels(ctx) if seed % 4 == 0 else ctx, n_query=min(ctx.n_query, ctx.n_pool - 1))
+        purity = (0.95, 0.8, 1.0)[seed % 3]
+        if ctx.n_query:
+            sampler = sampler_by_name("probcover", purity=purity, delta=delta)
+            rows = select(sampler, replace(ctx, rng=plain.fresh(seed))).rows.tolist()
+            assert rows == _plain(ctx, plain.fresh(seed), purity, delta), seed
+
+
+def test_four_picks_solved_by_hand():
+    """20 degrees around: 10 covers 0, 10, 25, 30; then 90 covers 90, 100; then 180 itself; then 30 is farthest from these."""
+    ctx = make_context(n_pool=7, n_labeled=1, width=2, n_query=4)
+    ctx = replace(without_labels(ctx), features=_circle(0, 10, 25, 30, 90, 100, 180))
+    assert select(sampler_by_name("probcover", delta=SPAN), ctx).rows.tolist() == [1, 4, 6, 3]
+    labeled = replace(ctx, labeled_features=_circle(95), labels=torch.tensor([0]), labeled_ids=ctx.ids.max()[None] + 1)
+    labeled = replace(labeled, labeled_logits=ctx.logits[:1])
+    assert select(sampler_by_name("probcover", delta=SPAN), replace(labeled, n_query=2)).rows.tolist() == [1, 6]
+
+
+def test_the_radius_is_the_largest_pure_enough():
+    """At the radius the purity is at least the one asked for, and a little above it is not."""
+    for seed, ctx in enumerate(small_pools(50)):
+        points = ctx.features.double().tolist()
+        _, labels = plain.k_means(points, 3, plain.fresh(seed))
+        if len(set(labels)) > 1:
+            for purity in (0.6, 0.95):
+                radius = math.sqrt(max(0.0, 2 - 2 * pure_cosine(ctx.features, torch.tensor(labels), purity)))
+                assert _purity(points, labels, radius) >= purity - 1e-9
+                assert _purity(points, labels, math.sqrt(radius**2 + 1e-5)) < purity
+
+
+def test_one_cluster_is_pure_at_any_radius():
+    """Then the first pick covers all, and the rest is picked farthest first."""
+    assert pure_cosine(_circle(0, 90, 180), torch.zeros(3, dtype=torch.int64), 0.95) == -math.inf
+
+
+def test_ball_sizes_do_not_depend_on_the_tiles(monkeypatch):
+    """Tiles of 7 rows give the counts of the whole matrix, a row always in its own ball."""
+    points = make_context(n_pool=30, width=3).features
+    expected = (points @ points.T > 0.6).fill_diagonal_(True).sum(1)
+    for tile in (7, 1024):
+        monkeypatch.setattr(geometry, "TILE", tile)
+        assert torch.equal(ball_sizes(points, 0.6), expected)
+    assert ball_sizes(points, 1.5).tolist() == [1] * 30
+
+
+def test_starts_cold():
+    """It was made for the first round, so round 0 is its own."""
+    assert not SAMPLERS["probcover"].facts.get("needs_labels")
+
+
+def test_a_pool_above_max_pool_is_refused_with_the_arithmetic():
+    """Before anything is computed, naming the key that lifts the bound."""
+    with pytest.raises(UserError, match=r"all pairs of 70 images.*GiB.*ACTIVE\.PROBCOVER\.MAX_POOL, now 69"):
+        picks(sampler_by_name("probcover", max_pool=69), make_context())

@@ -1,0 +1,243 @@
+"""The shared kernels against hand-solved cases, slow references and the laws that they promise."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+import active.geometry as geometry
+import active.scores as scores
+from active.geometry import d2_sampling, k_center, k_means, lloyd, nearest_members, neighbors, squared_distances
+from active.testing import make_context, small_pools
+from tests.active.samplers import plain
+
+
+def _unit(n: int, width: int, seed: int = 0) -> torch.Tensor:
+    return F.normalize(torch.randn(n, width, generator=torch.Generator().manual_seed(seed)), dim=1)
+
+
+def _distances(points):
+    return lambda row: (points - points[row]).square().sum(1)
+
+
+# k-center
+
+def test_k_center_radii_never_grow():
+    """Each pick is at most as far from the centers before it as the pick before."""
+    points = _unit(60, 4)
+    rows = k_center(points, points[:3], 20)
+    radii = [float(torch.cdist(points[row][None], points[torch.cat([torch.arange(3), rows[:i]])]).min())
+             for i, row in enumerate(rows)]
+    assert all(before >= after - 1e-6 for before, after in itertools.pairwise(radii))
+
+
+def test_k_center_radius_is_at_most_twice_the_best():
+    """The guarantee of the greedy algorithm, against all choices of 3 among 12 points."""
+    for seed in range(20):
+        points = _unit(12, 3, seed)
+        distances = torch.cdist(points, points)
+        greedy = float(distances[:, k_center(points, points[:0], 3, first=0)].amin(1).max())
+        best = min(float(distances[:, list(rows)].amin(1).max()) for rows in itertools.combinations(range(12), 3))
+        assert greedy <= 2 * best + 1e-6
+
+
+# D^2 sampling
+
+def test_d2_sampling_follows_its_law():
+    """Chi-square over 20,000 draws of the pair after a fixed first row, 6 weighted points, 20 outcomes, 0.1 % level."""
+    points = torch.tensor([[0.0, 0], [1, 0], [0, 2], [3, 1], [1, 1], [-1, 2]])
+    weights = [1.0, 2.0, 0.5, 1.0, 3.0, 1.0]
+    squared = [[plain.squared_distance(x, y) for y in points.tolist()] for x in points.tolist()]
+    law = {}
+    for second in range(1, 6):
+        p_second = weights[second] * squared[0][second] / sum(weights[i] * squared[0][i] for i in range(6))
+        left = [weights[i] * min(squared[0][i], squared[second][i]) for i in range(6)]
+        law |= {(second, third): p_second * left[third] / sum(left) for third in range(1, 6) if third != second}
+    rng, counts, n = np.random.default_rng(0), dict.fromkeys(law, 0), 20_000
+    for _ in range(n):
+        rows = d2_sampling(3, 6, _distances(points), rng, first=0, weights=torch.tensor(weights)).tolist()
+        counts[tuple(rows[1:])] += 1
+    assert sum((counts[pair] - n * p) ** 2 / (n * p) for pair, p in law.items()) < 43.8  # 19 degrees of freedom
+
+
+def test_d2_sampling_without_distances_is_uniform_over_the_rest():
+    """Equal points: every order of the other two rows comes up, and no row twice."""
+    seen = {tuple(d2_sampling(3, 3, lambda row: torch.zeros(3), np.random.default_rng(seed), first=1).tolist())
+            for seed in range(40)}
+    assert seen == {(1, 0, 2), (1, 2, 0)}
+
+
+def test_d2_sampling_stops_at_the_distinct_points():
+    """With `fill=False` three copies each of two points give two rows."""
+    points = torch.tensor([[0.0, 1], [1, 0]]).repeat(3, 1)
+    rows = d2_sampling(5, 6, _distances(points), np.random.default_rng(0), fill=False)
+    assert len(rows) == 2
+    assert {row % 2 for row in rows.tolist()} == {0, 1}
+
+
+def test_d2_sampling_survives_the_largest_uniform_number():
+    """u times the total may round up to the total; the last row of positive mass is meant."""
+
+    class _Largest:
+        def random(self):
+            return 1 - 2**-53
+
+    weights = torch.tensor([1.0, 3.0, 0.0])
+    assert d2_sampling(1, 3, _distances(torch.eye(3)), _Largest(), weights=weights).tolist() == [1]
+
+
+def test_equal_rows_have_distance_zero():
+    """Products of float32 are off in the last digits; what is within that error is exactly 0."""
+    points = _unit(200, 300).repeat(2, 1)
+    norms = geometry.squared_norms(points)
+    distances = squared_distances(norms, norms[7], points @ points[7])
+    assert distances[7] == 0 and distances[207] == 0
+    assert (distances == 0).sum() == 2
+
+
+# k-means
+
+def test_k_means_equals_plain_python():
+    """Seeds, Lloyd's steps and the assignment, on 200 pools with random weights."""
+    for seed, ctx in enumerate(small_pools()):
+        weights = torch.from_numpy(plain.fresh(seed + 1000).random(ctx.n_pool)).float()
+        k = 1 + seed % 9
+        centers, assignment = k_means(ctx.features, k, plain.fresh(seed), weights=weights)
+        means, labels = plain.k_means(ctx.features.double().tolist(), k, plain.fresh(seed), weights.double().tolist())
+        assert assignment.tolist() == labels
+        assert torch.allclose(centers, torch.tensor(means), atol=1e-5)
+
+
+def test_faiss_and_scikit_learn_agree(monkeypatch):
+    """From the same seeds the two give the same clusters, weights included, and faiss does not sub-sample."""
+    features = make_context(n_pool=6000, width=16, n_classes=12).features
+    weights = torch.from_numpy(np.random.default_rng(1).random(6000)).float()
+    answers = []
+    for limit in (10**12, 0):
+        monkeypatch.setattr(geometry, "SKLEARN_LIMIT", limit)
+        answers.append(k_means(features, 8, np.random.default_rng(0), weights=weights))  # 750 rows a center, above 256
+    assert (answers[0][1] == answers[1][1]).float().mean() > 0.999
+    assert torch.allclose(answers[0][0], answers[1][0], atol=1e-3)
+
+
+@pytest.mark.parametrize("limit", [10**12, 0])
+def test_whole_weights_are_repeated_points(limit, monkeypatch):
+    """A weight of 3 is the point three times: same centers from the same seeds."""
+    monkeypatch.setattr(geometry, "SKLEARN_LIMIT", limit)
+    points = _unit(80, 5)
+    times = torch.from_numpy(np.random.default_rng(0).integers(1, 5, size=80))
+    weighted, assignment = lloyd(points, points[:6], times.float())
+    repeated, labels = lloyd(points.repeat_interleave(times, 0), points[:6], torch.ones(int(times.sum())))
+    assert torch.allclose(weighted, repeated, atol=1e-5)
+    assert torch.equal(assignment.repeat_interleave(times), labels)
+
+
+def test_k_means_ignores_the_scale_of_the_weights():
+    """Only ratios matter."""
+    points, weights = _unit(90, 4), torch.from_numpy(np.random.default_rng(0).random(90)).float()
+    answers = [k_means(points, 7, np.random.default_rng(3), weights=scale * weights) for scale in (1.0, 1e-6, 4096.0, 37.0)]
+    for centers, assignment in answers[1:]:
+        assert torch.equal(assignment, answers[0][1])
+        assert torch.allclose(centers, answers[0][0], atol=1e-6)
+
+
+def test_weights_of_one_and_of_zero_are_no_weights():
+    """Nothing can be told apart by weights that are all equal, also if they are all 0."""
+    points = _unit(40, 4)
+    plain_answer = k_means(points, 5, np.random.default_rng(0))
+    for weights in (torch.ones(40), torch.zeros(40)):
+        assert torch.equal(k_means(points, 5, np.random.default_rng(0), weights=weights)[1], plain_answer[1])
+
+
+@pytest.mark.parametrize("limit", [10**12, 0])
+def test_k_is_capped_at_the_distinct_points(limit, monkeypatch):
+    """Four points, ten times each, asked for nine clusters."""
+    monkeypatch.setattr(geometry, "SKLEARN_LIMIT", limit)
+    points = _unit(4, 6).repeat(10, 1)
+    centers, assignment = k_means(points, 9, np.random.default_rng(0))
+    assert len(centers) == 4
+    assert all(len(assignment[row::4].unique()) == 1 for row in range(4))
+    assert assignment.bincount().tolist() == [10] * 4
+
+
+def test_lloyd_does_not_raise_the_inertia():
+    """The result is no worse than its seeds."""
+    points = _unit(200, 6)
+    centers, assignment = lloyd(points, points[:12], torch.ones(200))
+    assert (points - centers[assignment]).square().sum() <= torch.cdist(points, points[:12]).amin(1).square().sum()
+
+
+@pytest.mark.parametrize("limit", [10**12, 0])
+def test_k_means_repeats_itself_and_leaves_the_global_generators(limit, monkeypatch, global_random_state):
+    """The stream decides, and nothing else."""
+    monkeypatch.setattr(geometry, "SKLEARN_LIMIT", limit)
+    points = _unit(300, 8)
+    first, second, other = (k_means(points, 9, np.random.default_rng(seed)) for seed in (1, 1, 2))
+    assert torch.equal(first[0], second[0]) and torch.equal(first[1], second[1])
+    assert not torch.equal(first[1], other[1])
+
+
+def test_nearest_members_are_a_clusters_own_in_order_of_distance():
+    """Against a sort in plain Python; a duplicate stands behind the lower row."""
+    points = _unit(60, 3)
+    points = torch.cat([points, points[:20]])
+    centers, assignment = k_means(points, 7, np.random.default_rng(0))
+    for cluster, members in enumerate(nearest_members(points, centers, assignment)):
+        mine = (assignment == cluster).nonzero().flatten().tolist()
+        center = centers[cluster].tolist()
+        order = sorted(mine, key=lambda row: (round(plain.squared_distance(points[row].tolist(), center), 6), row))
+        assert members.tolist() == order
+
+
+# neighbors
+
+@pytest.mark.parametrize("block", [1, 64, 2**22])
+def test_neighbors_equal_plain_python(block, monkeypatch):
+    """For any size of block, on 40 pools."""
+    monkeypatch.setattr(scores, "BLOCK", block)
+    for seed, ctx in enumerate(small_pools(40)):
+        points, k = ctx.features.double().tolist(), 1 + seed % 12
+        rows, cosines = neighbors(ctx.features, k)
+        assert rows.tolist() == [plain.nearest_rows(points, row, k) for row in range(len(points))]
+        assert cosines.shape == rows.shape == (ctx.n_pool, min(k, ctx.n_pool - 1))
+        assert torch.allclose(cosines, (ctx.features[:, None] * ctx.features[rows]).sum(2), atol=1e-6)
+
+
+def test_a_row_is_not_its_own_neighbor_but_its_duplicate_is():
+    """Self is left out by its number and not as the first column; among duplicates the lower row comes first."""
+    points = torch.eye(3).repeat(3, 1)
+    rows, cosines = neighbors(points, 3)
+    assert rows[:3].tolist() == [[3, 6, 1], [4, 7, 0], [5, 8, 0]]
+    assert rows[3].tolist() == [0, 6, 1]
+    assert cosines[0].tolist() == [1.0, 1.0, 0.0]
+
+
+def test_neighbors_in_a_bank_leave_nothing_out():
+    """A query that stands in the bank finds itself."""
+    rows, cosines = neighbors(torch.eye(3)[[2]], 2, bank=torch.eye(3))
+    assert rows.tolist() == [[2, 0]]
+    assert cosines.tolist() == [[1.0, 0.0]]
+
+
+def test_tiles_cover_each_pair_once(monkeypatch):
+    """The sum over tiles, off-diagonal ones twice, is the whole matrix."""
+    monkeypatch.setattr(geometry, "TILE", 7)
+    points, whole = _unit(30, 4), torch.zeros(30, 30)
+    for rows, columns, cosines in geometry.cosine_tiles(points):
+        whole[rows, columns] += cosines
+        if rows != columns:
+            whole[columns, rows] += cosines.T
+    assert torch.allclose(whole, points @ points.T, atol=1e-6)
+
+
+def test_half_precision_rows_are_compared_in_single():
+    """float16 rows give what the same numbers as float32 give; sqrt(2) apart is seen at 1e-4."""
+    points = _unit(50, 8).half()
+    assert torch.equal(neighbors(points, 5)[0], neighbors(points.float(), 5)[0])
+    assert torch.equal(k_center(points, points[:2], 9), k_center(points.float(), points[:2].float(), 9))
+    answers = [k_means(features, 5, np.random.default_rng(0))[1] for features in (points, points.float())]
+    assert torch.equal(*answers)
+    assert math.isclose(float(geometry.squared_norms(points)[0]), float(points[0].double().square().sum()), rel_tol=1e-6)

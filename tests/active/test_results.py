@@ -1,0 +1,88 @@
+"""The record of a run on disk."""
+
+import dataclasses
+import json
+
+import pytest
+
+from active.results import RoundRecord, RunResult, query_hash
+from dassl.utils.errors import DataError
+
+
+def record(round: int = 0, queried: tuple[str, ...] = ("a/1.jpg", "b/2.jpg")) -> RoundRecord:
+    return RoundRecord(
+        round=round, sampler="entropy", queried=list(queried), n_labeled=2, n_paid=2, n_pseudo=0, accuracy=0.5, macro_f1=0.4,
+        ece=0.1, class_counts=[1, 1], query_hash=query_hash(queried),
+        seconds={"select": 0.1, "fit": 0.2, "evaluate": 0.3}, peak_memory_mb=100.0)
+
+
+def result(*rounds: RoundRecord) -> RunResult:
+    return RunResult({"SEED": 1}, {"commit": "unknown"}, {"name": "Toy"}, {"accuracy": 0.3}, list(rounds))
+
+
+def test_a_record_survives_the_round_trip(tmp_path):
+    """What is written is read back as it was, with names of any kind."""
+    path = tmp_path / "results.json"
+    written = result(record(), record(1, ("ä ö/\u2603.jpg", 'quote".jpg', "line\nbreak.jpg", "raw\udcff.jpg")))
+    written.write(path)
+    assert RunResult.read(path) == written
+    assert path.read_bytes().isascii()
+
+
+def test_schema_and_status_stand_first(tmp_path):
+    """A reader sees at once what it has before it."""
+    result(record()).write(tmp_path / "results.json")
+    assert list(json.loads((tmp_path / "results.json").read_text()))[:2] == ["schema", "status"]
+
+
+def test_a_metric_that_is_not_a_number_is_not_written(tmp_path):
+    """JSON has no NaN; the old file stays."""
+    path = tmp_path / "results.json"
+    result(record()).write(path)
+    before = path.read_bytes()
+    broken = result(record())
+    broken.zero_shot["accuracy"] = float("nan")
+    with pytest.raises(ValueError, match="JSON"):
+        broken.write(path)
+    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"schema": 2, "rounds": []}', '{"schema": 1}',
+                                  '{"schema": 1, "rounds": [{"round": 0}]}', '{"schema": 1, "rounds": [], "color": "red"}'])
+def test_what_is_not_a_record_is_refused(tmp_path, text):
+    """The error names the file."""
+    path = tmp_path / "results.json"
+    path.write_text(text)
+    with pytest.raises(DataError, match=r"results\.json"):
+        RunResult.read(path)
+
+
+def test_changed_picks_are_found(tmp_path):
+    """A pick that was edited by hand no longer matches its round's hash."""
+    path = tmp_path / "results.json"
+    result(record(), record(1)).write(path)
+    path.write_text(path.read_text()[::-1].replace("gpj.1/a", "gpj.9/a", 1)[::-1])
+    with pytest.raises(DataError, match="picks of round 1 do not match their hash"):
+        RunResult.read(path)
+
+
+def test_the_hash_of_a_query_is_fixed_and_follows_its_order():
+    """The certificate of a round's picks must mean the same in every version."""
+    assert query_hash(["a/1.jpg", "b/2.jpg"]) == "60ad6ce9bf891709fa214a17012fd2c9f9f84a59a67c7e241fe0ff64db34fc88"
+    assert query_hash(["a/1.jpg", "b/2.jpg"]) != query_hash(["b/2.jpg", "a/1.jpg"])
+    assert query_hash(["a", "b"]) != query_hash(["ab"]) != query_hash(["a, b"])
+
+
+def test_the_hash_covers_pseudo_labels():
+    """Another guess, or the same image asked instead of guessed, is another round."""
+    assert query_hash(["a"], {}) == query_hash(["a"])
+    assert len({query_hash(["a"], {"b": 1}), query_hash(["a"], {"b": 2}), query_hash(["a", "b"]), query_hash(["a"])}) == 4
+
+
+def test_a_record_without_the_later_fields_is_read(tmp_path):
+    """Records written before budgets were kept apart have no saved labels."""
+    content = json.loads(json.dumps(dataclasses.asdict(result(record()))))
+    for key in ("n_saved", "pseudo_precision", "pseudo_labeled"):
+        del content["rounds"][0][key]
+    (tmp_path / "results.json").write_text(json.dumps(content))
+    assert RunResult.read(tmp_path / "results.json") == result(record())

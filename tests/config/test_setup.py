@@ -1,0 +1,196 @@
+"""From files, pairs, plug-ins and components to one checked config."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Literal
+
+import pytest
+from yacs.config import CfgNode
+
+from dassl.config.defaults import CHOICES, MINIMUM
+from dassl.config.setup import as_dict, check_config, differences, load_plugin, setup_config
+from dassl.utils.errors import ConfigError
+from dassl.utils.registry import AtLeast, Registry
+
+
+def gradient(ctx, *, gamma: Annotated[float, AtLeast(0.5)] = 1.0, depth: Annotated[int, AtLeast(0)] = 1,
+             norm: Literal["l1", "l2"] = "l2"): ...
+
+
+@pytest.fixture
+def registry() -> Registry:
+    samplers = Registry("sampler", "ACTIVE")
+    samplers.register("gradient-norm")(gradient)
+    return samplers
+
+
+def config(registry: Registry, *pairs: tuple[str, str]) -> CfgNode:
+    return setup_config([], list(pairs), [registry])
+
+
+def checked(registry: Registry, *pairs: tuple[str, str]) -> None:
+    check_config(config(registry, *pairs), [registry])
+
+
+def written(path: Path, text: str) -> Path:
+    path.write_text(text)
+    return path
+
+
+def test_files_are_merged_left_to_right_and_pairs_last(registry, tmp_path):
+    """What stands further right wins."""
+    files = [written(tmp_path / f"{seed}.yaml", f"SEED: {seed}\nOPTIM:\n  LR: {seed}\n") for seed in (2, 3)]
+    cfg = setup_config(files, [("OPTIM.LR", "4")], [registry])
+    assert (cfg.SEED, cfg.OPTIM.LR) == (3, 4.0)
+
+
+def test_a_components_parameters_are_its_node(registry):
+    """The node's name and keys are those of the component in upper case, the values its defaults until set."""
+    cfg = config(registry, ("ACTIVE.GRADIENT_NORM.GAMMA", "2"))
+    assert cfg.ACTIVE.GRADIENT_NORM == {"GAMMA": 2.0, "DEPTH": 1, "NORM": "l2"}
+
+
+def test_setting_one_config_leaves_the_next_at_the_defaults(registry):
+    """Trees are built anew each time."""
+    config(registry, ("ACTIVE.GRADIENT_NORM.GAMMA", "2"), ("SEED", "9"))
+    cfg = config(registry)
+    assert (cfg.ACTIVE.GRADIENT_NORM.GAMMA, cfg.SEED) == (1.0, 1)
+
+
+def test_a_component_with_parameters_cannot_take_the_name_of_a_shared_key(registry):
+    """A sampler "rounds" would replace ACTIVE.ROUNDS."""
+    registry.register("rounds")(gradient)
+    with pytest.raises(ConfigError, match=r"'rounds' wants the node ACTIVE\.ROUNDS"):
+        config(registry)
+
+
+def test_the_defaults_pass_the_check(registry):
+    """Choices and minima allow the defaults."""
+    checked(registry)
+
+
+@pytest.mark.parametrize(("key", "value", "hint"), [
+    *((key, "other", "") for key in CHOICES),
+    ("OPTIM.LR_SCHEDULER", "cosin", "did you mean 'cosine'?"),
+    ("ACTIVE.GRADIENT_NORM.NORM", "l3", "known: l1, l2"),
+])
+def test_a_value_outside_its_choices_is_refused(registry, key, value, hint):
+    """Shared keys and components' `Literal` parameters alike (row 14 of the faults table)."""
+    with pytest.raises(ConfigError) as caught:
+        checked(registry, (key, value))
+    assert f"{key} is '{value}'; " in str(caught.value)
+    assert hint in str(caught.value)
+
+
+@pytest.mark.parametrize(("key", "bound"), [
+    *MINIMUM.items(), ("ACTIVE.GRADIENT_NORM.GAMMA", 0.5), ("ACTIVE.GRADIENT_NORM.DEPTH", 0)])
+def test_a_value_below_its_minimum_is_refused(registry, key, bound):
+    """Shared keys and components' `AtLeast` parameters alike; the minimum itself is allowed (row 14 of the faults table)."""
+    checked(registry, (key, str(bound)))
+    with pytest.raises(ConfigError, match=rf"{key} is .*must be at least {bound}"):
+        checked(registry, (key, str(bound - 1)))
+
+
+def test_a_seed_of_2_to_the_32_is_refused(registry):
+    """Row 16 of the faults table: the largest seed is 2^32 - 1."""
+    checked(registry, ("SEED", str(2**32 - 1)))
+    with pytest.raises(ConfigError, match=r"SEED is 4294967296, but must be below 2\^32"):
+        checked(registry, ("SEED", str(2**32)))
+
+
+@pytest.fixture
+def plugin(registry, tmp_path, monkeypatch) -> Iterator[Path]:
+    """A file that registers a sampler in the registry and notes each import."""
+    holder = type(sys)("plugin_test_registry")
+    holder.registry, holder.imports = registry, []
+    monkeypatch.setitem(sys.modules, holder.__name__, holder)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield written(tmp_path / "my_sampler.py", (
+        "import plugin_test_registry as test\n"
+        "test.imports.append(__name__)\n"
+        "@test.registry.register('mine')\n"
+        "def mine(ctx, *, depth: int = 1): ...\n"))
+    sys.modules.pop("my_sampler", None)
+
+
+@pytest.mark.parametrize("by", ["path", "module"])
+def test_the_node_of_a_plugin_named_in_a_file_is_known_to_that_file(registry, plugin, tmp_path, by):
+    """Plug-ins are imported before anything is merged, be they files or modules."""
+    name = str(plugin) if by == "path" else plugin.stem
+    path = written(tmp_path / "run.yaml", f"ACTIVE:\n  MINE:\n    DEPTH: 3\n  PLUGINS: [{name}]\n")
+    assert setup_config([path], [], [registry]).ACTIVE.MINE.DEPTH == 3
+
+
+def test_a_plugin_named_on_the_command_line_is_imported(registry, plugin):
+    """Its node's keys may stand on the same command line."""
+    cfg = config(registry, ("ACTIVE.MINE.DEPTH", "3"), ("ACTIVE.PLUGINS", repr([str(plugin)])))
+    assert cfg.ACTIVE.MINE.DEPTH == 3
+
+
+def test_a_plugin_is_imported_once(plugin, monkeypatch):
+    """Two names of one file are one plug-in; importing it twice would register its samplers twice."""
+    load_plugin(str(plugin))
+    monkeypatch.chdir(plugin.parent)
+    load_plugin(plugin.name)
+    assert len(sys.modules["plugin_test_registry"].imports) == 1
+
+
+@pytest.mark.parametrize(("text", "reason"), [
+    ("def broken(:\n", "SyntaxError"),
+    ("raise ValueError('first\\nsecond')\n", "ValueError: first second"),
+    ("import no_such_package\n", "ModuleNotFoundError"),
+])
+def test_a_broken_plugin_is_one_line(tmp_path, text, reason):
+    """The line names the plug-in and the reason, whatever the plug-in raised."""
+    path = written(tmp_path / "broken.py", text)
+    with pytest.raises(ConfigError) as caught:
+        load_plugin(str(path))
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith(f"ACTIVE.PLUGINS: cannot import {str(path)!r}: {reason}")
+
+
+@pytest.mark.parametrize("name", ["absent.py", "no_such_package.module", ""])
+def test_a_plugin_that_is_not_there_is_named(name):
+    """A missing file, a missing module and an empty name are each one ConfigError."""
+    with pytest.raises(ConfigError, match=f"cannot import '{name}'"):
+        load_plugin(name)
+
+
+def test_a_plugin_that_failed_is_tried_again(plugin):
+    """A half-imported plug-in is not taken for an imported one."""
+    whole = plugin.read_text()
+    plugin.write_text("raise ValueError\n")
+    with pytest.raises(ConfigError):
+        load_plugin(str(plugin))
+    plugin.write_text(whole)
+    load_plugin(str(plugin))
+    assert len(sys.modules["plugin_test_registry"].imports) == 1
+
+
+@pytest.mark.parametrize("plugins", ["my.py", "3", "{A: 1}"])
+def test_plugins_that_are_no_list_are_refused(registry, tmp_path, plugins):
+    """A lone string would otherwise be read letter by letter."""
+    path = written(tmp_path / "run.yaml", f"ACTIVE:\n  PLUGINS: {plugins}\n")
+    with pytest.raises(ConfigError, match=r"run\.yaml: ACTIVE\.PLUGINS must be a list"):
+        setup_config([path], [], [registry])
+
+
+def test_a_difference_is_a_line_with_both_values(registry):
+    """Changed, added and removed keys are each reported, sorted by key."""
+    old, new = as_dict(config(registry, ("OPTIM.LR", "1"))), as_dict(config(registry, ("OPTIM.LR", "2")))
+    del old["SEED"], new["USE_CUDA"]
+    assert differences(old, new) == ["OPTIM.LR: 1.0 -> 2.0", "SEED: '(absent)' -> 1", "USE_CUDA: True -> '(absent)'"]
+
+
+def test_where_a_run_happens_makes_no_difference(registry):
+    """Paths, worker processes and verbosity may change between a run and its continuation."""
+    moved = config(registry, ("OUTPUT_DIR", "b"), ("CACHE_DIR", "b"), ("DATASET.ROOT", "b"), ("VERBOSE", "false"),
+                   ("DATALOADER.NUM_WORKERS", "9"), ("TRAIN.PRINT_FREQ", "1"))
+    assert differences(as_dict(config(registry)), as_dict(moved)) == []
+
+
+def test_a_config_that_went_through_json_is_no_different(registry):
+    """Tuples become lists in the record; the config of the next start holds tuples again."""
+    cfg = config(registry, ("INPUT.SIZE", "(64, 32)"), ("OPTIM.LR", "0.1"))
+    assert differences(as_dict(cfg), as_dict(config(registry, ("INPUT.SIZE", "[64, 32]"), ("OPTIM.LR", "1e-1")))) == []

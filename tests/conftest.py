@@ -1,0 +1,62 @@
+"""Fixtures shared by all tests: one torch thread, a tiny random CLIP, a few small images on disk."""
+
+import random
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+
+from dassl.data.transforms import Preprocessing
+from trainers.frozen_clip import FrozenCLIP
+
+
+@pytest.fixture(autouse=True, scope="session")
+def one_thread():
+    """Small models run slower, and not bit for bit alike, with more."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def global_random_state():
+    """Fail the test if it leaves a global random generator of Python, NumPy or torch in another state."""
+    before = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()  # noqa: NPY002
+    yield
+    assert random.getstate() == before[0]
+    assert np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002
+    assert torch.equal(torch.get_rng_state(), before[2])
+
+
+def random_clip(dtype: torch.dtype = torch.float32) -> FrozenCLIP:
+    """Return a CLIP of random weights: 32-pixel images, 3 blocks, width 32 in both towers, the full vocabulary."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = open_clip.model.CLIP(
+            embed_dim=16,
+            vision_cfg=open_clip.CLIPVisionCfg(layers=3, width=32, head_width=8, patch_size=8, image_size=32),
+            text_cfg=open_clip.CLIPTextCfg(context_length=77, vocab_size=49408, width=24, heads=3, layers=3))
+        for parameter in model.parameters():  # spread the features, which open_clip's initialization leaves nearly alike
+            if parameter.dim() > 1:
+                parameter.data.mul_(3.0)
+    preprocessing = Preprocessing((32, 32), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    return FrozenCLIP(model.to(dtype), open_clip.get_tokenizer("ViT-B-32"), preprocessing, name="random", fingerprint="random")
+
+
+@pytest.fixture(scope="session")
+def clip() -> FrozenCLIP:
+    return random_clip()
+
+
+@pytest.fixture(scope="session")
+def clip64() -> FrozenCLIP:
+    return random_clip(torch.float64)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real images and split files beside the project; where it is absent, the test is skipped."""
+    folder = Path(__file__).parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the real images are not here")
+    return folder

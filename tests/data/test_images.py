@@ -1,0 +1,228 @@
+"""Decoding: rows 1, 22, 23 and 24 of the faults table, each with a file written here."""
+
+import io
+import os
+import struct
+import zlib
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+
+from dassl.data.images import MAX_PIXELS, Decoding, decode, read_image
+from dassl.data.transforms import Preprocessing
+from dassl.utils.errors import DataError
+
+RED = (255, 0, 0)
+JUST_RED = np.full((4, 6, 3), RED, dtype=np.uint8)
+
+
+def noise(height=40, width=60, seed=0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def png_header(width: int, height: int) -> bytes:
+    """A PNG that announces any size and holds almost nothing, as a decompression bomb does."""
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+            + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b""))
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "webp", "tif", "bmp"])
+@pytest.mark.parametrize("share", [0.3, 0.9])
+def test_a_truncated_file_is_an_error_that_names_it(tmp_path, suffix, share):
+    """Row 1: never half an image with the rest in grey."""
+    file = tmp_path / f"cut.{suffix}"
+    Image.fromarray(noise(200, 200)).save(file)
+    file.write_bytes(file.read_bytes()[:int(file.stat().st_size * share)])
+    with pytest.raises(DataError, match=rf"cannot decode .*cut.{suffix}: "):
+        read_image(file)
+
+
+@pytest.mark.parametrize(("content", "reason"), [(b"", "empty file"), (b"this is text\n", "not an image that Pillow reads"),
+                                                 (b"<!DOCTYPE html><html>", "not an image that Pillow reads")])
+def test_an_empty_file_and_text_named_jpg_are_errors(tmp_path, content, reason):
+    """Row 1."""
+    (tmp_path / "a.jpg").write_bytes(content)
+    with pytest.raises(DataError, match=rf"^cannot decode .*a.jpg: {reason}$"):
+        read_image(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir()])
+def test_a_missing_file_and_a_folder_are_errors(tmp_path, make):
+    """Row 2: at this place only the single file; all missing files are reported together before a run."""
+    make(tmp_path / "a.jpg")
+    with pytest.raises(DataError, match=r"a\.jpg: (No such file or directory|Is a directory)"):
+        read_image(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_16_bit_grey_is_scaled_and_not_clipped(tmp_path, suffix):
+    """Row 23: a ramp from 0 to 65535 becomes a ramp from 0 to 255, not 99.6 % white."""
+    ramp = np.arange(65536, dtype=np.uint16).reshape(256, 256)
+    Image.fromarray(ramp).save(tmp_path / f"ramp.{suffix}")
+    grey = np.asarray(read_image(tmp_path / f"ramp.{suffix}"))[..., 0]
+    assert np.array_equal(grey, (ramp / 257).round().astype(np.uint8))
+
+
+@pytest.mark.parametrize("pixels", [np.float32([[0.0, 0.5]]), np.int32([[0, 70000]]), np.int32([[-1, 3]])])
+def test_pixels_of_unknown_range_are_refused(tmp_path, pixels):
+    Image.fromarray(pixels).save(tmp_path / "a.tif")
+    with pytest.raises(DataError, match="no known range"):
+        read_image(tmp_path / "a.tif")
+
+
+def test_cmyk_becomes_rgb(tmp_path):
+    """Row 24."""
+    Image.new("CMYK", (6, 4), (0, 255, 255, 0)).save(tmp_path / "a.jpg", quality=100)
+    assert np.abs(np.asarray(read_image(tmp_path / "a.jpg")).astype(int) - RED).max() <= 2
+
+
+@pytest.mark.parametrize("mode", ["P", "1", "L", "RGB"])
+def test_ordinary_modes_become_rgb_as_pillow_does(tmp_path, mode):
+    image = Image.fromarray(noise()).convert(mode)
+    image.save(tmp_path / "a.png")
+    assert np.array_equal(read_image(tmp_path / "a.png"), image.convert("RGB"))
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_transparent_pixels_lie_on_white(tmp_path, mode):
+    """Row 24: what the file holds below a transparent pixel, here black, does not show."""
+    image = Image.new(mode, (2, 1))
+    image.putpixel((1, 0), (0,) * (len(mode) - 1) + (255,))
+    image.save(tmp_path / "a.png")
+    assert np.asarray(read_image(tmp_path / "a.png")).tolist() == [[[255, 255, 255], [0, 0, 0]]]
+
+
+def test_half_transparent_pixels_are_mixed_with_white(tmp_path):
+    Image.new("RGBA", (1, 1), (255, 0, 0, 51)).save(tmp_path / "a.png")  # a fifth of red on white
+    assert read_image(tmp_path / "a.png").getpixel((0, 0)) == (255, 204, 204)
+
+
+def test_a_transparent_palette_color_lies_on_white(tmp_path):
+    image = Image.fromarray(np.array([[0, 1]], dtype=np.uint8)).convert("P")
+    image.putpalette([9, 9, 9, 200, 0, 0])
+    image.save(tmp_path / "a.png", transparency=0)
+    assert np.asarray(read_image(tmp_path / "a.png")).tolist() == [[[255, 255, 255], [200, 0, 0]]]
+
+
+@pytest.mark.parametrize("suffix", ["gif", "png", "webp", "tif"])
+def test_an_animation_gives_its_first_frame(tmp_path, suffix):
+    """Row 24."""
+    frames = [Image.new("RGB", (6, 4), color) for color in (RED, (0, 255, 0), (0, 0, 255))]
+    frames[0].save(tmp_path / f"a.{suffix}", save_all=True, append_images=frames[1:],
+                   **({"lossless": True} if suffix == "webp" else {}))
+    assert np.array_equal(read_image(tmp_path / f"a.{suffix}"), JUST_RED)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation_is_applied_unless_switched_off(tmp_path, orientation):
+    """Row 24: all eight orientations; the switch is what the code of the field's papers does."""
+    pixels = noise()
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    upright = {1: pixels, 2: pixels[:, ::-1], 3: pixels[::-1, ::-1], 4: pixels[::-1], 5: pixels.transpose(1, 0, 2),
+               6: pixels.transpose(1, 0, 2)[:, ::-1], 7: pixels.transpose(1, 0, 2)[::-1, ::-1],
+               8: pixels.transpose(1, 0, 2)[::-1]}[orientation]
+    assert np.array_equal(read_image(tmp_path / "a.png"), upright)
+    assert np.array_equal(read_image(tmp_path / "a.png", Decoding(exif_rotation=False)), pixels)
+
+
+def test_a_damaged_exif_block_costs_no_image(tmp_path):
+    Image.fromarray(noise()).save(tmp_path / "a.png", exif=b"Exif\0\0II*\0\xff\xff\xff\xff rubbish")
+    assert np.array_equal(read_image(tmp_path / "a.png"), noise())
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 50), (700, 1), (3, 2)])
+def test_tiny_and_thin_images_reach_the_input_size(tmp_path, size):
+    """Row 24: 1x1, 1xN, Nx1."""
+    Image.new("RGB", size, RED).save(tmp_path / "a.png")
+    view = Preprocessing((32, 32), (0.5,) * 3, (0.25,) * 3).transform().pixels(read_image(tmp_path / "a.png"))
+    assert np.array_equal(view, np.full((32, 32, 3), RED, dtype=np.uint8))
+
+
+@pytest.mark.parametrize("size", [(1, 5000), (60000, 2)])
+def test_images_too_thin_to_resize_are_refused(tmp_path, size):
+    """Row 24: a shorter side of 224 would make them gigabytes."""
+    Image.new("L", size).save(tmp_path / "a.png")
+    with pytest.raises(DataError, match="one side is more than 1000 times the other"):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
+@pytest.mark.parametrize("size", [(10000, 9000), (30000, 30000), (2**31 - 1, 2**31 - 1)])
+def test_a_decompression_bomb_is_refused_before_it_is_decoded(size):
+    """Row 24: the file has a hundred bytes; above twice Pillow's limit Pillow itself refuses."""
+    assert size[0] * size[1] > MAX_PIXELS
+    with pytest.raises(DataError, match=r"^cannot decode bomb.png: .*(pixels|large)"):
+        decode(io.BytesIO(png_header(*size)), "bomb.png")
+
+
+def test_a_huge_image_below_the_limit_is_decoded(tmp_path):
+    Image.new("L", (9000, 9000), 7).save(tmp_path / "a.png")
+    image = read_image(tmp_path / "a.png")
+    assert image.size == (9000, 9000) and image.getpixel((8999, 8999)) == (7, 7, 7)
+
+
+NAMES = [b"two words.png", b"quote'\".png", "\N{GRINNING FACE}.png".encode(), b"new\nline.png", b"latin1 \xe9.png",
+         "NFD e\N{COMBINING ACUTE ACCENT}.png".encode(), b"a" * 251 + b".png"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_files_of_any_name_are_read(tmp_path, name):
+    """Row 22: spaces, quotes, emoji, newline, bytes that are not UTF-8, 255 bytes."""
+    path = os.path.join(os.fsencode(tmp_path), name)
+    with open(path, "wb") as file:
+        Image.new("RGB", (6, 4), RED).save(file, "PNG")
+    assert np.array_equal(read_image(os.fsdecode(path)), JUST_RED)
+
+
+@pytest.mark.parametrize("name", [b"new\nline.png", b"latin1 \xe9.png"])
+def test_the_error_of_an_odd_name_is_one_line_that_utf_8_can_hold(tmp_path, name):
+    path = os.path.join(os.fsencode(tmp_path), name)
+    open(path, "wb").close()
+    with pytest.raises(DataError) as caught:
+        read_image(os.fsdecode(path))
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).encode("utf-8").endswith(b"empty file")
+
+
+def test_draft_mode_keeps_the_shorter_side_at_least_as_long_as_asked(tmp_path):
+    Image.fromarray(noise(900, 1600)).save(tmp_path / "a.jpg")
+    assert read_image(tmp_path / "a.jpg", Decoding(draft=448)).size == (800, 450)
+    assert read_image(tmp_path / "a.jpg", Decoding(draft=451)).size == (1600, 900)
+
+
+def reference(path, size: int) -> torch.Tensor:
+    """open_clip's own preprocessing of a file."""
+    transform = open_clip.image_transform(size, is_train=False, mean=open_clip.OPENAI_DATASET_MEAN,
+                                          std=open_clip.OPENAI_DATASET_STD, interpolation="bicubic", resize_mode="shortest")
+    with Image.open(path) as image:
+        return transform(image)
+
+
+def ours(path, size: int) -> torch.Tensor:
+    preprocessing = Preprocessing((size, size), open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
+    return preprocessing.transform()(read_image(path))
+
+
+@pytest.mark.parametrize("size", [32, 224, 336])
+@pytest.mark.parametrize(("height", "width"), [(40, 60), (301, 200), (224, 224), (500, 333)])
+@pytest.mark.parametrize(("mode", "suffix"), [("RGB", "jpg"), ("RGB", "png"), ("L", "jpg"), ("L", "png")])
+def test_preprocessing_equals_open_clip_bit_for_bit(tmp_path, size, height, width, mode, suffix):
+    Image.fromarray(noise(height, width)).convert(mode).save(tmp_path / f"a.{suffix}")
+    assert torch.equal(ours(tmp_path / f"a.{suffix}", size), reference(tmp_path / f"a.{suffix}", size))
+
+
+@pytest.mark.parametrize("size", [32, 224])
+def test_preprocessing_of_real_photographs_equals_open_clip_bit_for_bit(real_data, size):
+    """On a hundred of Caltech101's, grey ones among them."""
+    files = sorted((real_data / "caltech101_small").rglob("*.jpg"))[::12]
+    assert len(files) == 100
+    assert all(torch.equal(ours(file, size), reference(file, size)) for file in files)

@@ -1,0 +1,146 @@
+"""Batches: order, workers, the store, and what is said of files and workers that fail."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision import transforms
+from yacs.config import CfgNode
+
+from dassl.data import store as store_module
+from dassl.data.images import read_image
+from dassl.data.loader import image_batches
+from dassl.data.store import ImageStore
+from dassl.data.transforms import Preprocessing, Transform, augmentation
+from dassl.utils.errors import DataError
+
+PREPROCESSING = Preprocessing((16, 16), (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
+INPUT = CfgNode({"TRANSFORMS": ("random_resized_crop", "random_flip", "colorjitter", "normalize"), "RRCROP_SCALE": (0.08, 1.0)})
+N_IMAGES = 11
+
+
+@pytest.fixture
+def paths(tmp_path) -> list[Path]:
+    rng = np.random.default_rng(0)
+    files = [tmp_path / f"{row}.png" for row in range(N_IMAGES)]
+    for row, file in enumerate(files):
+        Image.fromarray(rng.integers(0, 256, (20 + row, 30, 3), dtype=np.uint8)).save(file)
+    return files
+
+
+def stacked(paths, transform, **options) -> torch.Tensor:
+    return torch.cat(list(image_batches(paths, transform, **options)))
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 10, 11, 12])
+@pytest.mark.parametrize("n_workers", [0, 2])
+@pytest.mark.parametrize("max_bytes", [0, 3000, 2**20])
+def test_row_i_is_image_i_for_any_batch_size_workers_and_memory(paths, batch_size, n_workers, max_bytes):
+    """Row 7 of the faults table: N mod B in {0, 1, B - 1}, also where the store has room for a part."""
+    transform = PREPROCESSING.transform()
+    expected = torch.stack([transform(read_image(path)) for path in paths])
+    got = stacked(paths, transform, batch_size=batch_size, n_workers=n_workers, store=ImageStore(max_bytes))
+    assert torch.equal(got, expected)
+
+
+def test_the_last_batch_is_what_remains(paths):
+    assert [len(batch) for batch in image_batches(paths, PREPROCESSING.transform(), batch_size=4)] == [4, 4, 3]
+
+
+@pytest.mark.parametrize("max_bytes", [0, 5000, 2**20])
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_a_random_view_depends_on_its_seed_alone(paths, max_bytes, n_workers, global_random_state):
+    """Not on order, batch size, workers, or whether the decoded image was kept."""
+    transform, seeds = augmentation(INPUT, PREPROCESSING), list(range(N_IMAGES))
+    expected = stacked(paths, transform, batch_size=1, seeds=seeds)
+    backward = stacked(paths[::-1], transform, batch_size=4, n_workers=n_workers, seeds=seeds[::-1],
+                       store=ImageStore(max_bytes))
+    assert torch.equal(backward.flip(0), expected)
+    assert not torch.equal(stacked(paths, transform, batch_size=4, seeds=seeds[::-1]), expected)
+
+
+def test_random_views_equal_torchvision_s_own_pipeline(paths):
+    """Keeping 8 bits up to the batch changes no bit of crop, flip, color jitter, ToTensor and Normalize."""
+    ours = stacked(paths, augmentation(INPUT, PREPROCESSING), batch_size=4, seeds=range(N_IMAGES))
+    plain = transforms.Compose([
+        transforms.RandomResizedCrop(16, scale=(0.08, 1.0), interpolation=transforms.InterpolationMode.BICUBIC),
+        transforms.RandomHorizontalFlip(), transforms.ColorJitter(0.4, 0.4, 0.4, 0.1),
+        transforms.ToTensor(), transforms.Normalize(PREPROCESSING.mean, PREPROCESSING.std)])
+    for row, path in enumerate(paths):
+        with torch.random.fork_rng():
+            torch.manual_seed(row)
+            assert torch.equal(ours[row], plain(read_image(path)))
+
+
+@pytest.fixture
+def n_decoded(monkeypatch) -> list:
+    """Every path that is decoded in this process."""
+    decoded = []
+    monkeypatch.setattr(store_module, "read_image", lambda path, decoding: decoded.append(path) or read_image(path, decoding))
+    return decoded
+
+
+@pytest.mark.parametrize("transform", [PREPROCESSING.transform(), augmentation(INPUT, PREPROCESSING)])
+def test_every_file_is_decoded_once_for_all_rounds_and_seeds(paths, n_decoded, transform):
+    store = ImageStore(2**20)
+    for seed in range(3):
+        stacked(paths, transform, batch_size=4, seeds=None if transform.name else [seed] * N_IMAGES, store=store)
+    assert sorted(n_decoded) == sorted(map(str, paths))
+
+
+def test_the_store_keeps_to_its_memory(paths):
+    """An image of 16 x 16 pixels has 768 bytes: 4 of them find room in 3,500."""
+    store = ImageStore(3500)
+    stacked(paths, PREPROCESSING.transform(), batch_size=4, store=store)
+    assert store.n_bytes == 4 * 768
+    assert store.holds(paths[:4], PREPROCESSING.transform())
+    assert not store.holds(paths[:5], PREPROCESSING.transform())
+
+
+def test_views_of_other_sizes_and_decodings_are_kept_apart(paths):
+    store = ImageStore(2**20)
+    larger = Preprocessing((24, 24), PREPROCESSING.mean, PREPROCESSING.std).transform()
+    stacked(paths, PREPROCESSING.transform(), batch_size=4, store=store)
+    assert stacked(paths, larger, batch_size=4, store=store).shape == (N_IMAGES, 3, 24, 24)
+
+
+@pytest.mark.parametrize("n_workers", [0, 2])
+@pytest.mark.parametrize("max_bytes", [0, 2**20])
+def test_all_files_that_cannot_be_decoded_are_listed_in_one_error(paths, n_workers, max_bytes):
+    """Row 1: no stack trace of a worker, and not one file an attempt."""
+    paths[2].write_bytes(b"")
+    paths[9].write_text("text")
+    with pytest.raises(DataError) as caught:
+        stacked(paths, PREPROCESSING.transform(), batch_size=4, n_workers=n_workers, store=ImageStore(max_bytes))
+    lines = str(caught.value).splitlines()
+    assert lines[0].startswith("2 images cannot be decoded")
+    assert [line.split(": ")[-1] for line in lines[1:]] == ["empty file", "not an image that Pillow reads"]
+    assert [f"{row}.png" in line for row, line in zip((2, 9), lines[1:], strict=True)] == [True, True]
+
+
+def test_no_batch_follows_a_file_that_cannot_be_decoded(paths):
+    paths[5].write_bytes(b"")
+    batches = image_batches(paths, PREPROCESSING.transform(), batch_size=4)
+    assert len(next(batches)) == 4
+    with pytest.raises(DataError, match=r"5\.png: empty file$"):
+        next(batches)
+
+
+def deadly(image: Image.Image) -> Image.Image:
+    """As a decoder does that crashes on one file, or a system that has run out of memory."""
+    if image.height == 25:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return image.resize((16, 16))
+
+
+def test_a_worker_that_dies_is_named_and_not_waited_for(paths):
+    transform = Transform(deadly, PREPROCESSING.mean, PREPROCESSING.std, name="deadly")
+    start = time.perf_counter()
+    with pytest.raises(DataError, match=r"worker \(pid.* (killed by signal|exited unexpectedly).*at or soon after .*\.png"):
+        stacked(paths, transform, batch_size=1, n_workers=2)
+    assert time.perf_counter() - start < 20

@@ -1,0 +1,153 @@
+"""ImageFolder: every layout of a person's own images."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+import datasets  # noqa: F401  registers the data sets
+from dassl.config.setup import setup_config
+from dassl.data.build import load_dataset
+from dassl.data.dataset import DATASETS, SPLITS, UNLABELED
+from dassl.utils.errors import ConfigError, DataError
+from dassl.utils.files import write_json
+
+
+def touch(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+@pytest.fixture
+def photos(tmp_path) -> Path:
+    """Ten images in each of two class folders."""
+    return touch(tmp_path / "photos", *(f"{name}/{row}.jpg" for name in ("cat", "dog") for row in range(10)))
+
+
+@pytest.fixture
+def loose(tmp_path) -> Path:
+    """Twenty images without folders and a file of class names."""
+    root = touch(tmp_path / "loose", *(f"img {row:02d}.png" for row in range(18)), "more/18.png", "more/19.png")
+    (root / "names.txt").write_text("sea lion\nbear\n\nempty class\n")
+    return root
+
+
+def build(root: Path, **parameters):
+    return DATASETS["ImageFolder"].build(root, **parameters)
+
+
+def sizes(dataset) -> tuple[int, int, int]:
+    return tuple(len(dataset.split(split)) for split in SPLITS)
+
+
+def test_one_flag_makes_a_folder_of_folders_a_data_set(photos):
+    """As the command line does it, with no YAML at all."""
+    cfg = setup_config([], [("DATASET.NAME", "ImageFolder"), ("DATASET.ROOT", str(photos))], (DATASETS,))
+    dataset = load_dataset(cfg.DATASET)
+    assert dataset.classnames == ("cat", "dog")
+    assert sizes(dataset) == (10, 4, 6)
+    assert all(dataset.classnames[datum.label] == datum.path.split("/")[0] for datum in dataset.train)
+    assert all(path.is_file() for split in SPLITS for path in dataset.files(split))
+
+
+def test_the_split_is_stored_and_stays(photos):
+    first = build(photos)
+    assert (photos / "split_val0.2_test0.3_seed0.json").exists()
+    assert build(photos) == first
+    assert build(photos, split_seed=1).test != first.test
+    assert sizes(build(photos, val=0.0, test=0.5)) == (10, 0, 10)
+
+
+def test_images_that_came_after_the_split_stop_the_run(photos):
+    build(photos)
+    touch(photos, "cat/new.jpg")
+    with pytest.raises(DataError, match=r"1 are not in it or have another label now, first 'cat/new\.jpg'"):
+        build(photos)
+
+
+def test_a_given_split_file_alone_says_what_the_set_holds(photos):
+    write_json(photos / "mine.json", {"train": [["dog/1.jpg", 1, "hound"]], "val": [], "test": [["cat/2.jpg", 0, "cat"]]})
+    dataset = build(photos, split="mine.json")
+    assert sizes(dataset) == (1, 0, 1)
+    assert dataset.classnames == ("cat", "hound")
+
+
+def test_folders_named_train_and_test_are_the_split(tmp_path):
+    """A class may be missing in one of them; nothing is drawn."""
+    root = touch(tmp_path, "train/cat/1.jpg", "train/dog/1.jpg", "test/dog/2.jpg", "val/cat/3.jpg")
+    dataset = build(root)
+    assert [(datum.path, datum.label) for datum in (*dataset.train, *dataset.val, *dataset.test)] == [
+        ("train/cat/1.jpg", 0), ("train/dog/1.jpg", 1), ("val/cat/3.jpg", 0), ("test/dog/2.jpg", 1)]
+    assert list(root.glob("*.json")) == []
+
+
+@pytest.mark.parametrize(("file", "content", "expected"), [
+    ("c.txt", "dog\ncat\nbird\n", ("dog", "cat", "bird")), ("c.yaml", "[dog, cat]", ("dog", "cat")),
+    ("c.yml", "dog: golden retriever\ncat: house cat\n", ("golden retriever", "house cat"))])
+def test_a_file_of_class_names_gives_their_order_and_names(photos, file, content, expected):
+    """Text, a YAML list, or a YAML mapping of folders to names; an empty class keeps its place."""
+    (photos / file).write_text(content)
+    dataset = build(photos, classes=file)
+    assert dataset.classnames == expected
+    assert {datum.label for datum in dataset.train if datum.path.startswith("dog")} == {0}
+
+
+def test_a_folder_that_is_no_class_is_an_error_with_the_nearest(photos):
+    (photos / "c.txt").write_text("cat\ndogs\n")
+    with pytest.raises(DataError, match="dog is not in the file of class names; did you mean 'dogs'"):
+        build(photos, classes="c.txt")
+
+
+def test_images_without_labels_are_all_pool(loose):
+    dataset = build(loose, classes="names.txt")
+    assert sizes(dataset) == (20, 0, 0)
+    assert {datum.label for datum in dataset.train} == {UNLABELED}
+    assert dataset.classnames == ("sea lion", "bear", "empty class")
+    assert "more/18.png" in {datum.path for datum in dataset.train}
+
+
+def write_labels(root: Path, labels: dict[str, str], header: str = "path,label") -> None:
+    (root / "labels.csv").write_text("\n".join([header, *(f"{path},{label}" for path, label in labels.items())]) + "\n")
+
+
+def test_labeled_images_are_split_and_the_others_are_pool(loose):
+    write_labels(loose, {f"img {row:02d}.png": ("bear", "sea lion")[row % 2] for row in range(10)})
+    dataset = build(loose, classes="names.txt", labels="labels.csv")
+    assert sizes(dataset) == (14, 2, 4)
+    assert sum(datum.label == UNLABELED for datum in dataset.train) == 10
+    assert all(datum.label == (int(datum.path[4:6]) % 2 == 0) for datum in dataset.test)
+
+
+def test_labels_that_come_later_go_to_train_and_leave_the_split_as_it_was(loose):
+    labels = {f"img {row:02d}.png": "bear" for row in range(10)}
+    write_labels(loose, labels)
+    before = build(loose, classes="names.txt", labels="labels.csv")
+    write_labels(loose, {**labels, "more/18.png": "sea lion"})
+    after = build(loose, classes="names.txt", labels="labels.csv")
+    assert (after.val, after.test) == (before.val, before.test)
+    assert [datum.label for datum in after.train if datum.path == "more/18.png"] == [0]
+
+
+def test_a_label_that_changed_stops_the_run(loose):
+    write_labels(loose, {f"img {row:02d}.png": "bear" for row in range(10)})
+    build(loose, classes="names.txt", labels="labels.csv")
+    write_labels(loose, {f"img {row:02d}.png": "sea lion" for row in range(10)})
+    with pytest.raises(DataError, match="10 are not in it or have another label now"):
+        build(loose, classes="names.txt", labels="labels.csv")
+
+
+@pytest.mark.parametrize(("parameters", "error", "message"), [
+    ({"val": 0.5, "test": 0.5}, ConfigError, "leave nothing to train on"),
+    ({"classes": "nowhere.txt"}, ConfigError, "names the file 'nowhere.txt', which is neither in"),
+    ({"labels": "names.txt"}, DataError, "LABELS goes with CLASSES"), ({}, DataError, "make a folder for each class")])
+def test_what_cannot_work_says_what_would(loose, parameters, error, message):
+    shutil.rmtree(loose / "more")
+    with pytest.raises(error, match=message):
+        build(loose, **parameters)
+
+
+def test_a_root_that_is_missing_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"cannot read the folder .*nowhere"):
+        build(tmp_path / "nowhere")

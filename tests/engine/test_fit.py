@@ -1,0 +1,83 @@
+"""The training loop, on one parameter."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dassl.config.defaults import default_config
+from dassl.engine.fit import fit
+from dassl.optim.lr_scheduler import build_scheduler
+from dassl.utils.errors import TrainingError
+
+
+class Run:
+    """One parameter, a plain SGD of rate 1 and a schedule over `n_epochs`; `parameter * batch` is the default loss."""
+
+    def __init__(self, n_epochs: int = 3, **schedule):
+        cfg = default_config().OPTIM
+        cfg.update(LR=1.0, MAX_EPOCH=n_epochs, LR_SCHEDULER="constant", WARMUP_EPOCH=0)
+        cfg.update(schedule)
+        self.n_epochs = n_epochs
+        self.parameter = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+        self.optimizer = torch.optim.SGD([self.parameter], lr=cfg.LR)
+        self.scheduler = build_scheduler(self.optimizer, cfg)
+
+    def times(self, batch: float) -> Tensor:
+        return (self.parameter * batch).sum()
+
+    def fit(self, epochs, loss_of=None, **arguments) -> list[float]:
+        return fit(epochs, loss_of or self.times, self.optimizer, self.scheduler, n_epochs=self.n_epochs, **arguments)
+
+
+def test_every_batch_is_one_step_of_its_own_gradient():
+    """With rate 1 and loss p * batch, p ends at minus the sum of all batches: no gradient is lost or added up."""
+    run = Run()
+    run.fit([[1.0, 2.0], [4.0], [8.0, 16.0, 32.0]])
+    assert run.parameter.item() == -63.0
+
+
+def test_the_rate_of_each_epoch_is_the_closed_form():
+    """The schedule steps once an epoch, after its last batch: cosine over 5 epochs after one of warm-up at 0.25."""
+    run, seen = Run(5, LR_SCHEDULER="cosine", WARMUP_EPOCH=1, WARMUP_CONS_LR=0.25), []
+
+    def loss_of(batch: float) -> Tensor:
+        seen.append(run.optimizer.param_groups[0]["lr"])
+        return run.times(batch)
+
+    run.fit([[1.0, 1.0, 1.0]] * 5, loss_of)
+    expected = [0.25, *(0.5 * (1 + math.cos(math.pi * epoch / 5)) for epoch in range(4))]
+    assert seen == pytest.approx([rate for rate in expected for _ in range(3)])
+
+
+def test_the_mean_loss_of_each_epoch_is_returned():
+    """The mean is over the epoch's batches, of the losses before their steps."""
+    run = Run()
+    means = run.fit(iter([iter([1.0, 2.0]), iter([4.0]), iter([3.0, 3.0, 9.0])]), lambda batch: run.times(0.0) + batch)
+    assert means == [1.5, 4.0, 5.0]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_a_loss_that_is_not_finite_stops_before_its_step(bad):
+    """Row 17 of the faults table: epoch, batch and learning rate are named, the parameters are those before that batch."""
+    run = Run(LR_SCHEDULER="single_step", STEPSIZE=(1,), GAMMA=0.5)
+    with pytest.raises(TrainingError, match=rf"loss is {bad} in epoch 1, batch 2, at learning rate 0\.5"):
+        run.fit([[0.0], [0.0, 0.0, bad, 0.0]], lambda batch: run.times(2.0) + batch)
+    assert run.parameter.item() == -2 - 0.5 * (2 + 2)
+
+
+def test_no_epochs_train_nothing():
+    """MAX_EPOCH 0 leaves the prompts as they were initialized."""
+    run = Run(0)
+    assert run.fit([]) == []
+    assert run.parameter.item() == 0.0
+
+
+@pytest.mark.parametrize(("print_freq", "epochs"), [(0, []), (1, [1, 2, 3, 4, 5]), (2, [2, 4]), (9, [])])
+def test_the_loss_is_logged_every_so_many_epochs(caplog, print_freq, epochs):
+    """A line names the run's step, the epoch and the loss."""
+    run = Run(5)
+    with caplog.at_level("DEBUG", "dassl"):
+        run.fit([[1.0]] * 5, lambda batch: run.times(0.0) + batch, print_freq=print_freq, description="round 0")
+    assert caplog.messages == [f"round 0: epoch {epoch}/5, loss 1.0000" for epoch in epochs]

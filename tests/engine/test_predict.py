@@ -1,0 +1,63 @@
+"""Encoding all images, row by row."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from dassl.engine.predict import predict
+
+BATCH_SIZE = 4
+
+
+def images(n_images: int) -> Tensor:
+    return torch.randn(n_images, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+
+
+def encode(batch: Tensor) -> Tensor:
+    return batch.flatten(1)[:, :5] * 2
+
+
+@pytest.mark.parametrize("n_images", [1, 3, 4, 5, 7, 8, 9])
+def test_row_i_is_image_i_whatever_the_last_batch_holds(n_images):
+    """Row 7 of the faults table: N mod B is 0, 1 and B - 1, with one batch and with several."""
+    pool = images(n_images)
+    rows = predict(pool.split(BATCH_SIZE), encode, n_rows=n_images)
+    assert torch.equal(rows, torch.stack([encode(pool[i:i + 1])[0] for i in range(n_images)]))
+
+
+@pytest.mark.parametrize(("n_announced", "reason"), [(6, "6 images announced, but 5 came"), (4, "more than the 4"), (0, "0")])
+def test_another_number_of_images_than_announced_is_refused(n_announced, reason):
+    """Row 7 of the faults table: no row is left unwritten, dropped or shifted."""
+    with pytest.raises(RuntimeError, match=reason):
+        predict(images(5).split(BATCH_SIZE), encode, n_rows=n_announced)
+
+
+def test_no_images_where_some_were_announced_are_refused():
+    """An empty loader does not pass for an empty split."""
+    with pytest.raises(RuntimeError, match="5 images announced, but 0 came"):
+        predict([], encode, n_rows=5)
+
+
+def test_an_encoder_that_drops_a_row_is_refused():
+    """The rows count, not the batches."""
+    with pytest.raises(RuntimeError, match="5 images announced, but 3 came"):
+        predict(images(5).split(BATCH_SIZE), lambda batch: encode(batch[1:]), n_rows=5)
+
+
+def test_no_graph_is_kept_and_gradients_are_on_again_afterwards():
+    """Neither the rows nor the encoder's parameters know of a gradient."""
+    layer, graphs = nn.Linear(12, 2), []
+
+    def encode_by_layer(batch: Tensor) -> Tensor:
+        graphs.append(layer(batch.flatten(1)).requires_grad)
+        return layer(batch.flatten(1))
+
+    assert not predict(images(5).split(BATCH_SIZE), encode_by_layer, n_rows=5).requires_grad
+    assert graphs == [False, False]
+    assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_rows_are_float32_whatever_the_tower_is(dtype):
+    """What is stored and compared has one type."""
+    assert predict([images(2).to(dtype)], encode, n_rows=2).dtype == torch.float32

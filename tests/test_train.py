@@ -1,0 +1,287 @@
+"""`train.py` as people call it: runs, errors, and what is left behind."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import train
+from active.results import RunResult
+
+PROJECT = Path(__file__).parents[1]
+QUICK = ["--config-file", "configs/quickstart.yaml", "ACTIVE.ROUNDS", "3", "OPTIM.MAX_EPOCH", "4"]
+TIMES = {"seconds", "peak_memory_mb"}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """A data root that the runs of this file share, with its feature cache."""
+    return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(autouse=True)
+def in_project(monkeypatch):
+    monkeypatch.chdir(PROJECT)
+
+
+def call(capsys, *words) -> tuple[int, str, str]:
+    """Return exit code, standard output and standard error of one call."""
+    code = train.main([str(word) for word in words])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def run(capsys, root, output, *words) -> dict:
+    code, _, errors = call(capsys, *QUICK, "--root", root, "--output-dir", output, *words)
+    assert code == 0, errors
+    return json.loads((output / "results.json").read_text())
+
+
+def without_times(result: dict) -> list[dict]:
+    return [{key: value for key, value in record.items() if key not in TIMES} for record in result["rounds"]]
+
+
+def test_a_run_leaves_a_record_of_the_stated_schema(capsys, root, tmp_path):
+    """`results.json` has exactly the keys of the architecture, fractions in [0, 1], and only relative ids."""
+    result = run(capsys, root, tmp_path / "run")
+    assert list(result)[:2] == ["schema", "status"] and result["schema"] == 1 and result["status"] == "finished"
+    assert {"config", "environment", "dataset", "zero_shot", "rounds"} <= set(result)
+    assert {"commit", "torch", "open_clip"} <= set(result["environment"])
+    assert result["dataset"] == {"name": "Digits", "n_train": 1197, "n_test": 450, "n_classes": 10,
+                                 "classnames": result["dataset"]["classnames"]}
+    assert [record["n_labeled"] for record in result["rounds"]] == [12, 24, 36]
+    for record in result["rounds"]:
+        assert {"round", "sampler", "queried", "n_labeled", "n_paid", "n_pseudo", "accuracy", "macro_f1", "ece",
+                "class_counts", "query_hash", "seconds", "peak_memory_mb"} <= set(record)
+        assert all(0 <= record[key] <= 1 for key in ("accuracy", "macro_f1", "ece"))
+        assert sum(record["class_counts"]) == record["n_labeled"] == record["n_paid"]
+        assert all(path.startswith("digits/images/") for path in record["queried"])
+        assert {"select", "fit", "evaluate"} <= set(record["seconds"])
+
+
+def test_no_image_is_asked_twice(capsys, root, tmp_path):
+    """The picks of all rounds are distinct images of the train split."""
+    asked = [path for record in run(capsys, root, tmp_path / "run")["rounds"] for path in record["queried"]]
+    split = json.loads((root / "digits" / "split_digits.json").read_text())
+    assert len(set(asked)) == len(asked) == 36
+    assert set(asked) <= {f"digits/images/{path}" for path, _, _ in split["train"]}
+
+
+@pytest.mark.parametrize("sampler", ["random", "entropy", "coreset"])
+def test_the_same_seed_gives_the_same_run_bit_for_bit(capsys, root, tmp_path, sampler):
+    """Two runs in two folders agree in every pick and every metric, and differ from another seed's."""
+    words = ("ACTIVE.SAMPLER", sampler)
+    first, again, other = (run(capsys, root, tmp_path / name, *words, "--seed", seed)
+                           for name, seed in (("a", 0), ("b", 0), ("c", 1)))
+    assert without_times(first) == without_times(again)
+    assert [record["query_hash"] for record in first["rounds"]] != [record["query_hash"] for record in other["rounds"]]
+
+
+def test_the_first_random_round_does_not_depend_on_the_sampler(capsys, root, tmp_path):
+    """Streams are separate: with a random first round, every sampler buys the same labels and reaches the same accuracy."""
+    firsts = [without_times(run(capsys, root, tmp_path / sampler, "ACTIVE.SAMPLER", sampler, "ACTIVE.INITIAL_SAMPLER", "random",
+                                "ACTIVE.ROUNDS", "1"))[0] for sampler in ("random", "entropy", "coreset")]
+    assert firsts[0] == firsts[1] == firsts[2]
+
+
+def test_a_finished_run_is_said_to_be_finished_and_left_alone(capsys, root, tmp_path):
+    """A second call prints the table again, trains nothing and changes no byte of the record."""
+    run(capsys, root, tmp_path / "run")
+    before = (tmp_path / "run" / "results.json").read_bytes()
+    start = time.perf_counter()
+    code, out, _ = call(capsys, *QUICK, "--root", root, "--output-dir", tmp_path / "run")
+    assert code == 0 and "finished" in out and "zero-shot" in out and time.perf_counter() - start < 5
+    assert (tmp_path / "run" / "results.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("n_done", [0, 1, 2])
+def test_an_unfinished_run_goes_on_to_the_same_end(capsys, root, tmp_path, n_done):
+    """Row 13: cut back to its first rounds, a run continues to the picks and metrics of the uninterrupted one."""
+    whole = run(capsys, root, tmp_path / "run")
+    cut = {**whole, "status": "running", "rounds": whole["rounds"][:n_done]}
+    (tmp_path / "run" / "results.json").write_text(json.dumps(cut))
+    assert without_times(run(capsys, root, tmp_path / "run")) == without_times(whole)
+
+
+def test_a_run_of_another_config_is_refused_with_the_difference(capsys, root, tmp_path):
+    """Row 13: the folder of another run is not touched; the differing key is named; --overwrite moves it aside."""
+    run(capsys, root, tmp_path / "run")
+    before = (tmp_path / "run" / "results.json").read_bytes()
+    words = [*QUICK, "--root", root, "--output-dir", tmp_path / "run", "OPTIM.LR", "0.5"]
+    code, _, err = call(capsys, *words)
+    assert code == 1 and "OPTIM.LR: 0.01 -> 0.5" in err
+    assert (tmp_path / "run" / "results.json").read_bytes() == before
+    assert call(capsys, *words, "--overwrite")[0] == 0
+    aside = [path for path in tmp_path.iterdir() if path.name.startswith("run.")]
+    assert [(path / "results.json").read_bytes() for path in aside] == [before]
+
+
+def test_changed_picks_are_noticed(capsys, root, tmp_path):
+    """A record whose picks do not match their hash is refused, not built upon."""
+    run(capsys, root, tmp_path / "run")
+    path = tmp_path / "run" / "results.json"
+    result = json.loads(path.read_text())
+    result["rounds"][1]["queried"][0] = result["rounds"][0]["queried"][0]
+    path.write_text(json.dumps(result))
+    code, _, err = call(capsys, *QUICK, "--root", root, "--output-dir", tmp_path / "run")
+    assert code == 1 and "round 1" in err
+
+
+def test_a_drawn_seed_is_recorded_and_kept(capsys, root, tmp_path):
+    """Row 16: SEED -1 draws a seed, records it, and a second call knows the run again."""
+    result = run(capsys, root, tmp_path / "run", "--seed", "-1", "ACTIVE.ROUNDS", "1")
+    assert result["config"]["SEED"] >= 0
+    assert run(capsys, root, tmp_path / "run", "--seed", "-1", "ACTIVE.ROUNDS", "1") == result
+
+
+def test_the_features_are_extracted_once_for_all_samplers_and_seeds(capsys, root, tmp_path, monkeypatch):
+    """After one run, others of any sampler or seed encode no image at all."""
+    run(capsys, root, tmp_path / "a")
+    monkeypatch.setattr("trainers.frozen_clip.FrozenCLIP.encode_image", lambda *_: pytest.fail("an image was encoded"))
+    run(capsys, root, tmp_path / "b", "ACTIVE.SAMPLER", "entropy", "--seed", "7")
+
+
+def test_a_moved_data_root_changes_nothing(capsys, root, tmp_path):
+    """Row 29: ids are relative and the cache goes along; the same run continues from a moved root."""
+    shutil.copytree(root, tmp_path / "elsewhere")
+    first = run(capsys, root, tmp_path / "run")
+    assert run(capsys, tmp_path / "elsewhere", tmp_path / "run") == first
+
+
+def test_eval_only_repeats_the_last_accuracy(capsys, root, tmp_path):
+    """--eval-only on a run's folder prints the test accuracy that its last round recorded."""
+    result = run(capsys, root, tmp_path / "run")
+    code, out, _ = call(capsys, *QUICK, "--root", root, "--eval-only", "--model-dir", tmp_path / "run")
+    assert code == 0 and f"accuracy {100 * result['rounds'][-1]['accuracy']:.2f} %" in out
+
+
+PLUGIN = '''
+import torch
+
+from active.registry import SAMPLERS
+
+
+@SAMPLERS.register("far_from_text")
+def far_from_text(ctx, *, scale: float = 1.0):
+    """Return the rows least like any class text."""
+    return (ctx.features @ ctx.text_features.T).amax(1).mul(scale).argsort(stable=True)[: ctx.n_query]
+'''
+
+
+def test_a_sampler_from_a_file_outside_the_project_runs(root, tmp_path):
+    """A file named in ACTIVE.PLUGINS is imported, listed, configured and run, in a process of its own."""
+    (tmp_path / "far.py").write_text(PLUGIN)
+    words = [*QUICK, "--root", root, "--output-dir", tmp_path / "run", "ACTIVE.PLUGINS", f"['{tmp_path / 'far.py'}']",
+             "ACTIVE.SAMPLER", "far_from_text", "ACTIVE.FAR_FROM_TEXT.SCALE", "2"]
+    listed = subprocess.run([sys.executable, "train.py", *map(str, words), "--list"], capture_output=True, text=True)
+    assert "ACTIVE.FAR_FROM_TEXT: SCALE=1.0" in listed.stdout
+    done = subprocess.run([sys.executable, "train.py", *map(str, words)], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert RunResult.read(tmp_path / "run" / "results.json").rounds[2].sampler == "far_from_text"
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (["ACTIVE.SAMPLER", "entopy"], "did you mean 'entropy'"),
+    (["ACTIVE.INITIAL_SAMPLER", "rnadom"], "did you mean 'random'"),
+    (["--trainer", "CoOpp"], "did you mean 'CoOp'"),
+    (["DATASET.NAME", "Digit"], "did you mean 'Digits'"),
+    (["MODEL.BACKBONE.NAME", "tiny_clop"], "did you mean 'tiny_clip'"),
+    (["OPTIM.LRR", "1"], "did you mean 'OPTIM.LR'"),
+    (["OPTIM.LR", "fast"], "must be a number"),
+    (["OPTIM.LR", "nan"], "finite|a number"),
+    (["OPTIM.MAX_EPOCH", "-3"], "at least 0"),
+    (["OPTIM.NAME", "sdg"], "did you mean 'sgd'"),
+    (["OPTIM.SGD_NESTEROV", "true", "OPTIM.MOMENTUM", "0"], "Nesterov"),
+    (["OPTIM.NAME", "adam", "OPTIM.ADAM_BETA1", "1.0"], "beta"),
+    (["--seed", "4294967296"], "below 2\\^32"),
+    (["--seed", "-2"], "at least -1"),
+    (["--seed", "one"], "integer"),
+    (["ACTIVE.QUERY_SIZE", "0"], "at least 1"),
+    (["ACTIVE.QUERY_SIZE", "0.5"], "QUERY_SIZE"),
+    (["ACTIVE.QUERY_SIZE", "101%"], "QUERY_SIZE"),
+    (["ACTIVE.QUERY_SIZE", "per_clas"], "QUERY_SIZE"),
+    (["INPUT.TRANSFORMS", "['random_flipp']"], "did you mean 'random_flip'"),
+    (["TRAINER.COOP.CLASS_TOKEN_POSITION", "middel"], "did you mean 'middle'"),
+    (["TRAINER.COOP.N_CTX", "0"], "at least 1"),
+    (["--output", "x"], "did you mean '--output-dir'"),
+    (["OPTIM.LR"], "has no value"),
+    (["ACTIVE.SAMPLER", "--eval-only"], "has no value"),
+    (["entropy"], "neither a flag nor"),
+    (["--config-file", "missing.yaml"], "missing.yaml"),
+    (["--eval-only"], "go together"),
+    (["ACTIVE.PLUGINS", "['missing.py']"], "missing.py"),
+])
+def test_a_wrong_command_line_is_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch, words, message):
+    """Rows 14 to 16: one line that says what was wrong, code 2, and nothing loaded or written."""
+    monkeypatch.setattr(train, "set_up", lambda _: pytest.fail("something was loaded"))
+    code, out, err = call(capsys, *QUICK, "--output-dir", tmp_path / "run", *words)
+    assert code == 2 and out == "" and err.count("\n") == 1, err
+    assert re.search(message, err), err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_missing_data_root_is_a_clear_error(capsys, tmp_path):
+    """An output folder that cannot be made is named, with exit code 1."""
+    (tmp_path / "file").write_text("")
+    code, _, err = call(capsys, *QUICK, "--root", tmp_path / "file", "--output-dir", tmp_path / "run")
+    assert code == 1 and str(tmp_path / "file") in err and "Traceback" not in err
+
+
+def test_list_and_print_config_load_nothing(capsys, monkeypatch):
+    """--list names every component with its keys; --print-config prints the merged tree."""
+    monkeypatch.setattr(train, "set_up", lambda _: pytest.fail("something was loaded"))
+    code, out, _ = call(capsys, "--list")
+    assert code == 0 and {"Digits", "CoOp", "random", "entropy", "coreset"} <= set(out.split())
+    code, out, _ = call(capsys, *QUICK, "--print-config", "OPTIM.LR", "1")
+    assert code == 0 and "LR: 1.0" in out and "SAMPLER: coreset" in out
+
+
+@pytest.mark.parametrize("words", [
+    ["OPTIM.LR", "0.5", "--config-file", "configs/quickstart.yaml", "--seed", "0", "SEED", "3"],
+    ["--config-file", "configs/quickstart.yaml", "OPTIM.LR", "0.5", "--seed", "0", "SEED", "3"],
+])
+def test_pairs_may_stand_anywhere_and_win(words):
+    """KEY VALUE pairs before and after flags win over files and over flags."""
+    cfg = train.build_config(*train.parser().parse(words))
+    assert cfg.OPTIM.LR == 0.5 and cfg.SEED == 3
+
+
+def test_ctrl_c_stops_with_a_hint_and_the_run_goes_on(capsys, root, tmp_path):
+    """Row 10: SIGINT in the middle of a run exits with 130, no traceback, and the same command finishes the run."""
+    words = [*QUICK, "--root", root, "--output-dir", tmp_path / "run", "ACTIVE.ROUNDS", "400"]
+    process = subprocess.Popen([sys.executable, "train.py", *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    for line in process.stdout:
+        if line.startswith("round 1:"):
+            break
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "goes on" in err and "Traceback" not in err
+    interrupted = RunResult.read(tmp_path / "run" / "results.json")
+    assert len(interrupted.rounds) >= 2 and not interrupted.finished
+
+
+def test_two_processes_in_one_folder_are_refused(capsys, root, tmp_path):
+    """Row 12: while one process holds the output folder, another says so and leaves it alone."""
+    from dassl.utils.files import lock
+
+    with lock(tmp_path / "run" / ".lock", wait=False):
+        code, _, err = call(capsys, *QUICK, "--root", root, "--output-dir", tmp_path / "run")
+    assert code == 1 and "another process" in err and not (tmp_path / "run" / "results.json").exists()
+
+
+@pytest.mark.parametrize("environment", [{"PYTHONHASHSEED": "1", "LC_ALL": "C"}, {"PYTHONOPTIMIZE": "1"}])
+def test_the_environment_of_the_process_changes_nothing(capsys, root, tmp_path, environment):
+    """Row 30: hash seed, locale and -O leave picks and metrics as they are."""
+    expected = run(capsys, root, tmp_path / "here")
+    words = [*QUICK, "--root", root, "--output-dir", tmp_path / "there"]
+    subprocess.run([sys.executable, "train.py", *map(str, words)], check=True, capture_output=True,
+                   env={**os.environ, **environment})
+    assert without_times(json.loads((tmp_path / "there" / "results.json").read_text())) == without_times(expected)

@@ -1,0 +1,141 @@
+"""Fit, predict, save and load, on a tiny random CLIP and small images."""
+
+import json
+
+import pytest
+import torch
+
+from dassl.config.setup import setup_config
+from dassl.data.dataset import Dataset
+from dassl.utils.errors import TrainingError, UserError
+from tests.trainers.colors import NAMES, ROWS, trainer_of
+from trainers.frozen_clip import normalized
+from trainers.prompt_trainer import build_trainer
+from trainers.prompts import TRAINERS
+
+LEARNERS = ("CoOp", "VPT", "MaPLe", "IVLP", "DualPrompt")
+
+
+def fitted(trainer, round=0):
+    return trainer.fit(ROWS, trainer.inputs.dataset.labels("train")[ROWS], round)
+
+
+def context(model):
+    return model.learner.ctx.detach()
+
+
+def loss(trainer, model):
+    logits = trainer.predict(model, "train").logits[ROWS]
+    return torch.nn.functional.cross_entropy(logits, trainer.inputs.dataset.labels("train")[ROWS])
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_training_lowers_the_loss_of_fresh_prompts(clip, colors, name):
+    """After 8 epochs every learner's cross-entropy on the labeled rows is below that of its fresh prompts."""
+    trainer = trainer_of(clip, colors, ("TRAINER.NAME", name))
+    assert loss(trainer, fitted(trainer)) < loss(trainer, trainer._fresh(0))
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_every_parameter_moves(clip, colors, name):
+    """No parameter of any learner is cut off from training."""
+    trainer = trainer_of(clip, colors, ("TRAINER.NAME", name))
+    before, after = trainer._fresh(0).learner.state_dict(), fitted(trainer).learner.state_dict()
+    assert [key for key in before if torch.equal(before[key], after[key])] == []
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_two_fits_are_bit_for_bit_alike(clip, colors, global_random_state, name):
+    """The same rows, labels and round give the same prompts, whatever was trained in between."""
+    trainer = trainer_of(clip, colors, ("TRAINER.NAME", name), ("OPTIM.MAX_EPOCH", "2"))
+    first = fitted(trainer).learner.state_dict()
+    fitted(trainer, round=1)
+    again = fitted(trainer).learner.state_dict()
+    assert all(torch.equal(again[key], first[key]) for key in first)
+
+
+def test_a_loss_that_is_not_finite_stops_with_its_place(clip, colors):
+    """Row 17: epoch, batch and learning rate of the first loss that is NaN or Inf are named."""
+    trainer = trainer_of(clip, colors, ("OPTIM.LR", "9e18"), ("OPTIM.WEIGHT_DECAY", "9e18"))
+    with pytest.raises(TrainingError, match=r"epoch \d+, batch \d+, at learning rate"):
+        fitted(trainer)
+
+
+def test_rounds_and_seeds_start_from_other_prompts(clip, colors, trainer):
+    """Fresh prompts of another round or another seed differ; those of the same round and seed do not."""
+    other_seed = trainer_of(clip, colors, ("SEED", "0"))
+    assert torch.equal(context(trainer._fresh(0)), context(trainer._fresh(0)))
+    assert not torch.equal(context(trainer._fresh(0)), context(trainer._fresh(1)))
+    assert not torch.equal(context(trainer._fresh(0)), context(other_seed._fresh(0)))
+
+
+def test_initial_prompts_do_not_depend_on_the_sampler(clip, colors, trainer):
+    """The streams of initialization and selection are separate (row 16)."""
+    from active.registry import SAMPLERS
+
+    cfg = setup_config([], [("ACTIVE.SAMPLER", "entropy")], [TRAINERS, SAMPLERS])
+    assert torch.equal(context(build_trainer(cfg, clip, colors, trainer.inputs.features)._fresh(2)), context(trainer._fresh(2)))
+
+
+def test_the_frozen_weights_stay_as_they_were(trainer):
+    """Training changes no weight of CLIP."""
+    before = {name: value.clone() for name, value in trainer.clip.model.state_dict().items()}
+    fitted(trainer)
+    assert all(torch.equal(value, before[name]) for name, value in trainer.clip.model.state_dict().items())
+
+
+def test_predict_is_the_cosine_classifier(trainer):
+    """Logits are exp(logit_scale) times the cosine of image and text features, in the order of the split."""
+    prediction = trainer.predict(trainer.zero_shot(), "test")
+    texts = trainer.clip.tokenizer([f"a photo of a {name}." for name in NAMES])
+    expected = trainer.clip.logit_scale * trainer.inputs.features["test"] @ normalized(trainer.clip.model.encode_text(texts)).T
+    assert torch.allclose(prediction.logits, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_saved_prompts_give_identical_logits(clip, colors, tmp_path, name):
+    """A learner saved and loaded predicts bit for bit the same."""
+    trainer = trainer_of(clip, colors, ("TRAINER.NAME", name))
+    model = fitted(trainer)
+    trainer.save(model, tmp_path / "prompts.safetensors")
+    loaded = trainer.load(tmp_path / "prompts.safetensors")
+    assert torch.equal(trainer.predict(loaded, "test").logits, trainer.predict(model, "test").logits)
+
+
+def test_prompts_of_another_length_classes_or_backbone_are_refused(clip, colors, trainer, tmp_path):
+    """Row 28: prompts that belong to something else are refused, naming what differs."""
+    path = tmp_path / "prompts.safetensors"
+    trainer.save(fitted(trainer), path)
+    with pytest.raises(UserError, match=r"another shape.*\(16, 24\).*\(4, 24\)"):
+        trainer_of(clip, colors, ("TRAINER.COOP.N_CTX", "4")).load(path)
+    renamed = Dataset("Colors", colors.root, colors.train, (), colors.test, ("red", "green", "cyan"))
+    with pytest.raises(UserError, match=r"another class names.*blue.*cyan"):
+        trainer_of(clip, renamed).load(path)
+    monkey = trainer_of(clip, colors)
+    monkey._belongs_to = lambda: {"weights": "other"}
+    with pytest.raises(UserError, match="another weights"):
+        monkey.load(path)
+
+
+def test_a_damaged_prompts_file_is_a_clear_error(trainer, tmp_path):
+    """Row 19: nothing but safetensors is read; a pickle or a cut file is refused with its path."""
+    path = tmp_path / "prompts.safetensors"
+    torch.save({"ctx": torch.zeros(2)}, path)
+    with pytest.raises(UserError, match=r"prompts\.safetensors"):
+        trainer.load(path)
+
+
+def test_zero_shot_trainer_has_nothing_to_fit(clip, colors):
+    """TRAINER.NAME ZeroShot runs through `fit` without an optimizer and predicts as `zero_shot` does."""
+    trainer = trainer_of(clip, colors, ("TRAINER.NAME", "ZeroShot"))
+    logits = [trainer.predict(model, "test").logits for model in (fitted(trainer), trainer.zero_shot())]
+    assert torch.equal(*logits)
+
+
+def test_metadata_is_plain_json(trainer, tmp_path):
+    """What prompts belong to can be read without this project."""
+    from safetensors import safe_open
+
+    trainer.save(fitted(trainer), tmp_path / "prompts.safetensors")
+    with safe_open(tmp_path / "prompts.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["class names"]) == list(NAMES)

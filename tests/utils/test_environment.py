@@ -1,0 +1,63 @@
+"""What a record says about versions, commit and memory."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dassl.utils import environment as module
+from dassl.utils.environment import commit, environment, peak_memory_mb
+
+
+@pytest.fixture
+def checkout(tmp_path, monkeypatch) -> Path:
+    """A checkout of one commit with a tag, which stands in for the project's."""
+    monkeypatch.setattr(module, "PROJECT", tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    (tmp_path / "train.py").write_text("first\n")
+    for command in ("init -q", "add .", "commit -q -m first", "tag -a v1 -m v1"):
+        subprocess.run(["git", "-c", "user.name=n", "-c", "user.email=e", *command.split()], cwd=tmp_path, check=True)
+    return tmp_path
+
+
+def test_the_environment_goes_into_json_and_holds_what_a_table_compares():
+    """Row 32 of the faults table: commit and versions are plain strings."""
+    found = json.loads(json.dumps(environment()))
+    assert torch.__version__.startswith(found["torch"])
+    assert {"commit", "open_clip", "torchvision", "numpy", "python", "platform"} < found.keys()
+    assert all(isinstance(value, str) and value for value in found.values())
+
+
+def test_the_commit_is_its_hash_even_where_there_is_a_tag(checkout):
+    """Two checkouts of one commit are written alike, with or without tags."""
+    assert re.fullmatch(r"[0-9a-f]{40}", commit())
+
+
+def test_a_changed_file_marks_the_commit_as_dirty(checkout):
+    """Row 32 of the faults table: results of edited code do not pass for those of the commit."""
+    (checkout / "train.py").write_text("second\n")
+    assert re.fullmatch(r"[0-9a-f]{40}-dirty", commit())
+
+
+def test_without_a_checkout_the_commit_is_unknown(tmp_path, monkeypatch):
+    """A downloaded archive has no history."""
+    monkeypatch.setattr(module, "PROJECT", tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    assert commit() == "unknown"
+
+
+def test_without_git_the_commit_is_unknown(monkeypatch):
+    """A run does not need git."""
+    monkeypatch.setenv("PATH", "")
+    assert commit() == "unknown"
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU's memory is reported in place of this")
+def test_peak_memory_is_in_mib():
+    """A process that fills 50 MiB has a peak above that, and below 100 GiB: neither bytes nor KiB."""
+    filled = np.ones(50 * 2**20, dtype=np.uint8)
+    assert len(filled) / 2**20 < peak_memory_mb() < 100 * 2**10

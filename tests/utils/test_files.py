@@ -1,0 +1,226 @@
+"""Atomic writes and locks."""
+
+import contextlib
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from dassl.utils.errors import DataError, UserError
+from dassl.utils.files import atomic_path, lock, read_json, sha256_of, write_json, write_text
+
+PROJECT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def old(tmp_path) -> Path:
+    """A file that holds "old"."""
+    path = tmp_path / "file.txt"
+    write_text(path, "old")
+    return path
+
+
+def assert_only(path: Path, content: str) -> None:
+    assert [entry.name for entry in path.parent.iterdir()] == [path.name]
+    assert path.read_text() == content
+
+
+@contextlib.contextmanager
+def full_disk(n_bytes: int) -> Iterator[None]:
+    """Let no file grow beyond some bytes, as on a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@contextlib.contextmanager
+def umask(mask: int) -> Iterator[None]:
+    before = os.umask(mask)
+    try:
+        yield
+    finally:
+        os.umask(before)
+
+
+def test_a_finished_write_replaces_the_file_and_leaves_nothing_else(old):
+    """The new content stands under the name, and the temporary file is gone."""
+    write_text(old, "new")
+    assert_only(old, "new")
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_write_that_is_broken_off_leaves_the_old_file(old, error):
+    """Row 9 of the faults table: what was there stays whole, without a half-written neighbor."""
+    with pytest.raises(error), atomic_path(old) as temporary:
+        temporary.write_text("half of the n")
+        raise error
+    assert_only(old, "old")
+
+
+def test_nobody_sees_a_half_written_file(old):
+    """Until the write is finished a reader finds the old content."""
+    with atomic_path(old) as temporary:
+        temporary.write_text("half of the n")
+        assert old.read_text() == "old"
+
+
+@pytest.mark.parametrize("write", [
+    lambda path: path.write_bytes(bytes(5000)),
+    lambda path: save_file({"a": torch.zeros(5000)}, path),
+], ids=["bytes", "safetensors"])
+def test_a_full_disk_is_named_and_leaves_the_old_file(old, write):
+    """Row 11 of the faults table, whichever library does the writing."""
+    with pytest.raises(UserError) as caught, full_disk(1000), atomic_path(old) as temporary:
+        write(temporary)
+    assert str(old) in str(caught.value)
+    assert "File too large" in str(caught.value)
+    assert_only(old, "old")
+
+
+@pytest.mark.parametrize("name", ["n" * 300, "file.txt/below", f"{'n' * 300}/file"])
+def test_a_path_that_cannot_be_written_is_named(old, name):
+    """Row 11 of the faults table: too long a name, a file where a folder should be."""
+    with pytest.raises(UserError) as caught:
+        write_text(old.parent / name, "new")
+    assert str(old.parent / name) in str(caught.value)
+    assert_only(old, "old")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_read_only_folder_is_named_and_leaves_the_old_file(old):
+    """Row 11 of the faults table."""
+    old.parent.chmod(0o500)
+    with pytest.raises(UserError, match=r"cannot write .*file\.txt: Permission denied"):
+        write_text(old, "new")
+    old.parent.chmod(0o700)
+    assert_only(old, "old")
+
+
+@pytest.mark.parametrize("name", ["n" * 255, "名" * 85])
+def test_the_longest_name_a_folder_allows_can_be_written(tmp_path, name):
+    """The temporary name is no longer than the name itself may be: 255 bytes."""
+    write_text(tmp_path / name, "new")
+    assert_only(tmp_path / name, "new")
+
+
+def test_missing_folders_are_made(tmp_path):
+    """A file several folders down can be written at once."""
+    write_text(tmp_path / "a" / "b" / "file", "new")
+    assert_only(tmp_path / "a" / "b" / "file", "new")
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_permissions_follow_the_umask(old, mask, mode):
+    """A record can be read by whom the user's files can be read, not by its writer alone as a temporary file is."""
+    with umask(mask):
+        write_text(old, "new")
+        assert os.umask(mask) == mask
+    assert old.stat().st_mode & 0o777 == mode
+
+
+@pytest.mark.parametrize("name", [os.fsdecode(b"caf\xe9.jpg"), "a\nb\u2028'\"\\.jpg", "\U0001f431 e\u0301 \u00e9"])
+def test_odd_file_names_round_trip_through_json(tmp_path, name):
+    """Row 22 of the faults table: names that are not UTF-8, line breaks, quotes, emoji, the two forms of an accent."""
+    write_json(tmp_path / "names.json", {name: [name]})
+    assert read_json(tmp_path / "names.json") == {name: [name]}
+
+
+def test_names_that_are_not_utf8_keep_their_bytes_in_text(tmp_path):
+    """Row 22 of the faults table."""
+    write_text(tmp_path / "names.txt", os.fsdecode(b"caf\xe9"))
+    assert (tmp_path / "names.txt").read_bytes() == b"caf\xe9"
+
+
+def test_json_refuses_nan_and_leaves_the_old_file(old):
+    """NaN is no JSON; other readers would fail on it later."""
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(old, {"loss": float("nan")})
+    assert_only(old, "old")
+
+
+@pytest.mark.parametrize(("content", "reason"), [
+    (None, "cannot read .*: No such file"), (b"", "not a JSON file"), (b'{"a": 1', "not a JSON file"),
+    (b"\xff", "not a JSON file")])
+def test_a_json_file_that_cannot_be_read_is_named(tmp_path, content, reason):
+    """Missing, empty, cut off, not text: each a DataError with the path."""
+    path = tmp_path / "results.json"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=reason) as caught:
+        read_json(path)
+    assert str(path) in str(caught.value)
+
+
+def test_the_hash_of_a_file_longer_than_a_block_is_that_of_its_bytes(tmp_path):
+    """The value for a million letters "a" is the one published with SHA-2, so twice that crosses a block's end."""
+    (tmp_path / "a").write_bytes(b"a" * 1_000_000)
+    (tmp_path / "b").write_bytes(b"a" * (1 << 20) + b"b")
+    assert sha256_of(tmp_path / "a") == "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0"
+    assert sha256_of(tmp_path / "b") != sha256_of(tmp_path / "a")
+
+
+HOLD = """
+import sys, time
+from pathlib import Path
+from dassl.utils.files import lock
+with lock(Path(sys.argv[1]), wait=False):
+    print("held", flush=True)
+    time.sleep(float(sys.argv[2]))
+"""
+
+
+@contextlib.contextmanager
+def holder(path: Path, seconds: float) -> Iterator[subprocess.Popen]:
+    """Another process that holds the lock for some seconds from now."""
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(path), str(seconds)], cwd=PROJECT,
+                          stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "held\n"
+        yield process
+        process.kill()
+
+
+def test_a_second_process_is_refused_and_free_to_go_on_once_the_first_was_killed(tmp_path):
+    """Rows 9 and 12 of the faults table: the lock names the folder, and kill -9 leaves none behind."""
+    path = tmp_path / "run" / ".lock"
+    with holder(path, 60) as process:
+        with pytest.raises(UserError, match=f"another process is at work in {path.parent}"), lock(path, wait=False):
+            pass
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        with lock(path, wait=False):
+            pass
+
+
+def test_a_process_that_waits_gets_its_turn(tmp_path):
+    """Row 12 of the faults table: of two writers of one cache the second comes after the first."""
+    path = tmp_path / ".lock"
+    with holder(path, 0.3) as process:
+        start = time.monotonic()
+        with lock(path, wait=True):
+            assert time.monotonic() - start > 0.1
+        assert process.wait() == 0
+
+
+def test_a_lock_is_freed_by_an_error(tmp_path):
+    """A failed round does not keep the next one out."""
+    with pytest.raises(ValueError, match="failed"), lock(tmp_path / ".lock", wait=False):
+        raise ValueError("failed")
+    with lock(tmp_path / ".lock", wait=False):
+        pass
+
+
+def test_a_lock_that_cannot_be_made_is_named(old):
+    """Row 11 of the faults table."""
+    with pytest.raises(UserError, match=f"cannot write {old}/.lock"), lock(old / ".lock", wait=False):
+        pass

@@ -1,0 +1,130 @@
+"""Registration, look-up, and what a signature says about a YAML node."""
+
+from typing import Annotated, Literal
+
+import pytest
+from torch import nn
+
+from dassl.utils.errors import ConfigError
+from dassl.utils.registry import AtLeast, Parameter, Registry
+
+
+@pytest.fixture
+def registry() -> Registry:
+    return Registry("sampler", "ACTIVE")
+
+
+def positional_with_default(ctx, gamma=1.0): ...
+
+
+def no_default(ctx, *, gamma): ...
+
+
+def none_default(ctx, *, gamma=None): ...
+
+
+def function_default(ctx, *, gamma=len): ...
+
+
+def nested_default(ctx, *, gamma=(1, (2, None))): ...
+
+
+def any_positional(ctx, *gamma): ...
+
+
+def any_keyword(ctx, **gamma): ...
+
+
+class ClassWithoutDefault:
+    def __init__(self, clip, *, gamma): ...
+
+
+@pytest.mark.parametrize(("build", "reason"), [
+    (positional_with_default, "must be keyword-only"),
+    (any_positional, "must be keyword-only"),
+    (any_keyword, "must be keyword-only"),
+    (no_default, "has no default"),
+    (ClassWithoutDefault, "has no default"),
+    (none_default, "YAML cannot hold the default None"),
+    (function_default, "YAML cannot hold the default"),
+    (nested_default, "YAML cannot hold the default"),
+])
+def test_a_parameter_that_cannot_be_a_yaml_key_is_refused_at_registration(registry, build, reason):
+    """The TypeError names the component, the parameter and the reason, when the file is imported."""
+    with pytest.raises(TypeError, match=reason) as caught:
+        registry.register("mine")(build)
+    assert "sampler 'mine'" in str(caught.value)
+    assert "'gamma'" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["core-set", "CORE-SET", "core_set"])
+def test_two_names_of_one_yaml_node_cannot_both_be_registered(registry, name):
+    """Names that differ by case or by dash and underscore would share their node."""
+    registry.register("core-set")(lambda ctx: ctx)
+    with pytest.raises(ValueError, match=f"sampler '{name}' is registered twice"):
+        registry.register(name)(lambda ctx: ctx)
+
+
+@pytest.mark.parametrize(("name", "hint"), [
+    ("entropi", "did you mean 'entropy'?"),
+    ("Entropy", "did you mean 'entropy'?"),
+    ("xyz", "known: coreset, entropy"),
+])
+def test_an_unknown_name_is_answered_with_the_nearest_or_all(registry, name, hint):
+    """Row 15 of the faults table: a typo stops the run, and its line says what would be right."""
+    registry.register("entropy")(lambda ctx: ctx)
+    registry.register("coreset")(lambda ctx: ctx)
+    with pytest.raises(ConfigError) as caught:
+        registry[name]
+    assert str(caught.value) == f"unknown sampler {name!r}; {hint}"
+
+
+def test_a_name_can_be_looked_up_before_anything_is_registered(registry):
+    """The message then says so instead of showing an empty list."""
+    with pytest.raises(ConfigError, match="none are known"):
+        registry["random"]
+
+
+def test_annotations_become_choices_minimum_and_extras(registry):
+    """`Literal`, `AtLeast` and other marks are read from the signature, in any combination."""
+
+    @registry.register("pcb")
+    def pcb(ctx, *, gamma: Annotated[float, AtLeast(0.1)] = 0.5, norm: Literal["l1", "l2"] = "l2",
+            depth: Annotated[Literal[1, 2], "mark", AtLeast(1)] = 1, plain=(1, 2)): ...
+
+    assert registry["pcb"].parameters == (
+        Parameter("gamma", 0.5, minimum=0.1, extras=(AtLeast(0.1),)),
+        Parameter("norm", "l2", choices=("l1", "l2")),
+        Parameter("depth", 1, choices=(1, 2), minimum=1, extras=("mark", AtLeast(1))),
+        Parameter("plain", (1, 2)))
+
+
+@pytest.mark.parametrize("own_init", [True, False])
+def test_a_class_is_registered_by_its_constructor(registry, own_init):
+    """`self` and what stands before the star are no YAML keys, be the constructor its own or inherited."""
+
+    class Learner(nn.Module):
+        def __init__(self, clip, texts, *, n_ctx: Annotated[int, AtLeast(1)] = 4): ...
+
+    registry.register("learner")(Learner if own_init else type("Child", (Learner,), {}))
+    assert registry["learner"].parameters == (Parameter("n_ctx", 4, minimum=1, extras=(AtLeast(1),)),)
+
+
+def test_a_node_becomes_keyword_arguments(registry):
+    """Upper-case keys of the node arrive under the parameters' own names; keys of others are left alone."""
+    registry.register("pcb")(lambda ctx, *, gamma=0.1, norm="l2": (ctx, gamma, norm))
+    component = registry["pcb"]
+    assert component.build("ctx", **component.arguments({"GAMMA": 2.0, "NORM": "l1", "OTHER": 3})) == ("ctx", 2.0, "l1")
+
+
+def test_the_facts_of_a_registration_are_kept(registry):
+    """What a component states beside its name can be asked later."""
+    registry.register("badge", needs_labels=True)(lambda ctx: ctx)
+    assert registry["badge"].facts == {"needs_labels": True}
+
+
+def test_components_are_listed_by_name_whatever_the_order_of_import(registry):
+    """A listing, and the order of YAML nodes, do not depend on which file was imported first."""
+    for name in ("c", "a", "b"):
+        registry.register(name)(lambda ctx: ctx)
+    assert [component.name for component in registry] == ["a", "b", "c"]

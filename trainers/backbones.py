@@ -1,0 +1,114 @@
+"""Names and weights of CLIPs: from a backbone's name and a tag or file to a FrozenCLIP."""
+
+import hashlib
+import json
+import warnings
+from pathlib import Path
+
+import open_clip
+import torch
+from safetensors import safe_open
+from torch import nn
+
+from dassl.data.transforms import Preprocessing
+from dassl.utils.environment import PROJECT
+from dassl.utils.errors import ConfigError, UserError, did_you_mean
+from dassl.utils.files import sha256_of
+from trainers.frozen_clip import FrozenCLIP
+
+OPENAI_NAMES = {"ViT-B/32": "ViT-B-32-quickgelu", "ViT-B/16": "ViT-B-16-quickgelu", "ViT-L/14": "ViT-L-14-quickgelu",
+                "RN50": "RN50-quickgelu", "RN101": "RN101-quickgelu"}
+MODEL_FOLDER = PROJECT / "configs" / "models"
+
+
+def check_backbone(name: str, pretrained: str) -> None:
+    """Raise ConfigError unless the backbone is known and its weights are a file or a known tag. Loads nothing."""
+    custom = _custom_models()
+    known = {*OPENAI_NAMES, *custom, *open_clip.list_models()}
+    if name not in known:
+        raise ConfigError(f"MODEL.BACKBONE.NAME: unknown backbone {name!r}; {did_you_mean(name, known)}")
+    if _weights_file(pretrained) is None:
+        tags = [] if name in custom else open_clip.list_pretrained_tags_by_model(_open_clip_name(name, pretrained))
+        if pretrained not in tags:
+            raise ConfigError(f"MODEL.BACKBONE.PRETRAINED: {pretrained!r} is neither a file nor a tag of {name}; "
+                              + did_you_mean(pretrained, tags))
+
+
+def load_clip(name: str, pretrained: str, *, device: str | torch.device = "cpu", precision: str = "fp32") -> FrozenCLIP:
+    """Return the frozen CLIP of a backbone name and a weights file or tag, see `check_backbone`.
+
+    `precision` is that of the towers: fp32, fp16 or bf16. A weights file may carry its mean and standard deviation as
+    JSON in its safetensors metadata, under the key `preprocess_cfg`; otherwise open_clip's are taken. Raises UserError if
+    the weights cannot be had or do not fit.
+    """
+    check_backbone(name, pretrained)
+    file, model_name = _weights_file(pretrained), _open_clip_name(name, pretrained)
+    tokenizer_arguments = {}
+    if (custom := _custom_models().get(name)) is not None:
+        open_clip.add_model_config(custom)
+        tokenizer_arguments = _tokenizer_arguments(custom)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=".*QuickGELU mismatch.*")
+            model = open_clip.create_model(model_name, pretrained=str(file or pretrained), device=device,
+                                           precision=precision, force_preprocess_cfg=_preprocessing_in(file))
+        fingerprint = sha256_of(file) if file else _fingerprint(model)
+    except Exception as error:
+        raise UserError(f"cannot load the weights {pretrained!r} of {name}: {_first_line(error)}") from error
+    tokenizer = open_clip.get_tokenizer(model_name, **tokenizer_arguments)
+    return FrozenCLIP(model, tokenizer, _native_preprocessing(model), name=name, fingerprint=fingerprint)
+
+
+def _native_preprocessing(model: nn.Module) -> Preprocessing:
+    config = model.visual.preprocess_cfg
+    size = config["size"] if isinstance(config["size"], (tuple, list)) else (config["size"],) * 2
+    return Preprocessing(tuple(size), tuple(config["mean"]), tuple(config["std"]), config["interpolation"])
+
+
+def _custom_models() -> dict[str, Path]:
+    return {path.stem: path for path in sorted(MODEL_FOLDER.glob("*.json"))}
+
+
+def _open_clip_name(name: str, pretrained: str) -> str:
+    """Return open_clip's name: OpenAI's weights need the QuickGELU variants, which open_clip would only warn about."""
+    if name in OPENAI_NAMES:
+        return OPENAI_NAMES[name]
+    if pretrained == "openai" and f"{name}-quickgelu" in OPENAI_NAMES.values():
+        return f"{name}-quickgelu"
+    return name.replace("/", "-")
+
+
+def _weights_file(pretrained: str) -> Path | None:
+    """Return the weights file, looked up from the working folder and then from the project's; None if it is no file."""
+    for path in (Path(pretrained).expanduser(), PROJECT / pretrained):
+        if path.is_file():
+            return path
+    return None
+
+
+def _tokenizer_arguments(config: Path) -> dict[str, str]:
+    """Return the tokenizer's arguments of a model file, with the merges file found beside it."""
+    arguments = json.loads(config.read_text())["text_cfg"].get("tokenizer_kwargs", {})
+    if "bpe_path" in arguments:
+        arguments["bpe_path"] = str(config.parent / arguments["bpe_path"])
+    return arguments
+
+
+def _preprocessing_in(file: Path | None) -> dict:
+    if file is None or file.suffix != ".safetensors":
+        return {}
+    with safe_open(file, "pt") as weights:
+        return json.loads((weights.metadata() or {}).get("preprocess_cfg", "{}"))
+
+
+def _fingerprint(model: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for key, value in sorted(model.state_dict().items()):
+        digest.update(key.encode())
+        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,211 @@
+"""The frozen CLIP: functional encoders over open_clip's own modules, with prompts as arguments.
+
+The only file that knows open_clip's insides. Without prompts the encoders are open_clip's own, bit for bit. With prompts
+they compute the same function of real numbers as the plain path (every text padded to the full context length, every
+token through every block), but leave out what cannot reach the result:
+
+- text: one stream without padding and with the common beginning once, see `trainers.text_stream`;
+- the start token's keys and values are constants of the tower;
+- the last block is evaluated at the one token that is read (end token, class token).
+"""
+
+from functools import cached_property, lru_cache
+
+import torch
+import torch.nn.functional as F
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from torch import Tensor, nn
+
+from dassl.data.transforms import Preprocessing
+from dassl.utils.errors import UserError
+from trainers.prompts import Prompts, TokenRows
+from trainers.text_stream import TextStream, text_stream
+
+
+class FrozenCLIP:
+    """An open_clip model whose weights never change, its tokenizer and its preprocessing.
+
+    `fingerprint` identifies the weights in cache keys and checkpoints. Features are returned as the towers make them, not
+    normalized; use `normalized`.
+    """
+
+    def __init__(self, model: nn.Module, tokenizer, preprocessing: Preprocessing, *, name: str, fingerprint: str):
+        self.model = model.eval().requires_grad_(False)
+        self.text = getattr(model, "text", model)
+        self.tokenizer = tokenizer
+        self.preprocessing = preprocessing
+        self.name = name
+        self.fingerprint = fingerprint
+        self.logit_scale = float(model.logit_scale.detach().double().exp())
+
+    @property
+    def device(self) -> torch.device:
+        return self.text.token_embedding.weight.device
+
+    @property
+    def text_width(self) -> int:
+        return self.text.token_embedding.weight.shape[1]
+
+    @property
+    def text_depth(self) -> int:
+        return len(self.text.transformer.resblocks)
+
+    @property
+    def image_width(self) -> int:
+        return self._vision.class_embedding.shape[0]
+
+    @property
+    def image_depth(self) -> int:
+        return len(self._vision.transformer.resblocks)
+
+    @property
+    def patch_size(self) -> tuple[int, int]:
+        return self._vision.patch_size
+
+    def embed_tokens(self, ids: Tensor) -> Tensor:
+        """Return the token embeddings of ids, without positions: [..., width]."""
+        return self.text.token_embedding(ids.to(self.device))
+
+    def encode_image(self, images: Tensor) -> Tensor:
+        """Return the features [B, D] of images [B, 3, height, width]; open_clip's own path."""
+        return self.model.encode_image(images.to(self.device, self._image_dtype))
+
+    def embed_image(self, images: Tensor) -> Tensor:
+        """Return the tokens [B, 1 + patches, width] that enter the first block; constant as long as the image is."""
+        return self._vision._embeds(images.to(self.device, self._image_dtype))
+
+    def encode_image_tokens(self, tokens: Tensor, prompts: Prompts) -> Tensor:
+        """Return the features [B, D] of the tokens of `embed_image`, with `prompts.image` put in.
+
+        Prompts stand behind the image tokens. The first ones are sent through `ln_pre` (which works token by token)
+        unless `prompts.after_ln_pre`; deeper ones take their place at the entry of their block.
+        """
+        vision, x = self._vision, tokens.to(self.device, self._image_dtype)
+        n_tokens, blocks = x.shape[1], vision.transformer.resblocks
+        for depth, block in enumerate(blocks):
+            if depth < len(prompts.image):
+                new = prompts.image[depth].to(x.dtype)
+                new = new if depth or prompts.after_ln_pre else vision.ln_pre(new)
+                x = torch.cat([x[:, :n_tokens], new.expand(len(x), -1, -1)], dim=1)
+            if depth + 1 < len(blocks) or not self._reads_class_token:
+                x = block(x)
+        if self._reads_class_token:
+            return vision.ln_post(_block_at(blocks[-1], x[:, 0], x)) @ vision.proj
+        pooled, _ = vision._pool(x[:, :n_tokens])
+        return pooled @ vision.proj
+
+    def encode_text(self, rows: TokenRows, prompts: Prompts | None = None) -> Tensor:
+        """Return the features [T, D] of the texts with `prompts.text` in their slots.
+
+        Without text prompts this is open_clip's own path. Deeper prompts need a context that stands right behind the
+        start token; ValueError says so.
+        """
+        if prompts is None or not prompts.text:
+            return self.model.encode_text(rows.ids.to(self.device))
+        context = prompts.text[0]
+        stream, embedded = self._streams(rows, context.dim() == 2, len(prompts.text) > 1)
+        context = context.reshape(-1, context.shape[-1]).to(embedded.dtype)
+        x = embedded.index_add(0, stream.slots, context[stream.sources])
+        for depth, block in enumerate(self.text.transformer.resblocks):
+            if 0 < depth < len(prompts.text):
+                deeper = prompts.text[depth].to(x.dtype)
+                x = torch.cat([deeper, x[len(deeper):]])
+            x = self._text_block(block, x, stream, depth)
+        projection = self.text.text_projection
+        x = self.text.ln_final(x)
+        return projection(x) if isinstance(projection, nn.Module) else x @ projection
+
+    def _text_block(self, block: ResidualAttentionBlock, x: Tensor, stream: TextStream, depth: int) -> Tensor:
+        """Return the stream [n, width] after a block, or after the last one the end tokens [T, width]."""
+        n_common, (n_texts, n_max) = stream.n_common, stream.own.shape
+        k, v = _projected(block, x, 1, 3)  # [n, heads, head width] each
+        common, own = [], []  # keys and values of the common tokens [P, ...], and of all tokens a text [T, heads, P + S, ...]
+        for start, part in zip(self._start_token[depth], (k, v), strict=True):
+            common.append(torch.cat([start, part[:n_common]]))
+            own.append(torch.cat([common[-1].expand(n_texts, -1, -1, -1), part[n_common:][stream.own]], 1).transpose(1, 2))
+        if depth + 1 == self.text_depth:
+            ends = x[n_common + stream.ends]
+            (q,) = _projected(block, ends, 0, 1)
+            seen = torch.arange(n_max, device=x.device) < stream.n_own[:, None]
+            mask = F.pad(seen, (n_common + 1, 0), value=True)[:, None, None]  # [T, 1, 1, P + S]
+            return _after_attention(block, ends, F.scaled_dot_product_attention(q[:, :, None], *own, attn_mask=mask).flatten(1))
+        (q,) = _projected(block, x, 0, 1)
+        attended = _causal(q[n_common:][stream.own].transpose(1, 2), *own).transpose(1, 2).flatten(2).flatten(0, 1)[stream.flat]
+        if n_common:
+            first = _causal(*(part.transpose(0, 1)[None] for part in (q[:n_common], *common)))
+            attended = torch.cat([first[0].transpose(0, 1).flatten(1), attended])
+        return _after_attention(block, x, attended)
+
+    @lru_cache(maxsize=8)  # noqa: B019  a process holds one or two CLIPs for its whole life
+    def _streams(self, rows: TokenRows, shared: bool, deep: bool) -> tuple[TextStream, Tensor]:
+        """Return the stream of the texts and its embedded tokens [n, width], with positions alone at the slots."""
+        stream = text_stream(rows, shared=shared).to(self.device)
+        if deep and stream.slots.tolist() != list(range(rows.slots.shape[1])):
+            raise ValueError("deep text prompts need one shared context, right behind the start token")
+        embedded = self.text.token_embedding(stream.ids)
+        embedded[stream.slots] = 0
+        dtype = self.text.transformer.get_cast_dtype()
+        return stream, (embedded + self.text.positional_embedding[stream.positions]).to(dtype)
+
+    @cached_property
+    def _start_token(self) -> list[tuple[Tensor, Tensor]]:
+        """Keys and values of the start token in every block, [1, heads, head width] each: it sees nothing but itself."""
+        start = torch.tensor([self.tokenizer.sot_token_id], device=self.device)
+        x = (self.text.token_embedding(start) + self.text.positional_embedding[:1]).to(self.text.transformer.get_cast_dtype())
+        found = []
+        for block in self.text.transformer.resblocks:
+            if not isinstance(block, ResidualAttentionBlock):
+                raise UserError(f"text prompts need open_clip's standard blocks, which {self.name} does not have")
+            k, v = _projected(block, x, 1, 3)
+            found.append((k, v))
+            x = _after_attention(block, x, v.flatten(1))
+        return found
+
+    @property
+    def _vision(self) -> VisionTransformer:
+        if not isinstance(self.model.visual, VisionTransformer):
+            raise UserError(f"{self.name} has no vision transformer, so it takes text prompts only: use CoOp or a ViT")
+        return self.model.visual
+
+    @property
+    def _image_dtype(self) -> torch.dtype:
+        return next(self.model.visual.parameters()).dtype
+
+    @property
+    def _reads_class_token(self) -> bool:
+        vision = self._vision
+        return (vision.attn_pool is None and vision.pool_type == "tok"
+                and isinstance(vision.transformer.resblocks[-1], ResidualAttentionBlock))
+
+
+def _projected(block: ResidualAttentionBlock, x: Tensor, first: int, last: int) -> tuple[Tensor, ...]:
+    """Return the parts first..last of queries (0), keys (1), values (2) of tokens [..., width]: [..., heads, head width]."""
+    width = x.shape[-1]
+    weight, bias = (part[first * width : last * width] for part in (block.attn.in_proj_weight, block.attn.in_proj_bias))
+    return F.linear(block.ln_1(x), weight, bias).unflatten(-1, (last - first, block.attn.num_heads, -1)).unbind(-3)
+
+
+def _after_attention(block: ResidualAttentionBlock, x: Tensor, attended: Tensor) -> Tensor:
+    """Return the block's result for tokens x from the heads' concatenated outputs, both [..., width]."""
+    x = x + block.ls_1(block.attn.out_proj(attended))
+    return x + block.ls_2(block.mlp(block.ln_2(x)))
+
+
+def _block_at(block: ResidualAttentionBlock, read: Tensor, x: Tensor) -> Tensor:
+    """Return the block's result [B, width] at the one token `read` [B, width] of x [B, L, width]."""
+    (q,) = _projected(block, read, 0, 1)
+    k, v = (part.transpose(1, 2) for part in _projected(block, x, 1, 3))
+    return _after_attention(block, read, F.scaled_dot_product_attention(q[:, :, None], k, v).flatten(1))
+
+
+def _causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Return attention of the last tokens, q [..., Q, width], over all, k and v [..., K, width]; none sees a later one."""
+    n_queries, n_keys = q.shape[-2], k.shape[-2]
+    mask = torch.ones(n_queries, n_keys, dtype=torch.bool, device=q.device).tril(n_keys - n_queries)
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+
+
+def normalized(features: Tensor) -> Tensor:
+    """Return features scaled to unit length along the last axis, in fp32 where the towers are of lower precision."""
+    low = features.dtype in (torch.float16, torch.bfloat16)
+    return F.normalize(features.float() if low else features, dim=-1)

@@ -1,0 +1,43 @@
+"""IVLP: independent prompts in both towers.
+
+Source: the "independent vision-language prompting" baseline of Khattak et al., "MaPLe: Multi-modal Prompt Learning",
+CVPR 2023, Section 4.2; `n_ctx_vision` 0 with 4 text tokens is its language-only form.
+Differences from the authors' code: as for MaPLe.
+"""
+
+from typing import Annotated
+
+import numpy as np
+
+from dassl.utils.registry import AtLeast
+from trainers.frozen_clip import FrozenCLIP
+from trainers.prompts import TRAINERS, ClassTexts, PromptLearner, Prompts, checked_depth, deep_context
+from trainers.vpt import image_tokens
+
+
+@TRAINERS.register("IVLP")
+class IVLP(PromptLearner):
+    """Text prompts `text[j]` [n, text width] and image prompts `image[j]` [n, image width], each with its own depth."""
+
+    def __init__(
+        self,
+        clip: FrozenCLIP,
+        texts: ClassTexts,
+        rng: np.random.Generator,
+        *,
+        n_ctx_text: Annotated[int, AtLeast(1)] = 2,
+        n_ctx_vision: Annotated[int, AtLeast(0)] = 2,
+        prompt_depth_text: Annotated[int, AtLeast(1)] = 12,
+        prompt_depth_vision: Annotated[int, AtLeast(1)] = 12,
+        ctx_init: str = "a photo of a",
+    ):
+        super().__init__()
+        depth = checked_depth(prompt_depth_text, clip.text_depth)
+        self.text, self.rows = deep_context(clip, texts, rng, n_ctx_text, depth, ctx_init)
+        self.averaging = texts.averaging
+        self.tunes_images = n_ctx_vision > 0
+        if self.tunes_images:
+            self.image = image_tokens(clip, rng, n_ctx_vision, checked_depth(prompt_depth_vision, clip.image_depth), "maple")
+
+    def forward(self) -> Prompts:
+        return Prompts(text=tuple(self.text), image=tuple(self.image) if self.tunes_images else ())

@@ -1,0 +1,59 @@
+"""MaPLe: text prompts in several blocks, from which linear maps make the image prompts.
+
+Source: Khattak et al., "MaPLe: Multi-modal Prompt Learning", CVPR 2023, Eqs. 1 to 7.
+Differences from the authors' code: any widths of the towers; all maps fp32; the context may be given in any number of
+words, of which the first `n_ctx` tokens are learned and the others stay ordinary tokens; only prompts and maps are given to
+the optimizer.
+"""
+
+import math
+from typing import Annotated
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dassl.utils.registry import AtLeast
+from trainers.frozen_clip import FrozenCLIP
+from trainers.prompts import TRAINERS, ClassTexts, PromptLearner, Prompts, checked_depth, deep_context
+
+
+@TRAINERS.register("MaPLe")
+class MaPLe(PromptLearner):
+    """Text prompts `tokens[j]` [n, text width] and maps `maps[j]` to image prompts [n, image width] for each block j."""
+
+    tunes_images = True
+
+    def __init__(
+        self,
+        clip: FrozenCLIP,
+        texts: ClassTexts,
+        rng: np.random.Generator,
+        *,
+        n_ctx: Annotated[int, AtLeast(1)] = 2,
+        prompt_depth: Annotated[int, AtLeast(1)] = 9,
+        ctx_init: str = "a photo of a",
+    ):
+        """`n_ctx` tokens in each of the first `prompt_depth` blocks of both towers."""
+        super().__init__()
+        depth = checked_depth(prompt_depth, min(clip.text_depth, clip.image_depth))
+        self.tokens, self.rows = deep_context(clip, texts, rng, n_ctx, depth, ctx_init)
+        self.averaging = texts.averaging
+        self.maps = nn.ModuleList(_linear(clip.text_width, clip.image_width, rng) for _ in range(depth))
+
+    def forward(self) -> Prompts:
+        tokens = tuple(self.tokens)
+        return Prompts(text=tokens, image=tuple(linear(own) for linear, own in zip(self.maps, tokens, strict=True)))
+
+
+def _linear(n_in: int, n_out: int, rng: np.random.Generator) -> nn.Linear:
+    """Return a linear map with torch's default initialization, uniform +-1/sqrt(n_in), drawn from `rng`."""
+    linear = nn.utils.skip_init(nn.Linear, n_in, n_out)
+    bound = 1 / math.sqrt(n_in)
+
+    def drawn(*shape: int) -> Tensor:
+        return torch.from_numpy(rng.uniform(-bound, bound, shape)).float()
+
+    linear.weight.data.copy_(drawn(n_out, n_in))
+    linear.bias.data.copy_(drawn(n_out))
+    return linear

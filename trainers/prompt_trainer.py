@@ -1,0 +1,201 @@
+"""Fit and predict for any prompt learner."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from yacs.config import CfgNode
+
+from dassl.data.dataset import Dataset
+from dassl.data.store import ImageStore
+from dassl.data.transforms import augmentation, preprocessing_for
+from dassl.engine.fit import fit
+from dassl.optim.lr_scheduler import build_scheduler
+from dassl.optim.optimizer import build_optimizer
+from dassl.utils.errors import UserError
+from dassl.utils.files import atomic_path
+from dassl.utils.seeding import rng_for
+from trainers.descriptions import build_texts
+from trainers.frozen_clip import FrozenCLIP
+from trainers.inputs import Batch, Inputs, Loading, batch_rows
+from trainers.prompted_clip import PromptedCLIP
+from trainers.prompts import TRAINERS, ClassTexts, PromptLearner
+
+BuildLearner = Callable[[FrozenCLIP, ClassTexts, Any], PromptLearner]
+Labeled = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one split, on the CPU in float32.
+
+    Unit-norm image features [N, D], logits [N, C], unit-norm text features [C, D], and those of the negative contexts
+    where the learner has them.
+    """
+
+    features: Tensor
+    logits: Tensor
+    text_features: Tensor
+    negative_text_features: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a learner is built and trained. `n_mined` pseudo-labeled rows stand in a batch beside `batch_size` labeled ones."""
+
+    name: str
+    build_learner: BuildLearner
+    build_zero_shot: BuildLearner
+    build_optimization: Callable[[Sequence[nn.Parameter]], tuple[Optimizer, LRScheduler]]
+    n_epochs: int
+    batch_size: int
+    n_mined: int
+    drop_last: bool
+    seed: int
+    print_freq: int = 0
+
+
+@final
+class PromptTrainer:
+    """Makes models of one data set from labels."""
+
+    def __init__(self, clip: FrozenCLIP, texts: ClassTexts, inputs: Inputs, recipe: Recipe):
+        self.clip = clip
+        self.texts = texts
+        self.inputs = inputs
+        self.recipe = recipe
+
+    def zero_shot(self) -> PromptedCLIP:
+        """Return the model that has seen no label."""
+        return PromptedCLIP(self.clip, self.recipe.build_zero_shot(self.clip, self.texts, None))
+
+    def fit(self, rows: Tensor, labels: Tensor, round: int, mined: Labeled | None = None) -> PromptedCLIP:
+        """Return a model of fresh prompts, trained on rows [M] of the train split and their labels [M].
+
+        `mined` are further rows and their pseudo-labels: each step then takes a batch of either, and an epoch is one pass
+        over the larger of the two, the smaller one cycled. Raises TrainingError if the loss is not finite.
+        """
+        model = self._fresh(round)
+        parameters = list(model.learner.parameters())
+        sources = {"labeled": (rows, labels), "mined": mined}
+        sources = {name: source for name, source in sources.items() if source is not None and len(source[0])}
+        if not parameters or not sources:
+            return model
+        optimizer, scheduler = self.recipe.build_optimization(parameters)
+        rng = rng_for(self.recipe.seed, "loss", round)
+
+        def loss_of(batch: Batch) -> Tensor:
+            inputs, targets = batch
+            prompts = model.learner()
+            features, classifier = model.image_features(inputs, prompts), model.classifier(prompts)
+            return model.learner.loss(self.clip.logit_scale, features, classifier, targets.to(self.clip.device), rng)
+
+        fit(self._epochs(sources, round, model.learner.tunes_images), loss_of, optimizer, scheduler,
+            n_epochs=self.recipe.n_epochs, print_freq=self.recipe.print_freq, description=f"round {round}: training")
+        return model
+
+    @torch.no_grad()
+    def predict(self, model: PromptedCLIP, split: str) -> Prediction:
+        """Return the model's features and logits of a whole split, with the text features computed once."""
+        prompts = model.learner()
+        classifier, features, logits = model.classifier(prompts), [], []
+        for inputs in self.inputs.of_split(split, tokens=model.learner.tunes_images):
+            encoded = model.image_features(inputs, prompts)
+            features.append(encoded.cpu().float())
+            logits.append(model.logits(encoded, classifier.texts).cpu().float())
+        texts, negative = (None if found is None else nn.functional.normalize(found, dim=1).cpu().float()
+                           for found in (classifier.texts, classifier.negative))
+        return Prediction(torch.cat(features), torch.cat(logits), texts, negative)
+
+    def save(self, model: PromptedCLIP, path: Path) -> None:
+        """Write the learner's parameters, kilobytes, with what they belong to."""
+        state = {name: value.detach().cpu().contiguous() for name, value in model.learner.state_dict().items()}
+        with atomic_path(path) as temporary:
+            save_file(state, temporary, metadata={key: json.dumps(value) for key, value in self._belongs_to().items()})
+
+    def load(self, path: Path) -> PromptedCLIP:
+        """Return the model of a file that `save` wrote; raises UserError if it is damaged or belongs to something else."""
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"cannot read the prompts {path}: {error}") from error
+        for key, expected in self._belongs_to().items():
+            if (found := json.loads(metadata.get(key, "null"))) != expected:
+                raise UserError(f"{path} holds prompts of another {key}: {_short(found)}, not {_short(expected)}")
+        model = self._fresh(0)
+        own = {name: tuple(value.shape) for name, value in model.learner.state_dict().items()}
+        stored = {name: tuple(value.shape) for name, value in state.items()}
+        if own != stored:
+            raise UserError(f"{path} holds prompts of another shape: {stored}, not {own}")
+        model.learner.load_state_dict(state)
+        return model
+
+    def _fresh(self, round: int) -> PromptedCLIP:
+        rng = rng_for(self.recipe.seed, "prompts", round)
+        return PromptedCLIP(self.clip, self.recipe.build_learner(self.clip, self.texts, rng).to(self.clip.device))
+
+    def _belongs_to(self) -> dict[str, Any]:
+        return {"trainer": self.recipe.name, "backbone": self.clip.name, "weights": self.clip.fingerprint,
+                "class names": list(self.texts.classnames), "phrases": list(self.texts.phrases)}
+
+    def _epochs(self, sources: Mapping[str, Labeled], round: int, tokens: bool) -> Iterator[Iterator[Batch]]:
+        """Yield the batches of each epoch: inputs and labels, one batch of each source together."""
+        sizes = {"labeled": self.recipe.batch_size, "mined": self.recipe.n_mined}
+        views = [self.inputs.of_epochs(rows, round, self.recipe.n_epochs, tokens=tokens) for rows, _ in sources.values()]
+        for epoch, inputs in enumerate(zip(*views, strict=True)):
+            batches = [batch_rows(len(rows), sizes[name], drop_last=self.recipe.drop_last,
+                                  key=(self.recipe.seed, f"batches {name}", round, epoch))
+                       for name, (rows, _) in sources.items()]
+            labels = [labels for _, labels in sources.values()]
+            yield (_joined(inputs, labels, [own[step % len(own)] for own in batches])
+                   for step in range(max(map(len, batches))))
+
+
+def _joined(inputs: Sequence[Tensor], labels: Sequence[Tensor], batches: Sequence[Tensor]) -> Batch:
+    """Return the batches of all sources as one."""
+    return (torch.cat([own[batch] for own, batch in zip(inputs, batches, strict=True)]),
+            torch.cat([own[batch] for own, batch in zip(labels, batches, strict=True)]))
+
+
+def build_trainer(
+    cfg: CfgNode, clip: FrozenCLIP, dataset: Dataset, features: Mapping[str, Tensor], store: ImageStore | None = None
+) -> PromptTrainer:
+    """Return the trainer that a whole config describes. `store` keeps the images that it decodes more than once."""
+
+    def build_optimization(parameters: Sequence[nn.Parameter]) -> tuple[Optimizer, LRScheduler]:
+        optimizer = build_optimizer(parameters, cfg.OPTIM)
+        return optimizer, build_scheduler(optimizer, cfg.OPTIM)
+
+    preprocessing = preprocessing_for(cfg.INPUT, clip.preprocessing)
+    loading = Loading(
+        view=preprocessing.transform(), random_view=augmentation(cfg.INPUT, preprocessing),
+        batch_size=cfg.DATALOADER.TEST.BATCH_SIZE, n_workers=cfg.DATALOADER.NUM_WORKERS, seed=cfg.SEED,
+        max_bytes=cfg.DATALOADER.MEMORY_MB * 2**20)
+    recipe = Recipe(
+        name=cfg.TRAINER.NAME, build_learner=_bound(cfg, cfg.TRAINER.NAME), build_zero_shot=_bound(cfg, "ZeroShot"),
+        build_optimization=build_optimization, n_epochs=cfg.OPTIM.MAX_EPOCH, batch_size=cfg.DATALOADER.TRAIN_X.BATCH_SIZE,
+        n_mined=cfg.DATALOADER.TRAIN_U.BATCH_SIZE, drop_last=cfg.DATALOADER.TRAIN_X.DROP_LAST, seed=cfg.SEED,
+        print_freq=cfg.TRAIN.PRINT_FREQ)
+    inputs = Inputs(clip, dataset, features, loading, store or ImageStore(0))
+    return PromptTrainer(clip, build_texts(cfg.TRAINER.DESCRIPTIONS, dataset), inputs, recipe)
+
+
+def _bound(cfg: CfgNode, name: str) -> BuildLearner:
+    component = TRAINERS[name]
+    return partial(component.build, **component.arguments(cfg.TRAINER.get(component.key, {})))
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,26 @@
+"""Zero-shot CLIP: nothing is learned.
+
+Source: Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021.
+"""
+
+import numpy as np
+
+from dassl.utils.errors import ConfigError
+from trainers.frozen_clip import FrozenCLIP
+from trainers.prompts import TRAINERS, ClassTexts, PromptLearner, Prompts, template_rows
+
+
+@TRAINERS.register("ZeroShot")
+class ZeroShot(PromptLearner):
+    """The classifier of a fixed template; also the model that scores the pool before round 0, whatever is trained."""
+
+    def __init__(self, clip: FrozenCLIP, texts: ClassTexts, rng: np.random.Generator, *, template: str = "dataset"):
+        """`template` holds one `{}` for the class name; "dataset" is the data set's own."""
+        super().__init__()
+        template = texts.template if template == "dataset" else template
+        if template.count("{}") != 1:
+            raise ConfigError(f"TRAINER.ZEROSHOT.TEMPLATE is {template!r}, but must be 'dataset' or hold one {{}}")
+        self.rows = template_rows(clip.tokenizer, texts.classnames, template)
+
+    def forward(self) -> Prompts:
+        return Prompts()
