@@ -22,7 +22,7 @@ from active.registry import SAMPLERS, check_sampler_names
 from active.report import plot_learning_curve, table
 from active.results import RunResult
 from dassl.config.cli import Pairs, Parser
-from dassl.config.setup import as_dict, check_config, setup_config
+from dassl.config.setup import as_dict, check_config, drop_unused, setup_config
 from dassl.data.build import build_dataset, check_labeled
 from dassl.data.dataset import DATASETS, Dataset, check_dataset_name
 from dassl.data.loader import image_batches
@@ -189,6 +189,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.overwrite:
             move_aside(Path(cfg.OUTPUT_DIR))
         settle_seed(cfg)
+        drop_unused(cfg, REGISTRIES, always=("ZeroShot",))
         cfg.freeze()
         if arguments.eval_only:
             evaluate_only(cfg, Path(arguments.model_dir))

@@ -123,6 +123,14 @@ def test_a_run_of_another_config_is_refused_with_the_difference(capsys, root, tm
     assert [(path / "results.json").read_bytes() for path in aside] == [before]
 
 
+def test_a_component_added_later_changes_no_run(capsys, root, tmp_path):
+    """Nodes of components that a run does not use are not part of it: a new sampler leaves old folders valid."""
+    first = run(capsys, root, tmp_path / "run")
+    assert set(first["config"]["TRAINER"]) == {"NAME", "DESCRIPTIONS", "COOP", "ZEROSHOT"}
+    (tmp_path / "far.py").write_text(PLUGIN.replace("far_from_text", "added_later"))
+    assert run(capsys, root, tmp_path / "run", "ACTIVE.PLUGINS", f"[{tmp_path / 'far.py'}]") == first
+
+
 def test_changed_picks_are_noticed(capsys, root, tmp_path):
     """A record whose picks do not match their hash is refused, not built upon."""
     run(capsys, root, tmp_path / "run")

@@ -120,10 +120,19 @@ def _literal(value: Any) -> Any:
         return value
     if value.lower() in ("true", "false"):
         return value.lower() == "true"
+    text = value.strip()
     try:
-        return ast.literal_eval(value.strip())
+        return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError):
-        return value
+        return _flow_list(text) if text.startswith("[") else value
+
+
+def _flow_list(text: str) -> Any:
+    """Return a list whose words are not quoted, such as [random_flip, normalize]; the text itself if it is none."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
 
 
 def _finite(value: Any, key: str, source: str) -> Any:

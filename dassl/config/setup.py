@@ -78,6 +78,25 @@ def add_component_nodes(cfg: CfgNode, registry: Registry) -> None:
             cfg[registry.node][component.key] = CfgNode(values)
 
 
+def drop_unused(cfg: CfgNode, registries: Iterable[Registry], always: Collection[str] = ()) -> None:
+    """Delete the nodes of components that no value of the config names, so that adding a component elsewhere changes no run.
+
+    A component that a used one names (the sampler inside a wrapper) is used; so are those in `always`.
+    """
+    unused = {f"{registry.node}.{component.key}": component.name
+              for registry in registries for component in registry if component.parameters}
+    named = set(always)
+    while True:
+        keys = [key for key in dotted_keys(cfg) if key.rpartition(".")[0] not in unused]
+        named |= {value for key in keys if isinstance(value := lookup(cfg, key), str)}
+        if not (used := {node for node, name in unused.items() if name in named}):
+            break
+        unused = {node: name for node, name in unused.items() if node not in used}
+    for node in unused:
+        parent, _, key = node.partition(".")
+        del cfg[parent][key]
+
+
 def check_config(cfg: CfgNode, registries: Iterable[Registry]) -> None:
     """Raise ConfigError for a value outside its choices or below its minimum, of shared keys and of components alike."""
     choices, minimum = dict(CHOICES), dict(MINIMUM)

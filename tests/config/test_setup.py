@@ -9,7 +9,7 @@ import pytest
 from yacs.config import CfgNode
 
 from dassl.config.defaults import CHOICES, MINIMUM
-from dassl.config.setup import as_dict, check_config, differences, load_plugin, setup_config
+from dassl.config.setup import as_dict, check_config, differences, drop_unused, load_plugin, setup_config
 from dassl.utils.errors import ConfigError
 from dassl.utils.registry import AtLeast, Registry
 
@@ -194,3 +194,21 @@ def test_a_config_that_went_through_json_is_no_different(registry):
     """Tuples become lists in the record; the config of the next start holds tuples again."""
     cfg = config(registry, ("INPUT.SIZE", "(64, 32)"), ("OPTIM.LR", "0.1"))
     assert differences(as_dict(cfg), as_dict(config(registry, ("INPUT.SIZE", "[64, 32]"), ("OPTIM.LR", "1e-1")))) == []
+
+
+def test_unused_nodes_are_dropped_and_used_ones_kept():
+    """What a value names is used, also from inside a used component; shared keys stay."""
+    registry = Registry("thing", "ACTIVE")
+    registry.register("outer")(lambda ctx, *, inner="second": None)
+    registry.register("second")(lambda ctx, *, scale=1.0: None)
+    registry.register("third")(lambda ctx, *, scale=1.0: None)
+    registry.register("fourth")(lambda ctx, *, scale=1.0: None)
+    cfg = setup_config([], [("ACTIVE.SAMPLER", "outer")], [registry])
+    drop_unused(cfg, [registry], always=["fourth"])
+    assert {"OUTER", "SECOND", "FOURTH", "SAMPLER", "ROUNDS"} <= set(cfg.ACTIVE) and "THIRD" not in cfg.ACTIVE
+
+
+@pytest.mark.parametrize("text", ["[random_flip, normalize]", "['random_flip', 'normalize']", "('random_flip','normalize')"])
+def test_lists_of_words_need_no_quotes_on_the_command_line(text):
+    """A list may be written as in YAML or as in Python."""
+    assert list(setup_config([], [("INPUT.TRANSFORMS", text)], []).INPUT.TRANSFORMS) == ["random_flip", "normalize"]
