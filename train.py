@@ -18,7 +18,7 @@ from yacs.config import CfgNode
 import datasets  # noqa: F401  registers the data sets
 from active.features import bank_key, load_bank
 from active.loop import RESULTS, check_same_config, prompts_path, query_size, run
-from active.registry import SAMPLERS, check_sampler_names
+from active.registry import SAMPLERS, check_learner
 from active.report import plot_learning_curve, table
 from active.results import RunResult
 from dassl.config.cli import Pairs, Parser
@@ -39,7 +39,8 @@ from dassl.utils.seeding import drawn_seed
 from trainers.backbones import check_backbone, load_clip
 from trainers.descriptions import check_descriptions
 from trainers.frozen_clip import FrozenCLIP, normalized
-from trainers.prompt_trainer import PromptTrainer, build_trainer
+from trainers.inputs import Inputs
+from trainers.prompt_trainer import build_inputs, build_selector, build_trainer, has_negative_texts
 from trainers.prompts import TRAINERS
 
 REGISTRIES = (DATASETS, TRAINERS, SAMPLERS)
@@ -79,8 +80,9 @@ def check(cfg: CfgNode) -> None:
     """Raise ConfigError for anything in the config that could not work."""
     check_config(cfg, REGISTRIES)
     check_dataset_name(cfg.DATASET.NAME)
-    TRAINERS[cfg.TRAINER.NAME]
-    check_sampler_names(cfg.ACTIVE)
+    for name in (cfg.TRAINER.NAME, selecting := cfg.ACTIVE.SELECTOR_TRAINER or cfg.TRAINER.NAME):
+        TRAINERS[name]
+    check_learner(cfg.ACTIVE, selecting, has_negative_texts=has_negative_texts(selecting))
     query_size(cfg.ACTIVE.QUERY_SIZE, n_train=1, n_classes=1)
     check_transforms(cfg.INPUT)
     check_schedule(cfg.OPTIM)
@@ -89,8 +91,8 @@ def check(cfg: CfgNode) -> None:
     check_backbone(cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.PRETRAINED)
 
 
-def set_up(cfg: CfgNode) -> tuple[Dataset, PromptTrainer]:
-    """Return the data set and the trainer, with the frozen features of train and test split."""
+def set_up(cfg: CfgNode) -> tuple[Dataset, Inputs]:
+    """Return the data set and what trainers read of it, with the frozen features of train and test split."""
     if cfg.CPU_THREADS:
         torch.set_num_threads(cfg.CPU_THREADS)
     device = "cuda" if cfg.USE_CUDA and torch.cuda.is_available() else "cpu"
@@ -100,7 +102,7 @@ def set_up(cfg: CfgNode) -> tuple[Dataset, PromptTrainer]:
     logger.info("%s: %d train, %d val, %d test images of %d classes; %s on %s", dataset.name, len(dataset.train),
                 len(dataset.val), len(dataset.test), len(dataset.classnames), clip.name, device)
     features = {split: frozen_features(cfg, clip, dataset, split) for split in ("train", "test")}
-    return dataset, build_trainer(cfg, clip, dataset, features, ImageStore(cfg.DATALOADER.MEMORY_MB * 2**20))
+    return dataset, build_inputs(cfg, clip, dataset, features, ImageStore(cfg.DATALOADER.MEMORY_MB * 2**20))
 
 
 def frozen_features(cfg: CfgNode, clip: FrozenCLIP, dataset: Dataset, split: str) -> torch.Tensor:
@@ -122,7 +124,8 @@ def evaluate_only(cfg: CfgNode, model_dir: Path) -> None:
     path = model_dir
     if model_dir.is_dir():
         path = prompts_path(model_dir, len(RunResult.read(model_dir / RESULTS).rounds) - 1)
-    dataset, trainer = set_up(cfg)
+    dataset, inputs = set_up(cfg)
+    trainer = build_trainer(cfg, inputs)
     logits = trainer.predict(trainer.load(path), "test").logits
     print("  ".join(f"{name} {100 * value:.2f} %" for name, value in evaluate(logits, dataset.labels("test"))))
 
@@ -141,7 +144,8 @@ def train(cfg: CfgNode) -> None:
             setup_logging(output)
             if cfg.VERBOSE:
                 logger.debug("config:\n%s", cfg.dump())
-            result = run(cfg, *set_up(cfg))
+            dataset, inputs = set_up(cfg)
+            result = run(cfg, dataset, build_trainer(cfg, inputs), build_selector(cfg, inputs))
             print(f"\n{table(result)}\n")
         if not curve.exists() or curve.stat().st_mtime < results.stat().st_mtime:
             plot_learning_curve(result, curve)

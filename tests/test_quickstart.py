@@ -8,6 +8,7 @@ import torch
 
 import train
 from dassl.utils.seeding import rng_for
+from trainers.prompt_trainer import build_trainer
 
 PROJECT = Path(__file__).parents[1]
 
@@ -18,7 +19,8 @@ def setup(tmp_path_factory):
     words = ["--config-file", str(PROJECT / "configs/quickstart.yaml"), "--root", str(tmp_path_factory.mktemp("data"))]
     cfg = train.build_config(*train.parser().parse(words))
     cfg.freeze()
-    return train.set_up(cfg)
+    dataset, inputs = train.set_up(cfg)
+    return dataset, build_trainer(cfg, inputs)
 
 
 def accuracy(setup, model) -> float:

@@ -170,6 +170,17 @@ def test_eval_only_repeats_the_last_accuracy(capsys, root, tmp_path):
     assert code == 0 and f"accuracy {100 * result['rounds'][-1]['accuracy']:.2f} %" in out
 
 
+def test_one_learner_selects_and_another_is_reported(capsys, root, tmp_path):
+    """ACTIVE.SELECTOR_TRAINER: DualPrompt selects and mines, CoOp is trained on the paid labels alone and reported."""
+    words = ("ACTIVE.SAMPLER", "dual_prompt", "ACTIVE.SELECTOR_TRAINER", "DualPrompt", "ACTIVE.SELECTOR_OPTIM.MAX_EPOCH", "1",
+             "TRAINER.DUALPROMPT.PROMPT_DEPTH_VISION", "2", "TRAINER.DUALPROMPT.N_CTX_VISION", "2", "ACTIVE.ROUNDS", "2")
+    result = run(capsys, root, tmp_path / "run", *words)
+    assert [record["n_paid"] for record in result["rounds"]] == [12, 24]
+    assert {"fit", "fit_selector"} <= set(result["rounds"][1]["seconds"])
+    assert {path.name for path in (tmp_path / "run" / "prompts").iterdir()} == {
+        f"round_00{round}{kind}.safetensors" for round in (0, 1) for kind in ("", "_selector")}
+
+
 PLUGIN = '''
 import torch
 
@@ -199,6 +210,9 @@ def test_a_sampler_from_a_file_outside_the_project_runs(root, tmp_path):
     (["ACTIVE.SAMPLER", "entopy"], "did you mean 'entropy'"),
     (["ACTIVE.INITIAL_SAMPLER", "rnadom"], "did you mean 'random'"),
     (["--trainer", "CoOpp"], "did you mean 'CoOp'"),
+    (["ACTIVE.SELECTOR_TRAINER", "DualPromt"], "did you mean 'DualPrompt'"),
+    (["ACTIVE.SAMPLER", "dual_prompt"], "CoOp has no negative ones"),
+    (["ACTIVE.SAMPLER", "pcb", "ACTIVE.PCB.BASE", "marginn"], "did you mean 'margin'"),
     (["DATASET.NAME", "Digit"], "did you mean 'Digits'"),
     (["MODEL.BACKBONE.NAME", "tiny_clop"], "did you mean 'tiny_clip'"),
     (["OPTIM.LRR", "1"], "did you mean 'OPTIM.LR'"),

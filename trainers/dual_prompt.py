@@ -34,7 +34,7 @@ from trainers.prompts import (
 from trainers.vpt import Layout, image_tokens
 
 
-@TRAINERS.register("DualPrompt")
+@TRAINERS.register("DualPrompt", has_negative_texts=True)
 class DualPrompt(PromptLearner):
     """Shared contexts `positive` and `negative` [n, text width] and image prompts `tokens[j]` [n, image width]."""
 

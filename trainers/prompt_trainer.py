@@ -62,6 +62,7 @@ class Recipe:
     drop_last: bool
     seed: int
     print_freq: int = 0
+    has_negative_texts: bool = False
 
 
 @final
@@ -73,6 +74,10 @@ class PromptTrainer:
         self.texts = texts
         self.inputs = inputs
         self.recipe = recipe
+
+    @property
+    def has_negative_texts(self) -> bool:
+        return self.recipe.has_negative_texts
 
     def zero_shot(self) -> PromptedCLIP:
         """Return the model that has seen no label."""
@@ -168,27 +173,53 @@ def _joined(inputs: Sequence[Tensor], labels: Sequence[Tensor], batches: Sequenc
             torch.cat([own[batch] for own, batch in zip(labels, batches, strict=True)]))
 
 
-def build_trainer(
-    cfg: CfgNode, clip: FrozenCLIP, dataset: Dataset, features: Mapping[str, Tensor], store: ImageStore | None = None
-) -> PromptTrainer:
-    """Return the trainer that a whole config describes. `store` keeps the images that it decodes more than once."""
-
-    def build_optimization(parameters: Sequence[nn.Parameter]) -> tuple[Optimizer, LRScheduler]:
-        optimizer = build_optimizer(parameters, cfg.OPTIM)
-        return optimizer, build_scheduler(optimizer, cfg.OPTIM)
-
+def build_inputs(
+    cfg: CfgNode, clip: FrozenCLIP, dataset: Dataset, features: Mapping[str, Tensor], store: ImageStore
+) -> Inputs:
+    """Return what trainers of a whole config read. `store` keeps the images that are decoded more than once."""
     preprocessing = preprocessing_for(cfg.INPUT, clip.preprocessing)
     loading = Loading(
         view=preprocessing.transform(), random_view=augmentation(cfg.INPUT, preprocessing),
         batch_size=cfg.DATALOADER.TEST.BATCH_SIZE, n_workers=cfg.DATALOADER.NUM_WORKERS, seed=cfg.SEED,
         max_bytes=cfg.DATALOADER.MEMORY_MB * 2**20)
-    recipe = Recipe(
+    return Inputs(clip, dataset, features, loading, store)
+
+
+def build_trainer(cfg: CfgNode, inputs: Inputs) -> PromptTrainer:
+    """Return the trainer of `TRAINER.NAME`, as a whole config says to build and train it."""
+    return PromptTrainer(inputs.clip, build_texts(cfg.TRAINER.DESCRIPTIONS, inputs.dataset), inputs, build_recipe(cfg))
+
+
+def build_selector(cfg: CfgNode, inputs: Inputs) -> PromptTrainer | None:
+    """Return the trainer of `ACTIVE.SELECTOR_TRAINER`, with the values of `ACTIVE.SELECTOR_OPTIM` that are set; or None."""
+    if not cfg.ACTIVE.SELECTOR_TRAINER:
+        return None
+    own, optim = cfg.clone(), cfg.ACTIVE.SELECTOR_OPTIM
+    own.defrost()
+    own.TRAINER.NAME = cfg.ACTIVE.SELECTOR_TRAINER
+    own.OPTIM.LR = optim.LR or cfg.OPTIM.LR
+    own.OPTIM.MAX_EPOCH = optim.MAX_EPOCH or cfg.OPTIM.MAX_EPOCH
+    own.DATALOADER.TRAIN_X.BATCH_SIZE = optim.BATCH_SIZE or cfg.DATALOADER.TRAIN_X.BATCH_SIZE
+    return build_trainer(own, inputs)
+
+
+def build_recipe(cfg: CfgNode) -> Recipe:
+    """Return how a whole config says to build and train its learner."""
+
+    def build_optimization(parameters: Sequence[nn.Parameter]) -> tuple[Optimizer, LRScheduler]:
+        optimizer = build_optimizer(parameters, cfg.OPTIM)
+        return optimizer, build_scheduler(optimizer, cfg.OPTIM)
+
+    return Recipe(
         name=cfg.TRAINER.NAME, build_learner=_bound(cfg, cfg.TRAINER.NAME), build_zero_shot=_bound(cfg, "ZeroShot"),
         build_optimization=build_optimization, n_epochs=cfg.OPTIM.MAX_EPOCH, batch_size=cfg.DATALOADER.TRAIN_X.BATCH_SIZE,
         n_mined=cfg.DATALOADER.TRAIN_U.BATCH_SIZE, drop_last=cfg.DATALOADER.TRAIN_X.DROP_LAST, seed=cfg.SEED,
-        print_freq=cfg.TRAIN.PRINT_FREQ)
-    inputs = Inputs(clip, dataset, features, loading, store or ImageStore(0))
-    return PromptTrainer(clip, build_texts(cfg.TRAINER.DESCRIPTIONS, dataset), inputs, recipe)
+        print_freq=cfg.TRAIN.PRINT_FREQ, has_negative_texts=has_negative_texts(cfg.TRAINER.NAME))
+
+
+def has_negative_texts(name: str) -> bool:
+    """Return whether a learner has negative prompts, by which a sampler can tell right from wrong pseudo-labels."""
+    return TRAINERS[name].facts.get("has_negative_texts", False)
 
 
 def _bound(cfg: CfgNode, name: str) -> BuildLearner:

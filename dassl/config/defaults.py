@@ -39,6 +39,9 @@ MINIMUM = {
     "OPTIM.WARMUP_CONS_LR": 0.0,
     "OPTIM.WARMUP_MIN_LR": 0.0,
     "ACTIVE.ROUNDS": 1,
+    "ACTIVE.SELECTOR_OPTIM.LR": 0.0,
+    "ACTIVE.SELECTOR_OPTIM.MAX_EPOCH": 0,
+    "ACTIVE.SELECTOR_OPTIM.BATCH_SIZE": 0,
 }
 
 # Keys that may hold another type than that of their default.
@@ -125,6 +128,10 @@ def default_config() -> Node:
     cfg.ACTIVE.SAMPLER = "random"
     cfg.ACTIVE.INITIAL_SAMPLER = "auto"  # of round 0; auto: random for samplers that need labels, else the sampler itself
     cfg.ACTIVE.SELECTOR_TRAINER = ""  # the learner that selects, beside TRAINER.NAME, which is reported; "" is TRAINER.NAME
+    cfg.ACTIVE.SELECTOR_OPTIM = Node()  # of that learner; 0 is the value of OPTIM and DATALOADER.TRAIN_X
+    cfg.ACTIVE.SELECTOR_OPTIM.LR = 0.0
+    cfg.ACTIVE.SELECTOR_OPTIM.MAX_EPOCH = 0
+    cfg.ACTIVE.SELECTOR_OPTIM.BATCH_SIZE = 0
     cfg.ACTIVE.ROUNDS = 6
     cfg.ACTIVE.QUERY_SIZE = "1%"  # labels bought a round: an integer, a share of the train split, or per_class
     cfg.ACTIVE.PLUGINS = []  # files or modules to import first, so that samplers and learners can live anywhere

@@ -9,9 +9,10 @@ from PIL import Image
 from dassl.config.setup import setup_config
 from dassl.data.dataset import Dataset, Datum
 from dassl.data.loader import image_batches
+from dassl.data.store import ImageStore
 from dassl.data.transforms import preprocessing_for
 from trainers.frozen_clip import FrozenCLIP, normalized
-from trainers.prompt_trainer import PromptTrainer, build_trainer
+from trainers.prompt_trainer import PromptTrainer, build_inputs, build_trainer
 from trainers.prompts import TRAINERS
 
 NAMES = ("red", "green", "blue")
@@ -39,4 +40,4 @@ def trainer_of(clip: FrozenCLIP, dataset: Dataset, *pairs: tuple[str, str]) -> P
     transform = preprocessing_for(cfg.INPUT, clip.preprocessing).transform()
     features = {split: normalized(torch.cat([clip.encode_image(batch) for batch in image_batches(
         dataset.files(split), transform, batch_size=10)])) for split in ("train", "test")}
-    return build_trainer(cfg, clip, dataset, features)
+    return build_trainer(cfg, build_inputs(cfg, clip, dataset, features, ImageStore(0)))

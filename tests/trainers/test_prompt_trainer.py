@@ -74,7 +74,7 @@ def test_initial_prompts_do_not_depend_on_the_sampler(clip, colors, trainer):
     from active.registry import SAMPLERS
 
     cfg = setup_config([], [("ACTIVE.SAMPLER", "entropy")], [TRAINERS, SAMPLERS])
-    assert torch.equal(context(build_trainer(cfg, clip, colors, trainer.inputs.features)._fresh(2)), context(trainer._fresh(2)))
+    assert torch.equal(context(build_trainer(cfg, trainer.inputs)._fresh(2)), context(trainer._fresh(2)))
 
 
 def test_the_frozen_weights_stay_as_they_were(trainer):
