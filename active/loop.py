@@ -78,8 +78,7 @@ def run(cfg: CfgNode, dataset: Dataset, trainer: Trainer, selector: Trainer | No
     needs more than the selecting learner has, UserError if the folder holds a run of another config or data set.
     """
     output, chooser = Path(cfg.OUTPUT_DIR), selector or trainer
-    check_learner(cfg.ACTIVE, cfg.ACTIVE.SELECTOR_TRAINER or cfg.TRAINER.NAME,
-                  has_negative_texts=getattr(chooser, "has_negative_texts", False))
+    _check_selector(cfg, selector is not None, chooser)
     n_query = query_size(cfg.ACTIVE.QUERY_SIZE, len(dataset.train), len(dataset.classnames))
     result = open_result(cfg, dataset)
     if result.finished:
@@ -157,6 +156,13 @@ def check_same_config(old: RunResult, config: dict[str, Any], path: Path) -> Non
 def prompts_path(output: Path, round: int) -> Path:
     """Return the file of the prompts that a round ended with."""
     return output / "prompts" / f"round_{round:03d}.safetensors"
+
+
+def _check_selector(cfg: CfgNode, is_given: bool, chooser: Trainer) -> None:
+    name = cfg.ACTIVE.SELECTOR_TRAINER
+    if bool(name) != is_given:
+        raise ValueError(f"ACTIVE.SELECTOR_TRAINER is {name!r}, and a selector was {'' if is_given else 'not '}given")
+    check_learner(cfg.ACTIVE, name or cfg.TRAINER.NAME, has_negative_texts=getattr(chooser, "has_negative_texts", False))
 
 
 def selector_path(output: Path, round: int) -> Path:

@@ -44,6 +44,12 @@ def test_k_center_radius_is_at_most_twice_the_best():
         assert greedy <= 2 * best + 1e-6
 
 
+def test_k_center_picks_equal_points_once_each():
+    """Nothing is farther than anything else, so only the memory of what was picked keeps rows apart."""
+    points = _unit(1, 7).expand(5, -1)
+    assert sorted(k_center(points, points[:1], 5).tolist()) == [0, 1, 2, 3, 4]
+
+
 # D^2 sampling
 
 def test_d2_sampling_follows_its_law():
@@ -78,24 +84,25 @@ def test_d2_sampling_stops_at_the_distinct_points():
     assert {row % 2 for row in rows.tolist()} == {0, 1}
 
 
-def test_d2_sampling_survives_the_largest_uniform_number():
-    """u times the total may round up to the total; the last row of positive mass is meant."""
+@pytest.mark.parametrize(("u", "row"), [(0.0, 1), (0.25, 2), (1 - 2**-53, 2)])
+def test_d2_sampling_never_draws_a_row_without_mass(u, row):
+    """Not at 0, where a sum of 0 is not above; not where u times the total meets a sum; not where it rounds to the total."""
 
-    class _Largest:
+    class _Fixed:
         def random(self):
-            return 1 - 2**-53
+            return u
 
-    weights = torch.tensor([1.0, 3.0, 0.0])
-    assert d2_sampling(1, 3, _distances(torch.eye(3)), _Largest(), weights=weights).tolist() == [1]
+    weights = torch.tensor([0.0, 1.0, 3.0, 0.0])
+    assert d2_sampling(1, 4, _distances(torch.eye(4)), _Fixed(), weights=weights).tolist() == [row]
 
 
 def test_equal_rows_have_distance_zero():
     """Products of float32 are off in the last digits; what is within that error is exactly 0."""
     points = _unit(200, 300).repeat(2, 1)
     norms = geometry.squared_norms(points)
-    distances = squared_distances(norms, norms[7], points @ points[7])
-    assert distances[7] == 0 and distances[207] == 0
-    assert (distances == 0).sum() == 2
+    for row in range(400):
+        distances = squared_distances(norms, norms[row], points @ points[row])
+        assert (distances == 0).nonzero().flatten().tolist() == [row % 200, row % 200 + 200]
 
 
 # k-means

@@ -301,7 +301,8 @@ def dual_run(output, *, stop=None, reported=None, **values):
     """Return the result of a run of `dual_prompt` on the toy task and the trainer that selects."""
     dataset, features, texts = toy_task()
     dual = ToyTrainer(features, texts, stop, negative_texts=texts.flip(0))
-    keys = {"ACTIVE__SAMPLER": "dual_prompt", "ACTIVE__DUAL_PROMPT__K": 2, "ACTIVE__DUAL_PROMPT__K_INITIAL": 3} | values
+    keys = {"ACTIVE__SAMPLER": "dual_prompt", "ACTIVE__DUAL_PROMPT__K": 2, "ACTIVE__DUAL_PROMPT__K_INITIAL": 3,
+            "ACTIVE__SELECTOR_TRAINER": "DualPrompt" if reported else ""} | values
     cfg = toy_config(output, **keys)
     return (run(cfg, dataset, dual) if reported is None else run(cfg, dataset, reported, dual)), dual
 
@@ -364,6 +365,16 @@ def test_one_learner_selects_and_another_is_reported(tmp_path):
         assert record.accuracy == pytest.approx((predicted == toy_task()[0].labels("test")).double().mean().item())
         assert {"fit", "fit_selector"} <= record.seconds.keys()
     assert [record.accuracy for record in both.rounds] != [record.accuracy for record in alone.rounds]
+
+
+def test_a_selector_is_never_left_out_in_silence(tmp_path):
+    """A config that names one and a call without it, or the other way round, do not run."""
+    dataset, features, texts = toy_task()
+    trainer = ToyTrainer(features, texts)
+    with pytest.raises(ValueError, match="'DualPrompt', and a selector was not given"):
+        run(toy_config(tmp_path, ACTIVE__SELECTOR_TRAINER="DualPrompt"), dataset, trainer)
+    with pytest.raises(ValueError, match="'', and a selector was given"):
+        run(toy_config(tmp_path), dataset, trainer, trainer)
 
 
 @pytest.mark.parametrize("stop", [("fit", 0), ("fit", 2), ("save", 1)])
