@@ -1,13 +1,18 @@
 """Names and weights of CLIPs: from a backbone's name and a tag or file to a FrozenCLIP."""
 
+import contextlib
 import hashlib
 import json
+import logging
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import open_clip
 import torch
+from open_clip.pretrained import get_pretrained_cfg
 from safetensors import safe_open
+from safetensors.torch import load_file
 from torch import nn
 
 from dassl.data.transforms import Preprocessing
@@ -48,15 +53,60 @@ def load_clip(name: str, pretrained: str, *, device: str | torch.device = "cpu",
         open_clip.add_model_config(custom)
         tokenizer_arguments = _tokenizer_arguments(custom)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _quiet_root():
             warnings.filterwarnings("error", message=".*QuickGELU mismatch.*")
-            model = open_clip.create_model(model_name, pretrained=str(file or pretrained), device=device,
+            model = open_clip.create_model(model_name, pretrained=None if file else pretrained, device=device,
                                            precision=precision, force_preprocess_cfg=_preprocessing_in(file))
+            if file:
+                _load_file(model, file)
         fingerprint = sha256_of(file) if file else _fingerprint(model)
     except Exception as error:
-        raise UserError(f"cannot load the weights {pretrained!r} of {name}: {_first_line(error)}") from error
+        hint = "" if file else f"; {_where_to_get(model_name, pretrained)}"
+        raise UserError(f"cannot load the weights {pretrained!r} of {name}: {_first_line(error)}{hint}") from error
     tokenizer = open_clip.get_tokenizer(model_name, **tokenizer_arguments)
     return FrozenCLIP(model, tokenizer, _native_preprocessing(model), name=name, fingerprint=fingerprint)
+
+
+@contextlib.contextmanager
+def _quiet_root() -> Iterator[None]:
+    """Keep open_clip from warning that a model has no weights yet; they come from a file in the next line."""
+    root, level = logging.getLogger(), logging.getLogger().level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+
+
+def _load_file(model: nn.Module, file: Path) -> None:
+    """Load a safetensors file or a pickled state dict of tensors alone; nothing in it is executed.
+
+    OpenAI's state dicts hold three numbers beside their weights. Their released .pt files are programs (TorchScript) and
+    are refused: the tag `openai` fetches the same weights as safetensors.
+    """
+    state = load_file(file) if file.suffix == ".safetensors" else torch.load(file, map_location="cpu", weights_only=True)
+    state = state.get("state_dict", state)
+    state = {key.removeprefix("module."): value for key, value in state.items()
+             if key not in ("input_resolution", "context_length", "vocab_size")}
+    own = model.state_dict()
+    if hasattr(model, "text"):
+        state = {key if key in own or f"text.{key}" not in own else f"text.{key}": value for key, value in state.items()}
+    other = [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape]
+    missing, unknown = own.keys() - state.keys(), state.keys() - own.keys()
+    if other or missing or unknown:
+        worst = min(other or missing or unknown)
+        raise ValueError(f"they are of another architecture: {len(other)} tensors have other shapes, {len(missing)} are "
+                         f"missing, {len(unknown)} are unknown, such as {worst}")
+    model.load_state_dict(state)
+
+
+def _where_to_get(model_name: str, tag: str) -> str:
+    """Return which file to fetch for a tag, from where, and how to name it."""
+    source = get_pretrained_cfg(model_name, tag)
+    repository, _, file = source.get("hf_hub", "").rpartition("/")
+    address = f"https://huggingface.co/{repository}/resolve/main/{file or 'open_clip_model.safetensors'}"
+    return (f"without a network, fetch {address if repository else source.get('url')} elsewhere, put it anywhere on this "
+            "machine and give its path as MODEL.BACKBONE.PRETRAINED")
 
 
 def _native_preprocessing(model: nn.Module) -> Preprocessing:
@@ -95,6 +145,7 @@ def _tokenizer_arguments(config: Path) -> dict[str, str]:
 
 
 def _preprocessing_in(file: Path | None) -> dict:
+    """Return the preprocessing that a weights file carries in its header, empty for none."""
     if file is None or file.suffix != ".safetensors":
         return {}
     with safe_open(file, "pt") as weights:

@@ -13,13 +13,15 @@ from functools import cached_property, lru_cache
 
 import torch
 import torch.nn.functional as F
-from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from open_clip.transformer import QuickGELU, ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from dassl.data.transforms import Preprocessing
 from dassl.utils.errors import UserError
 from trainers.prompts import Prompts, TokenRows
 from trainers.text_stream import TextStream, text_stream
+
+QUICK = 1.702  # of QuickGELU
 
 
 class FrozenCLIP:
@@ -112,34 +114,32 @@ class FrozenCLIP:
                 x = torch.cat([deeper, x[len(deeper):]])
             x = self._text_block(block, x, stream, depth)
         projection = self.text.text_projection
-        x = self.text.ln_final(x)
+        x = self.text.ln_final(x[stream.order])
         return projection(x) if isinstance(projection, nn.Module) else x @ projection
 
     def _text_block(self, block: ResidualAttentionBlock, x: Tensor, stream: TextStream, depth: int) -> Tensor:
-        """Return the stream [n, width] after a block, or after the last one the end tokens [T, width]."""
-        n_common, (n_texts, n_max) = stream.n_common, stream.own.shape
+        """Return the stream [n, width] after a block, or after the last one the end tokens [T, width] in stream order."""
+        last, n_common = depth + 1 == self.text_depth, stream.n_common
         k, v = _projected(block, x, 1, 3)  # [n, heads, head width] each
-        common, own = [], []  # keys and values of the common tokens [P, ...], and of all tokens a text [T, heads, P + S, ...]
-        for start, part in zip(self._start_token[depth], (k, v), strict=True):
-            common.append(torch.cat([start, part[:n_common]]))
-            own.append(torch.cat([common[-1].expand(n_texts, -1, -1, -1), part[n_common:][stream.own]], 1).transpose(1, 2))
-        if depth + 1 == self.text_depth:
-            ends = x[n_common + stream.ends]
-            (q,) = _projected(block, ends, 0, 1)
-            seen = torch.arange(n_max, device=x.device) < stream.n_own[:, None]
-            mask = F.pad(seen, (n_common + 1, 0), value=True)[:, None, None]  # [T, 1, 1, P + S]
-            return _after_attention(block, ends, F.scaled_dot_product_attention(q[:, :, None], *own, attn_mask=mask).flatten(1))
+        common_k, common_v = (torch.cat([start, part[:n_common]]).transpose(0, 1)[None]
+                              for start, part in zip(self._start_token[depth], (k, v), strict=True))  # [1, heads, P, ...]
+        x = x[stream.ends] if last else x
         (q,) = _projected(block, x, 0, 1)
-        attended = _causal(q[n_common:][stream.own].transpose(1, 2), *own).transpose(1, 2).flatten(2).flatten(0, 1)[stream.flat]
-        if n_common:
-            first = _causal(*(part.transpose(0, 1)[None] for part in (q[:n_common], *common)))
-            attended = torch.cat([first[0].transpose(0, 1).flatten(1), attended])
-        return _after_attention(block, x, attended)
+        attended, first = [], 0
+        if n_common and not last:
+            attended.append(_attention(q[None, :n_common].transpose(1, 2), common_k, common_v, stream.common_mask))
+        for group in stream.groups:
+            keys, values = (torch.cat([common.expand(group.n_texts, -1, -1, -1), _texts(own[group.rows], group.n_texts)], dim=2)
+                            for common, own in ((common_k, k), (common_v, v)))
+            queries = slice(first, first + group.n_texts) if last else group.rows
+            attended.append(_attention(_texts(q[queries], group.n_texts), keys, values, None if last else group.mask))
+            first += group.n_texts
+        return _after_attention(block, x, torch.cat(attended))
 
     @lru_cache(maxsize=8)  # noqa: B019  a process holds one or two CLIPs for its whole life
     def _streams(self, rows: TokenRows, shared: bool, deep: bool) -> tuple[TextStream, Tensor]:
         """Return the stream of the texts and its embedded tokens [n, width], with positions alone at the slots."""
-        stream = text_stream(rows, shared=shared).to(self.device)
+        stream = text_stream(rows, shared=shared, device=self.device)
         if deep and stream.slots.tolist() != list(range(rows.slots.shape[1])):
             raise ValueError("deep text prompts need one shared context, right behind the start token")
         embedded = self.text.token_embedding(stream.ids)
@@ -169,7 +169,7 @@ class FrozenCLIP:
 
     @property
     def _image_dtype(self) -> torch.dtype:
-        return next(self.model.visual.parameters()).dtype
+        return next(layer for layer in self.model.visual.modules() if isinstance(layer, nn.Conv2d)).weight.dtype
 
     @property
     def _reads_class_token(self) -> bool:
@@ -188,7 +188,10 @@ def _projected(block: ResidualAttentionBlock, x: Tensor, first: int, last: int) 
 def _after_attention(block: ResidualAttentionBlock, x: Tensor, attended: Tensor) -> Tensor:
     """Return the block's result for tokens x from the heads' concatenated outputs, both [..., width]."""
     x = x + block.ls_1(block.attn.out_proj(attended))
-    return x + block.ls_2(block.mlp(block.ln_2(x)))
+    if not isinstance(block.mlp.gelu, QuickGELU) or not isinstance(block.ls_2, nn.Identity):
+        return x + block.ls_2(block.mlp(block.ln_2(x)))
+    hidden = F.silu(QUICK * block.mlp.c_fc(block.ln_2(x)))  # x sigmoid(1.702 x) = silu(1.702 x) / 1.702, in one kernel
+    return torch.add(x + block.mlp.c_proj.bias, F.linear(hidden, block.mlp.c_proj.weight), alpha=1 / QUICK)
 
 
 def _block_at(block: ResidualAttentionBlock, read: Tensor, x: Tensor) -> Tensor:
@@ -198,11 +201,14 @@ def _block_at(block: ResidualAttentionBlock, read: Tensor, x: Tensor) -> Tensor:
     return _after_attention(block, read, F.scaled_dot_product_attention(q[:, :, None], k, v).flatten(1))
 
 
-def _causal(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Return attention of the last tokens, q [..., Q, width], over all, k and v [..., K, width]; none sees a later one."""
-    n_queries, n_keys = q.shape[-2], k.shape[-2]
-    mask = torch.ones(n_queries, n_keys, dtype=torch.bool, device=q.device).tril(n_keys - n_queries)
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+def _texts(rows: Tensor, n_texts: int) -> Tensor:
+    """Return rows [n_texts S, heads, head width] of texts of equal length as [n_texts, heads, S, head width]."""
+    return rows.unflatten(0, (n_texts, -1)).transpose(1, 2)
+
+
+def _attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    """Return the heads' concatenated outputs as rows [B Q, width], for q [B, heads, Q, head width] and longer k and v."""
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2).flatten(0, 1)
 
 
 def normalized(features: Tensor) -> Tensor:

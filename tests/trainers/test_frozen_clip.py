@@ -2,13 +2,18 @@
 
 import json
 
+import numpy as np
+import open_clip
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from dassl.utils.errors import ConfigError, UserError
 from tests.conftest import random_clip
 from trainers.backbones import MODEL_FOLDER, check_backbone, load_clip
-from trainers.prompts import Prompts, template_rows, token_rows
+from trainers.frozen_clip import normalized
+from trainers.prompted_clip import PromptedCLIP
+from trainers.prompts import TRAINERS, ClassTexts, Prompts, template_rows, token_rows
 
 NAMES = ["cat", "golden retriever", "forest with a very long name of many words"]
 
@@ -92,10 +97,85 @@ def test_a_truncated_weights_file_is_one_clear_error(tmp_path):
         load_clip("tiny_clip", str(tmp_path / "half.safetensors"))
 
 
+@pytest.fixture(scope="module")
+def b32() -> dict[str, torch.Tensor]:
+    """The state dict of a ViT-B/32 of random weights."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return open_clip.create_model("ViT-B-32-quickgelu").state_dict()
+
+
+@pytest.mark.parametrize("form", ["openai", "open_clip", "trained"])
+def test_a_local_file_of_either_format_loads_with_quickgelu(tmp_path, b32, form):
+    """A state dict as OpenAI writes it (fp16, three numbers beside), an open_clip safetensors file and a training
+    checkpoint with "module." in front give the same encoder, with QuickGELU."""
+    half = {key: value.half() for key, value in b32.items()}
+    file = tmp_path / {"openai": "ViT-B-32.pt", "open_clip": "open_clip_model.safetensors", "trained": "epoch_1.pt"}[form]
+    if form == "open_clip":
+        save_file(half, file)
+    elif form == "openai":
+        torch.save({**half, "input_resolution": torch.tensor(224), "context_length": torch.tensor(77),
+                    "vocab_size": torch.tensor(49408)}, file)
+    else:
+        torch.save({"epoch": 1, "state_dict": {f"module.{key}": value for key, value in half.items()}}, file)
+    clip = load_clip("ViT-B/32", str(file))
+    assert all(torch.equal(value, half[key].float()) for key, value in clip.model.state_dict().items())
+    assert type(clip.model.transformer.resblocks[0].mlp.gelu).__name__ == "QuickGELU"
+    assert clip.preprocessing.mean == pytest.approx((0.48145466, 0.4578275, 0.40821073))
+
+
+def test_weights_of_another_architecture_are_refused(tmp_path, b32):
+    """ViT-B/32's weights do not load into ViT-B/16; the error counts what does not fit."""
+    save_file(b32, tmp_path / "b32.safetensors")
+    with pytest.raises(UserError, match=r"ViT-B/16: they are of another architecture: 2 tensors have other shapes"):
+        load_clip("ViT-B/16", str(tmp_path / "b32.safetensors"))
+
+
+def test_a_pickle_with_a_program_is_refused_and_not_run(tmp_path):
+    """Row 19: a weights file that would run code is not run."""
+    class Program:
+        def __reduce__(self):
+            return (tmp_path.joinpath("planted").write_text, ("run",))
+
+    torch.save({"state_dict": Program()}, tmp_path / "evil.pt")
+    with pytest.raises(UserError, match=r"evil\.pt"):
+        load_clip("ViT-B/32", str(tmp_path / "evil.pt"))
+    assert not (tmp_path / "planted").exists()
+
+
+@pytest.mark.parametrize(("name", "tag", "address"), [
+    ("ViT-B/16", "openai", "https://huggingface.co/timm/vit_base_patch16_clip_224.openai/resolve/main/open_clip_model.safetensors"),
+    ("ViT-B-16", "laion2b_s34b_b88k",
+     "https://huggingface.co/laion/CLIP-ViT-B-16-laion2B-s34B-b88K/resolve/main/open_clip_model.safetensors")])
+def test_weights_that_cannot_be_downloaded_say_where_they_are(monkeypatch, name, tag, address):
+    """Without a network the error names the file to fetch, from where, and the key that takes its path."""
+    def offline(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr("open_clip.factory.download_pretrained", offline)
+    with pytest.raises(UserError, match="no network") as error:
+        load_clip(name, tag)
+    assert address in str(error.value) and "MODEL.BACKBONE.PRETRAINED" in str(error.value)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_low_precision_towers_stay_near_fp32_and_prompts_stay_fp32(precision):
+    """MODEL.PREC is the towers' precision: features are near those of fp32; a prompt and its gradient are fp32."""
+    weights = "configs/models/tiny_clip.safetensors"
+    exact, low = (load_clip("tiny_clip", weights, precision=name) for name in ("fp32", precision))
+    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    assert (normalized(low.encode_image(images)) - normalized(exact.encode_image(images))).abs().max() < 0.02
+    models = [PromptedCLIP(clip, TRAINERS["MaPLe"].build(clip, ClassTexts(tuple(NAMES), "{}"), np.random.default_rng(0),
+                                                         prompt_depth=2)) for clip in (exact, low)]
+    features = [model.classifier(model.learner()).texts for model in models]
+    assert features[1].dtype == torch.float32 and (features[1] - features[0]).abs().max() < 0.02
+    (models[1].image_features(low.embed_image(images), models[1].learner()).sum() + features[1].sum()).backward()
+    assert all(parameter.grad.dtype == torch.float32 and parameter.grad.isfinite().all()
+               for parameter in models[1].learner.parameters())
+
+
 def test_the_fingerprint_tells_weights_apart(tmp_path):
     """Two weights files that differ in one value have different fingerprints; a copy has the same."""
-    from safetensors.torch import load_file, save_file
-
     original = MODEL_FOLDER / "tiny_clip.safetensors"
     (tmp_path / "copy.safetensors").write_bytes(original.read_bytes())
     state = load_file(original)
