@@ -119,21 +119,22 @@ class FrozenCLIP:
 
     def _text_block(self, block: ResidualAttentionBlock, x: Tensor, stream: TextStream, depth: int) -> Tensor:
         """Return the stream [n, width] after a block, or after the last one the end tokens [T, width] in stream order."""
-        last, n_common = depth + 1 == self.text_depth, stream.n_common
-        k, v = _projected(block, x, 1, 3)  # [n, heads, head width] each
-        common_k, common_v = (torch.cat([start, part[:n_common]]).transpose(0, 1)[None]
-                              for start, part in zip(self._start_token[depth], (k, v), strict=True))  # [1, heads, P, ...]
-        x = x[stream.ends] if last else x
-        (q,) = _projected(block, x, 0, 1)
-        attended, first = [], 0
-        if n_common and not last:
-            attended.append(_attention(q[None, :n_common].transpose(1, 2), common_k, common_v, stream.common_mask))
-        for group in stream.groups:
-            keys, values = (torch.cat([common.expand(group.n_texts, -1, -1, -1), _texts(own[group.rows], group.n_texts)], dim=2)
+        last = depth + 1 == self.text_depth
+        queries, *keys_values = _projected(block, x, 0, 3) if not last else (None, *_projected(block, x, 1, 3))
+        (common_k, *own_k), (common_v, *own_v) = (part.split(stream.sizes) for part in keys_values)
+        common_k, common_v = (torch.cat([start, part]).transpose(0, 1)[None]  # [1, heads, P, head width]
+                              for start, part in zip(self._start_token[depth], (common_k, common_v), strict=True))
+        if last:
+            x = x[stream.ends]
+            own_q = _projected(block, x, 0, 1)[0].split([group.n_texts for group in stream.groups])
+            attended = []
+        else:
+            common_q, *own_q = queries.split(stream.sizes)
+            attended = [_attention(common_q.transpose(0, 1)[None], common_k, common_v, stream.common_mask)]
+        for group, q, k, v in zip(stream.groups, own_q, own_k, own_v, strict=True):
+            keys, values = (torch.cat([common.expand(group.n_texts, -1, -1, -1), _texts(own, group.n_texts)], dim=2)
                             for common, own in ((common_k, k), (common_v, v)))
-            queries = slice(first, first + group.n_texts) if last else group.rows
-            attended.append(_attention(_texts(q[queries], group.n_texts), keys, values, None if last else group.mask))
-            first += group.n_texts
+            attended.append(_attention(_texts(q, group.n_texts), keys, values, None if last else group.mask))
         return _after_attention(block, x, torch.cat(attended))
 
     @lru_cache(maxsize=8)  # noqa: B019  a process holds one or two CLIPs for its whole life

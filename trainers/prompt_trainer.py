@@ -13,6 +13,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
+from tqdm import tqdm
 from yacs.config import CfgNode
 
 from dassl.data.dataset import Dataset
@@ -113,7 +114,8 @@ class PromptTrainer:
         """Return the model's features and logits of a whole split, with the text features computed once."""
         prompts = model.learner()
         classifier, features, logits = model.classifier(prompts), [], []
-        for inputs in self.inputs.of_split(split, tokens=model.learner.tunes_images):
+        batches = self.inputs.of_split(split, tokens=model.learner.tunes_images)
+        for inputs in tqdm(batches, f"predicting {split}", unit="batch", leave=False, disable=None, delay=1):
             encoded = model.image_features(inputs, prompts)
             features.append(encoded.cpu().float())
             logits.append(model.logits(encoded, classifier.texts).cpu().float())
@@ -125,18 +127,19 @@ class PromptTrainer:
         """Write the learner's parameters, kilobytes, with what they belong to."""
         state = {name: value.detach().cpu().contiguous() for name, value in model.learner.state_dict().items()}
         with atomic_path(path) as temporary:
-            save_file(state, temporary, metadata={key: json.dumps(value) for key, value in self._belongs_to().items()})
+            # one entry: safetensors writes several in an order that differs from process to process
+            save_file(state, temporary, metadata={"belongs_to": json.dumps(self._belongs_to())})
 
     def load(self, path: Path) -> PromptedCLIP:
         """Return the model of a file that `save` wrote; raises UserError if it is damaged or belongs to something else."""
         try:
             with safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
+                belongs_to = json.loads((file.metadata() or {}).get("belongs_to", "{}"))
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, ValueError) as error:
             raise UserError(f"cannot read the prompts {path}: {error}") from error
         for key, expected in self._belongs_to().items():
-            if (found := json.loads(metadata.get(key, "null"))) != expected:
+            if (found := belongs_to.get(key)) != expected:
                 raise UserError(f"{path} holds prompts of another {key}: {_short(found)}, not {_short(expected)}")
         model = self._fresh(0)
         own = {name: tuple(value.shape) for name, value in model.learner.state_dict().items()}

@@ -16,16 +16,11 @@ from trainers.prompts import TokenRows
 
 @dataclass(frozen=True)
 class Group:
-    """Neighboring texts with the same number of own tokens: rows `first` to `first + n_texts * n_own` of the stream."""
+    """Neighboring texts with the same number of own tokens."""
 
-    first: int
     n_texts: int
     n_own: int
     mask: Tensor  # [n_own, P + n_own]: which of the common and its own tokens each own token sees
-
-    @property
-    def rows(self) -> slice:
-        return slice(self.first, self.first + self.n_texts * self.n_own)
 
 
 @dataclass(frozen=True)
@@ -45,6 +40,11 @@ class TextStream:
     n_common: int  # P - 1
     common_mask: Tensor  # [P - 1, P]
     groups: tuple[Group, ...]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Tokens of the common part and of each group."""
+        return [self.n_common, *(group.n_texts * group.n_own for group in self.groups)]
 
 
 def text_stream(rows: TokenRows, *, shared: bool, device: torch.device) -> TextStream:
@@ -68,12 +68,9 @@ def text_stream(rows: TokenRows, *, shared: bool, device: torch.device) -> TextS
 
 
 def _groups(n_own: Tensor, n_common: int, device: torch.device) -> tuple[Group, ...]:
-    groups, first = [], n_common
     lengths, counts = n_own.unique_consecutive(return_counts=True)
-    for length, count in zip(lengths.tolist(), counts.tolist(), strict=True):
-        groups.append(Group(first, count, length, _causal(length, n_common + 1 + length, device)))
-        first += length * count
-    return tuple(groups)
+    return tuple(Group(count, length, _causal(length, n_common + 1 + length, device))
+                 for length, count in zip(lengths.tolist(), counts.tolist(), strict=True))
 
 
 def _causal(n_queries: int, n_keys: int, device: torch.device) -> Tensor:
