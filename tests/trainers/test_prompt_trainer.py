@@ -138,4 +138,4 @@ def test_metadata_is_plain_json(trainer, tmp_path):
 
     trainer.save(fitted(trainer), tmp_path / "prompts.safetensors")
     with safe_open(tmp_path / "prompts.safetensors", "pt") as file:
-        assert json.loads(file.metadata()["class names"]) == list(NAMES)
+        assert json.loads(file.metadata()["belongs_to"])["class names"] == list(NAMES)
