@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -278,13 +279,17 @@ def test_pairs_may_stand_anywhere_and_win(words):
 def test_ctrl_c_stops_with_a_hint_and_the_run_goes_on(capsys, root, tmp_path):
     """Row 10: SIGINT in the middle of a run exits with 130, no traceback, and the same command finishes the run."""
     words = [*QUICK, "--root", root, "--output-dir", tmp_path / "run", "ACTIVE.ROUNDS", "400"]
-    process = subprocess.Popen([sys.executable, "train.py", *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
-    for line in process.stdout:
-        if line.startswith("round 1:"):
-            break
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
+    heed = partial(signal.signal, signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start out deaf to it
+    with subprocess.Popen([sys.executable, "train.py", *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}, preexec_fn=heed) as process:
+        for line in process.stdout:
+            if line.startswith("round 1:"):
+                break
+        process.send_signal(signal.SIGINT)
+        try:
+            _, err = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130 and "goes on" in err and "Traceback" not in err
     interrupted = RunResult.read(tmp_path / "run" / "results.json")
     assert len(interrupted.rounds) >= 2 and not interrupted.finished
