@@ -40,7 +40,7 @@ from trainers.backbones import check_backbone, load_clip
 from trainers.descriptions import check_descriptions
 from trainers.frozen_clip import FrozenCLIP, normalized
 from trainers.inputs import Inputs
-from trainers.prompt_trainer import build_inputs, build_selector, build_trainer, has_negative_texts
+from trainers.prompt_trainer import build_inputs, build_selector, build_trainer, check_learners, has_negative_texts
 from trainers.prompts import TRAINERS
 
 REGISTRIES = (DATASETS, TRAINERS, SAMPLERS)
@@ -99,6 +99,7 @@ def set_up(cfg: CfgNode) -> tuple[Dataset, Inputs]:
     dataset = build_dataset(cfg.DATASET, seed=cfg.SEED, n_threads=cfg.DATALOADER.NUM_WORKERS)
     check_labeled(dataset)
     clip = load_clip(cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.PRETRAINED, device=device, precision=cfg.MODEL.PREC)
+    check_learners(cfg, clip, dataset)
     logger.info("%s: %d train, %d val, %d test images of %d classes; %s on %s", dataset.name, len(dataset.train),
                 len(dataset.val), len(dataset.test), len(dataset.classnames), clip.name, device)
     features = {split: frozen_features(cfg, clip, dataset, split) for split in ("train", "test")}

@@ -11,6 +11,7 @@ from pathlib import Path
 import open_clip
 import torch
 from open_clip.pretrained import get_pretrained_cfg
+from open_clip.transformer import ResidualAttentionBlock
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
@@ -18,7 +19,6 @@ from torch import nn
 from dassl.data.transforms import Preprocessing
 from dassl.utils.environment import PROJECT
 from dassl.utils.errors import ConfigError, UserError, did_you_mean
-from dassl.utils.files import sha256_of
 from trainers.frozen_clip import FrozenCLIP
 
 OPENAI_NAMES = {"ViT-B/32": "ViT-B-32-quickgelu", "ViT-B/16": "ViT-B-16-quickgelu", "ViT-L/14": "ViT-L-14-quickgelu",
@@ -59,11 +59,12 @@ def load_clip(name: str, pretrained: str, *, device: str | torch.device = "cpu",
                                            precision=precision, force_preprocess_cfg=_preprocessing_in(file))
             if file:
                 _load_file(model, file)
-        fingerprint = sha256_of(file) if file else _fingerprint(model)
+        fingerprint = _fingerprint(model, model_name)
     except Exception as error:
-        hint = "" if file else f"; {_where_to_get(model_name, pretrained)}"
+        hint = f"; {_where_to_get(model_name, pretrained)}" if isinstance(error, (OSError, RuntimeError)) and not file else ""
         raise UserError(f"cannot load the weights {pretrained!r} of {name}: {_first_line(error)}{hint}") from error
     tokenizer = open_clip.get_tokenizer(model_name, **tokenizer_arguments)
+    _check_supported(model, tokenizer, name)
     return FrozenCLIP(model, tokenizer, _native_preprocessing(model), name=name, fingerprint=fingerprint)
 
 
@@ -152,11 +153,27 @@ def _preprocessing_in(file: Path | None) -> dict:
         return json.loads((weights.metadata() or {}).get("preprocess_cfg", "{}"))
 
 
-def _fingerprint(model: nn.Module) -> str:
-    digest = hashlib.sha256()
+def _check_supported(model: nn.Module, tokenizer, name: str) -> None:
+    """Raise UserError for a tower or a preprocessing that this project would compute wrongly."""
+    text = getattr(model, "text", model)
+    pooling = getattr(text, "text_pool_type", getattr(text, "pool_type", None))
+    blocks = getattr(getattr(text, "transformer", None), "resblocks", [None])
+    supported = (getattr(text, "attn_mask", None) is not None and getattr(text, "cls_emb", None) is None
+                 and pooling in ("argmax", "eos") and hasattr(tokenizer, "sot_token_id")
+                 and all(isinstance(block, ResidualAttentionBlock) for block in blocks))
+    if not supported:
+        raise UserError(f"{name} has another text tower than CLIP's (causal, read at the end token, open_clip's own blocks and "
+                        "tokenizer), which prompts are not made for; choose a ViT or ResNet CLIP")
+    if (mode := model.visual.preprocess_cfg.get("resize_mode", "shortest")) != "shortest":
+        raise UserError(f"the weights of {name} expect images resized by {mode!r}; only 'shortest', then a center crop, here")
+
+
+def _fingerprint(model: nn.Module, model_name: str) -> str:
+    """Return what identifies the function of the towers: their architecture and their weights."""
+    digest = hashlib.sha256(json.dumps(open_clip.get_model_config(model_name), sort_keys=True).encode())
     for key, value in sorted(model.state_dict().items()):
         digest.update(key.encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 

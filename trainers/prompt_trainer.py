@@ -128,7 +128,7 @@ class PromptTrainer:
         state = {name: value.detach().cpu().contiguous() for name, value in model.learner.state_dict().items()}
         with atomic_path(path) as temporary:
             # one entry: safetensors writes several in an order that differs from process to process
-            save_file(state, temporary, metadata={"belongs_to": json.dumps(self._belongs_to())})
+            save_file(state, temporary, metadata={"belongs_to": json.dumps(self._belongs_to(model))})
 
     def load(self, path: Path) -> PromptedCLIP:
         """Return the model of a file that `save` wrote; raises UserError if it is damaged or belongs to something else."""
@@ -138,14 +138,14 @@ class PromptTrainer:
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
         except (OSError, SafetensorError, ValueError) as error:
             raise UserError(f"cannot read the prompts {path}: {error}") from error
-        for key, expected in self._belongs_to().items():
-            if (found := belongs_to.get(key)) != expected:
-                raise UserError(f"{path} holds prompts of another {key}: {_short(found)}, not {_short(expected)}")
         model = self._fresh(0)
         own = {name: tuple(value.shape) for name, value in model.learner.state_dict().items()}
         stored = {name: tuple(value.shape) for name, value in state.items()}
         if own != stored:
             raise UserError(f"{path} holds prompts of another shape: {stored}, not {own}")
+        for key, expected in self._belongs_to(model).items():
+            if (found := belongs_to.get(key)) != expected:
+                raise UserError(f"{path} holds prompts of another {key}: {_short(found)}, not {_short(expected)}")
         model.learner.load_state_dict(state)
         return model
 
@@ -153,9 +153,13 @@ class PromptTrainer:
         rng = rng_for(self.recipe.seed, "prompts", round)
         return PromptedCLIP(self.clip, self.recipe.build_learner(self.clip, self.texts, rng).to(self.clip.device))
 
-    def _belongs_to(self) -> dict[str, Any]:
+    def _belongs_to(self, model: PromptedCLIP) -> dict[str, Any]:
+        """Return all that gives the learner's parameters their meaning, beside their shapes."""
+        learner, averaging = model.learner, model.learner.averaging
         return {"trainer": self.recipe.name, "backbone": self.clip.name, "weights": self.clip.fingerprint,
-                "class names": list(self.texts.classnames), "phrases": list(self.texts.phrases)}
+                "class names": list(self.texts.classnames), "phrases": list(self.texts.phrases),
+                "averaging": None if averaging is None else averaging.normalize,
+                "image layout": learner().after_ln_pre, "text layout": learner.rows.digest()}
 
     def _epochs(self, sources: Mapping[str, Labeled], round: int, tokens: bool) -> Iterator[Iterator[Batch]]:
         """Yield the batches of each epoch: inputs and labels, one batch of each source together."""
@@ -218,6 +222,13 @@ def build_recipe(cfg: CfgNode) -> Recipe:
         build_optimization=build_optimization, n_epochs=cfg.OPTIM.MAX_EPOCH, batch_size=cfg.DATALOADER.TRAIN_X.BATCH_SIZE,
         n_mined=cfg.DATALOADER.TRAIN_U.BATCH_SIZE, drop_last=cfg.DATALOADER.TRAIN_X.DROP_LAST, seed=cfg.SEED,
         print_freq=cfg.TRAIN.PRINT_FREQ, has_negative_texts=has_negative_texts(cfg.TRAINER.NAME))
+
+
+def check_learners(cfg: CfgNode, clip: FrozenCLIP, dataset: Dataset) -> None:
+    """Raise UserError if a learner of the config does not fit the backbone or the class names; costs nothing."""
+    texts = build_texts(cfg.TRAINER.DESCRIPTIONS, dataset)
+    for name in {"ZeroShot", cfg.TRAINER.NAME, cfg.ACTIVE.SELECTOR_TRAINER or cfg.TRAINER.NAME}:
+        _bound(cfg, name)(clip, texts, rng_for(cfg.SEED, "check"))
 
 
 def has_negative_texts(name: str) -> bool:

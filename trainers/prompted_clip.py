@@ -43,6 +43,7 @@ class PromptedCLIP:
 
 def averaged(features: Tensor, averaging: Averaging | None) -> Tensor:
     """Return class features [C, D] of text features [T, D] as the towers make them: unit norm, except under AS."""
+    features = features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
     if averaging is None:
         return normalized(features)
     matrix = averaging.matrix.to(features)

@@ -1,5 +1,6 @@
 """Prompts as values, the texts they stand in, and the learners that make them."""
 
+import hashlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dassl.utils.errors import UserError
+from dassl.utils.errors import ConfigError, UserError
 from dassl.utils.registry import Registry
 
 if TYPE_CHECKING:
@@ -49,6 +50,10 @@ class TokenRows:
     ids: Tensor
     slots: Tensor
     ends: Tensor
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the rows, which tells layouts and texts apart."""
+        return hashlib.sha256(repr((self.ids.tolist(), self.slots.tolist())).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -118,7 +123,7 @@ def token_rows(
 
     `position` is where the phrase (a class name) stands: after the context, in the middle of it, or in front. `fixed` are
     ordinary tokens right behind the context ("end" only). A phrase too long for the context length loses its last
-    tokens, with a warning; if there is no room for any, ValueError says so.
+    tokens, with a warning; if there is no room for any, UserError says so.
     Source: Zhou et al., "Learning to Prompt for Vision-Language Models", IJCV 2022, Eqs. 2 and 3.
     """
     length, blank = tokenizer.context_length, [0] * n_context
@@ -159,6 +164,8 @@ def checked_depth(depth: int, n_blocks: int) -> int:
 
 def template_rows(tokenizer, classnames: Sequence[str], template: str) -> TokenRows:
     """Return the rows of a template such as "a photo of a {}." filled with each class name, without a slot."""
+    if template.count("{}") != 1:
+        raise ConfigError(f"the template {template!r} must hold one {{}} for the class name")
     ids = tokenizer([template.replace("{}", readable(classname)) for classname in classnames])
     return TokenRows(ids, torch.empty(len(classnames), 0, dtype=torch.long), ids.argmax(1))
 
@@ -176,7 +183,7 @@ def readable(name: str) -> str:
 def _name_and_tail(tokenizer, classname: str, room: int) -> tuple[list[int], list[int]]:
     """Return the tokens of the name and of what follows it (the period), cut to `room` tokens together."""
     if room < 2:
-        raise ValueError(f"the context leaves no room for a class name in {tokenizer.context_length} tokens")
+        raise UserError(f"the context leaves no room for a class name in {tokenizer.context_length} tokens")
     name = readable(classname)
     tokens, n_name = tokenizer.encode(f"{name}."), len(tokenizer.encode(name))
     if len(tokens) > room:

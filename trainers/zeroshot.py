@@ -5,7 +5,6 @@ Source: Radford et al., "Learning Transferable Visual Models From Natural Langua
 
 import numpy as np
 
-from dassl.utils.errors import ConfigError
 from trainers.frozen_clip import FrozenCLIP
 from trainers.prompts import TRAINERS, ClassTexts, PromptLearner, Prompts, template_rows
 
@@ -18,8 +17,6 @@ class ZeroShot(PromptLearner):
         """`template` holds one `{}` for the class name; "dataset" is the data set's own."""
         super().__init__()
         template = texts.template if template == "dataset" else template
-        if template.count("{}") != 1:
-            raise ConfigError(f"TRAINER.ZEROSHOT.TEMPLATE is {template!r}, but must be 'dataset' or hold one {{}}")
         self.rows = template_rows(clip.tokenizer, texts.classnames, template)
 
     def forward(self) -> Prompts:

@@ -10,10 +10,10 @@ from safetensors.torch import load_file, save_file
 
 from dassl.utils.errors import ConfigError, UserError
 from tests.conftest import random_clip
-from trainers.backbones import MODEL_FOLDER, check_backbone, load_clip
+from trainers.backbones import MODEL_FOLDER, _check_supported, check_backbone, load_clip
 from trainers.frozen_clip import normalized
-from trainers.prompted_clip import PromptedCLIP
-from trainers.prompts import TRAINERS, ClassTexts, Prompts, template_rows, token_rows
+from trainers.prompted_clip import PromptedCLIP, averaged
+from trainers.prompts import TRAINERS, Averaging, ClassTexts, Prompts, template_rows, token_rows
 
 NAMES = ["cat", "golden retriever", "forest with a very long name of many words"]
 
@@ -124,6 +124,15 @@ def test_a_local_file_of_either_format_loads_with_quickgelu(tmp_path, b32, form)
     assert clip.preprocessing.mean == pytest.approx((0.48145466, 0.4578275, 0.40821073))
 
 
+@pytest.mark.parametrize("change", [{"no_causal_mask": True}, {"embed_cls": True}, {"pool_type": "last"}])
+def test_text_towers_of_another_kind_are_refused(change):
+    """A tower that is not causal, or not read at the end token, would be computed wrongly, so it is refused."""
+    model = open_clip.model.CustomTextCLIP(16, open_clip.CLIPVisionCfg(layers=1, width=32, image_size=32),
+                                           open_clip.CLIPTextCfg(width=24, heads=3, layers=1, **change))
+    with pytest.raises(UserError, match="another text tower"):
+        _check_supported(model, open_clip.get_tokenizer("ViT-B-32"), "other")
+
+
 def test_weights_of_another_architecture_are_refused(tmp_path, b32):
     """ViT-B/32's weights do not load into ViT-B/16; the error counts what does not fit."""
     save_file(b32, tmp_path / "b32.safetensors")
@@ -156,6 +165,15 @@ def test_weights_that_cannot_be_downloaded_say_where_they_are(monkeypatch, name,
     with pytest.raises(UserError, match="no network") as error:
         load_clip(name, tag)
     assert address in str(error.value) and "MODEL.BACKBONE.PRETRAINED" in str(error.value)
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+def test_descriptions_are_averaged_in_fp32(normalize):
+    """Features of low-precision towers are averaged in fp32, in both modes."""
+    features = torch.randn(3, 8, generator=torch.Generator().manual_seed(0)).bfloat16()
+    matrix = torch.tensor([[0.5, 0.5, 0.0], [0.0, 0.0, 1.0]], dtype=torch.float64)
+    found = averaged(features, Averaging(matrix, normalize))
+    assert found.dtype == torch.float32 and torch.equal(found, averaged(features.float(), Averaging(matrix, normalize)))
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])

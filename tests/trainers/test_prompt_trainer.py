@@ -8,6 +8,7 @@ import torch
 from dassl.config.setup import setup_config
 from dassl.data.dataset import Dataset
 from dassl.utils.errors import TrainingError, UserError
+from tests.conftest import random_clip
 from tests.trainers.colors import NAMES, ROWS, trainer_of
 from trainers.frozen_clip import normalized
 from trainers.prompt_trainer import build_trainer
@@ -111,10 +112,22 @@ def test_prompts_of_another_length_classes_or_backbone_are_refused(clip, colors,
     renamed = Dataset("Colors", colors.root, colors.train, (), colors.test, ("red", "green", "cyan"))
     with pytest.raises(UserError, match=r"another class names.*blue.*cyan"):
         trainer_of(clip, renamed).load(path)
-    monkey = trainer_of(clip, colors)
-    monkey._belongs_to = lambda: {"weights": "other"}
+    other = trainer_of(random_clip(), colors)
+    other.clip.fingerprint = "other"
     with pytest.raises(UserError, match="another weights"):
-        monkey.load(path)
+        other.load(path)
+
+
+@pytest.mark.parametrize(("name", "pair", "message"), [
+    ("CoOp", ("TRAINER.COOP.CLASS_TOKEN_POSITION", "middle"), "text layout"),
+    ("VPT", ("TRAINER.VPT.LAYOUT", "deft"), "image layout"), ("VPT", ("TRAINER.VPT.TEMPLATE", "a {}"), "text layout"),
+    ("MaPLe", ("TRAINER.MAPLE.CTX_INIT", "a photo of the"), "text layout")])
+def test_prompts_of_another_layout_are_refused(clip, colors, tmp_path, name, pair, message):
+    """Row 28: prompts of the same shapes that would stand in other texts or places are refused, not misread."""
+    trainer = trainer_of(clip, colors, ("TRAINER.NAME", name), ("OPTIM.MAX_EPOCH", "1"))
+    trainer.save(fitted(trainer), tmp_path / "prompts.safetensors")
+    with pytest.raises(UserError, match=message):
+        trainer_of(clip, colors, ("TRAINER.NAME", name), pair).load(tmp_path / "prompts.safetensors")
 
 
 def test_a_damaged_prompts_file_is_a_clear_error(trainer, tmp_path):

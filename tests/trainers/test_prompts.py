@@ -5,6 +5,7 @@ import logging
 import pytest
 import torch
 
+from dassl.utils.errors import ConfigError, UserError
 from trainers.prompts import TokenRows, template_rows, token_rows, word_ids
 
 CLASSNAMES = ["cat", "forest green golden retriever", "x-ray fish", "african_hunting_dog"]
@@ -64,7 +65,7 @@ def test_names_that_differ_in_case_or_underscore_alone_keep_their_rows(clip):
 def test_a_context_that_leaves_no_room_for_a_name_is_an_error(clip):
     """77 tokens hold start, context, one token of a name, the period and the end."""
     token_rows(clip.tokenizer, ["cat"], 73)
-    with pytest.raises(ValueError, match="no room"):
+    with pytest.raises(UserError, match="no room"):
         token_rows(clip.tokenizer, ["cat"], 74)
 
 
@@ -73,3 +74,10 @@ def test_template_rows_are_the_tokenizers_own(clip):
     rows = template_rows(clip.tokenizer, ["cat", "hot_dog"], "a photo of a {}.")
     assert rows.ids.tolist() == clip.tokenizer(["a photo of a cat.", "a photo of a hot dog."]).tolist()
     assert rows.slots.shape == (2, 0)
+
+
+@pytest.mark.parametrize("template", ["a photo", "{} and {}"])
+def test_a_template_without_one_place_for_the_name_is_refused(clip, template):
+    """Otherwise every class would have the same text."""
+    with pytest.raises(ConfigError, match=r"one \{\}"):
+        template_rows(clip.tokenizer, ["cat"], template)
