@@ -127,7 +127,7 @@ def test_a_local_file_of_either_format_loads_with_quickgelu(tmp_path, b32, form)
 @pytest.mark.parametrize("change", [{"no_causal_mask": True}, {"embed_cls": True}, {"pool_type": "last"}])
 def test_text_towers_of_another_kind_are_refused(change):
     """A tower that is not causal, or not read at the end token, would be computed wrongly, so it is refused."""
-    model = open_clip.model.CustomTextCLIP(16, open_clip.CLIPVisionCfg(layers=1, width=32, image_size=32),
+    model = open_clip.model.CustomTextCLIP(16, open_clip.CLIPVisionCfg(layers=1, width=32, head_width=8, image_size=32),
                                            open_clip.CLIPTextCfg(width=24, heads=3, layers=1, **change))
     with pytest.raises(UserError, match="another text tower"):
         _check_supported(model, open_clip.get_tokenizer("ViT-B-32"), "other")
