@@ -6,6 +6,7 @@
 """
 
 import argparse
+import contextlib
 import logging
 import sys
 from collections.abc import Sequence
@@ -16,8 +17,12 @@ import torch
 from yacs.config import CfgNode
 
 import datasets  # noqa: F401  registers the data sets
+from active.board import check_tensorboard
+from active.certificate import code_hash, config_hash, data_hash
 from active.features import bank_key, load_bank
-from active.loop import RESULTS, check_same_config, prompts_path, query_size, run
+from active.loop import run
+from active.output import RESULTS, check_complete, check_same_config, clean, prompts_path
+from active.pool import query_size
 from active.registry import SAMPLERS, check_learner
 from active.report import plot_learning_curve, table
 from active.results import RunResult
@@ -33,9 +38,10 @@ from dassl.evaluation.evaluate import evaluate
 from dassl.optim.lr_scheduler import check_schedule
 from dassl.optim.optimizer import check_optimizer
 from dassl.utils.errors import ConfigError, UserError
+from dassl.utils.events import Terminated, stop_on_sigterm
 from dassl.utils.files import lock
 from dassl.utils.logging import setup_logging
-from dassl.utils.seeding import drawn_seed
+from dassl.utils.seeding import drawn_seed, use_deterministic_algorithms
 from trainers.backbones import check_backbone, load_clip
 from trainers.descriptions import check_descriptions
 from trainers.frozen_clip import FrozenCLIP, normalized
@@ -58,6 +64,7 @@ def parser() -> Parser:
     flags.add_argument("--output-dir", metavar="DIR", help="where results.json goes (OUTPUT_DIR)")
     flags.add_argument("--trainer", metavar="NAME", help="prompt learner (TRAINER.NAME)")
     flags.add_argument("--overwrite", action="store_true", help="move what the output folder holds aside")
+    flags.add_argument("--deterministic", action="store_true", help="runs on a GPU repeat bit for bit too (DETERMINISTIC)")
     flags.add_argument("--print-config", action="store_true", help="print the merged config and exit")
     flags.add_argument("--list", action="store_true", help="print all data sets, trainers and samplers and exit")
     flags.add_argument("--eval-only", action="store_true", help="only evaluate the prompts in --model-dir on the test split")
@@ -70,7 +77,8 @@ def build_config(arguments: argparse.Namespace, pairs: Pairs) -> CfgNode:
     files = [arguments.dataset_config_file] if arguments.dataset_config_file else []
     flags = [(key, value) for key, value in (
         ("DATASET.ROOT", arguments.root), ("SEED", arguments.seed), ("OUTPUT_DIR", arguments.output_dir),
-        ("TRAINER.NAME", arguments.trainer)) if value is not None]
+        ("TRAINER.NAME", arguments.trainer), ("DETERMINISTIC", "true" if arguments.deterministic else None))
+        if value is not None]
     if arguments.eval_only != (arguments.model_dir is not None):
         raise ConfigError("--eval-only and --model-dir go together")
     return setup_config([*files, *arguments.config_file], [*flags, *pairs], REGISTRIES)
@@ -84,6 +92,8 @@ def check(cfg: CfgNode) -> None:
         TRAINERS[name]
     check_learner(cfg.ACTIVE, selecting, has_negative_texts=has_negative_texts(selecting))
     query_size(cfg.ACTIVE.QUERY_SIZE, n_train=1, n_classes=1)
+    if cfg.LOG.TENSORBOARD:
+        check_tensorboard()
     check_transforms(cfg.INPUT)
     check_schedule(cfg.OPTIM)
     check_optimizer(cfg.OPTIM)
@@ -95,15 +105,22 @@ def set_up(cfg: CfgNode) -> tuple[Dataset, Inputs]:
     """Return the data set and what trainers read of it, with the frozen features of train and test split."""
     if cfg.CPU_THREADS:
         torch.set_num_threads(cfg.CPU_THREADS)
+    use_deterministic_algorithms(cfg.DETERMINISTIC)
     device = "cuda" if cfg.USE_CUDA and torch.cuda.is_available() else "cpu"
     dataset = build_dataset(cfg.DATASET, seed=cfg.SEED, n_threads=cfg.DATALOADER.NUM_WORKERS)
-    check_labeled(dataset)
+    if cfg.ACTIVE.ORACLE == "labels":
+        check_labeled(dataset)
     clip = load_clip(cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.PRETRAINED, device=device, precision=cfg.MODEL.PREC)
     check_learners(cfg, clip, dataset)
     logger.info("%s: %d train, %d val, %d test images of %d classes; %s on %s", dataset.name, len(dataset.train),
                 len(dataset.val), len(dataset.test), len(dataset.classnames), clip.name, device)
-    features = {split: frozen_features(cfg, clip, dataset, split) for split in ("train", "test")}
+    features = {split: frozen_features(cfg, clip, dataset, split) for split in ("train", "test") if dataset.split(split)}
     return dataset, build_inputs(cfg, clip, dataset, features, ImageStore(cfg.DATALOADER.MEMORY_MB * 2**20))
+
+
+def cache_folder(cfg: CfgNode) -> Path:
+    """Return where features and hashes of the images are kept."""
+    return Path(cfg.CACHE_DIR or Path(cfg.DATASET.ROOT) / ".cache").expanduser()
 
 
 def frozen_features(cfg: CfgNode, clip: FrozenCLIP, dataset: Dataset, split: str) -> torch.Tensor:
@@ -116,8 +133,14 @@ def frozen_features(cfg: CfgNode, clip: FrozenCLIP, dataset: Dataset, split: str
         return predict(batches, lambda images: normalized(clip.encode_image(images)), n_rows=len(dataset.split(split)),
                        description=f"features of {dataset.name} {split}")
 
-    folder = Path(cfg.CACHE_DIR or Path(cfg.DATASET.ROOT) / ".cache").expanduser()
-    return load_bank(folder, bank_key(clip.fingerprint, preprocessing, dataset, split, cfg.MODEL.PREC), extract).features
+    key = bank_key(clip.fingerprint, preprocessing, dataset, split, cfg.MODEL.PREC)
+    return load_bank(cache_folder(cfg), key, extract).features
+
+
+def certificate(cfg: CfgNode, dataset: Dataset, weights: str) -> dict[str, str]:
+    """Return the hashes of all that a run's numbers follow from; `weights` is that of the backbone."""
+    return {"config": config_hash(as_dict(cfg)), "code": code_hash(cfg.ACTIVE.PLUGINS), "weights": weights,
+            "data": data_hash(dataset, cache_folder(cfg), n_threads=cfg.DATALOADER.NUM_WORKERS)}
 
 
 def evaluate_only(cfg: CfgNode, model_dir: Path) -> None:
@@ -126,6 +149,8 @@ def evaluate_only(cfg: CfgNode, model_dir: Path) -> None:
     if model_dir.is_dir():
         path = prompts_path(model_dir, len(RunResult.read(model_dir / RESULTS).rounds) - 1)
     dataset, inputs = set_up(cfg)
+    if not dataset.test:
+        raise UserError(f"{dataset.name} has no test images to evaluate on")
     trainer = build_trainer(cfg, inputs)
     logits = trainer.predict(trainer.load(path), "test").logits
     print("  ".join(f"{name} {100 * value:.2f} %" for name, value in evaluate(logits, dataset.labels("test"))))
@@ -139,18 +164,21 @@ def train(cfg: CfgNode) -> None:
         result = RunResult.read(results) if results.exists() else None
         if result:
             check_same_config(result, as_dict(cfg), results)
+        clean(output)
         if result and result.finished:
+            check_complete(result, results)
             print(f"this run is finished; choose another --output-dir or --overwrite to run it again\n\n{table(result)}\n")
         else:
             setup_logging(output)
             if cfg.VERBOSE:
                 logger.debug("config:\n%s", cfg.dump())
             dataset, inputs = set_up(cfg)
-            result = run(cfg, dataset, build_trainer(cfg, inputs), build_selector(cfg, inputs))
+            result = run(cfg, dataset, build_trainer(cfg, inputs), build_selector(cfg, inputs),
+                         certificate=certificate(cfg, dataset, inputs.clip.fingerprint))
             print(f"\n{table(result)}\n")
-        if not curve.exists() or curve.stat().st_mtime < results.stat().st_mtime:
+        if result.dataset["n_test"] and (not curve.exists() or curve.stat().st_mtime < results.stat().st_mtime):
             plot_learning_curve(result, curve)
-    print(f"results: {results}\ncurve:   {curve}")
+    print(f"results: {results}" + (f"\ncurve:   {curve}" if result.dataset["n_test"] else ""))
 
 
 def settle_seed(cfg: CfgNode) -> None:
@@ -176,8 +204,17 @@ def print_list() -> None:
             print(f"  {component.name:<16} {f'{node}: {keys}' if keys else ''}".rstrip())
 
 
+def note_in_log(line: str) -> None:
+    """Write a last line to `log.txt`, if there is one and it finds room: the log may be what the run has stopped for."""
+    with contextlib.suppress(UserError):
+        logger.debug(line)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0, 2 for a wrong config, 1 for what is wrong outside, 130 for Ctrl-C."""
+    """Run the command line and return its exit code.
+
+    0; 1 for what is wrong outside, 2 for a wrong config; 3 while people have a query to label; 130 for Ctrl-C, 143 for SIGTERM.
+    """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a class name that the terminal cannot show is no reason to stop
@@ -196,16 +233,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         settle_seed(cfg)
         drop_unused(cfg, REGISTRIES, always=("ZeroShot",))
         cfg.freeze()
+        stop_on_sigterm()
         if arguments.eval_only:
             evaluate_only(cfg, Path(arguments.model_dir))
         else:
             train(cfg)
     except UserError as error:
+        note_in_log(f"stopped: {error}")
         print(f"train.py: {error}", file=sys.stderr)
         return error.exit_code
-    except KeyboardInterrupt:
-        print("\ntrain.py: stopped; the same command goes on after the last finished round", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as error:
+        code, by = (143, "SIGTERM") if isinstance(error, Terminated) else (130, "Ctrl-C")
+        note_in_log(f"stopped by {by}")
+        again = "the same command without --overwrite" if arguments.overwrite else "the same command"
+        print(f"\ntrain.py: stopped by {by}; {again} goes on after the last finished round", file=sys.stderr)
+        return code
     return 0
 
 

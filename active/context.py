@@ -1,5 +1,6 @@
 """What a sampler sees and what it answers."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -30,6 +31,7 @@ class SelectionContext:
     n_total: int  # images in the whole train split
     rng: np.random.Generator  # this selection's own stream
     negative_text_features: Tensor | None = None  # [C, D] float32, unit norm, for models with negative prompts
+    find: Callable[[str], int | None] | None = None  # position in the train split of a dataset id, for recorded queries
 
     @cached_property
     def probs(self) -> Tensor:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dassl.data.dataset import Dataset
 from dassl.data.transforms import Preprocessing
-from dassl.utils.files import atomic_path, lock
+from dassl.utils.files import atomic_path, lock, remove_leftovers
 
 logger = logging.getLogger(__name__)
 
@@ -36,14 +36,19 @@ def bank_key(weights: str, preprocessing: Preprocessing, dataset: Dataset, split
     A file counts by its relative path, size and time of change, so a moved data root keeps its cache and a changed image
     does not.
     """
+    return {"weights": weights, "size": list(preprocessing.size), "mean": list(preprocessing.mean),
+            "std": list(preprocessing.std), "interpolation": preprocessing.interpolation,
+            "decoding": asdict(preprocessing.decoding),
+            "dataset": dataset.name, "split": split, "files": list_digest(dataset, split), "precision": precision}
+
+
+def list_digest(dataset: Dataset, split: str) -> str:
+    """Return a SHA-256 of the relative path, size and time of change of each file of a split, in its order."""
     digest = hashlib.sha256()
     for datum, path in zip(dataset.split(split), dataset.files(split), strict=True):
         status = path.stat()
         digest.update(repr((datum.path, status.st_size, status.st_mtime_ns)).encode("utf-8", "surrogateescape"))
-    return {"weights": weights, "size": list(preprocessing.size), "mean": list(preprocessing.mean),
-            "std": list(preprocessing.std), "interpolation": preprocessing.interpolation,
-            "decoding": asdict(preprocessing.decoding),
-            "dataset": dataset.name, "split": split, "files": digest.hexdigest(), "precision": precision}
+    return digest.hexdigest()
 
 
 def load_bank(folder: Path, key: Key, extract: Callable[[], Tensor]) -> FeatureBank:
@@ -54,12 +59,12 @@ def load_bank(folder: Path, key: Key, extract: Callable[[], Tensor]) -> FeatureB
     """
     path = bank_path(folder, key)
     with lock(folder / f".{path.stem}.lock", wait=True):
+        remove_leftovers(folder, path.name)
         features = _read(path, key)
         if features is None:
             features = extract().contiguous()
-            metadata = {"key": json.dumps(key, sort_keys=True), "crc32": str(_checksum(features))}
             with atomic_path(path) as temporary:
-                save_file({"features": features}, temporary, metadata=metadata)
+                save_file({"features": features}, temporary, metadata={"bank": _stated(key, features)})
     return FeatureBank(features, key)
 
 
@@ -78,11 +83,12 @@ def _read(path: Path, key: Key) -> Tensor | None:
     except (OSError, SafetensorError) as error:
         logger.warning("the feature cache %s is damaged (%s) and is made anew", path, error)
         return None
-    if metadata.get("key") != json.dumps(key, sort_keys=True) or metadata.get("crc32") != str(_checksum(features)):
+    if metadata.get("bank") != _stated(key, features):
         logger.warning("the feature cache %s does not hold what its name says and is made anew", path)
         return None
     return features
 
 
-def _checksum(features: Tensor) -> int:
-    return zlib.crc32(features.numpy().data)
+def _stated(key: Key, features: Tensor) -> str:
+    """Return what a file says of itself: its key and the CRC-32 of the features. One text, so that files repeat exactly."""
+    return json.dumps({"key": key, "crc32": zlib.crc32(features.numpy().data)}, sort_keys=True)

@@ -13,9 +13,11 @@ from sklearn.cluster import KMeans
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_limits
 from torch import Tensor
+from tqdm import tqdm
 
-from active.scores import row_blocks, top_columns
+from active.scores import by_block, row_blocks, top_columns
 
+BAR = {"leave": False, "disable": None, "delay": 1}  # a progress bar on a terminal, from the first second on
 TILE = 1024  # rows and columns of a tile of cosines
 ROUNDING = 2e-6  # squared distances below this share of the squared norms are rounding errors of float32 products
 SKLEARN_LIMIT = 2**32  # N K D above which k-means runs in faiss; one step of the one-thread scikit-learn is 0.2 s here
@@ -35,7 +37,7 @@ def k_center(features: Tensor, centers: Tensor, n: int, first: int | None = None
     for block in row_blocks(len(centers), len(features)):
         nearest = torch.maximum(nearest, (features @ centers[block].T).amax(1))
     picked = []
-    for _ in range(n):
+    for _ in tqdm(range(n), "k-center", **BAR):
         row = first if not picked and first is not None else int(nearest.argmin())
         picked.append(row)
         nearest = torch.maximum(nearest, features @ features[row])
@@ -53,7 +55,7 @@ def euclidean_k_center(rows: Tensor, centers: Tensor, n: int, first: int | None)
     for center in centers:
         nearest = torch.minimum(nearest, squared_distances(norms, center.square().sum(), rows @ center))
     picked = []
-    for _ in range(n):
+    for _ in tqdm(range(n), "k-center", **BAR):
         row = first if not picked and first is not None else int(nearest.argmax())
         picked.append(row)
         nearest = torch.minimum(nearest, squared_distances(norms, norms[row], rows @ rows[row]))
@@ -86,7 +88,7 @@ def d2_sampling(
     weights = torch.ones(n_rows, dtype=torch.float64) if weights is None else weights.double().cpu()
     mass, nearest, free = weights.clone(), torch.inf, torch.ones(n_rows, dtype=torch.bool)
     picked: list[int] = []
-    while len(picked) < min(n, n_rows):
+    for _ in tqdm(range(min(n, n_rows)), "D^2 sampling", **BAR):
         row = first if first is not None and not picked else _drawn_row(mass, rng)
         if row is None:
             if not fill:
@@ -140,8 +142,9 @@ def nearest_members(features: Tensor, centers: Tensor, assignment: Tensor) -> li
     Ties go to the lower row; rows within a rounding error of the nearest one tie with it, as both rows of a cluster of
     two do. For unit-norm rows the order by cosine is the same: |x - c|^2 = 1 + |c|^2 - 2 x.c.
     """
-    distances = torch.cat([(features[block].float() - centers[assignment[block]]).square().sum(1)
-                           for block in row_blocks(*features.shape)])
+    distances = torch.empty(len(features))
+    for block in row_blocks(*features.shape):
+        distances[block] = (features[block].float() - centers[assignment[block]]).square().sum(1)
     least = distances.new_zeros(len(centers)).scatter_reduce(0, assignment, distances, "amin", include_self=False)[assignment]
     distances = distances.where(distances > least + ROUNDING, least)
     order = distances.argsort(stable=True)
@@ -171,14 +174,14 @@ def cosine_tiles(features: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
     """Yield (rows, columns, cosines) of square tiles that cover each pair of unit-norm rows once: columns >= rows."""
     features = features.float()
     tiles = [slice(start, min(start + TILE, len(features))) for start in range(0, len(features), TILE)]
-    for i, rows in enumerate(tiles):
+    for i, rows in enumerate(tqdm(tiles, "comparing", **BAR)):
         for columns in tiles[i:]:
             yield rows, columns, features[rows] @ features[columns].T
 
 
 def squared_norms(rows: Tensor) -> Tensor:
     """Return |x_i|^2 [N] in float32."""
-    return torch.cat([rows[block].float().square().sum(1) for block in row_blocks(*rows.shape)])
+    return by_block(lambda block: block.square().sum(1), rows)
 
 
 def _drawn_row(mass: Tensor, rng: np.random.Generator) -> int | None:
@@ -211,7 +214,7 @@ def _lloyd_faiss(rows: np.ndarray, seeds: np.ndarray, weights: np.ndarray) -> tu
     import faiss
 
     centers, tolerance = seeds, TOLERANCE * _variance(rows)
-    for _ in range(MAX_STEPS):
+    for _ in tqdm(range(MAX_STEPS), "k-means", **BAR):
         clustering = faiss.Kmeans(rows.shape[1], len(seeds), niter=1, max_points_per_centroid=2**31 - 1,
                                   min_points_per_centroid=1)
         clustering.train(rows, weights=weights, init_centroids=centers)

@@ -9,6 +9,9 @@ import logging
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from tqdm import tqdm
+
+from active.geometry import BAR
 
 MIN_DEGREE = 1e-3  # below it a node has no neighbors to speak of, and dividing by it would drown everything else
 
@@ -36,7 +39,7 @@ def fit_graph_network(
         nodes = torch.relu(inputs @ weights[0] + weights[1])
         return nodes, (propagate(features, inverse, nodes * keep @ weights[2]) + weights[3]).flatten()
 
-    for _ in range(steps):
+    for _ in tqdm(range(steps), "graph network", **BAR):
         keep = (torch.rand(len(features), hidden, generator=generator) >= dropout) / (1 - dropout)
         logits = forward(keep)[1]
         loss = pool_weight * F.softplus(logits[:n_pool]).mean()

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -11,20 +11,22 @@ import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
+from active.board import add_round
 from active.context import Query, SelectionContext
-from active.pool import LabelPool, Oracle
-from active.registry import SAMPLERS, build_sampler, check_learner, initial_sampler, select, warm_start
+from active.output import RESULTS, open_result, prompts_path, selector_path
+from active.people import ask_people
+from active.pool import LabelPool, Oracle, query_size
+from active.registry import SAMPLERS, build_sampler, check_learner, initial_sampler, select, warm_start, wrapped
+from active.report import percent
 from active.results import RoundRecord, RunResult, query_hash
-from dassl.config.setup import as_dict, differences
-from dassl.data.dataset import Dataset
-from dassl.evaluation.evaluate import evaluate
-from dassl.utils.environment import environment, peak_memory_mb
-from dassl.utils.errors import ConfigError, UserError
+from dassl.data.dataset import UNLABELED, Dataset
+from dassl.evaluation.evaluate import METRICS, evaluate
+from dassl.utils.environment import peak_memory_mb
+from dassl.utils.errors import UserError
+from dassl.utils.events import event
 from dassl.utils.seeding import rng_for
 
 logger = logging.getLogger(__name__)
-
-RESULTS = "results.json"
 
 
 class Predicted(Protocol):
@@ -70,92 +72,40 @@ class _State:
         return answer
 
 
-def run(cfg: CfgNode, dataset: Dataset, trainer: Trainer, selector: Trainer | None = None) -> RunResult:
+def run(
+    cfg: CfgNode, dataset: Dataset, trainer: Trainer, selector: Trainer | None = None, *,
+    certificate: Mapping[str, str] | None = None,
+) -> RunResult:
     """Run all rounds that `cfg.OUTPUT_DIR/results.json` does not hold yet and return the whole record.
 
     With a `selector`, its models select and the trainer's are reported; without one, the trainer does both. The record is
-    rewritten after every round. The run ends early, and says so, when the pool is used up. Raises ConfigError if a sampler
-    needs more than the selecting learner has, UserError if the folder holds a run of another config or data set.
+    rewritten after every round. The run ends early, and says so, when the pool is used up. With `ACTIVE.ORACLE: file` people
+    label what the data set does not, see `active.people`. `certificate` holds the hashes of `active.certificate`.
+
+    Raises ConfigError if a sampler needs more than the selecting learner has, UserError if the folder holds a run of
+    another config or data set, WaitingForLabels when it is people's turn.
     """
     output, chooser = Path(cfg.OUTPUT_DIR), selector or trainer
     _check_selector(cfg, selector is not None, chooser)
     n_query = query_size(cfg.ACTIVE.QUERY_SIZE, len(dataset.train), len(dataset.classnames))
-    result = open_result(cfg, dataset)
+    result = open_result(cfg, dataset, certificate or {})
     if result.finished:
         return result
-    state = _start(trainer, dataset, n_query * cfg.ACTIVE.ROUNDS, result)
+    oracle = Oracle(_known_labels(cfg, dataset), n_query * cfg.ACTIVE.ROUNDS)
+    state = _start(trainer, dataset, oracle, result)
     _replay(result, state, dataset, chooser, selector_path if selector else prompts_path, output)
     for round in range(len(result.rounds), cfg.ACTIVE.ROUNDS):
         if not len(state.pool.unlabeled):
             logger.warning("the pool is used up after %d rounds of the %d asked for", round, cfg.ACTIVE.ROUNDS)
             break
-        state.seconds = {}
-        name = cfg.ACTIVE.SAMPLER if round else initial_sampler(cfg.ACTIVE)
-        if not round:
-            _warm_start(cfg, state, dataset, chooser, name)
-        query = state.timed("select", _select, cfg, state, dataset, chooser, name, n_query, round)
-        _label(query, state, round)
-        model = _fit(state, trainer, selector, query, round)
-        metrics = state.timed("evaluate", _evaluate, trainer, model, dataset)
-        trainer.save(model, prompts_path(output, round))
-        if selector:
-            selector.save(state.model, selector_path(output, round))
-        result.rounds.append(_record(round, name, query, state, dataset, metrics))
+        result.rounds.append(_round(cfg, state, dataset, trainer, selector, n_query, round))
         result.write(output / RESULTS)
         _log(result.rounds[-1])
+        if cfg.LOG.TENSORBOARD:
+            add_round(output, result.rounds[-1])
     result.status = "finished"
     result.write(output / RESULTS)
     return result
-
-
-def query_size(size: int | str, n_train: int, n_classes: int) -> int:
-    """Return the labels of a round for `ACTIVE.QUERY_SIZE`: an integer, a share such as "1%" (rounded), or per_class."""
-    if size == "per_class":
-        return n_classes
-    share = str(size).removesuffix("%").strip()
-    try:
-        if isinstance(size, int):
-            n_query = size
-        elif size.endswith("%") and 0 < float(share) <= 100:
-            n_query = max(1, int(n_train * float(share) / 100 + 0.5))
-        else:
-            raise ValueError
-    except ValueError:
-        raise ConfigError(f"ACTIVE.QUERY_SIZE is {size!r}, but must be an integer, a share such as '1%', "
-                          "or per_class") from None
-    if n_query < 1:
-        raise ConfigError(f"ACTIVE.QUERY_SIZE is {size}, but must be at least 1")
-    return n_query
-
-
-def open_result(cfg: CfgNode, dataset: Dataset) -> RunResult:
-    """Return the record in the output folder, or a new one.
-
-    Raises UserError with the differences if the folder holds a run of another config, data set or class list.
-    """
-    new = RunResult(as_dict(cfg), environment(), {
-        "name": dataset.name, "n_train": len(dataset.train), "n_test": len(dataset.test),
-        "n_classes": len(dataset.classnames), "classnames": list(dataset.classnames)})
-    path = Path(cfg.OUTPUT_DIR) / RESULTS
-    if not path.exists():
-        return new
-    old = RunResult.read(path)
-    check_same_config(old, new.config, path)
-    if old.dataset != new.dataset:
-        raise UserError(f"{path} holds a run on another data set: {_of(old)}, not {_of(new)}")
-    return old
-
-
-def check_same_config(old: RunResult, config: dict[str, Any], path: Path) -> None:
-    """Raise UserError, showing each key, if a record was made with another config than this one."""
-    if changed := differences(old.config, config):
-        raise UserError(f"{path} holds a run of another config; choose another --output-dir, or --overwrite to move it "
-                        "aside:\n  " + "\n  ".join(changed))
-
-
-def prompts_path(output: Path, round: int) -> Path:
-    """Return the file of the prompts that a round ended with."""
-    return output / "prompts" / f"round_{round:03d}.safetensors"
 
 
 def _check_selector(cfg: CfgNode, is_given: bool, chooser: Trainer) -> None:
@@ -165,17 +115,24 @@ def _check_selector(cfg: CfgNode, is_given: bool, chooser: Trainer) -> None:
     check_learner(cfg.ACTIVE, name or cfg.TRAINER.NAME, has_negative_texts=getattr(chooser, "has_negative_texts", False))
 
 
-def selector_path(output: Path, round: int) -> Path:
-    """Return the file of the prompts of `ACTIVE.SELECTOR_TRAINER` that a round ended with."""
-    return output / "prompts" / f"round_{round:03d}_selector.safetensors"
+def _known_labels(cfg: CfgNode, dataset: Dataset) -> Tensor:
+    """Return the labels of the train split, with what people answered in a record that a sampler repeats."""
+    labels = dataset.labels("train")
+    for name in wrapped(cfg.ACTIVE.SAMPLER, cfg.ACTIVE):
+        if "answers" in SAMPLERS[name].facts:
+            for path, label in SAMPLERS[name].facts["answers"](cfg.ACTIVE, dataset.classnames).items():
+                row = dataset.train_rows.get(path)
+                if row is not None and labels[row] == UNLABELED:
+                    labels[row] = label
+    return labels
 
 
-def _start(trainer: Trainer, dataset: Dataset, budget: int, result: RunResult) -> _State:
+def _start(trainer: Trainer, dataset: Dataset, oracle: Oracle, result: RunResult) -> _State:
     model = trainer.zero_shot()
     if not result.zero_shot:
         result.zero_shot = {"accuracy": _evaluate(trainer, model, dataset)["accuracy"]}
-    logger.info("zero-shot accuracy %.2f %%", 100 * result.zero_shot["accuracy"])
-    return _State(trainer.predict(model, "train"), LabelPool(len(dataset.train)), Oracle(dataset.labels("train"), budget))
+    logger.info("zero-shot accuracy %s", percent(result.zero_shot["accuracy"]))
+    return _State(trainer.predict(model, "train"), LabelPool(len(dataset.train)), oracle)
 
 
 def _replay(
@@ -184,7 +141,7 @@ def _replay(
     """Bring the state to where the last recorded round left it."""
     if not result.rounds:
         return
-    row_of = {datum.path: row for row, datum in enumerate(dataset.train)}
+    row_of = dataset.train_rows
     for record in result.rounds:
         unknown = [path for path in (*record.queried, *record.pseudo_labeled) if path not in row_of]
         if unknown:
@@ -192,9 +149,35 @@ def _replay(
         asked, guessed = (torch.tensor([row_of[path] for path in paths], dtype=torch.int64)
                           for paths in (record.queried, record.pseudo_labeled))
         guesses = torch.tensor(list(record.pseudo_labeled.values()), dtype=torch.int64)
+        state.oracle.learn(*(torch.tensor(values, dtype=torch.int64) for values in (
+            [row_of[path] for path in record.answers], list(record.answers.values()))))
         _label(Query(asked, guessed, guesses), state, record.round)
     state.model = chooser.load(path_of(output, result.rounds[-1].round))
     logger.info("continuing after round %d of %s", result.rounds[-1].round, output)
+
+
+def _round(
+    cfg: CfgNode, state: _State, dataset: Dataset, trainer: Trainer, selector: Trainer | None, n_query: int, round: int
+) -> RoundRecord:
+    """Do one round, keep its models, and return its record."""
+    output, chooser = Path(cfg.OUTPUT_DIR), selector or trainer
+    state.seconds = {}
+    name = cfg.ACTIVE.SAMPLER if round else initial_sampler(cfg.ACTIVE)
+    if not round:
+        _warm_start(cfg, state, dataset, chooser, name)
+    event("before-select")
+    query = state.timed("select", _select, cfg, state, dataset, chooser, name, n_query, round)
+    event("after-select")
+    answers = _ask(cfg, query, state, dataset, chooser, round) if cfg.ACTIVE.ORACLE == "file" else {}
+    _label(query, state, round)
+    model = _fit(state, trainer, selector, query, round)
+    event("after-fit")
+    metrics = state.timed("evaluate", _evaluate, trainer, model, dataset)
+    event("after-evaluate")
+    trainer.save(model, prompts_path(output, round))
+    if selector:
+        selector.save(state.model, selector_path(output, round))
+    return _record(round, name, query, answers, state, dataset, metrics)
 
 
 def _warm_start(cfg: CfgNode, state: _State, dataset: Dataset, chooser: Trainer, name: str) -> None:
@@ -224,7 +207,24 @@ def _context(
         labeled_ids=labeled, labeled_features=now.features[labeled], labeled_logits=now.logits[labeled],
         labels=state.pool.labels, text_features=now.text_features, n_query=n_query, round=round,
         n_total=len(dataset.train), rng=rng_for(cfg.SEED, f"select {name}", round),
-        negative_text_features=getattr(now, "negative_text_features", None))
+        negative_text_features=getattr(now, "negative_text_features", None), find=dataset.train_rows.get)
+
+
+def _ask(
+    cfg: CfgNode, query: Query, state: _State, dataset: Dataset, chooser: Trainer, round: int
+) -> dict[str, int]:
+    """Return the labels, by dataset id, that people gave to those images of a query whose label nobody knew."""
+    rows = state.oracle.unknown(query.rows)
+    if not len(rows):
+        return {}
+
+    def guess() -> Tensor:
+        now = state.zero_shot if state.model is None else chooser.predict(state.model, "train")
+        return now.logits[rows].softmax(1)
+
+    labels = ask_people(Path(cfg.OUTPUT_DIR), round, dataset, rows.tolist(), guess)
+    state.oracle.learn(rows, torch.tensor(labels))
+    return {dataset.train[row].path: label for row, label in zip(rows.tolist(), labels, strict=True)}
 
 
 def _label(query: Query, state: _State, round: int) -> None:
@@ -250,12 +250,15 @@ def _mined(query: Query) -> dict[str, tuple[Tensor, Tensor]]:
     return {"mined": (query.mined_rows, query.mined_labels)} if len(query.mined_rows) else {}
 
 
-def _evaluate(trainer: Trainer, model: Any, dataset: Dataset) -> dict[str, float]:
+def _evaluate(trainer: Trainer, model: Any, dataset: Dataset) -> dict[str, float | None]:
+    if not dataset.test:
+        return dict.fromkeys(METRICS)
     return dict(evaluate(trainer.predict(model, "test").logits, dataset.labels("test")))
 
 
 def _record(
-    round: int, sampler: str, query: Query, state: _State, dataset: Dataset, metrics: dict[str, float]
+    round: int, sampler: str, query: Query, answers: dict[str, int], state: _State, dataset: Dataset,
+    metrics: dict[str, float | None],
 ) -> RoundRecord:
     pool, paths = state.pool, [datum.path for datum in dataset.train]
     queried = [paths[row] for row in query.rows.tolist()]
@@ -266,17 +269,13 @@ def _record(
     return RoundRecord(
         round=round, sampler=sampler, queried=queried, n_labeled=len(pool.labeled), n_paid=state.oracle.n_paid,
         n_pseudo=len(guessed), **metrics, class_counts=pool.labels.bincount(minlength=len(dataset.classnames)).tolist(),
-        query_hash=query_hash(queried, pseudo_labeled), seconds=dict(state.seconds), peak_memory_mb=peak_memory_mb(),
+        query_hash=query_hash(queried, pseudo_labeled, answers), seconds=dict(state.seconds), peak_memory_mb=peak_memory_mb(),
         n_saved=len(pool.pseudo_labeled), pseudo_precision=state.oracle.precision(guessed, guesses),
-        pseudo_labeled=pseudo_labeled)
+        pseudo_labeled=pseudo_labeled, answers=answers)
 
 
 def _log(record: RoundRecord) -> None:
     pseudo = f", {record.n_pseudo} pseudo-labels ({record.n_saved} saved)" if record.n_pseudo else ""
-    logger.info("round %d: %s, %d labels%s, accuracy %.2f %%, macro-F1 %.2f %%, ECE %.2f %% (%s)", record.round,
-                record.sampler, record.n_paid, pseudo, 100 * record.accuracy, 100 * record.macro_f1, 100 * record.ece,
+    logger.info("round %d: %s, %d labels%s, accuracy %s, macro-F1 %s, ECE %s (%s)", record.round, record.sampler,
+                record.n_paid, pseudo, percent(record.accuracy), percent(record.macro_f1), percent(record.ece),
                 ", ".join(f"{step} {seconds:.1f} s" for step, seconds in record.seconds.items()))
-
-
-def _of(result: RunResult) -> str:
-    return ", ".join(f"{key} {value}" for key, value in result.dataset.items() if key != "classnames")

@@ -43,11 +43,20 @@ def build_sampler(name: str, node: CfgNode) -> BoundSampler:
     return _build(name, node, ())
 
 
+def choosing_samplers() -> list[str]:
+    """Return the names of the samplers that choose by the context: all but those that repeat a record."""
+    return [component.name for component in SAMPLERS if "answers" not in component.facts]
+
+
 def check_sampler_names(node: CfgNode) -> None:
-    """Raise ConfigError unless every sampler that an `ACTIVE` node names is known."""
-    build_sampler(node.SAMPLER, node)
-    if node.INITIAL_SAMPLER != "auto":
-        build_sampler(node.INITIAL_SAMPLER, node)
+    """Raise ConfigError unless every sampler that an `ACTIVE` node names is known and its parameters fit the node.
+
+    A sampler says the latter by the fact `check`, a function of the node that raises what it finds wrong.
+    """
+    for sampler in (node.SAMPLER, *([node.INITIAL_SAMPLER] if node.INITIAL_SAMPLER != "auto" else [])):
+        build_sampler(sampler, node)
+        for name in wrapped(sampler, node):
+            SAMPLERS[name].facts.get("check", lambda _: None)(node)
 
 
 def check_learner(node: CfgNode, learner: str, *, has_negative_texts: bool) -> None:

@@ -13,12 +13,12 @@ def table(result: RunResult) -> str:
     """Return the run as text: round, sampler, labels paid for, accuracy, macro-F1 and ECE in percent, seconds.
 
     Runs that trained on the model's own guesses have three further columns: their number, the labels saved by them and the
-    share of them that is right.
+    share of them that is right. Without test images the metrics are "-".
     """
     headers = ["round", "sampler", "labels", "accuracy %", "macro-F1 %", "ECE %", "seconds"]
-    rows = [["zero-shot", "", 0, 100 * result.zero_shot["accuracy"], None, None, None]]
-    rows += [[record.round, record.sampler, record.n_paid, 100 * record.accuracy, 100 * record.macro_f1,
-              100 * record.ece, sum(record.seconds.values())] for record in result.rounds]
+    rows = [["zero-shot", "", 0, _metric(result.zero_shot["accuracy"]), None, None, None]]
+    rows += [[record.round, record.sampler, record.n_paid, *map(_metric, (record.accuracy, record.macro_f1, record.ece)),
+              sum(record.seconds.values())] for record in result.rounds]
     if any(record.n_pseudo for record in result.rounds):
         headers += ["pseudo", "saved", "precision %"]
         rows = [[*row, *own] for row, own in zip(rows, [(None,) * 3, *map(_guesses, result.rounds)], strict=True)]
@@ -26,9 +26,18 @@ def table(result: RunResult) -> str:
     return tabulate(rows, headers, floatfmt=floats[: len(headers)], tablefmt="simple")
 
 
+def percent(fraction: float | None) -> str:
+    """Return a fraction as text with two decimals, "-" for none."""
+    return "-" if fraction is None else f"{100 * fraction:.2f} %"
+
+
 def _guesses(record: RoundRecord) -> tuple[int, int, float | None]:
     precision = record.pseudo_precision
     return record.n_pseudo, record.n_saved, None if precision is None else 100 * precision
+
+
+def _metric(fraction: float | None) -> float | str:
+    return "-" if fraction is None else 100 * fraction
 
 
 def plot_learning_curve(result: RunResult, path: Path) -> None:

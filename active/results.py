@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from active.certificate import config_hash
 from dassl.utils.errors import DataError
 from dassl.utils.files import read_json, write_json
 
 SCHEMA = 1
+MEASURED = ("seconds", "peak_memory_mb")  # what differs between a round and its repetition
 
 
 @dataclass(frozen=True)
@@ -28,9 +30,9 @@ class RoundRecord:
     n_labeled: int
     n_paid: int
     n_pseudo: int
-    accuracy: float
-    macro_f1: float
-    ece: float
+    accuracy: float | None  # None, as the next two, where there are no test images
+    macro_f1: float | None
+    ece: float | None
     class_counts: list[int]  # labeled images of each class, by the label they are trained with
     query_hash: str
     seconds: dict[str, float]
@@ -38,6 +40,7 @@ class RoundRecord:
     n_saved: int = 0  # images that joined the labeled set with the model's own guess and were not paid for
     pseudo_precision: float | None = None  # share of the `n_pseudo` guesses that is right: a diagnostic, None without any
     pseudo_labeled: dict[str, int] = field(default_factory=dict)  # dataset ids that joined so in this round, with the guess
+    answers: dict[str, int] = field(default_factory=dict)  # dataset ids that people labeled in this round, with the label
 
 
 @dataclass
@@ -47,10 +50,11 @@ class RunResult:
     config: dict[str, Any]
     environment: dict[str, str]
     dataset: dict[str, Any]
-    zero_shot: dict[str, float] = field(default_factory=dict)
+    zero_shot: dict[str, float | None] = field(default_factory=dict)
     rounds: list[RoundRecord] = field(default_factory=list)
     status: str = "running"
     schema: int = SCHEMA
+    certificate: dict[str, str] = field(default_factory=dict)  # SHA-256 of config, code, data, weights
 
     @property
     def finished(self) -> bool:
@@ -63,7 +67,7 @@ class RunResult:
 
     @staticmethod
     def read(path: Path) -> "RunResult":
-        """Return the record of a file; raises DataError if it is not one or its picks do not match their hashes."""
+        """Return the record of a file; raises DataError if it is not one or its config or picks do not match their hashes."""
         content = read_json(path)
         if not isinstance(content, dict) or content.get("schema") != SCHEMA:
             raise DataError(f"{path} is not a record of schema {SCHEMA}")
@@ -73,11 +77,19 @@ class RunResult:
         except (KeyError, TypeError) as error:
             raise DataError(f"{path} is not a whole record: {error}") from error
         for record in rounds:
-            if query_hash(record.queried, record.pseudo_labeled) != record.query_hash:
+            if query_hash(record.queried, record.pseudo_labeled, record.answers) != record.query_hash:
                 raise DataError(f"{path}: the picks of round {record.round} do not match their hash; the file was changed")
+        if result.certificate.get("config", own := config_hash(result.config)) != own:
+            raise DataError(f"{path}: the config does not match its hash; the file was changed")
         return result
 
 
-def query_hash(queried: Sequence[str], pseudo_labeled: Mapping[str, int] | None = None) -> str:
-    """Return the SHA-256 of a round's dataset ids in the order of the picks, then of its pseudo-labeled ids and labels."""
-    return hashlib.sha256(json.dumps([*queried, *(pseudo_labeled or {}).items()]).encode()).hexdigest()
+def query_hash(
+    queried: Sequence[str], pseudo_labeled: Mapping[str, int] | None = None, answers: Mapping[str, int] | None = None
+) -> str:
+    """Return the SHA-256 of a round's dataset ids in the order of the picks, then of its ids with a label.
+
+    These are the pseudo-labeled ones and those that people labeled.
+    """
+    labeled = [*(pseudo_labeled or {}).items(), *(answers or {}).items()]
+    return hashlib.sha256(json.dumps([*queried, *labeled]).encode()).hexdigest()

@@ -19,19 +19,32 @@ def row_blocks(n_rows: int, width: int) -> Iterator[slice]:
         yield slice(start, min(start + step, n_rows))
 
 
+def by_block(score: Callable[..., Tensor], *matrices: Tensor) -> Tensor:
+    """Return score(rows of each matrix, in float32) [N], put together from blocks of them.
+
+    The answer is there before the blocks are: small results that outlive large temporaries leave the memory between them
+    unused, gigabytes in the end.
+    """
+    n_rows, width = len(matrices[0]), max(matrix.shape[1] for matrix in matrices)
+    scores = torch.empty(n_rows)
+    for block in row_blocks(n_rows, width):
+        scores[block] = score(*(matrix[block].float() for matrix in matrices))
+    return scores
+
+
 def entropy(logits: Tensor) -> Tensor:
     """Return the entropy [N], in nats, of the softmax of finite logits [N, C]; in [0, log C], also for saturated rows."""
-    return _by_block(_entropy, logits)
+    return by_block(_entropy, logits)
 
 
 def least_confidence(logits: Tensor) -> Tensor:
     """Return 1 - p(first) [N], as the sum of the other probabilities: exact also where p(first) rounds to 1."""
-    return _by_block(lambda block: residuals(block).clamp(min=0).sum(1), logits)
+    return by_block(lambda block: residuals(block).clamp(min=0).sum(1), logits)
 
 
 def smallness_of_margin(logits: Tensor) -> Tensor:
     """Return 1 - (p(first) - p(second)) [N], as (1 - p(first)) + p(second): exact also where the margin rounds to 1."""
-    return _by_block(_smallness_of_margin, logits)
+    return by_block(_smallness_of_margin, logits)
 
 
 def residuals(logits: Tensor) -> Tensor:
@@ -106,7 +119,3 @@ def _entropy(logits: Tensor) -> Tensor:
 def _smallness_of_margin(logits: Tensor) -> Tensor:
     rest = residuals(logits).clamp(min=0)  # probabilities of all but the first class
     return rest.sum(1) + rest.amax(1)
-
-
-def _by_block(score: Callable[[Tensor], Tensor], logits: Tensor) -> Tensor:
-    return torch.cat([score(logits[block].float()) for block in row_blocks(*logits.shape)])

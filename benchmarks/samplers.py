@@ -6,16 +6,20 @@
     python benchmarks/samplers.py --k-means     scikit-learn against faiss: time, inertia, and the picks that differ
     python benchmarks/samplers.py --million     1,281,167 x 512 memory-mapped float16 features, 1,000 classes
 
-Each cell runs in a process of its own, so its peak memory is its own. Data are synthetic and unit norm: classes around a
-common direction, as CLIP's features are, so that cosines are positive; logits are 100 times the cosines to noisy class means.
+Each cell runs in a process of its own, so its peak memory is its own. Threads that wait for each other sleep
+(OMP_WAIT_POLICY=PASSIVE): when other programs share the cores, spinning ones make short steps ten times slower. Data are
+synthetic and unit norm: classes around a common direction, as CLIP's features are, so that cosines are positive; logits
+are 100 times the cosines to noisy class means.
 """
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +30,8 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from active.context import SelectionContext
-from active.geometry import k_means, nearest_members, neighbors
-from active.registry import SAMPLERS, select
+from active.geometry import k_means, nearest_members, neighbors, squared_norms
+from active.registry import choosing_samplers, select
 from active.scores import residuals, row_blocks
 from active.testing import sampler_by_name
 from dassl.utils.errors import UserError
@@ -78,7 +82,7 @@ def synthetic(n: int, n_classes: int, n_query: int, folder: Path | None = None) 
 def dense_badge(ctx: SelectionContext) -> Tensor:
     """BADGE with all gradients in memory, N x (C D), and a distance to each at every pick."""
     gradients = (residuals(ctx.logits)[:, :, None] * ctx.features[:, None, :]).flatten(1)
-    nearest, picked = torch.full((ctx.n_pool,), torch.inf), [int(gradients.square().sum(1).argmax())]
+    nearest, picked = torch.full((ctx.n_pool,), torch.inf), [int(squared_norms(gradients).argmax())]
     while len(picked) < ctx.n_query:
         last = gradients[picked[-1]]
         distances = torch.cat([(gradients[block] - last).square().sum(1) for block in row_blocks(*gradients.shape)])
@@ -111,19 +115,19 @@ PLAIN = {"badge (dense)": dense_badge, "coreset (matrix)": matrix_coreset, "neig
 
 
 def cell(name: str, n: int, n_classes: int, n_query: int, folder: str | None) -> dict:
-    """Return seconds, peak memory above the data, peak memory of the process, and the sum of the picks, of one selection."""
+    """Return seconds, seconds of all cores, peak bytes beyond the data and of the process, and the picks, of one selection."""
     torch.set_num_threads(THREADS)
     ctx = synthetic(n, n_classes, n_query, Path(folder) if folder else None)
     before = _status("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew here
-    start = time.perf_counter()
+    start, cpu = time.perf_counter(), time.process_time()
     try:
         rows = PLAIN[name](ctx) if name in PLAIN else select(sampler_by_name(name), ctx).rows
     except UserError as error:
         return {"error": str(error)}
-    seconds, peak = time.perf_counter() - start, _status("VmHWM")
+    seconds, cpu, peak = time.perf_counter() - start, time.process_time() - cpu, _status("VmHWM")
     assert name in PLAIN or len(rows.unique()) == len(rows)
-    return {"seconds": seconds, "growth": peak - before, "peak": peak, "rows": rows[:2000].tolist()}
+    return {"seconds": seconds, "cpu": cpu, "growth": peak - before, "peak": peak, "rows": rows[:2000].tolist()}
 
 
 def k_means_table(sizes: list[tuple[int, int]]) -> None:
@@ -170,30 +174,36 @@ def measured(name: str, size: tuple[int, int, int], folder: str | None = None) -
     if name in NEEDED_GIB and NEEDED_GIB[name](*size) > LIMIT_GIB:
         return {"error": f"needs {NEEDED_GIB[name](*size):.0f} GiB"}
     command = [sys.executable, __file__, "--cell", json.dumps([name, *size, folder])]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"})
     if done.returncode:
         return {"error": f"exit {done.returncode}: {done.stderr.strip().splitlines()[-1:]}"}
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def table(names: list[str], sizes: list[tuple[int, int, int]]) -> None:
-    """Print a row a sampler and a column a size: seconds, and memory beyond the data in MiB."""
+    """Print a row a sampler and a column a size: seconds (of all cores), and memory beyond the data in MiB."""
     print("| sampler | " + " | ".join(f"{n:,} x {c}, B {b}" for n, c, b in sizes) + " |")
     print("|---" * (len(sizes) + 1) + "|")
     for name in names:
         cells = [measured(name, size) for size in sizes]
-        print(f"| {name} | " + " | ".join(result.get("error") or f"{result['seconds']:.2f} s, {result['growth'] / 2**20:,.0f}"
+        print(f"| {name} | " + " | ".join(result.get("error") or seconds_and(result, result["growth"] / 2**20)
                                           for result in cells) + " |", flush=True)
 
 
-def million(folder: str) -> None:
+def seconds_and(result: dict, mebibytes: float) -> str:
+    return f"{result['seconds']:.2f} ({result['cpu']:.2f}), {mebibytes:,.0f}"
+
+
+def million(folder: str, names: Sequence[str]) -> None:
     """Print seconds and peak memory of the whole process, mapped files included, on the largest pool."""
     synthetic(*MILLION, Path(folder))
-    print("| sampler | s | peak GiB of the process | beyond the mapped files, GiB |\n|---|---|---|---|")
-    for name in MILLION_SAMPLERS:
+    print("| sampler | s (of all cores) | peak GiB of the process |\n|---|---|---|")
+    for name in names:
         result = measured(name, MILLION, folder)
-        print(f"| {name} | {result.get('error') or ''}{result.get('seconds', 0):.0f} | {result.get('peak', 0) / 2**30:.1f} | "
-              f"{result.get('growth', 0) / 2**30:.1f} |", flush=True)
+        if "error" in result:
+            print(f"| {name} | {result['error']} | |", flush=True)
+            continue
+        print(f"| {name} | {result['seconds']:.0f} ({result['cpu']:.0f}) | {result['peak'] / 2**30:.1f} |", flush=True)
 
 
 def _status(key: str) -> int:
@@ -212,12 +222,12 @@ def main() -> None:
     if arguments.cell:
         print(json.dumps(cell(*json.loads(arguments.cell))))
         return
-    names = arguments.samplers or [component.name for component in SAMPLERS] + list(PLAIN)
+    names = arguments.samplers or choosing_samplers() + list(PLAIN)
     if arguments.k_means:
         k_means_table([(2820, 188), (13500, 135), (13500, 300), (50000, 100), (50000, 500)])
     elif arguments.million:
         with tempfile.TemporaryDirectory() as folder:
-            million(arguments.folder or folder)
+            million(arguments.folder or folder, arguments.samplers or MILLION_SAMPLERS)
     else:
         table(names, QUICK if arguments.quick else GROWTH if arguments.growth else SIZES)
 

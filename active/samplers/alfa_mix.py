@@ -21,7 +21,7 @@ from torch import Tensor
 from active.context import SelectionContext
 from active.geometry import k_means, nearest_members
 from active.registry import SAMPLERS
-from active.scores import residuals, row_blocks, without
+from active.scores import by_block, residuals, without
 from dassl.utils.registry import AtLeast
 
 
@@ -44,8 +44,7 @@ def alfa_mix(ctx: SelectionContext, *, delta: Annotated[float, AtLeast(1e-3)] = 
 def flip_caps(ctx: SelectionContext) -> Tensor:
     """Return, for each pool row, the cap [N] above which mixing with some anchor changes its predicted class."""
     anchors, texts = class_anchors(ctx), ctx.text_features
-    return torch.cat([_flip_caps(ctx.features[block].float(), ctx.logits[block].float(), anchors, texts)
-                      for block in row_blocks(ctx.n_pool, max(ctx.n_classes, texts.shape[1]))])
+    return by_block(lambda features, logits: _flip_caps(features, logits, anchors, texts), ctx.features, ctx.logits)
 
 
 def class_anchors(ctx: SelectionContext) -> Tensor:

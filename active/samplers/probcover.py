@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from active.context import SelectionContext
-from active.geometry import cosine_tiles, k_center, k_means
+from active.coverage import ball_sizes, leave_balls, pure_cosine
+from active.geometry import k_center, k_means
 from active.memory import need_pairs
 from active.registry import SAMPLERS
-from active.scores import BLOCK, row_blocks, without
+from active.scores import row_blocks, without
 from dassl.utils.registry import AtLeast
 
 
@@ -38,47 +39,15 @@ def probcover(
     uncovered = torch.ones(ctx.n_pool, dtype=torch.bool)
     for block in row_blocks(len(labeled), ctx.n_pool):
         uncovered &= ~(features @ labeled[block].T > threshold).any(1)
-    _leave(sizes, features, ~uncovered, threshold)
+    leave_balls(sizes, features, ~uncovered, threshold)
     picked: list[int] = []
     while len(picked) < ctx.n_query and bool(uncovered.any()):
         row = int(sizes.argmax())
         picked.append(row)
         ball = features @ features[row] > threshold
         ball[row] = True
-        _leave(sizes, features, ball & uncovered, threshold)
+        leave_balls(sizes, features, ball & uncovered, threshold)
         uncovered &= ~ball
     covering = torch.tensor(picked, dtype=torch.int64)
     rest, centers = without(covering, ctx.n_pool), torch.cat([features[covering], labeled])
     return torch.cat([covering, rest[k_center(features[rest], centers, ctx.n_query - len(picked))]])
-
-
-def pure_cosine(features: Tensor, clusters: Tensor, purity: float) -> float:
-    """Return the least cosine t such that a share `purity` of the balls {cosine > t} holds rows of one cluster only."""
-    foreign = torch.full((len(features),), -torch.inf)  # largest cosine to a row of another cluster, [N]
-    for rows, columns, cosines in cosine_tiles(features):
-        cosines.masked_fill_(clusters[rows, None] == clusters[columns], -torch.inf)
-        foreign[rows] = torch.maximum(foreign[rows], cosines.amax(1))
-        foreign[columns] = torch.maximum(foreign[columns], cosines.amax(0))
-    n_impure = max(0, int((1 - purity) * len(features) + 1e-9))
-    return float(foreign.sort(descending=True).values[min(n_impure, len(features) - 1)]) + 1e-6
-
-
-def ball_sizes(features: Tensor, threshold: float) -> Tensor:
-    """Return the number of rows [N] whose cosine to a row is above the threshold, the row itself always among them."""
-    sizes = torch.ones(len(features), dtype=torch.int64)
-    for rows, columns, cosines in cosine_tiles(features):
-        if rows == columns:
-            cosines.fill_diagonal_(-torch.inf)
-        near = cosines.gt_(threshold)  # 1.0 and 0.0 in place: ten times as fast as a new matrix of bools
-        sizes[rows] += near.sum(1).long()
-        if rows != columns:
-            sizes[columns] += near.sum(0).long()
-    return sizes
-
-
-def _leave(sizes: Tensor, features: Tensor, covered: Tensor, threshold: float) -> None:
-    """Take newly covered rows off the sizes of the balls that hold them."""
-    for block in covered.nonzero().flatten().split(max(1, BLOCK // len(features))):
-        near = (features @ features[block].T).gt_(threshold)
-        near[block, torch.arange(len(block))] = 1.0
-        sizes -= near.sum(1).long()

@@ -15,6 +15,7 @@ CHOICES = {
     "OPTIM.NAME": ("sgd", "adam", "adamw"),
     "OPTIM.LR_SCHEDULER": ("cosine", "single_step", "multi_step", "constant"),
     "OPTIM.WARMUP_TYPE": ("constant", "linear"),
+    "ACTIVE.ORACLE": ("labels", "file"),
 }
 
 MINIMUM = {
@@ -49,7 +50,7 @@ ALSO_TYPES = {"ACTIVE.QUERY_SIZE": (int,), "OPTIM.STEPSIZE": (int,)}
 
 # Keys that say where and how fast a run happens, not what it computes: two runs that differ in these alone are the same.
 NOT_PART_OF_A_RUN = ("OUTPUT_DIR", "CACHE_DIR", "DATASET.ROOT", "DATALOADER.NUM_WORKERS", "DATALOADER.MEMORY_MB",
-                     "VERBOSE", "TRAIN.PRINT_FREQ", "ACTIVE.PLUGINS")
+                     "VERBOSE", "TRAIN.PRINT_FREQ", "LOG.TENSORBOARD", "ACTIVE.PLUGINS")
 
 
 def default_config() -> Node:
@@ -60,6 +61,7 @@ def default_config() -> Node:
     cfg.SEED = 1  # 0 is a seed; -1 draws one and records it
     cfg.USE_CUDA = True  # use the GPU where there is one
     cfg.CPU_THREADS = 0  # torch threads on the CPU; 0 is torch's choice. Small models run fastest with 1
+    cfg.DETERMINISTIC = False  # runs on a GPU repeat bit for bit too; on the CPU they always do
     cfg.VERBOSE = True  # print the merged config at the start of a run's log
 
     cfg.INPUT = Node()
@@ -118,6 +120,9 @@ def default_config() -> Node:
     cfg.TRAIN = Node()
     cfg.TRAIN.PRINT_FREQ = 5  # epochs between loss lines in log.txt; 0 prints none
 
+    cfg.LOG = Node()
+    cfg.LOG.TENSORBOARD = False  # write each round's numbers for TensorBoard (pip install tensorboard)
+
     cfg.TRAINER = Node()
     cfg.TRAINER.NAME = "CoOp"
     cfg.TRAINER.DESCRIPTIONS = Node()  # several texts a class, for learners with a text context
@@ -134,5 +139,6 @@ def default_config() -> Node:
     cfg.ACTIVE.SELECTOR_OPTIM.BATCH_SIZE = 0
     cfg.ACTIVE.ROUNDS = 6
     cfg.ACTIVE.QUERY_SIZE = "1%"  # labels bought a round: an integer, a share of the train split, or per_class
+    cfg.ACTIVE.ORACLE = "labels"  # the data set's labels, or file: people label what it does not, see active/people.py
     cfg.ACTIVE.PLUGINS = []  # files or modules to import first, so that samplers and learners can live anywhere
     return cfg

@@ -97,7 +97,7 @@ def _warn(dataset: Dataset) -> None:
     for split in SPLITS:
         counts = Counter(datum.label for datum in dataset.split(split))
         empty = [name for label, name in enumerate(dataset.classnames) if not counts[label]]
-        if empty and dataset.split(split):
+        if empty and dataset.split(split) and not counts[UNLABELED]:
             logger.warning("%s: %d classes have no %s image: %s", dataset.name, len(empty), split, ", ".join(empty[:10]))
     leaked = {datum.path for datum in dataset.test} & {datum.path for datum in dataset.train}
     if leaked:

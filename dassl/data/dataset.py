@@ -2,6 +2,7 @@
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from torch import Tensor, tensor
@@ -65,6 +66,11 @@ class Dataset:
     def labels(self, split: str) -> Tensor:
         """Return the labels of a split, int64 [N]."""
         return tensor([datum.label for datum in self.split(split)])
+
+    @cached_property
+    def train_rows(self) -> dict[str, int]:
+        """The position of each train image, by its path."""
+        return {datum.path: row for row, datum in enumerate(self.train)}
 
     def files(self, split: str) -> list[Path]:
         """Return the full paths of a split, in its order."""

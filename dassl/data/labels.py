@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 import yaml
@@ -12,6 +12,8 @@ from dassl.data.images import printable
 from dassl.utils.errors import DataError, did_you_mean
 
 N_SHOWN = 20  # faults that one message lists
+
+LabelRow = tuple[str, str, str]  # place in the file, path of the image, class name or ""
 
 
 def read_classnames(file: Path) -> dict[str, str]:
@@ -44,24 +46,35 @@ def read_labels(file: Path, paths: Collection[str], classnames: Sequence[str]) -
     Commas, semicolons and tabs, a byte-order mark and any line ends are accepted. Raises one DataError that lists every
     unknown path, unknown class and conflict.
     """
+    return checked_labels(file, label_rows(file), paths, classnames, stranger="no such image")
+
+
+def checked_labels(
+    source: object, rows: Iterable[LabelRow], paths: Collection[str], classnames: Sequence[str], *, stranger: str
+) -> dict[str, int]:
+    """Return labels by path of rows (place, path, class name), where an empty name is no label.
+
+    Raises one DataError that names the source and lists, by place, each path that is none of `paths` (called `stranger`),
+    each unknown class and each path of two labels.
+    """
     known, label_of = set(paths), {name: label for label, name in enumerate(classnames)}
     labels: dict[str, int] = {}
     faults = []
-    for line, path, name in _rows(file):
+    for place, path, name in rows:
         if path not in known:
-            faults.append(f"line {line}: no such image: {printable(path)}")
+            faults.append(f"{place}: {stranger}: {printable(path)}")
         elif name and name not in label_of:
-            faults.append(f"line {line}: unknown class {name!r}; {did_you_mean(name, classnames)}")
+            faults.append(f"{place}: unknown class {name!r}; {did_you_mean(name, classnames)}")
         elif name and labels.setdefault(path, label_of[name]) != label_of[name]:
-            faults.append(f"line {line}: {printable(path)} is both {classnames[labels[path]]!r} and {name!r}")
+            faults.append(f"{place}: {printable(path)} is both {classnames[labels[path]]!r} and {name!r}")
     if faults:
         shown = "\n  ".join(faults[:N_SHOWN]) + ("\n  ..." if len(faults) > N_SHOWN else "")
-        raise DataError(f"{file}: {len(faults)} lines are wrong, so that none counts:\n  {shown}")
+        raise DataError(f"{source}: {len(faults)} labels are wrong, so that none counts:\n  {shown}")
     return labels
 
 
-def _rows(file: Path) -> list[tuple[int, str, str]]:
-    """Return (line number, path, label) of each row of a CSV file."""
+def label_rows(file: Path) -> list[LabelRow]:
+    """Return the rows of a CSV file with the columns path and label; raises DataError if it is none."""
     try:
         text = file.read_bytes().decode("utf-8-sig", "surrogateescape")
     except OSError as error:
@@ -71,4 +84,4 @@ def _rows(file: Path) -> list[tuple[int, str, str]]:
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restval="")
     if not {"path", "label"} <= set(reader.fieldnames or ()):
         raise DataError(f"{file}: the first line must name the columns path and label, not {header.strip()!r}")
-    return [(reader.line_num, row["path"], row["label"].strip()) for row in reader]
+    return [(f"line {reader.line_num}", row["path"], row["label"].strip()) for row in reader]

@@ -11,6 +11,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
 from dassl.utils.errors import TrainingError
+from dassl.utils.events import event
 
 Batch = TypeVar("Batch")
 logger = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ def fit(
             loss.backward()
             optimizer.step()
             losses.append(value)
+            event("train")
         means.append(sum(losses) / max(len(losses), 1))
         scheduler.step()
         progress.set_postfix(loss=f"{means[-1]:.3f}")

@@ -7,6 +7,8 @@ from torch import Tensor
 from dassl.evaluation.metrics import accuracy, expected_calibration_error, macro_f1
 from dassl.utils.errors import TrainingError
 
+METRICS = ("accuracy", "macro_f1", "ece")
+
 
 def evaluate(logits: Tensor, labels: Tensor) -> Iterator[tuple[str, float]]:
     """Yield (name, value) pairs for logits [N, C] and labels [N]; every value is a fraction in [0, 1].

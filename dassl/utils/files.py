@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -13,32 +14,49 @@ from typing import Any
 from safetensors import SafetensorError
 
 from dassl.utils.errors import DataError, UserError
+from dassl.utils.events import event
 
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on a clean exit it takes the place of `path`, otherwise it is removed.
 
-    Raises UserError with the path if the folder cannot be written or the disk is full; the old file stays as it was.
+    Raises UserError with the path, and the bytes that found room, if the folder cannot be written or the disk is full; the
+    old file stays as it was. Only kill -9 leaves a temporary file behind, see `remove_leftovers`.
     """
     path = Path(path)
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.", suffix=".tmp")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[-40:]}.", suffix=".tmp")
         os.close(handle)
         temporary = Path(name)
+        event("write")
         yield temporary
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
+        event("rename")
         os.replace(temporary, path)
+        event("renamed")
         _sync_folder(path.parent)
     except (OSError, SafetensorError) as error:  # safetensors wraps the system's error
-        raise UserError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}") from error
+        n_bytes = temporary.stat().st_size if temporary and temporary.exists() else 0
+        raise UserError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}"
+                        + (f" after {n_bytes:,} bytes" if n_bytes else "")) from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: Path, name: str | None = None) -> None:
+    """Remove the temporary files that killed processes left in a folder, those for the file `name` or all of them.
+
+    Only for who holds the lock under which they are written.
+    """
+    pattern = "*" if name is None else glob.escape(name[-40:])
+    for leftover in folder.glob(f".{pattern}.????????.tmp"):
+        leftover.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -20,7 +20,13 @@ class _TerminalHandler(logging.Handler):
 
 
 class _LogFile(logging.FileHandler):
-    """The handler of `log.txt`, told from file handlers that somebody else added."""
+    """The handler of `log.txt`, told from file handlers that somebody else added. A line that finds no room is an error."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        if isinstance(error, OSError):
+            raise UserError(f"cannot write {self.baseFilename}: {error.strerror}") from error
+        super().handleError(record)
 
 
 def setup_logging(output_dir: Path) -> logging.Handler:

@@ -5,9 +5,11 @@ are never used, and no key depends on `PYTHONHASHSEED`, on worker processes or o
 """
 
 import hashlib
+import os
 import secrets
 
 import numpy as np
+import torch
 
 
 def seed_for(seed: int, purpose: str, *key: int | str) -> int:
@@ -19,6 +21,16 @@ def seed_for(seed: int, purpose: str, *key: int | str) -> int:
 def rng_for(seed: int, purpose: str, *key: int | str) -> np.random.Generator:
     """Return the random stream of one purpose, such as `rng_for(1, "batches", round, epoch)`. 0 is a seed."""
     return np.random.default_rng(seed_for(seed, purpose, *key))
+
+
+def use_deterministic_algorithms(only: bool) -> None:
+    """Let torch use nothing but deterministic algorithms, or what is fastest. To be called before the first GPU call.
+
+    With `only`, an operation that has no deterministic algorithm raises RuntimeError and names itself.
+    """
+    if only:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS may add in another order, see its manual
+    torch.use_deterministic_algorithms(only)
 
 
 def drawn_seed() -> int:

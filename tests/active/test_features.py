@@ -55,7 +55,7 @@ def test_features_are_extracted_once(tmp_path, key):
 
 
 def test_the_key_covers_weights_preprocessing_split_and_precision(dataset, key):
-    """Anything that features depend on gives another key."""
+    """Row 8: anything that features depend on gives another key."""
     changed = [dataclasses.replace(PREPROCESSING, **{name: value}) for name, value in [
         ("size", (64, 64)), ("mean", (0.4, 0.5, 0.5)), ("std", (0.2, 0.25, 0.25)), ("interpolation", "nearest")]]
     others = [bank_key("other", PREPROCESSING, dataset, "train", "fp32"),
@@ -68,7 +68,7 @@ def test_the_key_covers_weights_preprocessing_split_and_precision(dataset, key):
 
 
 def test_the_key_follows_the_list_of_files_and_each_file(dataset, key):
-    """Another order, one file fewer, another size or another time of change: each is another key."""
+    """Row 8: another order, one file fewer, another size or another time of change: each is another key."""
     def now(items=dataset.train):
         return bank_key("weights", PREPROCESSING, dataclasses.replace(dataset, train=items), "train", "fp32")
 
@@ -97,7 +97,7 @@ def test_a_moved_data_root_keeps_its_cache(tmp_path, dataset, key):
     lambda content: content[:-5], lambda content: content[:10], lambda content: b"", lambda content: b"not a bank" * 100,
     lambda content: content[:-3] + bytes([content[-3] ^ 1]) + content[-2:]])
 def test_a_damaged_file_is_refused_and_made_anew_with_a_warning(tmp_path, key, caplog, damage):
-    """Truncated, empty, foreign or altered in one bit: the features are extracted again and the file replaced."""
+    """Row 8: truncated, empty, foreign or altered in one bit: the features are extracted again and the file replaced."""
     load_bank(tmp_path, key, lambda: FEATURES)
     path = bank_path(tmp_path, key)
     path.write_bytes(damage(path.read_bytes()))
@@ -108,7 +108,7 @@ def test_a_damaged_file_is_refused_and_made_anew_with_a_warning(tmp_path, key, c
 
 
 def test_a_file_of_another_key_is_refused(tmp_path, key, caplog):
-    """A bank that was copied over another's name is not taken for it."""
+    """Row 8: a bank that was copied over another's name is not taken for it."""
     other = key | {"weights": "other"}
     load_bank(tmp_path, other, lambda: FEATURES + 1)
     bank_path(tmp_path, other).rename(bank_path(tmp_path, key))
@@ -133,7 +133,7 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path, key):
 
 
 def test_of_two_processes_one_extracts_and_the_other_waits(tmp_path):
-    """While another process extracts, this one waits for its file instead of extracting too."""
+    """Row 8: while another process extracts, this one waits for its file instead of extracting too."""
     script = tmp_path / "other.py"
     script.write_text(
         "import time, torch\nfrom pathlib import Path\nfrom active.features import load_bank\n"

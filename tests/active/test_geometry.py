@@ -45,7 +45,7 @@ def test_k_center_radius_is_at_most_twice_the_best():
 
 
 def test_k_center_picks_equal_points_once_each():
-    """Nothing is farther than anything else, so only the memory of what was picked keeps rows apart."""
+    """Row 6: nothing is farther than anything else, so only the memory of what was picked keeps rows apart."""
     points = _unit(1, 7).expand(5, -1)
     assert sorted(k_center(points, points[:1], 5).tolist()) == [0, 1, 2, 3, 4]
 
@@ -161,7 +161,7 @@ def test_weights_of_one_and_of_zero_are_no_weights():
 
 @pytest.mark.parametrize("limit", [10**12, 0])
 def test_k_is_capped_at_the_distinct_points(limit, monkeypatch):
-    """Four points, ten times each, asked for nine clusters."""
+    """Row 6: four points, ten times each, asked for nine clusters."""
     monkeypatch.setattr(geometry, "SKLEARN_LIMIT", limit)
     points = _unit(4, 6).repeat(10, 1)
     centers, assignment = k_means(points, 9, np.random.default_rng(0))

@@ -8,15 +8,16 @@ import pytest
 import torch
 
 from active.context import Query
-from active.loop import prompts_path, query_size, run
+from active.loop import prompts_path, run
 from active.registry import SAMPLERS
 from active.results import RunResult, query_hash
 from dassl.utils.errors import ConfigError, UserError
 from tests.active.toy import N_CLASSES, N_TRAIN, ToyTrainer, record_of, toy_config, toy_task
 
-RUN_KEYS = ["schema", "status", "config", "environment", "dataset", "zero_shot", "rounds"]
+RUN_KEYS = ["schema", "status", "config", "environment", "dataset", "zero_shot", "rounds", "certificate"]
 ROUND_KEYS = {"round", "sampler", "queried", "n_labeled", "n_paid", "n_pseudo", "accuracy", "macro_f1", "ece",
-              "class_counts", "query_hash", "seconds", "peak_memory_mb", "n_saved", "pseudo_precision", "pseudo_labeled"}
+              "class_counts", "query_hash", "seconds", "peak_memory_mb", "n_saved", "pseudo_precision", "pseudo_labeled",
+              "answers"}
 TRUTH = toy_task()[0].labels("train")
 
 
@@ -25,20 +26,6 @@ def toy_run(output, *, stop=None, **values):
     dataset, features, texts = toy_task()
     trainer = ToyTrainer(features, texts, stop)
     return run(toy_config(output, **values), dataset, trainer), trainer
-
-
-@pytest.mark.parametrize(("size", "expected"), [
-    (7, 7), ("1%", 28), ("1 %", 28), ("0.001%", 1), ("100%", 2820), ("2.5%", 71), ("per_class", 47)])
-def test_query_size_of_every_form(size, expected):
-    """An integer stands for itself, a share is rounded half up and at least 1, per_class is one label a class."""
-    assert query_size(size, n_train=2820, n_classes=47) == expected
-
-
-@pytest.mark.parametrize("size", [0, -3, "0%", "101%", "nan%", "%", "", "many", "per class", "1.5"])
-def test_a_query_size_that_makes_no_sense_is_refused(size):
-    """The error names the key, the value and what would be right."""
-    with pytest.raises(ConfigError, match=r"ACTIVE\.QUERY_SIZE is .* must be"):
-        query_size(size, n_train=100, n_classes=5)
 
 
 def test_counts_are_cumulative_and_every_pick_is_new(tmp_path):
@@ -172,7 +159,7 @@ def test_poisoned_pool_labels_change_no_pick(tmp_path, sampler):
 
 
 def test_a_pool_that_is_used_up_ends_the_run_and_says_so(tmp_path, caplog):
-    """Sixty images at 25 a round: rounds of 25, 25 and 10, then the end, although six rounds are asked for."""
+    """Row 4: sixty images at 25 a round: rounds of 25, 25 and 10, then the end, although six rounds are asked for."""
     with caplog.at_level(logging.WARNING):
         result, _ = toy_run(tmp_path, ACTIVE__QUERY_SIZE=25, ACTIVE__ROUNDS=6, ACTIVE__SAMPLER="entropy")
     assert [len(record.queried) for record in result.rounds] == [25, 25, 10]
@@ -181,7 +168,7 @@ def test_a_pool_that_is_used_up_ends_the_run_and_says_so(tmp_path, caplog):
 
 
 def test_a_query_larger_than_the_pool_asks_for_the_whole_pool(tmp_path):
-    """One round of everything, and the run ends."""
+    """Row 4: one round of everything, and the run ends."""
     result, _ = toy_run(tmp_path, ACTIVE__QUERY_SIZE=1000)
     assert [len(record.queried) for record in result.rounds] == [N_TRAIN]
 

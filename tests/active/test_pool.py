@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from active.pool import LabelPool, Oracle, PoolExhausted
+from active.pool import LabelPool, Oracle, PoolExhausted, query_size
+from dassl.data.dataset import UNLABELED
+from dassl.utils.errors import ConfigError
 
 LABELS = torch.tensor([3, 1, 4, 1, 5])
 
@@ -78,3 +80,39 @@ def test_a_row_leaves_the_pool_once():
     with pytest.raises(ValueError, match=r"rows \[1\] are labeled already"):
         pool.acquire(torch.tensor([0, 1]), torch.tensor([9, 9]), 1)
     assert pool.labeled.tolist() == [1] and pool.labels.tolist() == [1]
+
+
+@pytest.mark.parametrize(("size", "expected"), [
+    (7, 7), ("1%", 28), ("1 %", 28), ("0.001%", 1), ("100%", 2820), ("2.5%", 71), ("per_class", 47)])
+def test_query_size_of_every_form(size, expected):
+    """An integer stands for itself, a share is rounded half up and at least 1, per_class is one label a class."""
+    assert query_size(size, n_train=2820, n_classes=47) == expected
+
+
+@pytest.mark.parametrize("size", [0, -3, "0%", "101%", "nan%", "%", "", "many", "per class", "1.5"])
+def test_a_query_size_that_makes_no_sense_is_refused(size):
+    """Row 4: the error names the key, the value and what would be right."""
+    with pytest.raises(ConfigError, match=r"ACTIVE\.QUERY_SIZE is .* must be"):
+        query_size(size, n_train=100, n_classes=5)
+
+
+def test_a_label_that_nobody_knows_is_handed_out_once_people_gave_it():
+    """Row 25: until then it is an error, and afterwards nobody may give another one; the budget is charged as always."""
+    labels = torch.tensor([2, UNLABELED, UNLABELED])
+    oracle, rows = Oracle(labels, budget=3), torch.tensor([2, 0])
+    assert oracle.unknown(rows).tolist() == [2]
+    with pytest.raises(ValueError, match=r"nobody has labeled rows \[2\]"):
+        oracle.label(rows)
+    assert oracle.n_paid == 0
+    oracle.learn(torch.tensor([2]), torch.tensor([1]))
+    assert oracle.label(rows).tolist() == [1, 2] and oracle.n_paid == 2
+    with pytest.raises(ValueError, match=r"the labels of rows \[2\] are known already"):
+        oracle.learn(torch.tensor([1, 2]), torch.tensor([0, 0]))
+    assert labels.tolist() == [2, UNLABELED, UNLABELED]
+
+
+def test_precision_counts_guesses_whose_truth_is_known():
+    """A guess on an image without a label is neither right nor wrong."""
+    oracle = Oracle(torch.tensor([2, UNLABELED, 1]), budget=3)
+    assert oracle.precision(torch.tensor([0, 1, 2]), torch.tensor([2, 0, 0])) == 0.5
+    assert oracle.precision(torch.tensor([1]), torch.tensor([0])) is None

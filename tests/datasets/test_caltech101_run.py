@@ -14,6 +14,7 @@ from torch import arange
 
 import train
 from dassl.data import store
+from trainers.prompt_trainer import build_trainer
 
 PROJECT = Path(__file__).parents[2]
 LEARNERS = [pytest.param(["CoOp"], id="CoOp"), pytest.param(["VPT", "TRAINER.VPT.PROMPT_DEPTH", "4"], id="VPT")]
@@ -57,7 +58,8 @@ def test_prompts_learn_what_is_labeled(root, learner):
     cfg = train.build_config(*train.parser().parse(words(root, learner, "OPTIM.MAX_EPOCH", "15", "OPTIM.LR", "0.02")))
     cfg.INPUT.TRANSFORMS = ()
     cfg.freeze()
-    dataset, trainer = train.set_up(cfg)
+    dataset, inputs = train.set_up(cfg)
+    trainer = build_trainer(cfg, inputs)
     rows = arange(0, 600, 9)[:64]
     labels = dataset.labels("train")[rows]
 

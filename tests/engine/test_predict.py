@@ -5,6 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from dassl.engine.predict import predict
+from dassl.utils.errors import UserError
 
 BATCH_SIZE = 4
 
@@ -61,3 +62,29 @@ def test_no_graph_is_kept_and_gradients_are_on_again_afterwards():
 def test_rows_are_float32_whatever_the_tower_is(dtype):
     """What is stored and compared has one type."""
     assert predict([images(2).to(dtype)], encode, n_rows=2).dtype == torch.float32
+
+
+def fits(n_rows: int, seen: list[int]):
+    """Return an encoder that runs out of memory on more rows than that, and notes how many came."""
+
+    def encode(batch: torch.Tensor) -> torch.Tensor:
+        seen.append(len(batch))
+        if len(batch) > n_rows:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nGPU 0 has ...")
+        return batch * 2
+
+    return encode
+
+
+def test_a_batch_that_finds_no_memory_is_halved_with_all_that_follow(caplog):
+    """Row 18 of the faults table: 10 rows in batches of 8 where 3 fit: 8, 4, then 2 at a time; every row is in its place."""
+    seen, rows = [], torch.arange(10.0)[:, None]
+    assert torch.equal(predict(rows.split(8), fits(3, seen), n_rows=10), rows * 2)
+    assert seen == [8, 4, 2, 2, 2, 2, 2]
+    assert "going on with batches of 2 images" in caplog.text
+
+
+def test_a_single_image_that_finds_no_memory_is_a_clear_error():
+    """Row 18 of the faults table: it ends, in one line."""
+    with pytest.raises(UserError, match=r"^out of memory with a single image: CUDA out of memory. Tried to allocate 2 GiB.$"):
+        predict([torch.zeros(3, 1)], fits(0, []), n_rows=3)

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from dassl.utils.seeding import drawn_seed, rng_for, seed_for
+from dassl.utils.seeding import drawn_seed, rng_for, seed_for, use_deterministic_algorithms
 
 PROJECT = Path(__file__).parents[2]
 
@@ -76,3 +77,14 @@ def test_drawn_seeds_differ_and_can_be_given_again():
     seeds = {drawn_seed() for _ in range(20)}
     assert len(seeds) > 15
     assert all(0 <= seed < 2**32 for seed in seeds)
+
+
+def test_deterministic_algorithms_are_switched_on_and_off_again(monkeypatch):
+    """`--deterministic`: torch refuses what has no deterministic algorithm, and cuBLAS gets the workspace that it needs."""
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    try:
+        use_deterministic_algorithms(True)
+        assert torch.are_deterministic_algorithms_enabled() and os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    finally:
+        use_deterministic_algorithms(False)
+    assert not torch.are_deterministic_algorithms_enabled()

@@ -7,11 +7,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from active.memory import UserError
 from active.registry import SAMPLERS, select
 from active.samplers.cec import log_prior, neighbor_entropy
 from active.scores import entropy
 from active.testing import make_context, picks, sampler_by_name, small_pools, without_labels
+from dassl.utils.errors import UserError
 from tests.active.samplers import plain
 
 OPTIONS = list(itertools.product(("own", "union"), ("cos", "rbf"), ("sum", "convex"), ("pool", "all"), (0, 3, 10), (0.0, 0.2)))

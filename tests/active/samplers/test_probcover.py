@@ -8,10 +8,10 @@ import pytest
 import torch
 
 import active.geometry as geometry
-from active.memory import UserError
+from active.coverage import ball_sizes, pure_cosine
 from active.registry import SAMPLERS, select
-from active.samplers.probcover import ball_sizes, pure_cosine
 from active.testing import make_context, picks, sampler_by_name, small_pools, without_labels
+from dassl.utils.errors import UserError
 from tests.active.samplers import plain
 
 SPAN = 2 * math.sin(math.radians(20.1) / 2)  # the chord of 20.1 degrees
@@ -103,6 +103,21 @@ def test_ball_sizes_do_not_depend_on_the_tiles(monkeypatch):
         monkeypatch.setattr(geometry, "TILE", tile)
         assert torch.equal(ball_sizes(points, 0.6), expected)
     assert ball_sizes(points, 1.5).tolist() == [1] * 30
+
+
+def test_the_radius_does_not_depend_on_the_tiles(monkeypatch):
+    """Tiles of 7 rows see the same rows of other clusters as one tile."""
+    points, clusters = make_context(n_pool=30, width=3).features, torch.arange(30) % 4
+    whole = {purity: pure_cosine(points, clusters, purity) for purity in (0.2, 0.5, 0.9, 1.0)}
+    monkeypatch.setattr(geometry, "TILE", 7)
+    for purity, cosine in whole.items():
+        assert pure_cosine(points, clusters, purity) == pytest.approx(cosine, abs=1e-6)
+
+
+def test_a_radius_below_rounding_covers_one_row_at_a_time():
+    """A row's own cosine may round below the threshold; it still covers itself, so the lowest ids are asked in turn."""
+    ctx = without_labels(make_context(n_query=9))
+    assert select(sampler_by_name("probcover", delta=1e-6), ctx).rows.tolist() == list(range(9))
 
 
 def test_starts_cold():

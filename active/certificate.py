@@ -1,0 +1,82 @@
+"""The certificate of a run: a hash of each thing that its numbers follow from, and nothing of where or when it ran."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+from yacs.config import CfgNode
+
+from active.features import list_digest
+from dassl.config.defaults import NOT_PART_OF_A_RUN
+from dassl.config.merge import dotted_keys, lookup
+from dassl.data.dataset import SPLITS, Dataset
+from dassl.utils.environment import PROJECT
+from dassl.utils.errors import DataError
+from dassl.utils.files import lock, read_json, remove_leftovers, sha256_of, write_json
+
+logger = logging.getLogger(__name__)
+
+CODE = ("active", "dassl", "datasets", "trainers")
+
+
+def config_hash(config: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of all keys of a recorded config that change what a run computes, and their values."""
+    tree = CfgNode(dict(config))
+    return _hash({key: lookup(tree, key) for key in dotted_keys(tree) if key not in NOT_PART_OF_A_RUN})
+
+
+def code_hash(plugins: Sequence[str] = ()) -> str:
+    """Return the SHA-256 of the project's `.py` files, by relative path, and of the plug-ins that are files."""
+    files = [PROJECT / "train.py", *(path for name in CODE for path in sorted((PROJECT / name).rglob("*.py")))]
+    own = {path.relative_to(PROJECT).as_posix(): sha256_of(path) for path in files}
+    paths = [Path(plugin).expanduser() for plugin in plugins]
+    return _hash([own, [sha256_of(path) for path in paths if path.suffix == ".py"]])
+
+
+def data_hash(dataset: Dataset, folder: Path, *, n_threads: int = 1) -> str:
+    """Return the SHA-256 of class names, template, and of path, label and bytes of every image, by split.
+
+    The bytes are read once: their hashes are kept in `folder`, bound to paths, sizes and times of change.
+    """
+    labels = [[datum.label for datum in dataset.split(split)] for split in SPLITS]
+    content = [_content(dataset, split, folder, n_threads) for split in SPLITS if dataset.split(split)]
+    return _hash([dataset.name, dataset.classnames, dataset.template, labels, content])
+
+
+def _content(dataset: Dataset, split: str, folder: Path, n_threads: int) -> str:
+    """Return the SHA-256 of paths and bytes of the images of a split, read from `folder` or computed and kept there."""
+    key = list_digest(dataset, split)
+    path = folder / f"{dataset.name}_{split}_{key[:16]}.json"
+    with lock(folder / f".{path.stem}.lock", wait=True):
+        remove_leftovers(folder, path.name)
+        kept = _kept(path)
+        if kept.get("files") != key or not isinstance(kept.get("sha256"), str):
+            kept = {"files": key, "sha256": _bytes_hash(dataset, split, n_threads)}
+            write_json(path, kept)
+    return kept["sha256"]
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    try:
+        kept = read_json(path) if path.exists() else {}
+    except DataError as error:
+        logger.warning("%s; it is made anew", error)
+        return {}
+    return kept if isinstance(kept, dict) else {}
+
+
+def _bytes_hash(dataset: Dataset, split: str, n_threads: int) -> str:
+    files = dataset.files(split)
+    with ThreadPoolExecutor(max(1, n_threads)) as threads:
+        hashes = list(tqdm(threads.map(sha256_of, files), f"hashing {split}", len(files), unit="img", leave=False,
+                           disable=None))
+    return _hash([[datum.path, digest] for datum, digest in zip(dataset.split(split), hashes, strict=True)])
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

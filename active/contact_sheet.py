@@ -1,0 +1,64 @@
+"""A contact sheet: images and guesses as one HTML file that needs nothing else, no network and no script."""
+
+import base64
+import html
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+from dassl.data.images import printable, read_image
+
+SIDE = 224  # pixels of the longer side of an image
+QUALITY = 85  # of the JPEG files
+
+Guesses = list[tuple[str, float]]  # class names and their probabilities, the largest first
+
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>{title}</title>
+<style>
+body {{ font: 16px/1.4 sans-serif; margin: 2em; color: #111; background: #fff }}
+main {{ display: grid; grid-template-columns: repeat(auto-fill, minmax({side}px, 1fr)); gap: 1.5em }}
+figure {{ margin: 0; break-inside: avoid }}
+img {{ width: {side}px; height: {side}px; object-fit: contain; background: #eee }}
+b {{ font-size: 1.2em }}
+code {{ overflow-wrap: anywhere; font-size: .8em }}
+ol {{ margin: .3em 0; padding-left: 1.5em }}
+</style>
+</head>
+<body>
+<h1>{title}</h1>
+<p>Numbers and paths are those of the CSV file beside this one. Below each image: the model's guesses.</p>
+<main>
+{figures}
+</main>
+</body>
+</html>
+"""
+
+_FIGURE = """<figure>
+<img src="data:image/jpeg;base64,{data}" alt="image {number}">
+<figcaption><b>{number}</b> <code>{path}</code><ol>{guesses}</ol></figcaption>
+</figure>"""
+
+
+def contact_sheet(title: str, files: Sequence[Path], paths: Sequence[str], guesses: Sequence[Guesses]) -> str:
+    """Return an HTML page of images, numbered from 1, each with its path and guesses.
+
+    Raises DataError naming the file if one cannot be decoded.
+    """
+    figures = []
+    for number, (file, path, own) in enumerate(zip(files, paths, guesses, strict=True), start=1):
+        lines = "".join(f"<li>{html.escape(name)} ({share:.0%})</li>" for name, share in own)
+        figures.append(_FIGURE.format(data=_jpeg(file), number=number, path=html.escape(printable(path)), guesses=lines))
+    return _PAGE.format(title=html.escape(title), side=SIDE, figures="\n".join(figures))
+
+
+def _jpeg(file: Path) -> str:
+    """Return an image, no side above `SIDE` pixels, as the base64 text of a JPEG file."""
+    image, stream = read_image(file), io.BytesIO()
+    image.thumbnail((SIDE, SIDE))
+    image.save(stream, "JPEG", quality=QUALITY)
+    return base64.b64encode(stream.getvalue()).decode("ascii")

@@ -1,0 +1,92 @@
+"""The output folder of a run: the names of its files, and when a record in it may be continued."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from yacs.config import CfgNode
+
+from active.people import FOLDER as QUERIES
+from active.results import RunResult
+from dassl.config.setup import as_dict, differences
+from dassl.data.dataset import Dataset
+from dassl.utils.environment import environment
+from dassl.utils.errors import UserError
+from dassl.utils.files import remove_leftovers
+
+logger = logging.getLogger(__name__)
+
+RESULTS = "results.json"
+PROMPTS = "prompts"
+
+
+def prompts_path(output: Path, round: int) -> Path:
+    """Return the file of the prompts that a round ended with."""
+    return output / PROMPTS / f"round_{round:03d}.safetensors"
+
+
+def selector_path(output: Path, round: int) -> Path:
+    """Return the file of the prompts of `ACTIVE.SELECTOR_TRAINER` that a round ended with."""
+    return output / PROMPTS / f"round_{round:03d}_selector.safetensors"
+
+
+def clean(output: Path) -> None:
+    """Remove what killed processes left half-written; only for who holds the folder's lock."""
+    for folder in (output, output / PROMPTS, output / QUERIES):
+        remove_leftovers(folder)
+
+
+def open_result(cfg: CfgNode, dataset: Dataset, certificate: Mapping[str, str]) -> RunResult:
+    """Return the record in the output folder, or a new one.
+
+    Raises UserError with the differences if the folder holds a run of another config, other images, labels or weights. A
+    record made by other code is continued: the log says so and the certificate then names both.
+    """
+    new = RunResult(as_dict(cfg), environment(), {
+        "name": dataset.name, "n_train": len(dataset.train), "n_test": len(dataset.test),
+        "n_classes": len(dataset.classnames), "classnames": list(dataset.classnames)}, certificate=dict(certificate))
+    path = Path(cfg.OUTPUT_DIR) / RESULTS
+    if not path.exists():
+        return new
+    old = RunResult.read(path)
+    check_same_config(old, new.config, path)
+    if old.dataset != new.dataset:
+        raise UserError(f"{path} holds a run on another data set: {_of(old)}, not {_of(new)}")
+    if not old.finished:
+        _continue_certificate(old, new, path)
+    return old
+
+
+def check_same_config(old: RunResult, config: dict[str, Any], path: Path) -> None:
+    """Raise UserError, showing each key, if a record was made with another config than this one."""
+    if changed := differences(old.config, config):
+        raise UserError(f"{path} holds a run of another config; choose another --output-dir, or --overwrite to move it "
+                        "aside:\n  " + "\n  ".join(changed))
+
+
+def check_complete(result: RunResult, path: Path) -> None:
+    """Raise UserError if files are missing that a finished run left beside its record."""
+    has_selector = bool(result.config["ACTIVE"]["SELECTOR_TRAINER"])
+    files = [name(path.parent, record.round) for record in result.rounds
+             for name in (prompts_path, *([selector_path] if has_selector else []))]
+    if missing := [file for file in files if not file.is_file()]:
+        raise UserError(f"{path} says that the run is finished, but {len(missing)} of its files are missing, first "
+                        f"{missing[0]}; --overwrite moves the rest aside and runs it again")
+
+
+def _continue_certificate(old: RunResult, new: RunResult, path: Path) -> None:
+    if not old.certificate:
+        return
+    for what, name in (("data", "images or labels"), ("weights", "backbone weights")):
+        if old.certificate.get(what) != new.certificate.get(what):
+            raise UserError(f"{path} holds a run on other {name} (see its certificate); choose another --output-dir, or "
+                            "--overwrite to move it aside")
+    before, now = old.certificate.get("code", ""), new.certificate.get("code", "")
+    if not before.endswith(now):
+        logger.warning("the code has changed since %s was begun; its certificate names both versions", path)
+        old.certificate["code"] = f"{before}+{now}"
+
+
+def _of(result: RunResult) -> str:
+    return ", ".join(f"{key} {value}" for key, value in result.dataset.items() if key != "classnames")

@@ -1,0 +1,92 @@
+"""People as oracle: a query is written as files, and the run goes on when their answers are there.
+
+A round's files stand in `queries/` of the output folder:
+
+- `round_NNN.csv`, whose column `label` people fill with class names;
+- `round_NNN.html`, the images with the model's guesses, in one file without outside parts (`active.contact_sheet`);
+- `round_NNN_tasks.json` and `label_config.xml`, to be imported into Label Studio (`active.label_studio`);
+- `round_NNN_export.json`, put there by people: Label Studio's JSON export, in place of or beside the filled CSV file.
+"""
+
+import csv
+import io
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from active.contact_sheet import Guesses, contact_sheet
+from active.label_studio import export_rows, label_config, tasks
+from dassl.data.dataset import Dataset
+from dassl.data.images import printable
+from dassl.data.labels import LabelRow, checked_labels, label_rows
+from dassl.utils.errors import UserError
+from dassl.utils.files import write_json, write_text
+
+logger = logging.getLogger(__name__)
+
+FOLDER = "queries"
+N_GUESSES = 3
+
+
+class WaitingForLabels(UserError):
+    """The run cannot go on before people have labeled a query; nothing is wrong."""
+
+    exit_code = 3
+
+
+def ask_people(
+    output: Path, round: int, dataset: Dataset, rows: Sequence[int], guess: Callable[[], Tensor]
+) -> list[int]:
+    """Return the labels that people gave to rows [n] of the train split in the files of a round.
+
+    Without a CSV file of the round, it and its companions are written; `guess()` gives the model's probabilities [n, C].
+    Raises WaitingForLabels until every image has a label, and DataError, listing all faults, if the files name an unknown
+    class, an image that was not asked, or two labels of one: then no label of them counts.
+    """
+    table = output / FOLDER / f"round_{round:03d}.csv"
+    paths = [dataset.train[row].path for row in rows]
+    if not table.exists():
+        _write(table, round, dataset, paths, guess())
+    labels = checked_labels(table.with_suffix(""), _answers(table), paths, dataset.classnames, stranger="was not asked")
+    missing = [path for path in paths if path not in labels]
+    if missing:
+        raise WaitingForLabels(
+            f"round {round}: {len(missing)} of {len(paths)} images wait for a label, first {printable(missing[0])}; fill the "
+            f"column 'label' of {table} (the images: {table.with_suffix('.html')}) and give the same command again, without "
+            "--overwrite")
+    logger.info("round %d: %d labels read from %s", round, len(paths), table.parent)
+    return [labels[path] for path in paths]
+
+
+def _answers(table: Path) -> list[LabelRow]:
+    rows = [(f"{table.name} {place}", path, name) for place, path, name in label_rows(table)]
+    export = table.with_name(f"{table.stem}_export.json")
+    return rows + (export_rows(export) if export.exists() else [])
+
+
+def _write(table: Path, round: int, dataset: Dataset, paths: Sequence[str], probs: Tensor) -> None:
+    """Write all files of a query; the CSV file last, as the sign that the others are there."""
+    guesses = [_guesses(row, dataset.classnames) for row in probs]
+    write_text(table.with_suffix(".html"), contact_sheet(
+        f"{dataset.name}: round {round}, {len(paths)} images", [dataset.root / path for path in paths], paths, guesses))
+    write_json(table.with_name(f"{table.stem}_tasks.json"), tasks(paths, guesses, f"round {round}"))
+    write_text(table.with_name("label_config.xml"), label_config(dataset.classnames))
+    write_text(table, _table(paths, guesses))
+
+
+def _guesses(probs: Tensor, classnames: Sequence[str]) -> Guesses:
+    """Return the largest probabilities [C] of an image with their class names, ties in the order of the classes."""
+    order = probs.argsort(descending=True, stable=True)[:N_GUESSES].tolist()
+    return [(classnames[label], float(probs[label])) for label in order]
+
+
+def _table(paths: Sequence[str], guesses: Sequence[Guesses]) -> str:
+    """Return the CSV text: number (as on the contact sheet), path (the image's id), label (empty), the guesses."""
+    text = io.StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(["number", "path", "label", *(f"guess {place + 1}" for place in range(len(guesses[0])))])
+    for number, (path, own) in enumerate(zip(paths, guesses, strict=True), start=1):
+        writer.writerow([number, path, "", *(f"{name} ({share:.0%})" for name, share in own)])
+    return text.getvalue()

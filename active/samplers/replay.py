@@ -1,0 +1,62 @@
+"""Replay: the queries of another run, round by round, so that what was labeled once can be studied again.
+
+Another learner, backbone or text is trained on the very images that a recorded run asked for. Labels that people gave
+in that run come with it (`ACTIVE.ORACLE: file`), so nobody is asked again. Images that it mined for one round alone
+are not in its record and are not replayed.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from yacs.config import CfgNode
+
+from active.context import Query, SelectionContext
+from active.registry import SAMPLERS
+from active.results import RunResult
+from dassl.utils.errors import ConfigError, DataError
+
+
+def check(node: CfgNode) -> None:
+    """Raise ConfigError unless `ACTIVE.REPLAY.RESULTS` is a record with enough rounds."""
+    if not Path(node.REPLAY.RESULTS).is_file():
+        raise ConfigError(f"ACTIVE.REPLAY.RESULTS is {node.REPLAY.RESULTS!r}, but must be the results.json to be replayed")
+    n_rounds = len(_record(node.REPLAY.RESULTS).rounds)
+    if n_rounds < node.ROUNDS:
+        raise ConfigError(f"{node.REPLAY.RESULTS} holds {n_rounds} rounds; set ACTIVE.ROUNDS, now {node.ROUNDS}, to no more")
+
+
+def answers(node: CfgNode, classnames: Sequence[str]) -> dict[str, int]:
+    """Return the labels, by dataset id, that people gave in the record; raises DataError if its classes are others."""
+    record = _record(node.REPLAY.RESULTS)
+    if record.dataset["classnames"] != list(classnames):
+        raise DataError(f"{node.REPLAY.RESULTS} is a run of other classes than this data set's")
+    return {path: label for round in record.rounds for path, label in round.answers.items()}
+
+
+@SAMPLERS.register("replay", needs_model=False, check=check, answers=answers)
+def replay(ctx: SelectionContext, *, results: str = "") -> Query:
+    """Return what the record `results` asked and pseudo-labeled in this round, in its order.
+
+    Raises ConfigError if that is not `n_query` images, DataError if one of them is not in the pool.
+    """
+    record = _record(results).rounds[ctx.round]
+    n_picked = len(record.queried) + len(record.pseudo_labeled)
+    if n_picked != ctx.n_query:
+        raise ConfigError(f"round {ctx.round} of {results} picked {n_picked} images, but this run picks {ctx.n_query}: "
+                          "ACTIVE.QUERY_SIZE or the data set is another")
+    return Query(_rows(ctx, record.queried, results), _rows(ctx, list(record.pseudo_labeled), results),
+                 torch.tensor(list(record.pseudo_labeled.values()), dtype=torch.int64))
+
+
+def _rows(ctx: SelectionContext, paths: Sequence[str], results: str) -> Tensor:
+    row_of = {position: row for row, position in enumerate(ctx.ids.tolist())}
+    rows = [row_of.get(ctx.find(path)) for path in paths]
+    if None in rows:
+        raise DataError(f"{results} asked for images that are not in this pool, first {paths[rows.index(None)]!r}")
+    return torch.tensor(rows, dtype=torch.int64)
+
+
+def _record(results: str) -> RunResult:
+    return RunResult.read(Path(results))

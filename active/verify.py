@@ -1,0 +1,93 @@
+"""Run a recorded run again and say whether it is the same.
+
+    python -m active.verify output/run/results.json [--root DATA] [--fresh]
+
+The recorded config is run in a temporary folder; picks, labels and metrics of every round must be equal bit for bit, as
+they are on the same machine with the same versions. Labels that people gave are taken from the record's `queries`
+folder. `--fresh` also extracts the features again instead of taking them from the cache. The exit code is 0 if all is
+equal and 1 if not, or if the run could not be repeated.
+"""
+
+import argparse
+import dataclasses
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from active.output import QUERIES, RESULTS
+from active.results import MEASURED, RunResult
+from dassl.utils.environment import PROJECT
+from dassl.utils.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    flags = argparse.ArgumentParser(prog="python -m active.verify", description=__doc__,
+                                    formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags.add_argument("results", type=Path, help="the results.json of a finished run")
+    flags.add_argument("--root", help="folder that holds the data sets, where it is not the recorded one")
+    flags.add_argument("--fresh", action="store_true", help="extract the features again")
+    arguments = flags.parse_args(argv)
+    try:
+        old = RunResult.read(arguments.results)
+        if not old.finished:
+            raise UserError(f"{arguments.results} is a run that is not finished")
+        with tempfile.TemporaryDirectory() as folder:
+            new = run_again(old, arguments.results.parent, Path(folder), arguments.root, fresh=arguments.fresh)
+    except UserError as error:
+        print(f"active.verify: {error}", file=sys.stderr)  # noqa: T201
+        return error.exit_code
+    different = [what for what in old.certificate if old.certificate[what] != new.certificate.get(what)]
+    note = f" (now of other {', '.join(different)} than recorded)" if different else ""
+    first = next(differences(old, new), None)
+    print(f"equal: {len(old.rounds)} rounds, all picks, labels and metrics{note}" if first is None  # noqa: T201
+          else f"different{note}, first {first}")
+    return 0 if first is None else 1
+
+
+def run_again(old: RunResult, origin: Path, folder: Path, root: str | None, *, fresh: bool) -> RunResult:
+    """Return the record of the same config, run in `folder`; raises UserError with what `train.py` said if it failed."""
+    output, config = folder / "run", folder / "config.yaml"
+    config.write_text(yaml.safe_dump(old.config), "utf-8")
+    if (origin / QUERIES).is_dir():
+        shutil.copytree(origin / QUERIES, output / QUERIES)
+    words = ["--config-file", config, "--output-dir", output, *(["--root", root] if root else []),
+             *(["CACHE_DIR", folder / "cache"] if fresh else [])]
+    done = subprocess.run([sys.executable, PROJECT / "train.py", *map(str, words)], stdout=subprocess.DEVNULL,
+                          stderr=subprocess.PIPE, text=True, errors="backslashreplace")
+    if done.returncode:
+        raise UserError(f"the run could not be repeated; it ended with exit code {done.returncode}:\n{done.stderr.strip()}")
+    return RunResult.read(output / RESULTS)
+
+
+def differences(old: RunResult, new: RunResult) -> Iterator[str]:
+    """Yield a line for each place where two records differ in what they computed, in the order of the rounds."""
+    for name in ("dataset", "zero_shot"):
+        yield from _differing(name, getattr(old, name), getattr(new, name))
+    for before, after in zip(old.rounds, new.rounds):  # noqa: B905  a different number of rounds is said below
+        one, other = dataclasses.asdict(before), dataclasses.asdict(after)
+        yield from _differing(f"in round {before.round}: ", *({key: value for key, value in record.items()
+                                                              if key not in MEASURED} for record in (one, other)))
+    yield from _differing("rounds", len(old.rounds), len(new.rounds))
+
+
+def _differing(place: str, old: Any, new: Any) -> Iterator[str]:
+    """Yield the places, down to single values, where two values of JSON differ."""
+    if isinstance(old, dict) and isinstance(new, dict) and old.keys() == new.keys():
+        for key in old:
+            yield from _differing(f"{place}{'' if place.endswith(' ') else '.'}{key}", old[key], new[key])
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        for index, (one, other) in enumerate(zip(old, new, strict=True)):
+            yield from _differing(f"{place}[{index}]", one, other)
+    elif old != new:
+        yield f"{place}: {old!r} is now {new!r}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,43 @@
+"""Moments of a run with a name, at which a test can kill the process: see `scripts/kill_test.py`.
+
+`KILL_AT=after-select:2 python train.py ...` ends the process with SIGKILL when it comes to that event the second time.
+Without the variable an event is one comparison.
+"""
+
+import os
+import signal
+from collections import Counter
+from typing import NoReturn
+
+EVENTS = ("extract", "before-select", "after-select", "train", "after-fit", "after-evaluate", "write", "rename", "renamed")
+
+_kill_at = os.environ.get("KILL_AT", "")
+_seen: Counter[str] = Counter()
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came; like Ctrl-C it unwinds the process from wherever it is, and every file stays whole."""
+
+
+def event(name: str) -> None:
+    """Say that the run has come to one of `EVENTS`."""
+    if _kill_at:
+        _seen[name] += 1
+        if _kill_at == f"{name}:{_seen[name]}":
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def kill_at(event: str) -> None:
+    """Do what the environment variable does, for the rest of this process; "" never kills."""
+    global _kill_at
+    _kill_at = event
+    _seen.clear()
+
+
+def stop_on_sigterm() -> None:
+    """Make SIGTERM raise `Terminated` in the main thread of this process."""
+
+    def stop(*_: object) -> NoReturn:
+        raise Terminated
+
+    signal.signal(signal.SIGTERM, stop)

@@ -1,0 +1,64 @@
+"""What keeps a pool of a million images in memory: no copies, float16 rows handed out as they are, early refusals."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import active.memory as memory
+import active.registry as registry
+import active.scores as scores
+from active.memory import need_memory
+from active.registry import choosing_samplers, select
+from active.testing import make_context, picks, sampler_by_name
+from dassl.utils.errors import UserError
+
+MATRICES = ("features", "logits", "zero_shot_logits", "labeled_features", "labeled_logits")
+
+
+def _halves(**sizes):
+    ctx = make_context(**sizes)
+    return replace(ctx, **{name: getattr(ctx, name).half() for name in MATRICES})
+
+
+@pytest.mark.parametrize("name", choosing_samplers())
+def test_half_precision_pools_are_computed_in_single(name, monkeypatch):
+    """Handed float16 as it is, in blocks of a few rows, every sampler picks what it picks from the same numbers in float32."""
+    ctx, sampler = _halves(), sampler_by_name(name)
+    expected = picks(sampler, ctx)
+    monkeypatch.setattr(registry, "UPCAST_LIMIT", 0)
+    assert picks(sampler, ctx) == expected
+    monkeypatch.setattr(scores, "BLOCK", 100)
+    assert picks(sampler, ctx) == expected
+
+
+def test_sorted_rows_are_handed_out_without_a_copy(monkeypatch, tmp_path):
+    """A sampler sees the memory-mapped file itself when the pool is in order and above the limit, and float32 below it."""
+    ctx = _halves(n_pool=8, n_query=2)
+    mapped = np.memmap(tmp_path / "features", np.float16, "w+", shape=tuple(ctx.features.shape))
+    mapped[:] = ctx.features.numpy()
+    ctx, seen = replace(ctx, features=torch.from_numpy(mapped)), []
+
+    def sampler(inner):
+        seen.append(inner.features)
+        return torch.arange(2)
+
+    select(sampler, ctx)
+    monkeypatch.setattr(registry, "UPCAST_LIMIT", 0)
+    select(sampler, ctx)
+    assert seen[0].dtype == torch.float32
+    assert seen[1].data_ptr() == ctx.features.data_ptr()
+
+
+def test_a_sampler_that_does_not_fit_says_so_before_it_starts(monkeypatch):
+    """Row 18: with 1 MiB free, BADGE on 70 x 5 probabilities is fine, on a thousand times as many an error of both figures."""
+    monkeypatch.setattr(memory, "available_memory", lambda: 2.0**20)
+    picks(sampler_by_name("badge"), make_context())
+    with pytest.raises(UserError, match=r"badge needs about 2\.9 GiB of memory and 0\.0 GiB are free"):
+        need_memory("badge", 4 * 70_000 * (5_000 + 2 * 3_000))
+
+
+def test_available_memory_is_that_of_this_machine():
+    """More than this test uses and less than a petabyte."""
+    assert 2**26 < memory.available_memory() < 2**50

@@ -1,0 +1,95 @@
+"""The output folder: what may be continued, what is refused, what is cleared away. Rows 9 and 13 of the faults table."""
+
+import json
+import logging
+
+import pytest
+
+from active.loop import run
+from active.output import check_complete, clean, prompts_path
+from active.results import RunResult
+from dassl.utils.errors import DataError, UserError
+from dassl.utils.files import remove_leftovers
+from tests.active.toy import ToyTrainer, record_of, toy_config, toy_task
+
+CERTIFICATE = {"code": "1", "data": "2", "weights": "3"}
+
+
+def toy_run(output, certificate, stop=None):
+    dataset, features, texts = toy_task()
+    return run(toy_config(output), dataset, ToyTrainer(features, texts, stop), certificate=certificate)
+
+
+@pytest.fixture
+def stopped(tmp_path):
+    """The folder of a run that was stopped in its second round."""
+    with pytest.raises(KeyboardInterrupt):
+        toy_run(tmp_path, CERTIFICATE, ("fit", 1))
+    return tmp_path
+
+
+def test_a_run_carries_its_certificate(tmp_path):
+    """The hashes stand in the record as they were given."""
+    toy_run(tmp_path, CERTIFICATE)
+    assert json.loads((tmp_path / "results.json").read_text())["certificate"] == CERTIFICATE
+
+
+@pytest.mark.parametrize(("what", "words"), [("data", "other images or labels"), ("weights", "other backbone weights")])
+def test_a_run_on_other_data_or_weights_is_not_continued(stopped, what, words):
+    """Row 13: the record would mix two experiments under one name; it stays as it is."""
+    before = (stopped / "results.json").read_bytes()
+    with pytest.raises(UserError, match=f"{words} .* --overwrite"):
+        toy_run(stopped, CERTIFICATE | {what: "9"})
+    assert (stopped / "results.json").read_bytes() == before
+
+
+def test_a_run_continued_by_other_code_says_so(stopped, tmp_path, caplog):
+    """Row 32: the log warns, and the certificate names both versions, once each."""
+    with caplog.at_level(logging.WARNING):
+        toy_run(stopped, CERTIFICATE | {"code": "9"})
+    assert "the code has changed" in caplog.text
+    assert RunResult.read(stopped / "results.json").certificate["code"] == "1+9"
+
+
+def test_a_finished_run_without_its_prompts_is_not_taken_for_whole(tmp_path):
+    """Row 13: skipping verifies that every file is there."""
+    result = toy_run(tmp_path, CERTIFICATE)
+    check_complete(result, tmp_path / "results.json")
+    prompts_path(tmp_path, 2).unlink()
+    with pytest.raises(UserError, match=r"1 of its files are missing, first .*round_002\.safetensors; --overwrite"):
+        check_complete(result, tmp_path / "results.json")
+
+
+def test_a_config_that_was_edited_in_the_record_is_found(tmp_path):
+    """Row 32: the record's own hash of its config holds config and numbers together."""
+    from active.certificate import config_hash
+
+    result = toy_run(tmp_path, CERTIFICATE)
+    result.certificate["config"] = config_hash(result.config)
+    result.write(tmp_path / "results.json")
+    assert record_of(RunResult.read(tmp_path / "results.json")) == record_of(result)
+    result.config["OPTIM"]["LR"] = 7.0
+    result.write(tmp_path / "results.json")
+    with pytest.raises(DataError, match="config does not match its hash"):
+        RunResult.read(tmp_path / "results.json")
+
+
+def test_what_killed_processes_left_is_cleared_away_and_nothing_else(tmp_path):
+    """Row 9: half-written files go; files of the run and hidden files of people stay."""
+    left = [tmp_path / ".results.json.abcd1234.tmp", tmp_path / "prompts" / ".round_000.safetensors.x_y_z_12.tmp",
+            tmp_path / "queries" / ".round_000.csv.abcd1234.tmp"]
+    kept = [tmp_path / "results.json", tmp_path / "notes.tmp", tmp_path / ".notes.tmp", tmp_path / "sub" / ".a.abcd1234.tmp"]
+    for path in (*left, *kept):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    clean(tmp_path)
+    assert [path for path in (*left, *kept) if path.exists()] == kept
+
+
+def test_leftovers_of_one_file_are_told_from_those_of_others(tmp_path):
+    """Row 12: who holds the lock of one file of a shared cache must not remove what another process is writing."""
+    own, other = tmp_path / ".a[1].json.abcd1234.tmp", tmp_path / ".b.json.abcd1234.tmp"
+    own.touch()
+    other.touch()
+    remove_leftovers(tmp_path, "a[1].json")
+    assert not own.exists() and other.exists()

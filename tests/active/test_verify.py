@@ -1,0 +1,101 @@
+"""`python -m active.verify`: equal, different, and what cannot be repeated."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+
+import active.verify
+import train
+from active.results import RunResult, query_hash
+from active.verify import differences, main
+
+PROJECT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """The record of a finished run of two rounds."""
+    folder = tmp_path_factory.mktemp("verify")
+    assert train.main(["--config-file", str(PROJECT / "configs" / "quickstart.yaml"), "--root", str(folder / "data"),
+                       "--output-dir", str(folder / "run"), "ACTIVE.ROUNDS", "2", "OPTIM.MAX_EPOCH", "3"]) == 0
+    return folder / "run" / "results.json"
+
+
+@pytest.fixture
+def edited(finished, tmp_path):
+    """A function that writes the record with a change and returns its path."""
+
+    def write(change) -> Path:
+        content = json.loads(finished.read_text())
+        change(content)
+        (tmp_path / "results.json").write_text(json.dumps(content))
+        return tmp_path / "results.json"
+
+    return write
+
+
+def other_pick(content: dict) -> None:
+    """Swap two picks of round 1, with a hash that fits."""
+    record = content["rounds"][1]
+    record["queried"][2:4] = record["queried"][3:1:-1]
+    record["query_hash"] = query_hash(record["queried"])
+
+
+def test_a_run_repeats_exactly_also_from_scratch(finished, capsys):
+    """The same numbers come again, in another process, with the features extracted anew; the run itself is not touched."""
+    before = {path: path.stat().st_mtime_ns for path in finished.parent.parent.rglob("*")}
+    assert main([str(finished), "--fresh"]) == 0
+    assert capsys.readouterr().out == "equal: 2 rounds, all picks, labels and metrics\n"
+    assert {path: path.stat().st_mtime_ns for path in finished.parent.parent.rglob("*")} == before
+
+
+def test_a_pick_that_does_not_come_again_is_named(finished, edited, monkeypatch, capsys):
+    """The first difference is said with round, field and both values; the exit code is 1."""
+    monkeypatch.setattr(active.verify, "run_again", lambda *_, **__: RunResult.read(finished))
+    assert main([str(edited(other_pick))]) == 1
+    out = capsys.readouterr().out
+    assert out.startswith("different, first in round 1: queried[2]: 'digits/images/")
+
+
+def test_differences_come_in_the_order_of_the_rounds(finished):
+    """Data set, zero-shot, then rounds; times do not count; a missing round is one."""
+    old = RunResult.read(finished)
+    assert list(differences(old, old)) == []
+    new = copy.deepcopy(old)
+    new.zero_shot["accuracy"] = 0.5
+    for record in new.rounds:
+        object.__setattr__(record, "seconds", {"fit": 99.0})
+        object.__setattr__(record, "ece", 2.0)
+    found = [line.split(":")[0] for line in differences(old, new)]
+    assert found == ["zero_shot.accuracy", "in round 0", "in round 1"]
+    new = copy.deepcopy(old)
+    del new.rounds[1]
+    assert list(differences(old, new)) == ["rounds: 2 is now 1"]
+
+
+def test_other_code_is_said_beside_the_verdict(finished, monkeypatch, capsys):
+    """Equal numbers from another version are equal, but not in silence."""
+    other = RunResult.read(finished)
+    other.certificate["code"] = "0"
+    monkeypatch.setattr(active.verify, "run_again", lambda *_, **__: other)
+    assert main([str(finished)]) == 0
+    assert capsys.readouterr().out == "equal: 2 rounds, all picks, labels and metrics (now of other code than recorded)\n"
+
+
+def test_a_run_that_cannot_be_repeated_says_why(finished, tmp_path, capsys):
+    """What `train.py` said of a missing data root comes through, with exit code 1."""
+    (tmp_path / "file").touch()
+    assert main([str(finished), "--root", str(tmp_path / "file")]) == 1
+    err = capsys.readouterr().err
+    assert "could not be repeated; it ended with exit code 1" in err and str(tmp_path / "file") in err
+
+
+def test_an_unfinished_or_edited_record_is_not_run(edited, monkeypatch, capsys):
+    """A running record, and one whose picks do not match their hash, are refused at once."""
+    monkeypatch.setattr(active.verify, "run_again", lambda *_, **__: pytest.fail("it was run"))
+    assert main([str(edited(lambda content: content.update(status="running")))]) == 1
+    assert "not finished" in capsys.readouterr().err
+    assert main([str(edited(lambda content: content["rounds"][0]["queried"].reverse()))]) == 1
+    assert "do not match their hash" in capsys.readouterr().err

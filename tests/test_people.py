@@ -1,0 +1,293 @@
+"""People as oracle: a folder of images without labels, labeled round by round through files. Row 25 of the faults table."""
+
+import csv
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+import train
+from active import verify
+from datasets.digits import CLASSNAMES, digits
+
+PROJECT = Path(__file__).parents[1]
+NAMES = CLASSNAMES[:3]
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory) -> Path:
+    """The digits, as folders by class."""
+    root = tmp_path_factory.mktemp("digits")
+    digits(root)
+    return root / "digits" / "images"
+
+
+@pytest.fixture
+def photos(source, tmp_path) -> Path:
+    """Thirty images in one folder, ten a class, and a file of class names; what is what stands nowhere."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in NAMES:
+        for file in sorted((source / name).iterdir())[:10]:
+            shutil.copy(file, folder)
+    (folder / "classes.txt").write_text("\n".join(NAMES))
+    return folder
+
+
+@pytest.fixture
+def truth(source) -> dict[str, str]:
+    return {file.name: name for name in NAMES for file in sorted((source / name).iterdir())[:10]}
+
+
+@pytest.fixture
+def start(photos, tmp_path, monkeypatch, capsys):
+    """A function that gives the command of the run (two rounds of four labels) and returns code and standard error."""
+    monkeypatch.chdir(PROJECT)
+
+    def call(*words: str, output: str = "run") -> tuple[int, str]:
+        code = train.main(["--config-file", "configs/quickstart.yaml", "--root", str(photos), "--output-dir",
+                           str(tmp_path / output), "DATASET.NAME", "ImageFolder", "DATASET.IMAGEFOLDER.CLASSES", "classes.txt",
+                           "ACTIVE.ORACLE", "file", "ACTIVE.ROUNDS", "2", "ACTIVE.QUERY_SIZE", "4", "OPTIM.MAX_EPOCH", "3",
+                           *words])
+        return code, capsys.readouterr().err
+
+    return call
+
+
+def table(tmp_path: Path, round: int) -> Path:
+    return tmp_path / "run" / "queries" / f"round_{round:03d}.csv"
+
+
+def asked(file: Path) -> list[str]:
+    with file.open(newline="") as text:
+        return [row["path"] for row in csv.DictReader(text)]
+
+
+def fill(file: Path, labels: dict[str, str]) -> list[str]:
+    """Write the known labels into the file and return the images it asks for."""
+    paths = asked(file)
+    lines = ["path,label", *(f"{path},{labels.get(path, '')}" for path in paths)]
+    file.write_text("\n".join(lines))
+    return paths
+
+
+def record(tmp_path: Path, output: str = "run") -> dict:
+    return json.loads((tmp_path / output / "results.json").read_text())
+
+
+def test_a_folder_without_labels_is_labeled_by_people_to_the_end(start, truth, tmp_path, capsys):
+    """Three calls of one command: two questions with exit code 3, then the whole record, with the answers and no accuracy."""
+    questions = []
+    for round in range(2):
+        code, err = start()
+        assert code == 3 and str(table(tmp_path, round)) in err and "same command" in err and err.count("\n") == 1
+        questions.append(fill(table(tmp_path, round), truth))
+    assert start()[0] == 0
+    rounds = record(tmp_path)["rounds"]
+    assert [round["queried"] for round in rounds] == questions
+    assert len({path for question in questions for path in question}) == 8
+    for round in rounds:
+        assert round["answers"] == {path: NAMES.index(truth[path]) for path in round["queried"]}
+        assert round["accuracy"] is round["macro_f1"] is round["ece"] is None
+    assert rounds[1]["n_paid"] == 8 and sum(rounds[1]["class_counts"]) == 8
+    assert record(tmp_path)["zero_shot"] == {"accuracy": None}
+    assert not (tmp_path / "run" / "learning_curve.png").exists()
+
+
+def test_the_table_of_a_run_without_test_images_shows_dashes(start, truth, tmp_path, capsys):
+    """A metric that nobody can compute is "-", not 0 and not an empty cell."""
+    for round in range(2):
+        start()
+        fill(table(tmp_path, round), truth)
+    code = train.main(["--config-file", "configs/quickstart.yaml", "--root", str(tmp_path / "photos"), "--output-dir",
+                       str(tmp_path / "run"), "DATASET.NAME", "ImageFolder", "DATASET.IMAGEFOLDER.CLASSES", "classes.txt",
+                       "ACTIVE.ORACLE", "file", "ACTIVE.ROUNDS", "2", "ACTIVE.QUERY_SIZE", "4", "OPTIM.MAX_EPOCH", "3"])
+    lines = capsys.readouterr().out.splitlines()
+    assert code == 0
+    assert [line.split()[3:6] for line in lines if "coreset" in line and line[0] == "1"] == [["-", "-", "-"]]
+
+
+def test_a_question_is_written_once_and_filled_labels_stay(start, truth, tmp_path):
+    """A restart before or in the middle of the labeling touches no file of the question."""
+    start()
+    first = asked(table(tmp_path, 0))
+    fill(table(tmp_path, 0), {first[0]: truth[first[0]]})
+    before = {path: path.read_bytes() for path in table(tmp_path, 0).parent.iterdir()}
+    code, err = start()
+    assert code == 3 and "3 of 4 images wait" in err and first[1] in err
+    assert {path: path.read_bytes() for path in table(tmp_path, 0).parent.iterdir()} == before
+
+
+def test_the_contact_sheet_needs_nothing_else(start, tmp_path):
+    """One page with every image asked inside it, its path and three guesses; no script, no address."""
+    start()
+    page = table(tmp_path, 0).with_suffix(".html").read_text()
+    assert page.count("data:image/jpeg;base64,") == page.count("<img") == 4
+    assert all(path in page for path in asked(table(tmp_path, 0)))
+    assert page.count("<li>") == 12
+    assert not re.search(r"https?:|<script|<link|url\(", page)
+
+
+def spoiled(paths: list[str]) -> str:
+    return "\n".join(["path,label", f"{paths[0]},zero", f"{paths[0]},one", f"{paths[1]},Zero", "nowhere.png,zero",
+                      f"{paths[2]},", f"{paths[3]},two"])
+
+
+def test_all_faults_of_an_answer_are_one_error_and_nothing_of_it_counts(start, tmp_path):
+    """Row 25: two answers, unknown class, an image that was not asked: listed together; the run does not move."""
+    start()
+    table(tmp_path, 0).write_text(spoiled(asked(table(tmp_path, 0))))
+    code, err = start()
+    first = re.search(r"line 3: (\S+) is both", err)[1]
+    assert code == 1 and "3 labels are wrong" in err and f"{first},one" in table(tmp_path, 0).read_text()
+    for part in (f"line 3: {first} is both 'zero' and 'one'", "line 4: unknown class 'Zero'; did you mean 'zero'?",
+                 "line 5: was not asked: nowhere.png"):
+        assert part in err, err
+    assert not (tmp_path / "run" / "results.json").exists()
+
+
+@pytest.mark.parametrize("text", ["\ufeffpath;label\r\n{};zero\r\n{};one\r\n{};two\r\n{};zero\r\n",
+                                  "label\tpath\nzero\t{}\none\t{}\ntwo\t{}\n zero \t{}",
+                                  '"path","label"\n"{}","zero"\n"{}","one"\n{},two\n{},zero\n{0},\n{0},zero\n'])
+def test_what_spreadsheets_write_is_read(start, tmp_path, text):
+    """Row 25: byte-order mark, semicolons, tabs, CRLF, quotes, other columns' order, a row that stands twice alike."""
+    start()
+    paths = asked(table(tmp_path, 0))
+    text = text.replace("{0}", paths[0])
+    for path in paths:
+        text = text.replace("{}", path, 1)
+    table(tmp_path, 0).write_bytes(text.encode())
+    assert start()[0] == 3 and table(tmp_path, 1).exists()
+    assert record(tmp_path)["rounds"][0]["answers"] == dict(zip(paths, (0, 1, 2, 0), strict=True))
+
+
+def test_labels_that_changed_after_they_counted_are_not_read_again(start, truth, tmp_path):
+    """The record, not the file, says what was answered: editing an old file moves nothing."""
+    start()
+    paths = fill(table(tmp_path, 0), truth)
+    start()
+    table(tmp_path, 0).write_text("gone")
+    fill(table(tmp_path, 1), truth)
+    assert start()[0] == 0
+    assert record(tmp_path)["rounds"][0]["answers"] == {path: NAMES.index(truth[path]) for path in paths}
+
+
+def test_a_changed_answer_in_the_record_is_found(start, truth, tmp_path):
+    """The hash of a round covers the labels that people gave."""
+    start()
+    fill(table(tmp_path, 0), truth)
+    start()
+    content = record(tmp_path)
+    answers = content["rounds"][0]["answers"]
+    answers[next(iter(answers))] ^= 1
+    (tmp_path / "run" / "results.json").write_text(json.dumps(content))
+    code, err = start()
+    assert code == 1 and "do not match their hash" in err
+
+
+def exported(paths: list[str], truth: dict[str, str], **changes: list[str]) -> str:
+    """Return a JSON export of Label Studio: a task an image, an annotation for each of its answers."""
+    return json.dumps([{
+        "id": number, "data": {"image": f"/data/local-files/?d={path}", "path": path}, "predictions": [],
+        "annotations": [{"id": 1, "was_cancelled": False, "result": [
+            {"from_name": "label", "to_name": "image", "type": "choices", "value": {"choices": [name]}}]}
+            for name in changes.get(f"task{number}", [truth[path]])]} for number, path in enumerate(paths, start=1)])
+
+
+def test_a_label_studio_export_answers_a_query(start, truth, tmp_path):
+    """Put beside the CSV file, which stays empty, it is what people answered."""
+    start()
+    paths = asked(table(tmp_path, 0))
+    (table(tmp_path, 0).parent / "round_000_export.json").write_text(exported(paths, truth))
+    assert start()[0] == 3 and table(tmp_path, 1).exists()
+    assert record(tmp_path)["rounds"][0]["answers"] == {path: NAMES.index(truth[path]) for path in paths}
+
+
+def test_two_annotators_who_disagree_are_listed_and_a_skipped_task_waits(start, truth, tmp_path):
+    """Row 25: conflicts name the task; a task without an annotation has no label yet."""
+    start()
+    paths = asked(table(tmp_path, 0))
+    export = table(tmp_path, 0).parent / "round_000_export.json"
+    export.write_text(exported(paths, truth, task2=["zero", "two"]))
+    code, err = start()
+    assert code == 1 and f"round_000_export.json task 2: {paths[1]} is both 'zero' and 'two'" in err
+    export.write_text(exported(paths, truth, task2=[]))
+    code, err = start()
+    assert code == 3 and f"1 of 4 images wait for a label, first {paths[1]}" in err
+
+
+@pytest.mark.parametrize("text", ['{"a": 1}', "[1]", '[{"image": "x", "label": "zero"}]', "not JSON"])
+def test_what_is_no_export_is_refused(start, tmp_path, text):
+    """JSON-MIN and anything else is one line that names the file."""
+    start()
+    (table(tmp_path, 0).parent / "round_000_export.json").write_text(text)
+    code, err = start()
+    assert code == 1 and "round_000_export.json" in err and err.count("\n") == 1
+
+
+def test_tasks_carry_the_first_guess_as_prediction(start, tmp_path):
+    """Each task names the image below the data root, its id and the class that the CSV file shows as first guess."""
+    start()
+    tasks = json.loads((table(tmp_path, 0).parent / "round_000_tasks.json").read_text())
+    with table(tmp_path, 0).open(newline="") as text:
+        rows = list(csv.DictReader(text))
+    for task, row in zip(tasks, rows, strict=True):
+        assert task["data"] == {"image": f"/data/local-files/?d={row['path']}", "path": row["path"]}
+        guess = task["predictions"][0]["result"][0]["value"]["choices"][0]
+        assert row["guess 1"] == f"{guess} ({task['predictions'][0]['score']:.0%})"
+    config = (table(tmp_path, 0).parent / "label_config.xml").read_text()
+    assert re.findall(r'<Choice value="(.*?)"/>', config) == list(NAMES)
+
+
+def test_images_whose_label_is_known_are_not_asked(start, photos, truth, tmp_path):
+    """With labels for some of the folder people are asked for the others alone, and test images give an accuracy."""
+    known = [path for path in truth if path not in sorted(truth)[::3]]
+    (photos / "labels.csv").write_text("\n".join(["path,label", *(f"{path},{truth[path]}" for path in known)]))
+    words = ("DATASET.IMAGEFOLDER.LABELS", "labels.csv", "ACTIVE.SAMPLER", "random", "ACTIVE.QUERY_SIZE", "10")
+    questions = []
+    for round in range(2):
+        assert start(*words)[0] == 3
+        questions += fill(table(tmp_path, round), truth)
+    assert start(*words)[0] == 0
+    rounds = record(tmp_path)["rounds"]
+    queried = [path for round in rounds for path in round["queried"]]
+    assert len(queried) == 20 and set(questions) == set(queried) - set(known)
+    assert all(0 <= round["accuracy"] <= 1 for round in rounds)
+
+
+def test_without_people_unlabeled_images_are_refused(start):
+    """ACTIVE.ORACLE labels on a folder without labels is an error, as before."""
+    code, err = start("ACTIVE.ORACLE", "labels")
+    assert code == 1 and "30 of 30 train images have no label" in err
+
+
+def test_answers_come_along_when_a_run_is_replayed(start, truth, tmp_path):
+    """What people labeled once is studied again with another learner, and nobody is asked."""
+    for round in range(2):
+        start()
+        fill(table(tmp_path, round), truth)
+    start()
+    code, err = start("ACTIVE.SAMPLER", "replay", "ACTIVE.REPLAY.RESULTS", str(tmp_path / "run" / "results.json"),
+                      "TRAINER.COOP.N_CTX", "4", output="again")
+    assert code == 0, err
+    rounds = [record(tmp_path, output)["rounds"] for output in ("run", "again")]
+    assert [round["queried"] for round in rounds[0]] == [round["queried"] for round in rounds[1]]
+    assert [round["class_counts"] for round in rounds[0]] == [round["class_counts"] for round in rounds[1]]
+    assert not (tmp_path / "again" / "queries").exists()
+
+
+def test_a_run_labeled_by_people_can_be_verified(start, truth, tmp_path, capsys):
+    """The repetition takes the answers from the files beside the record, and finds an answer that was changed there."""
+    for round in range(2):
+        start()
+        fill(table(tmp_path, round), truth)
+    start()
+    results = tmp_path / "run" / "results.json"
+    assert verify.main([str(results)]) == 0
+    first = asked(table(tmp_path, 1))[0]
+    fill(table(tmp_path, 1), truth | {first: next(name for name in NAMES if name != truth[first])})
+    capsys.readouterr()
+    assert verify.main([str(results)]) == 1
+    assert "first in round 1: class_counts[" in capsys.readouterr().out
