@@ -1,0 +1,154 @@
+"""The records of many runs as two tables, with what must not be mixed refused or said aloud."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from active.output import RESULTS
+from active.results import RunResult
+from dassl.config.setup import differences
+from dassl.utils.errors import DataError, UserError
+from dassl.utils.files import read_json
+
+CELLS = "cells.json"  # beside the runs of a sweep: the folder and the keys of every cell that was asked for
+FAILED = "failed.json"  # in the folder of a cell that failed
+GROUP = ["dataset", "learner", "backbone", "query_size", "method"]  # what repetitions have in common
+KEYS = [*GROUP, "seed"]
+PER_RUN = ["SEED", "LABEL.METHOD", "LABEL.LEARNER"]
+STATUSES = ("done", "unfinished", "failed", "missing")
+
+
+@dataclass(frozen=True)
+class Records:
+    """Runs and their rounds; fractions in [0, 1].
+
+    `runs` has a row for each cell: `KEYS`, status (one of `STATUSES`), folder, error, zero_shot, n_train, n_classes.
+    `rounds` has a row for each round of a run: `KEYS`, the fields of `RoundRecord`, and `share`, paid labels of the train
+    split. `notes` are sentences on what a reader of a table must know: runs of other code, or of other settings.
+    """
+
+    runs: pd.DataFrame
+    rounds: pd.DataFrame
+    notes: list[str]
+
+    def of(self, **values: Any) -> "Records":
+        """Return the records whose columns have these values."""
+        return Records(*(frame[(frame[list(values)] == pd.Series(values)).all(axis=1)] for frame in (self.runs, self.rounds)),
+                       self.notes)
+
+    def repeated(self, *keys: str) -> "Iterator[tuple[tuple, Records]]":
+        """Yield the values of these keys and the records that have them, in the order of the values."""
+        for values, _ in self.runs.groupby(list(keys), sort=True):
+            yield values, self.of(**dict(zip(keys, values, strict=True)))
+
+
+def load_records(paths: Iterable[str | Path]) -> Records:
+    """Return the records of all runs below some folders.
+
+    The cells that a sweep was asked for are listed in its `cells.json`; without one they are all combinations of the data
+    sets, methods and seeds that occur in a learner, backbone and query size. Raises DataError where there is no run, and
+    UserError if one cell was run twice or the runs of a method on a data set differ in more than the seed, or in images
+    or weights.
+    """
+    results, asked, failed = {}, {}, {}
+    for path in map(Path, paths):
+        if not path.exists():
+            raise DataError(f"{path}: no such file or folder")
+        for file in sorted({path} if path.is_file() else path.rglob(RESULTS)):
+            results[file.parent.resolve()] = RunResult.read(file)
+        for file in sorted(path.rglob(CELLS)):
+            asked |= {(file.parent / cell.pop("folder")).resolve(): cell for cell in read_json(file)["cells"]}
+        failed |= {file.parent.resolve(): read_json(file)["error"] for file in sorted(path.rglob(FAILED))}
+    if not results:
+        raise DataError(f"there is no {RESULTS} below {', '.join(map(str, paths))}")
+    _check_repetitions(results)
+    rows = {folder: _run_row(folder, result) for folder, result in results.items()}
+    rows |= {folder: cell | {"status": "missing", "folder": str(folder)} for folder, cell in asked.items()
+             if folder not in rows}
+    for folder in failed.keys() & rows.keys():
+        if rows[folder]["status"] != "done":
+            rows[folder] |= {"status": "failed", "error": failed[folder]}
+    runs = pd.DataFrame([*rows.values(), *([] if asked else _holes(rows.values()))]).sort_values(KEYS, ignore_index=True)
+    rounds = [row for folder, result in results.items() for row in _round_rows(rows[folder], result)]
+    return Records(runs, pd.DataFrame(rounds), _notes(list(results.values())))
+
+
+def keys_of(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of `KEYS` in a whole config."""
+    label = config.get("LABEL", {})
+    return {"dataset": config["DATASET"]["NAME"], "learner": label.get("LEARNER") or config["TRAINER"]["NAME"],
+            "backbone": config["MODEL"]["BACKBONE"]["NAME"], "query_size": str(config["ACTIVE"]["QUERY_SIZE"]),
+            "method": label.get("METHOD") or config["ACTIVE"]["SAMPLER"], "seed": config["SEED"]}
+
+
+def _run_row(folder: Path, result: RunResult) -> dict[str, Any]:
+    return keys_of(result.config) | {
+        "status": "done" if result.finished else "unfinished", "folder": str(folder), "error": "",
+        "zero_shot": result.zero_shot.get("accuracy"), "n_train": result.dataset["n_train"],
+        "n_classes": result.dataset["n_classes"]}
+
+
+def _round_rows(run: dict[str, Any], result: RunResult) -> Iterator[dict[str, Any]]:
+    for record in result.rounds:
+        yield {key: run[key] for key in KEYS} | vars(record) | {"share": record.n_paid / run["n_train"]}
+
+
+def _holes(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield a missing cell for each combination of data set, method and seed that has no run, though its parts have."""
+    frame = pd.DataFrame(rows)
+    for values, table in frame.groupby(["learner", "backbone", "query_size"]):
+        there = set(zip(table.dataset, table.method, table.seed, strict=True))
+        for cell in product(*(sorted(table[key].unique()) for key in ("dataset", "method", "seed"))):
+            if cell not in there:
+                yield dict(zip(("learner", "backbone", "query_size", "dataset", "method", "seed"), (*values, *cell),
+                               strict=True)) | {"status": "missing", "folder": "", "error": ""}
+
+
+def _check_repetitions(results: dict[Path, RunResult]) -> None:
+    """Raise UserError if a cell was run twice, or if the runs of one group are not repetitions of one another."""
+    first: dict[tuple, tuple[Path, RunResult]] = {}
+    seen: dict[tuple, Path] = {}
+    for folder, result in results.items():
+        keys = keys_of(result.config)
+        group = tuple(keys[name] for name in GROUP)
+        cell = (*group, keys["seed"])
+        if cell in seen:
+            raise UserError(f"{folder} and {seen[cell]} hold runs of the same cell: {_said(keys)}; name one of them, or tell "
+                            "them apart by LABEL.METHOD")
+        seen[cell] = folder
+        other_folder, other = first.setdefault(group, (folder, result))
+        changed = [line for line in differences(other.config, result.config) if line.split(":")[0] not in PER_RUN]
+        changed += [f"certificate of the {what}" for what in ("data", "weights")
+                    if other.certificate.get(what) != result.certificate.get(what)]
+        if changed:
+            raise UserError(f"{folder} is no repetition of {other_folder}; tell them apart by LABEL.METHOD:\n  "
+                            + "\n  ".join(changed))
+
+
+def _notes(results: Sequence[RunResult]) -> list[str]:
+    """Return what differs between the runs that stand in one table, beside what an experiment varies."""
+    notes = []
+    codes = {code for result in results for code in result.certificate.get("code", "unknown").split("+")}
+    if len(codes) > 1:
+        notes.append(f"The runs were made by {len(codes)} versions of the code.")
+    for package in ("python", "torch", "open_clip", "numpy", "scikit_learn"):
+        versions = sorted({result.environment.get(package, "unknown") for result in results})
+        if len(versions) > 1:
+            notes.append(f"The runs were made with {package} {', '.join(versions)}.")
+    by_table: dict[tuple, RunResult] = {}
+    for result in results:
+        keys = keys_of(result.config)
+        first = by_table.setdefault(tuple(keys[name] for name in GROUP if name != "method"), result)
+        for line in differences(first.config, result.config):
+            if line.split(":")[0] not in PER_RUN and not line.startswith("ACTIVE."):
+                note = f"{keys_of(first.config)['method']} and {keys['method']} differ in {line}."
+                notes += [] if note in notes else [note]
+    return notes
+
+
+def _said(keys: dict[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in keys.items())

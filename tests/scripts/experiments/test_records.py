@@ -1,0 +1,84 @@
+"""Many records as tables: what is missing is listed, what must not be mixed is refused."""
+
+import json
+
+import pytest
+
+from dassl.utils.errors import DataError, UserError
+from scripts.experiments.records import CELLS, FAILED, KEYS, load_records
+from tests.scripts.experiments.made import write_run
+
+
+def test_every_round_of_every_run_is_a_row(tmp_path):
+    """Keys, metrics and the share of paid labels come from the records."""
+    for seed in (1, 2):
+        write_run(tmp_path / f"seed{seed}", [0.4, 0.5 + seed / 100], seed=seed)
+    records = load_records([tmp_path])
+    assert list(records.runs.status) == ["done", "done"] and list(records.runs.zero_shot) == [0.3, 0.3]
+    assert list(records.rounds.accuracy) == [0.4, 0.51, 0.4, 0.52]
+    assert list(records.rounds.share) == [0.1, 0.2, 0.1, 0.2] and records.notes == []
+
+
+def test_a_label_takes_the_place_of_the_sampler(tmp_path):
+    """Two variants of one sampler are two methods."""
+    write_run(tmp_path / "a", [0.4], method="pcb", label="pcb over badge")
+    write_run(tmp_path / "b", [0.4], method="pcb")
+    assert list(load_records([tmp_path]).runs.method) == ["pcb", "pcb over badge"]
+
+
+def test_a_combination_without_a_run_is_missing(tmp_path):
+    """Where no sweep says what was asked for, every data set, method and seed that occurs is expected of the others."""
+    write_run(tmp_path / "a", [0.4], method="random", seed=1)
+    write_run(tmp_path / "b", [0.4], method="random", seed=2)
+    write_run(tmp_path / "c", [0.4], method="badge", seed=1)
+    runs = load_records([tmp_path]).runs
+    assert runs[runs.status == "missing"][["method", "seed"]].values.tolist() == [["badge", 2]]
+
+
+def test_cells_that_were_asked_for_are_listed_by_what_became_of_them(tmp_path):
+    """done, unfinished, failed (with its reason) and missing."""
+    write_run(tmp_path / "1", [0.4], seed=1)
+    write_run(tmp_path / "2", [0.4], seed=2, status="running")
+    keys = {"dataset": "Toy", "learner": "CoOp", "backbone": "tiny", "query_size": "1%", "method": "random"}
+    cells = [keys | {"seed": seed, "folder": str(seed)} for seed in (1, 2, 3, 4)]
+    (tmp_path / CELLS).write_text(json.dumps({"cells": cells}))
+    (tmp_path / "3").mkdir()
+    (tmp_path / "3" / FAILED).write_text(json.dumps({"error": "the loss is NaN"}))
+    runs = load_records([tmp_path]).runs
+    assert list(runs.status) == ["done", "unfinished", "failed", "missing"] and runs.error[2] == "the loss is NaN"
+
+
+@pytest.mark.parametrize("what", ["cell", "config", "data"])
+def test_what_is_no_repetition_is_refused(tmp_path, what):
+    """Row 32: one cell twice, another learning rate, or other images under one name are errors, with the difference."""
+    write_run(tmp_path / "a", [0.4], seed=1)
+    other = {"cell": {"seed": 1}, "config": {"seed": 2, "OPTIM": {"LR": 0.1}},
+             "data": {"seed": 2, "certificate": {"code": "c", "data": "other", "weights": "w"}}}[what]
+    write_run(tmp_path / "b", [0.4], **other)
+    with pytest.raises(UserError, match={"cell": "same cell", "config": "OPTIM.LR", "data": "of the data"}[what]):
+        load_records([tmp_path])
+
+
+def test_other_code_and_other_settings_of_a_method_are_noted(tmp_path):
+    """Row 32: they stay in the table, and it says so."""
+    write_run(tmp_path / "a", [0.4], OPTIM={"LR": 0.1})
+    write_run(tmp_path / "b", [0.4], method="badge", OPTIM={"LR": 0.2},
+              certificate={"code": "other", "data": "d", "weights": "w"})
+    notes = " ".join(load_records([tmp_path]).notes)
+    assert "2 versions of the code" in notes and "OPTIM.LR: 0.1 -> 0.2" in notes
+
+
+def test_a_folder_without_runs_is_an_error(tmp_path):
+    with pytest.raises(DataError, match=r"no results\.json"):
+        load_records([tmp_path])
+    with pytest.raises(DataError, match="no such"):
+        load_records([tmp_path / "absent"])
+
+
+def test_records_are_cut_by_their_columns(tmp_path):
+    """`of` and `repeated` select runs and rounds alike."""
+    for method in ("badge", "random"):
+        write_run(tmp_path / method, [0.4, 0.5], method=method)
+    parts = dict(load_records([tmp_path]).repeated("method"))
+    assert list(parts) == [("badge",), ("random",)]
+    assert all(len(part.runs) == 1 and len(part.rounds) == 2 and set(KEYS) <= set(part.rounds) for part in parts.values())
