@@ -9,9 +9,10 @@ import argparse
 import contextlib
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 from yacs.config import CfgNode
@@ -50,6 +51,7 @@ from trainers.prompt_trainer import build_inputs, build_selector, build_trainer,
 from trainers.prompts import TRAINERS
 
 REGISTRIES = (DATASETS, TRAINERS, SAMPLERS)
+THREADS = torch.get_num_threads()  # torch's own choice
 logger = logging.getLogger(__name__)
 
 
@@ -101,21 +103,40 @@ def check(cfg: CfgNode) -> None:
     check_backbone(cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.PRETRAINED)
 
 
-def set_up(cfg: CfgNode) -> tuple[Dataset, Inputs]:
+class Held:
+    """What the runs of one process share: the CLIP and the inputs of the last run, for a next one that reads the same."""
+
+    def __init__(self):
+        self._last: dict[str, tuple[str, Any]] = {}
+
+    def get(self, kind: str, key: object, make: Callable[[], Any]) -> Any:
+        """Return what `make` made for this key, if that was the last one of its kind, or what it makes now."""
+        if kind not in self._last or self._last[kind][0] != repr(key):
+            self._last[kind] = repr(key), make()
+        return self._last[kind][1]
+
+
+def set_up(cfg: CfgNode, held: Held) -> tuple[Dataset, Inputs]:
     """Return the data set and what trainers read of it, with the frozen features of train and test split."""
-    if cfg.CPU_THREADS:
-        torch.set_num_threads(cfg.CPU_THREADS)
+    torch.set_num_threads(cfg.CPU_THREADS or THREADS)
     use_deterministic_algorithms(cfg.DETERMINISTIC)
     device = "cuda" if cfg.USE_CUDA and torch.cuda.is_available() else "cpu"
-    dataset = build_dataset(cfg.DATASET, seed=cfg.SEED, n_threads=cfg.DATALOADER.NUM_WORKERS)
+    drawn_by = cfg.SEED if cfg.DATASET.NUM_SHOTS > 0 else None
+    dataset = held.get("dataset", (cfg.DATASET, drawn_by), lambda: build_dataset(
+        cfg.DATASET, seed=cfg.SEED, n_threads=cfg.DATALOADER.NUM_WORKERS))
     if cfg.ACTIVE.ORACLE == "labels":
         check_labeled(dataset)
-    clip = load_clip(cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.PRETRAINED, device=device, precision=cfg.MODEL.PREC)
+    clip = held.get("clip", (cfg.MODEL, device), lambda: load_clip(
+        cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.PRETRAINED, device=device, precision=cfg.MODEL.PREC))
     check_learners(cfg, clip, dataset)
     logger.info("%s: %d train, %d val, %d test images of %d classes; %s on %s", dataset.name, len(dataset.train),
                 len(dataset.val), len(dataset.test), len(dataset.classnames), clip.name, device)
-    features = {split: frozen_features(cfg, clip, dataset, split) for split in ("train", "test") if dataset.split(split)}
-    return dataset, build_inputs(cfg, clip, dataset, features, ImageStore(cfg.DATALOADER.MEMORY_MB * 2**20))
+    n_bytes = cfg.DATALOADER.MEMORY_MB * 2**20
+    store = held.get("store", (cfg.DATASET.ROOT, n_bytes), lambda: ImageStore(n_bytes))
+    read = cfg.DATASET, drawn_by, cfg.MODEL, device, cfg.INPUT, cfg.DATALOADER, cfg.CACHE_DIR
+    inputs = held.get("inputs", read, lambda: build_inputs(cfg, clip, dataset, {
+        split: frozen_features(cfg, clip, dataset, split) for split in ("train", "test") if dataset.split(split)}, store))
+    return dataset, inputs.with_seed(cfg.SEED)
 
 
 def cache_folder(cfg: CfgNode) -> Path:
@@ -148,7 +169,7 @@ def evaluate_only(cfg: CfgNode, model_dir: Path) -> None:
     path = model_dir
     if model_dir.is_dir():
         path = prompts_path(model_dir, len(RunResult.read(model_dir / RESULTS).rounds) - 1)
-    dataset, inputs = set_up(cfg)
+    dataset, inputs = set_up(cfg, Held())
     if not dataset.test:
         raise UserError(f"{dataset.name} has no test images to evaluate on")
     trainer = build_trainer(cfg, inputs)
@@ -156,11 +177,14 @@ def evaluate_only(cfg: CfgNode, model_dir: Path) -> None:
     print("  ".join(f"{name} {100 * value:.2f} %" for name, value in evaluate(logits, dataset.labels("test"))))
 
 
-def train(cfg: CfgNode) -> None:
-    """Run what the output folder does not hold yet, then print its table and the paths of what was written."""
+def train(cfg: CfgNode, held: Held | None = None, *, wait: bool = False) -> None:
+    """Run what the output folder does not hold yet, then print its table and the paths of what was written.
+
+    Another process at work in the folder is an error, or, with `wait`, waited for.
+    """
     output = Path(cfg.OUTPUT_DIR)
     results, curve = output / RESULTS, output / "learning_curve.png"
-    with lock(output / ".lock", wait=False):
+    with lock(output / ".lock", wait=wait):
         result = RunResult.read(results) if results.exists() else None
         if result:
             check_same_config(result, as_dict(cfg), results)
@@ -172,7 +196,7 @@ def train(cfg: CfgNode) -> None:
             setup_logging(output)
             if cfg.VERBOSE:
                 logger.debug("config:\n%s", cfg.dump())
-            dataset, inputs = set_up(cfg)
+            dataset, inputs = set_up(cfg, held or Held())
             result = run(cfg, dataset, build_trainer(cfg, inputs), build_selector(cfg, inputs),
                          certificate=certificate(cfg, dataset, inputs.clip.fingerprint))
             print(f"\n{table(result)}\n")
@@ -186,6 +210,13 @@ def settle_seed(cfg: CfgNode) -> None:
     results = Path(cfg.OUTPUT_DIR) / RESULTS
     if cfg.SEED == -1:
         cfg.SEED = RunResult.read(results).config["SEED"] if results.exists() else drawn_seed()
+
+
+def settle(cfg: CfgNode) -> None:
+    """Settle the seed and freeze a checked config, with the nodes of the components that it uses alone."""
+    settle_seed(cfg)
+    drop_unused(cfg, REGISTRIES, always=("ZeroShot",))
+    cfg.freeze()
 
 
 def move_aside(output: Path) -> None:
@@ -230,9 +261,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         check(cfg)
         if arguments.overwrite:
             move_aside(Path(cfg.OUTPUT_DIR))
-        settle_seed(cfg)
-        drop_unused(cfg, REGISTRIES, always=("ZeroShot",))
-        cfg.freeze()
+        settle(cfg)
         stop_on_sigterm()
         if arguments.eval_only:
             evaluate_only(cfg, Path(arguments.model_dir))

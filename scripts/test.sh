@@ -18,6 +18,6 @@ if [ "${1:-}" = --oldest ]; then
     sed 's/>=/==/' requirements.txt > "$requirements"
     warnings=(-W ignore::DeprecationWarning)
 fi
-source scripts/setup.sh "$requirements" requirements-dev.txt
+source scripts/setup.sh "$requirements" requirements-dev.txt requirements-cluster.txt
 "$PYTHON" -m ruff check .
 exec "$PYTHON" -m pytest -q ${warnings[@]+"${warnings[@]}"} "$@"

@@ -124,6 +124,32 @@ def test_a_run_of_another_config_is_refused_with_the_difference(capsys, root, tm
     assert [(path / "results.json").read_bytes() for path in aside] == [before]
 
 
+def test_runs_of_one_process_share_clip_and_features(capsys, root, tmp_path, monkeypatch):
+    """Held by the process, CLIP, data set and inputs are made once for other samplers and seeds; the runs are the same."""
+    made = {"load_clip": 0, "build_dataset": 0, "build_inputs": 0}
+
+    def counted(name):
+        make = getattr(train, name)
+
+        def counting(*arguments, **named):
+            made[name] += 1
+            return make(*arguments, **named)
+
+        return counting
+
+    for name in made:
+        monkeypatch.setattr(train, name, counted(name))
+    held = train.Held()
+    for name, words in (("a", ("--seed", "2")), ("b", ("--seed", "3", "ACTIVE.SAMPLER", "entropy"))):
+        words = [*QUICK, "--root", root, "--output-dir", tmp_path / name, *words]
+        cfg = train.build_config(*train.parser().parse([str(word) for word in words]))
+        train.settle(cfg)
+        train.train(cfg, held)
+    assert made == {"load_clip": 1, "build_dataset": 1, "build_inputs": 1}
+    alone = run(capsys, root, tmp_path / "alone", "--seed", "3", "ACTIVE.SAMPLER", "entropy")
+    assert without_times(alone) == without_times(json.loads((tmp_path / "b" / "results.json").read_text()))
+
+
 def test_a_component_added_later_changes_no_run(capsys, root, tmp_path):
     """Nodes of components that a run does not use are not part of it: a new sampler leaves old folders valid."""
     first = run(capsys, root, tmp_path / "run")

@@ -5,8 +5,9 @@ augmented views ahead, many epochs in one pass. A view depends on (seed, round, 
 ahead are the same as views encoded in their step.
 """
 
+import copy
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -47,6 +48,12 @@ class Inputs:
         self.loading = loading
         self.store = store
         self._tokens: dict[str, Tensor] = {}
+
+    def with_seed(self, seed: int) -> "Inputs":
+        """Return inputs whose random views are another seed's; all that is kept in memory is shared."""
+        other = copy.copy(self)
+        other.loading = replace(self.loading, seed=seed)
+        return other
 
     def of_split(self, split: str, *, tokens: bool) -> Iterator[Tensor]:
         """Yield the inputs of a whole split in its order, in batches: features, or image tokens [B, L, width]."""

@@ -20,6 +20,10 @@ class DataError(UserError):
     """A data set, an image or a stored file is missing or damaged."""
 
 
+class InUseError(UserError):
+    """Another process is at work in the folder."""
+
+
 class TrainingError(UserError):
     """Training went out of the numbers: a loss or a prediction is NaN or Inf."""
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from dassl.utils.errors import DataError, UserError
+from dassl.utils.errors import DataError, InUseError, UserError
 from dassl.utils.events import event
 
 
@@ -93,7 +93,7 @@ def sha256_of(path: Path) -> str:
 def lock(path: Path, *, wait: bool) -> Iterator[None]:
     """Hold an exclusive lock on `path` (made if absent); the system frees it when the process ends, however it ends.
 
-    With `wait` the caller waits for its turn, without it UserError says that another process is at work.
+    With `wait` the caller waits for its turn, without it InUseError says that another process is at work.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +104,7 @@ def lock(path: Path, *, wait: bool) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
-            raise UserError(f"another process is at work in {path.parent}") from None
+            raise InUseError(f"another process is at work in {path.parent}") from None
         yield
 
 

@@ -1,0 +1,73 @@
+"""One cell of an experiment, run in this process by `train.py`'s own functions."""
+
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from yacs.config import CfgNode
+
+import train
+from active.output import RESULTS, check_complete, check_same_config
+from active.people import WaitingForLabels
+from active.results import RunResult
+from dassl.config.setup import as_dict
+from dassl.utils.errors import ConfigError, InUseError, TrainingError, UserError
+
+DONE, FAILED, REFUSED, WAITING, BUSY = "done", "failed", "refused", "waiting", "busy"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a cell: its `kind`, and the error behind it.
+
+    `refused` is a failure that only another config or other code can change, `failed` any other; `waiting` is for people's
+    labels, `busy` for another process that is at work in the folder.
+    """
+
+    kind: str
+    error: str = ""
+
+
+def configured(words: Sequence[str]) -> CfgNode:
+    """Return the checked, frozen config of the words of a `train.py` command; raises ConfigError."""
+    return settled(train.build_config(*train.parser().parse(words)))
+
+
+def settled(cfg: CfgNode) -> CfgNode:
+    """Return a config as a run has it: checked and frozen; raises ConfigError."""
+    train.check(cfg)
+    train.settle(cfg)
+    return cfg
+
+
+def is_done(cfg: CfgNode) -> bool:
+    """Tell whether the output folder holds this run, finished and whole; raises UserError if it holds another one."""
+    path = Path(cfg.OUTPUT_DIR) / RESULTS
+    if not path.exists():
+        return False
+    result = RunResult.read(path)
+    check_same_config(result, as_dict(cfg), path)
+    if result.finished:
+        check_complete(result, path)
+    return result.finished
+
+
+def run_cell(words: Sequence[str], held: train.Held, *, wait: bool = False) -> Outcome:
+    """Run a cell to its end and return what became of it; nothing but a request to stop is raised.
+
+    Where another process is at work in the cell's folder the outcome is `busy`, or, with `wait`, that process is waited for.
+    """
+    try:
+        train.train(configured(words), held, wait=wait)
+    except InUseError as error:
+        return Outcome(BUSY, str(error))
+    except WaitingForLabels as error:
+        return Outcome(WAITING, str(error))
+    except (ConfigError, TrainingError) as error:
+        return Outcome(REFUSED, str(error))
+    except UserError as error:
+        return Outcome(FAILED, str(error))
+    except Exception:
+        return Outcome(FAILED, traceback.format_exc().strip())
+    return Outcome(DONE)

@@ -1,0 +1,84 @@
+"""Workers as processes of this machine: one a GPU, or the cores split between them."""
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+
+from scripts.experiments.cell import Outcome
+from scripts.experiments.schedule import WorkerDied
+
+WORKER = Path(__file__).with_name("worker.py")
+GRACE = 10.0  # seconds that a stopped run has to come to a safe point
+
+
+class LocalWorker:
+    """A process of `worker.py`, started when it is first needed and again after it died. Its errors go to `log`."""
+
+    def __init__(self, environment: Mapping[str, str], log: Path):
+        self._environment = os.environ | dict(environment)
+        self._log = log
+        self._process: subprocess.Popen | None = None
+        self._stopped = False
+
+    def run(self, words: Sequence[str], *, wait: bool) -> Outcome:
+        """Return the outcome of a cell; raises WorkerDied."""
+        process = self._started()
+        try:
+            process.stdin.write(json.dumps({"words": list(words), "wait": wait}) + "\n")
+            process.stdin.flush()
+            line = process.stdout.readline()
+        except (BrokenPipeError, ValueError):
+            line = ""
+        if not line:
+            code = process.wait()
+            _close(process)
+            self._process = None
+            raise WorkerDied(f"exit code {code}, see {self._log}")
+        return Outcome(**json.loads(line))
+
+    def stop(self) -> None:
+        """End the process; a run in hand comes to a safe point first, or is killed after `GRACE` seconds."""
+        self._stopped = True
+        if (process := self._process) is None:
+            return
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.close()
+        try:
+            process.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        _close(process)
+
+    def _started(self) -> subprocess.Popen:
+        if self._stopped:
+            raise WorkerDied("stopped")
+        if self._process is None:
+            self._log.parent.mkdir(parents=True, exist_ok=True)
+            with self._log.open("a") as log:
+                self._process = subprocess.Popen(  # a session of its own: Ctrl-C reaches the sweep, which stops it
+                    [sys.executable, str(WORKER)], env=self._environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                    stderr=log, text=True, encoding="utf-8", start_new_session=True)
+        return self._process
+
+
+def _close(process: subprocess.Popen) -> None:
+    for pipe in (process.stdin, process.stdout):
+        with contextlib.suppress(BrokenPipeError):
+            pipe.close()
+
+
+def local_workers(n: int | None, output: Path) -> list[LocalWorker]:
+    """Return n workers (by default one a GPU, or one a core) that share GPUs in turn, or the cores in equal parts."""
+    n_gpus, n_cores = torch.cuda.device_count(), len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
+    n = n or n_gpus or n_cores
+    threads = {"OMP_NUM_THREADS": str(max(1, n_cores // n))}
+    gpus = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(n_gpus)))).split(",")
+    return [LocalWorker(threads | ({"CUDA_VISIBLE_DEVICES": gpus[index % n_gpus]} if n_gpus else {}),
+                        output / "workers" / f"{index}.log") for index in range(n)]

@@ -1,0 +1,83 @@
+"""Cells to workers: each worker takes the next cell when it is free, and one that dies costs no more than its round."""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from typing import Protocol
+
+from scripts.experiments.cell import BUSY, FAILED, Outcome
+from scripts.experiments.experiment import Cell
+
+MAX_STARTS = 3  # of a cell whose worker dies
+
+
+class WorkerDied(RuntimeError):
+    """The process that ran a cell is gone, the cell's last round with it."""
+
+
+class Worker(Protocol):
+    """Runs one cell at a time, somewhere. After `WorkerDied` the next `run` starts anew."""
+
+    def run(self, words: Sequence[str], *, wait: bool) -> Outcome: ...
+    def stop(self) -> None: ...
+
+
+class Schedule:
+    """Runs cells on workers, one thread a worker; `report(cell, outcome)` is called once for every cell that has ended."""
+
+    def __init__(self, cells: Sequence[Cell], workers: Sequence[Worker], report: Callable[[Cell, Outcome], None]):
+        self._cells = deque((cell, False) for cell in cells)  # and whether to wait for another process in its folder
+        self._workers = workers
+        self._report = report
+        self._starts: dict[str, int] = {}
+        self._lock = threading.Lock()
+        self._stopped = False
+        self.running: dict[int, Cell] = {}
+
+    def run(self) -> None:
+        """Return when all cells have ended; whatever ends it before, such as Ctrl-C, the workers are stopped first."""
+        with ThreadPoolExecutor(len(self._workers)) as threads:
+            serving = [threads.submit(self._serve, index) for index in range(len(self._workers))]
+            try:
+                while not all(future.done() for future in serving):  # waiting without a limit would keep Ctrl-C waiting
+                    wait(serving, timeout=0.2, return_when=FIRST_EXCEPTION)
+                    for future in serving:
+                        if future.done():
+                            future.result()
+            finally:
+                self._stopped = True
+                for worker in self._workers:
+                    worker.stop()
+
+    def _serve(self, index: int) -> None:
+        while not self._stopped and (task := self._next()) is not None:
+            cell, must_wait = task
+            self.running[index] = cell
+            outcome = self._attempt(self._workers[index], cell, must_wait)
+            del self.running[index]
+            if outcome is not None and not self._stopped:
+                with self._lock:
+                    self._report(cell, outcome)
+
+    def _next(self) -> tuple[Cell, bool] | None:
+        with self._lock:
+            return self._cells.popleft() if self._cells else None
+
+    def _attempt(self, worker: Worker, cell: Cell, must_wait: bool) -> Outcome | None:
+        """Return the outcome of a cell, or None if it stands in the queue again: its worker died, or it was busy."""
+        self._starts[cell.name] = self._starts.get(cell.name, 0) + 1
+        try:
+            outcome = worker.run(cell.words, wait=must_wait)
+        except WorkerDied as error:
+            if self._starts[cell.name] < MAX_STARTS:
+                return self._again(cell, must_wait)
+            return Outcome(FAILED, f"its process died {MAX_STARTS} times: {error}")
+        if outcome.kind == BUSY and not must_wait:
+            self._starts[cell.name] -= 1
+            return self._again(cell, True)
+        return outcome
+
+    def _again(self, cell: Cell, must_wait: bool) -> None:
+        with self._lock:
+            self._cells.append((cell, must_wait))

@@ -1,0 +1,104 @@
+"""An experiment's file as cells: every combination once, each a plain `train.py` command, and every fault one line."""
+
+import shlex
+
+import pytest
+import yaml
+
+import train
+from dassl.utils.environment import PROJECT
+from dassl.utils.errors import ConfigError
+from scripts.experiments.cell import configured
+from scripts.experiments.experiment import read_experiment
+
+SMALL = {"OUTPUT_DIR": "output/x", "CONFIG_FILES": ["configs/quickstart.yaml"], "DATASETS": ["Digits"], "LEARNERS": ["CoOp"],
+         "BACKBONES": ["tiny_clip"], "SAMPLERS": ["random"], "SEEDS": [1]}
+EXPERIMENTS = sorted((PROJECT / "configs" / "experiments").glob("*.yaml"))
+
+
+@pytest.fixture(autouse=True)
+def in_project(monkeypatch):
+    monkeypatch.chdir(PROJECT)
+
+
+def cells_of(tmp_path, pairs=(), **changes):
+    file = tmp_path / "experiment.yaml"
+    file.write_text(yaml.safe_dump(SMALL | changes))
+    return read_experiment(file, pairs=list(pairs))[1]
+
+
+def test_every_combination_is_a_cell(tmp_path):
+    """Names are folders; what reads the same weights and images stands side by side, seed after seed."""
+    cells = cells_of(tmp_path, DATASETS=["dtd", "eurosat"], LEARNERS=["CoOp", "VPT"], BACKBONES=["vit_b16"],
+                     SAMPLERS=["random", "badge"], SEEDS=[1, 2])
+    assert len({cell.folder for cell in cells}) == len(cells) == 16
+    assert [cell.name for cell in cells[:3]] == ["dtd/CoOp/vit_b16/random/seed1", "dtd/CoOp/vit_b16/badge/seed1",
+                                                 "dtd/VPT/vit_b16/random/seed1"]
+    assert [cell.name.split("/")[0] for cell in cells] == ["dtd"] * 8 + ["eurosat"] * 8
+
+
+def test_a_cell_is_a_command_of_train(tmp_path):
+    """Its words merge to the config that is meant: files, overrides, labels and seed."""
+    cell, = cells_of(tmp_path, SAMPLERS=["entropy"], OVERRIDES={"OPTIM": {"LR": 0.5}, "INPUT": {"RRCROP_SCALE": [0.5, 1.0]}})
+    assert shlex.split(cell.command)[:2] == ["python", "train.py"]
+    cfg = configured(cell.words)
+    assert (cfg.ACTIVE.SAMPLER, cfg.OPTIM.LR, cfg.INPUT.RRCROP_SCALE, cfg.SEED) == ("entropy", 0.5, (0.5, 1.0), 1)
+    assert cfg.OUTPUT_DIR == str(cell.folder) == "output/x/Digits/CoOp/tiny_clip/entropy/seed1"
+    assert (cfg.LABEL.METHOD, cfg.LABEL.LEARNER) == ("entropy", "CoOp")
+
+
+def test_an_entry_s_own_keys_win_over_the_overrides_and_the_command_line_over_both(tmp_path):
+    own = {"pcb_entropy": {"ACTIVE": {"SAMPLER": "pcb", "PCB": {"BASE": "entropy"}}, "OPTIM": {"LR": 0.2}}}
+    changes = {"SAMPLERS": [own], "OVERRIDES": {"OPTIM": {"LR": 0.5}, "ACTIVE": {"ROUNDS": 3}}}
+    cfg = configured(cells_of(tmp_path, **changes)[0].words)
+    assert (cfg.ACTIVE.SAMPLER, cfg.ACTIVE.PCB.BASE, cfg.OPTIM.LR, cfg.ACTIVE.ROUNDS) == ("pcb", "entropy", 0.2, 3)
+    assert cfg.LABEL.METHOD == "pcb_entropy"
+    assert configured(cells_of(tmp_path, [("OPTIM.LR", "0.7")], **changes)[0].words).OPTIM.LR == 0.7
+
+
+def test_query_sizes_are_an_axis_and_full_labels_one_more_method(tmp_path):
+    """The reference on all labels has one round and no query size of its own."""
+    cells = cells_of(tmp_path, QUERY_SIZES=["1%", "per_class"], FULL_LABELS=True)
+    assert [cell.name.split("/")[3:-1] for cell in cells] == [["1%", "random"], ["per_class", "random"], ["full"]]
+    assert [configured(cell.words).ACTIVE.QUERY_SIZE for cell in cells] == ["1%", "per_class", "100%"]
+    assert configured(cells[-1].words).ACTIVE.ROUNDS == 1
+
+
+@pytest.mark.parametrize(("changes", "message"), [
+    ({"SAMPLER": ["random"]}, "unknown key SAMPLER; did you mean 'SAMPLERS'"),
+    ({"SEEDS": []}, "SEEDS is missing or empty"),
+    ({"SEEDS": 1}, "SEEDS must be a list, not int 1"),
+    ({"SEEDS": [1, "a"]}, "SEEDS holds 'a'"),
+    ({"SEEDS": [1, 1]}, "SEEDS names 1 twice"),
+    ({"LEARNERS": ["CoOpp"]}, "there is no configs/trainers/CoOpp/tiny_clip.yaml; did you mean 'CoOp/tiny_clip'"),
+    ({"SAMPLERS": [{"a": 1}]}, "an entry is a name or NAME"),
+    ({"SAMPLERS": [{"a/b": {"ACTIVE": {"SAMPLER": "random"}}}]}, "cannot be the name of a folder"),
+    ({"OUTPUT_DIR": ""}, "OUTPUT_DIR is missing or empty"),
+])
+def test_a_wrong_experiment_is_one_line(tmp_path, changes, message):
+    with pytest.raises(ConfigError) as caught:
+        cells_of(tmp_path, **changes)
+    assert message in str(caught.value) and "\n" not in str(caught.value) and "experiment.yaml" in str(caught.value)
+
+
+def test_a_sampler_without_a_page_goes_by_its_name(tmp_path):
+    """A plug-in needs its file and one line in the experiment; a name that nobody registered is found with the config."""
+    cell, = cells_of(tmp_path, SAMPLERS=["entropi"])
+    with pytest.raises(ConfigError, match="did you mean 'entropy'"):
+        configured(cell.words)
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_every_experiment_of_the_project_merges(path):
+    """The cells of every protocol are configs that pass every check, and each has a folder of its own."""
+    _, cells = read_experiment(path)
+    first = {(*cell.name.split("/")[1:-1],): cell for cell in cells if "seed1" in cell.name}  # seeds and data sets merge alike
+    for cell in [*first.values(), *{cell.name.split("/")[0]: cell for cell in cells}.values()]:
+        train.check(train.build_config(*train.parser().parse(cell.words)))
+    assert len({cell.folder for cell in cells}) == len(cells)
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: path.stem)
+def test_the_head_of_every_experiment_names_its_command(path):
+    head = [line for line in path.read_text().splitlines() if line.startswith("#")]
+    assert any(f"scripts/sweep.py --config-file configs/experiments/{path.name}" in line for line in head)

@@ -1,0 +1,111 @@
+"""Cells on workers: every cell ends once, dead workers and busy folders included."""
+
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from scripts.experiments.cell import BUSY, DONE, FAILED, Outcome
+from scripts.experiments.experiment import Cell
+from scripts.experiments.schedule import MAX_STARTS, Schedule, WorkerDied
+
+CELLS = [Cell(name, Path(name), (name,)) for name in "abcdefgh"]
+
+
+class FakeWorker:
+    """Answers with what `answer(name, n-th start of the cell, wait)` returns or raises."""
+
+    starts: Counter
+    lock = threading.Lock()
+
+    def __init__(self, answer=lambda name, start, wait: Outcome(DONE)):
+        self.answer = answer
+        self.stopped = threading.Event()
+
+    def run(self, words, *, wait):
+        with self.lock:
+            self.starts[words[0]] += 1
+        time.sleep(0.001)
+        return self.answer(words[0], self.starts[words[0]], wait)
+
+    def stop(self):
+        self.stopped.set()
+
+
+@pytest.fixture(autouse=True)
+def no_starts():
+    FakeWorker.starts = Counter()
+
+
+def ended(workers, cells=CELLS):
+    outcomes = []
+    Schedule(cells, workers, lambda cell, outcome: outcomes.append((cell.name, outcome))).run()
+    assert len(outcomes) == len(dict(outcomes)), "a cell was reported twice"
+    return dict(outcomes)
+
+
+@pytest.mark.parametrize("n", [1, 3, 20])
+def test_every_cell_runs_once(n):
+    """With fewer and with more workers than cells."""
+    assert ended([FakeWorker() for _ in range(n)]) == {cell.name: Outcome(DONE) for cell in CELLS}
+    assert set(FakeWorker.starts.values()) == {1}
+
+
+def test_a_cell_whose_worker_died_is_started_again():
+    """Once more where it died once; given up, with the reason, after the third time. No other cell runs twice."""
+
+    def answer(name, start, wait):
+        if name == "c" or (name == "b" and start == 1):
+            raise WorkerDied("exit code -9")
+        return Outcome(DONE)
+
+    outcomes = ended([FakeWorker(answer), FakeWorker(answer)])
+    assert outcomes.pop("c") == Outcome(FAILED, f"its process died {MAX_STARTS} times: exit code -9")
+    assert set(outcomes.values()) == {Outcome(DONE)}
+    assert FakeWorker.starts == Counter({cell.name: {"b": 2, "c": 3}.get(cell.name, 1) for cell in CELLS})
+
+
+def test_a_busy_cell_is_waited_for_after_all_others():
+    """Another sweep is at work in its folder: the cell goes to the end of the queue and is then waited for."""
+    order = []
+
+    def answer(name, start, wait):
+        order.append((name, wait))
+        return Outcome(BUSY, "at work") if name == "a" and not wait else Outcome(DONE)
+
+    assert set(ended([FakeWorker(answer)]).values()) == {Outcome(DONE)}
+    assert order[0] == ("a", False) and order[-1] == ("a", True) and len(order) == len(CELLS) + 1
+
+
+def test_an_interrupt_stops_the_workers():
+    """Ctrl-C in the middle: `run` raises it after all workers were told to stop; what was running is not reported."""
+    started = threading.Event()
+
+    def answer(name, start, wait):
+        started.set()
+        worker.stopped.wait(10)
+        raise WorkerDied("stopped")
+
+    worker, reported = FakeWorker(answer), []
+    schedule = Schedule(CELLS, [worker], lambda *outcome: reported.append(outcome))
+
+    def interrupt(*_, **__):
+        started.wait(10)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr("scripts.experiments.schedule.wait", interrupt)
+        schedule.run()
+    assert worker.stopped.is_set() and reported == [] and FakeWorker.starts == Counter({"a": 1})
+
+
+def test_a_fault_of_the_schedule_itself_is_raised():
+    """An unexpected exception of a worker or of the report ends the sweep loudly instead of losing cells in silence."""
+
+    def answer(name, start, wait):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        ended([FakeWorker(answer)])
