@@ -57,6 +57,11 @@ def load_features(name: str, folder: Path = DATA) -> RealFeatures:
     return RealFeatures(dataset, features)
 
 
+def build_feature_inputs(cfg, clip: FrozenCLIP, data: RealFeatures) -> Inputs:
+    """Return what trainers on features alone read; learners that tune images cannot be trained on them."""
+    return Inputs(clip, data.dataset, data.features, Loading(None, None, 1, 0, cfg.SEED), ImageStore(0))
+
+
 def build_feature_trainer(cfg, clip: FrozenCLIP, data: RealFeatures) -> PromptTrainer:
-    """Return the trainer of a config on features alone; learners that tune images cannot be trained on them."""
-    return build_trainer(cfg, Inputs(clip, data.dataset, data.features, Loading(None, None, 1, 0, cfg.SEED), ImageStore(0)))
+    """Return the trainer of a config on features alone."""
+    return build_trainer(cfg, build_feature_inputs(cfg, clip, data))

@@ -9,7 +9,8 @@ complement label y' drawn uniformly from the other classes is
 Differences from the paper: Eq. 5 prints the last term with a plus sign, which would raise p_clean of wrong labels against
 the paper's own text; `l2_sign="printed"` keeps it for ablation. Unknown there, with the default taken here: lambda (1, as in
 DeFT), whether the second loss also moves the positive context and the visual prompts (yes; `l2_detach`), the depth of the
-visual prompts (all blocks, in DeFT's layout).
+visual prompts (all blocks, in DeFT's layout). `n_ctx_vision` 0 leaves the visual prompts out, as an ablation: the learner then
+reads frozen features, and fits ResNets too.
 """
 
 from typing import Annotated, Literal
@@ -36,9 +37,7 @@ from trainers.vpt import Layout, image_tokens
 
 @TRAINERS.register("DualPrompt", has_negative_texts=True)
 class DualPrompt(PromptLearner):
-    """Shared contexts `positive` and `negative` [n, text width] and image prompts `tokens[j]` [n, image width]."""
-
-    tunes_images = True
+    """Shared contexts `positive` and `negative` [n, text width] and image prompts `tokens[j]` [n, image width], if any."""
 
     def __init__(
         self,
@@ -47,7 +46,7 @@ class DualPrompt(PromptLearner):
         rng: np.random.Generator,
         *,
         n_ctx: Annotated[int, AtLeast(1)] = 16,
-        n_ctx_vision: Annotated[int, AtLeast(1)] = 20,
+        n_ctx_vision: Annotated[int, AtLeast(0)] = 20,
         prompt_depth_vision: Annotated[int, AtLeast(1)] = 12,
         layout: Layout = "deft",
         l2_weight: Annotated[float, AtLeast(0)] = 1.0,
@@ -59,14 +58,16 @@ class DualPrompt(PromptLearner):
         shape = (n_ctx, clip.text_width)
         self.positive, self.negative = (nn.Parameter(torch.from_numpy(rng.normal(0.0, INITIAL_STD, shape)).float())
                                         for _ in range(2))
-        self.tokens = image_tokens(clip, rng, n_ctx_vision, checked_depth(prompt_depth_vision, clip.image_depth), layout)
+        self.tunes_images = n_ctx_vision > 0
+        if self.tunes_images:
+            self.tokens = image_tokens(clip, rng, n_ctx_vision, checked_depth(prompt_depth_vision, clip.image_depth), layout)
         self.rows = token_rows(clip.tokenizer, texts.phrases, n_ctx)
         self.averaging = texts.averaging
         self.layout, self.l2_weight, self.l2_sign, self.l2_detach = layout, l2_weight, l2_sign, l2_detach
 
     def forward(self) -> Prompts:
-        return Prompts(text=(self.positive,), image=tuple(self.tokens), negative=(self.negative,),
-                       after_ln_pre=self.layout == "deft")
+        return Prompts(text=(self.positive,), image=tuple(self.tokens) if self.tunes_images else (),
+                       negative=(self.negative,), after_ln_pre=self.layout == "deft")
 
     def loss(
         self, scale: float, features: Tensor, classifier: Classifier, targets: Tensor, rng: np.random.Generator

@@ -1,0 +1,176 @@
+"""Every sampler on real ViT-B/32 features: test accuracy of CoOp by round, random's beside it.
+
+    OMP_NUM_THREADS=1 nice python -m benchmarks.real_features output/real_features --workers 2    runs what is missing
+    python -m benchmarks.real_features output/real_features --table                                    prints the tables
+
+Three data sets x two protocols x fifteen samplers x seeds 1, 2, 3; each run is a folder with its `results.json`, and the same
+command continues an interrupted study. Reads `../shared/data` through the surrogate text tower, see `benchmarks/surrogate.py`:
+the pool is the val split. Decided before any test accuracy was seen, and not changed since:
+
+- CoOp of four words, "a photo of a", shared, SGD 0.002, batch 32, cosine, one warm-up epoch, unaugmented (CEC's recipe with
+  CoOp's weight decay). 100 epochs for rounds of 1 % (11 to 98 labels), 30 for rounds of one label a class (47 to 612 labels);
+  CoOp's own rule, 50 for one and 100 for a few labels a class, would take twice as long for the latter.
+- Samplers as in `configs/active`, with six rounds in either protocol; round 0 as `ACTIVE.INITIAL_SAMPLER: auto` says.
+- `dual_prompt` selects by a DualPrompt learner without visual prompts, since there are features and no images; 16 tokens of
+  either sign, learning rate 0.01, batches of 16 + 64, 10 epochs (the paper's: 10 or 20). CoOp is what is reported.
+- Runs of one data set, protocol and seed share fits to the same labels in the same round: the random first rounds.
+"""
+
+import argparse
+import logging
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from itertools import product
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+from yacs.config import CfgNode
+
+from active.loop import run
+from active.output import RESULTS
+from active.registry import SAMPLERS, choosing_samplers
+from active.results import RoundRecord, RunResult
+from benchmarks.surrogate import NAMES, RealFeatures, build_feature_inputs, load_features, load_text_tower
+from dassl.config.setup import drop_unused, setup_config
+from trainers.frozen_clip import FrozenCLIP
+from trainers.prompt_trainer import PromptTrainer, build_selector, build_trainer
+from trainers.prompts import TRAINERS
+
+CONFIGS = Path(__file__).parents[1] / "configs" / "active"
+PROTOCOLS = {"1%": 100, "per_class": 30}  # the query size and its epochs
+SEEDS = (1, 2, 3)
+PAIRS = {"MODEL.BACKBONE.NAME": "surrogate", "TRAINER.COOP.CTX_INIT": "a photo of a", "ACTIVE.ROUNDS": "6",
+         "TRAINER.DUALPROMPT.N_CTX_VISION": "0", "ACTIVE.SELECTOR_OPTIM.LR": "0.01", "ACTIVE.SELECTOR_OPTIM.MAX_EPOCH": "10",
+         "ACTIVE.SELECTOR_OPTIM.BATCH_SIZE": "16", "TRAIN.PRINT_FREQ": "0"}
+
+
+class SharedFits:
+    """A trainer that fits the same labels in the same round once, for the runs of one data set, protocol and seed."""
+
+    def __init__(self, trainer: PromptTrainer):
+        self.trainer = trainer
+        self.models: dict[tuple, Any] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.trainer, name)
+
+    def fit(self, rows: Tensor, labels: Tensor, round: int, mined: tuple[Tensor, Tensor] | None = None) -> Any:
+        """Return the trainer's model of these labels; its randomness depends on the seed and the round alone."""
+        key = (round, *(tuple(values.tolist()) for values in (rows, labels, *(mined or ()))))
+        if key not in self.models:
+            self.models[key] = self.trainer.fit(rows, labels, round, mined)
+        return self.models[key]
+
+
+def folder_of(output: Path, name: str, protocol: str, sampler: str, seed: int) -> Path:
+    """Return where a run's record is."""
+    return output / name / protocol.replace("%", "_percent") / sampler / f"seed{seed}"
+
+
+def config_of(output: Path, name: str, protocol: str, sampler: str, seed: int, epochs: int | None = None) -> CfgNode:
+    """Return the config of a run; `epochs` other than the protocol's are for tests."""
+    pairs = PAIRS | {"DATASET.NAME": name, "ACTIVE.QUERY_SIZE": protocol, "SEED": str(seed),
+                     "OPTIM.MAX_EPOCH": str(PROTOCOLS[protocol] if epochs is None else epochs),
+                     "OUTPUT_DIR": str(folder_of(output, name, protocol, sampler, seed))}
+    cfg = setup_config([str(CONFIGS / f"{sampler}.yaml")], list(pairs.items()), [TRAINERS, SAMPLERS])
+    drop_unused(cfg, [TRAINERS, SAMPLERS], always=("ZeroShot",))
+    cfg.freeze()
+    return cfg
+
+
+def run_samplers(output: Path, name: str, protocol: str, seed: int, samplers: list[str], epochs: int | None = None) -> None:
+    """Run what is missing of the samplers' runs on one data set with one protocol and seed."""
+    torch.set_num_threads(1)
+    logging.disable(logging.INFO)
+    clip, data, learners = load_text_tower(), load_features(name), {}
+    for sampler in samplers:
+        cfg = config_of(output, name, protocol, sampler, seed, epochs)
+        run(cfg, data.dataset, *shared_learners(cfg, clip, data, learners))
+
+
+def shared_learners(
+    cfg: CfgNode, clip: FrozenCLIP, data: RealFeatures, known: dict[str, SharedFits]
+) -> Iterator[SharedFits | None]:
+    """Yield the trainer and the selector of a run, if any; their fits are shared with those of `known`."""
+    inputs = build_feature_inputs(cfg, clip, data)
+    for build in (build_trainer, build_selector):
+        trainer = build(cfg, inputs)
+        yield trainer and known.setdefault(trainer.recipe.name, SharedFits(trainer))
+
+
+def run_study(output: Path, n_workers: int) -> None:
+    """Run all that is missing, the runs of a data set, protocol and seed one after another in one process."""
+    with ProcessPoolExecutor(n_workers, get_context("spawn")) as pool:
+        jobs = {pool.submit(run_samplers, output, *job, choosing_samplers()): job for job in product(NAMES, PROTOCOLS, SEEDS)}
+        for future in as_completed(jobs):
+            future.result()
+            print("done:", *jobs[future], flush=True)
+
+
+def read(output: Path) -> pd.DataFrame:
+    """Return all rounds of all runs, a row each, with accuracies in percent."""
+    rows = []
+    for name, protocol, sampler, seed in product(NAMES, PROTOCOLS, choosing_samplers(), SEEDS):
+        path = folder_of(output, name, protocol, sampler, seed) / RESULTS
+        for record in RunResult.read(path).rounds if path.exists() else ():
+            rows.append({"data": name, "protocol": protocol, "sampler": sampler, "seed": seed, **measures(record)})
+    return pd.DataFrame(rows)
+
+
+def measures(record: RoundRecord) -> dict[str, float]:
+    """Return what the tables show of a round."""
+    return {"round": record.round, "accuracy": 100 * record.accuracy, "paid": record.n_paid,
+            "classes": sum(count > 0 for count in record.class_counts)}
+
+
+def accuracy_table(rounds: pd.DataFrame) -> pd.DataFrame:
+    """Return accuracy by round, mean ± standard deviation over seeds, and how many classes have labels, of one study cell.
+
+    ▼ and ▲: more than one standard deviation of random below or above it in that round.
+    """
+    groups = rounds.groupby(["sampler", "round"])
+    mean, deviation = (frame.unstack() for frame in (groups.accuracy.mean(), groups.accuracy.std()))
+    far = (mean - mean.loc["random"]) / deviation.loc["random"]
+    table = pd.DataFrame({
+        f"round {n}": [f"{mean[n][s]:.1f} ± {deviation[n][s]:.1f}" + (" ▼" if far[n][s] < -1 else " ▲" if far[n][s] > 1 else "")
+                       for s in mean.index] for n in mean.columns}, index=mean.index)
+    last = mean.columns[-1]
+    classes = groups.classes.mean().unstack()
+    table["paid"] = groups.paid.mean().unstack()[last].map("{:.0f}".format)
+    table["classes, first / last"] = [f"{classes[0][s]:.0f} / {classes[last][s]:.0f}" for s in table.index]
+    return table.loc[["random", *(s for s in table.index if s != "random")]]
+
+
+def difference_table(rounds: pd.DataFrame) -> pd.DataFrame:
+    """Return the accuracy above random's with the same seed, mean over the six rounds, mean ± deviation over seeds."""
+    keys = ["data", "protocol", "seed"]
+    runs = rounds.groupby(["sampler", *keys]).accuracy.mean().unstack("sampler")
+    above = runs.sub(runs["random"], axis=0)
+    mean, deviation = (frame.T for frame in (above.groupby(keys[:2]).mean(), above.groupby(keys[:2]).std()))
+    table = pd.DataFrame({f"{data}, {protocol}": [f"{mean[data, protocol][s]:+.1f} ± {deviation[data, protocol][s]:.1f}"
+                                                  for s in mean.index] for data, protocol in mean.columns}, index=mean.index)
+    table["mean"] = mean.mean(axis=1).map("{:+.2f}".format)
+    table["mean rank"] = mean.rank(ascending=False).mean(axis=1).map("{:.1f}".format)
+    return table.loc[mean.mean(axis=1).sort_values(ascending=False).index]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("output", type=Path, help="folder of the records")
+    parser.add_argument("--workers", type=int, default=1, help="processes")
+    parser.add_argument("--table", action="store_true", help="print the tables of what is there and run nothing")
+    arguments = parser.parse_args()
+    if not arguments.table:
+        run_study(arguments.output, arguments.workers)
+    rounds = read(arguments.output)
+    print(f"## Against random\n\n{difference_table(rounds).to_markdown(disable_numparse=True)}")
+    for (name, protocol), cell in rounds.groupby(["data", "protocol"], sort=False):
+        print(f"\n## {name}, {protocol}\n\n{accuracy_table(cell).to_markdown(disable_numparse=True)}")
+
+
+if __name__ == "__main__":
+    main()
