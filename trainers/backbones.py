@@ -24,19 +24,30 @@ from trainers.frozen_clip import FrozenCLIP
 OPENAI_NAMES = {"ViT-B/32": "ViT-B-32-quickgelu", "ViT-B/16": "ViT-B-16-quickgelu", "ViT-L/14": "ViT-L-14-quickgelu",
                 "RN50": "RN50-quickgelu", "RN101": "RN101-quickgelu"}
 MODEL_FOLDER = PROJECT / "configs" / "models"
+OTHER_TEXT_TOWER = ("has another text tower than CLIP's (causal, read at the end token, open_clip's own blocks and tokenizer), "
+                    "which prompts are not made for; choose a ViT or ResNet CLIP")
 
 
 def check_backbone(name: str, pretrained: str) -> None:
-    """Raise ConfigError unless the backbone is known and its weights are a file or a known tag. Loads nothing."""
+    """Raise ConfigError unless the backbone is known, of a supported kind, and its weights are a file or a known tag.
+
+    Loads and fetches nothing.
+    """
     custom = _custom_models()
     known = {*OPENAI_NAMES, *custom, *open_clip.list_models()}
     if name not in known:
         raise ConfigError(f"MODEL.BACKBONE.NAME: unknown backbone {name!r}; {did_you_mean(name, known)}")
+    model_name = _open_clip_name(name, pretrained)
+    config = json.loads(custom[name].read_text()) if name in custom else open_clip.get_model_config(model_name)
+    if not _is_clips_text(config["text_cfg"]):
+        raise ConfigError(f"MODEL.BACKBONE.NAME: {name} {OTHER_TEXT_TOWER}")
     if _weights_file(pretrained) is None:
-        tags = [] if name in custom else open_clip.list_pretrained_tags_by_model(_open_clip_name(name, pretrained))
+        tags = [] if name in custom else open_clip.list_pretrained_tags_by_model(model_name)
         if pretrained not in tags:
             raise ConfigError(f"MODEL.BACKBONE.PRETRAINED: {pretrained!r} is neither a file nor a tag of {name}; "
                               + did_you_mean(pretrained, tags))
+        if fault := _resize_fault(get_pretrained_cfg(model_name, pretrained)):
+            raise ConfigError(f"MODEL.BACKBONE.PRETRAINED: {pretrained} of {name} {fault}")
 
 
 def load_clip(name: str, pretrained: str, *, device: str | torch.device = "cpu", precision: str = "fp32") -> FrozenCLIP:
@@ -155,17 +166,30 @@ def _preprocessing_in(file: Path | None) -> dict:
 
 def _check_supported(model: nn.Module, tokenizer, name: str) -> None:
     """Raise UserError for a tower or a preprocessing that this project would compute wrongly."""
-    text = getattr(model, "text", model)
+    if not _is_clips_tower(getattr(model, "text", model)) or not hasattr(tokenizer, "sot_token_id"):
+        raise UserError(f"{name} {OTHER_TEXT_TOWER}")
+    if fault := _resize_fault(model.visual.preprocess_cfg):
+        raise UserError(f"the weights file of {name} {fault}")
+
+
+def _is_clips_tower(text: nn.Module) -> bool:
+    """Return whether a built text tower is causal, read at the end token and made of open_clip's own blocks."""
     pooling = getattr(text, "text_pool_type", getattr(text, "pool_type", None))
     blocks = getattr(getattr(text, "transformer", None), "resblocks", [None])
-    supported = (getattr(text, "attn_mask", None) is not None and getattr(text, "cls_emb", None) is None
-                 and pooling in ("argmax", "eos") and hasattr(tokenizer, "sot_token_id")
-                 and all(isinstance(block, ResidualAttentionBlock) for block in blocks))
-    if not supported:
-        raise UserError(f"{name} has another text tower than CLIP's (causal, read at the end token, open_clip's own blocks and "
-                        "tokenizer), which prompts are not made for; choose a ViT or ResNet CLIP")
-    if (mode := model.visual.preprocess_cfg.get("resize_mode", "shortest")) != "shortest":
-        raise UserError(f"the weights of {name} expect images resized by {mode!r}; only 'shortest', then a center crop, here")
+    return (getattr(text, "attn_mask", None) is not None and getattr(text, "cls_emb", None) is None
+            and pooling in ("argmax", "eos") and all(isinstance(block, ResidualAttentionBlock) for block in blocks))
+
+
+def _is_clips_text(config: dict) -> bool:
+    """Return whether a `text_cfg` describes such a tower, read with CLIP's tokenizer."""
+    return (not any(config.get(key) for key in ("hf_model_name", "hf_tokenizer_name", "no_causal_mask", "embed_cls"))
+            and config.get("pool_type", "argmax") in ("argmax", "eos"))
+
+
+def _resize_fault(preprocessing: dict) -> str:
+    """Return what is wrong with the way images are resized, "" if nothing is."""
+    mode = preprocessing.get("resize_mode", "shortest")
+    return "" if mode == "shortest" else f"expects images resized by {mode!r}; only 'shortest', then a center crop, here"
 
 
 def _fingerprint(model: nn.Module, model_name: str) -> str:

@@ -10,7 +10,14 @@ from safetensors.torch import load_file, save_file
 
 from dassl.utils.errors import ConfigError, UserError
 from tests.conftest import random_clip
-from trainers.backbones import MODEL_FOLDER, _check_supported, check_backbone, load_clip
+from trainers.backbones import (
+    MODEL_FOLDER,
+    _check_supported,
+    _is_clips_text,
+    _is_clips_tower,
+    check_backbone,
+    load_clip,
+)
 from trainers.frozen_clip import normalized
 from trainers.prompted_clip import PromptedCLIP, averaged
 from trainers.prompts import TRAINERS, Averaging, ClassTexts, Prompts, template_rows, token_rows
@@ -131,6 +138,36 @@ def test_text_towers_of_another_kind_are_refused(change):
                                            open_clip.CLIPTextCfg(width=24, heads=3, layers=1, **change))
     with pytest.raises(UserError, match="another text tower"):
         _check_supported(model, open_clip.get_tokenizer("ViT-B-32"), "other")
+
+
+@pytest.mark.parametrize(("name", "tag", "message"), [
+    ("ViT-B-16-SigLIP", "webli", "text tower"), ("coca_ViT-B-32", "laion2b_s13b_b90k", "text tower"),
+    ("roberta-ViT-B-32", "laion2b_s12b_b32k", "text tower"), ("ViT-L-14-worldwide", "metaclip2_worldwide", "text tower"),
+    ("ViT-H-14-378", "dfn5b", "'squash'")])
+def test_towers_and_views_of_another_kind_are_refused_before_anything_is_fetched(name, tag, message):
+    """What a known name and tag cannot do here is an error of one line at the check of the config, not after a download."""
+    with pytest.raises(ConfigError, match=message) as error:
+        check_backbone(name, tag)
+    assert name in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_weights_file_for_squashed_images_is_refused(tmp_path):
+    """The views that a weights file asks for are those of training, so another way to resize is an error, not a guess."""
+    state = load_file(MODEL_FOLDER / "tiny_clip.safetensors")
+    save_file(state, tmp_path / "tiny.safetensors", metadata={"preprocess_cfg": json.dumps({"resize_mode": "squash"})})
+    with pytest.raises(UserError, match=r"tiny_clip.*'squash'.*'shortest'"):
+        load_clip("tiny_clip", str(tmp_path / "tiny.safetensors"))
+
+
+@pytest.mark.parametrize(("name", "supported"), [
+    ("ViT-B-16", True), ("EVA02-B-16", True), ("RN50", True), ("MobileCLIP-B", True), ("MobileCLIP-S1", False),
+    ("coca_ViT-B-32", False), ("ViT-L-14-CLIPA", False), ("ViT-B-16-SigLIP", False)])
+def test_the_check_of_a_name_agrees_with_the_text_tower_when_built(name, supported):
+    """What the config of a text tower says of it is what the tower is, for one model of each kind."""
+    config = open_clip.get_model_config(name)["text_cfg"]
+    with torch.device("meta"):
+        tower = open_clip.model._build_text_tower(16, open_clip.CLIPTextCfg(**config))
+    assert _is_clips_text(config) == _is_clips_tower(tower) == supported
 
 
 def test_weights_of_another_architecture_are_refused(tmp_path, b32):
