@@ -83,6 +83,8 @@ def build_config(arguments: argparse.Namespace, pairs: Pairs) -> CfgNode:
         if value is not None]
     if arguments.eval_only != (arguments.model_dir is not None):
         raise ConfigError("--eval-only and --model-dir go together")
+    if arguments.eval_only and arguments.overwrite:
+        raise ConfigError("--eval-only writes nothing, so that there is nothing to --overwrite")
     return setup_config([*files, *arguments.config_file], [*flags, *pairs], REGISTRIES)
 
 
@@ -220,9 +222,14 @@ def settle(cfg: CfgNode) -> None:
 
 
 def move_aside(output: Path) -> None:
-    """Rename an output folder to one that says when it was replaced."""
-    if output.exists():
-        output.rename(output.with_name(f"{output.name}.{datetime.now():%Y%m%d-%H%M%S-%f}"))
+    """Rename an output folder to one that says when it was replaced; raises UserError if a process is at work in it."""
+    if not output.exists():
+        return
+    with lock(output / ".lock", wait=False):
+        try:
+            output.rename(output.absolute().with_name(f"{output.name}.{datetime.now():%Y%m%d-%H%M%S-%f}"))
+        except (OSError, ValueError) as error:  # ValueError: the root folder has no name
+            raise UserError(f"cannot move {output} aside: {getattr(error, 'strerror', None) or error}") from error
 
 
 def print_list() -> None:

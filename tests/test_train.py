@@ -265,6 +265,7 @@ def test_a_sampler_from_a_file_outside_the_project_runs(root, tmp_path):
     (["entropy"], "neither a flag nor"),
     (["--config-file", "missing.yaml"], "missing.yaml"),
     (["--eval-only"], "go together"),
+    (["--eval-only", "--model-dir", "run", "--overwrite"], "nothing to --overwrite"),
     (["ACTIVE.PLUGINS", "['missing.py']"], "missing.py"),
 ])
 def test_a_wrong_command_line_is_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch, words, message):
@@ -328,6 +329,28 @@ def test_two_processes_in_one_folder_are_refused(capsys, root, tmp_path):
     with lock(tmp_path / "run" / ".lock", wait=False):
         code, _, err = call(capsys, *QUICK, "--root", root, "--output-dir", tmp_path / "run")
     assert code == 1 and "another process" in err and not (tmp_path / "run" / "results.json").exists()
+
+
+def test_a_folder_in_use_is_not_moved_aside(capsys, root, tmp_path):
+    """Rows 12 and 13: --overwrite would take the folder from under the process that writes into it."""
+    from dassl.utils.files import lock
+
+    run(capsys, root, tmp_path / "run", "ACTIVE.ROUNDS", "1")
+    before = (tmp_path / "run" / "results.json").read_bytes()
+    with lock(tmp_path / "run" / ".lock", wait=False):
+        code, _, err = call(capsys, *QUICK, "--root", root, "--output-dir", tmp_path / "run", "--overwrite")
+    assert code == 1 and "another process" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+    assert (tmp_path / "run" / "results.json").read_bytes() == before
+
+
+def test_a_folder_that_cannot_be_moved_aside_is_named(capsys, root, tmp_path):
+    """Row 11: here its new name would be too long; nothing is touched, and there is no traceback."""
+    output = tmp_path / ("n" * 250)
+    output.mkdir()
+    code, _, err = call(capsys, *QUICK, "--root", root, "--output-dir", output, "--overwrite")
+    assert code == 1 and err == f"train.py: cannot move {output} aside: File name too long\n"
+    assert [path.name for path in tmp_path.iterdir()] == [output.name]
 
 
 @pytest.mark.parametrize("environment", [{"PYTHONHASHSEED": "1", "LC_ALL": "C"}, {"PYTHONOPTIMIZE": "1"}])

@@ -5,16 +5,19 @@ import fcntl
 import glob
 import hashlib
 import json
+import logging
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from safetensors import SafetensorError
 
 from dassl.utils.errors import DataError, InUseError, UserError
 from dassl.utils.events import event
+
+logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -93,7 +96,8 @@ def sha256_of(path: Path) -> str:
 def lock(path: Path, *, wait: bool) -> Iterator[None]:
     """Hold an exclusive lock on `path` (made if absent); the system frees it when the process ends, however it ends.
 
-    With `wait` the caller waits for its turn, without it InUseError says that another process is at work.
+    With `wait` the caller says so and waits for its turn, without it InUseError says that another process is at work; so does
+    a folder that was moved away in the meantime.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,10 +106,24 @@ def lock(path: Path, *, wait: bool) -> Iterator[None]:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
     with file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
+            _flock(file, path, wait)
+            if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                raise FileNotFoundError
+        except FileNotFoundError:
             raise InUseError(f"another process is at work in {path.parent}") from None
+        except OSError as error:
+            raise UserError(f"cannot lock {path}: {error.strerror}") from error
         yield
+
+
+def _flock(file: IO, path: Path, wait: bool) -> None:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if not wait:
+            raise InUseError(f"another process is at work in {path.parent}") from None
+        logger.info("waiting for another process at work in %s", path.parent)
+        fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def _umask() -> int:

@@ -1,6 +1,9 @@
 """Atomic writes and locks."""
 
 import contextlib
+import errno
+import fcntl
+import logging
 import os
 import resource
 import signal
@@ -210,6 +213,34 @@ def test_a_process_that_waits_gets_its_turn(tmp_path):
         with lock(path, wait=True):
             assert time.monotonic() - start > 0.1
         assert process.wait() == 0
+
+
+def test_who_waits_says_so(tmp_path, caplog):
+    """A run that stands still for another's extraction is not taken for a run that hangs."""
+    with holder(tmp_path / ".lock", 0.3), caplog.at_level(logging.INFO), lock(tmp_path / ".lock", wait=True):
+        assert caplog.messages == [f"waiting for another process at work in {tmp_path}"]
+
+
+def test_a_folder_that_was_moved_away_meanwhile_is_not_held(tmp_path, monkeypatch):
+    """Rows 12 and 13 of the faults table: a lock on the moved file would guard another folder than the one written to."""
+    path, flock = tmp_path / "run" / ".lock", fcntl.flock
+
+    def moved_first(*arguments):
+        path.parent.rename(tmp_path / "aside")
+        path.parent.mkdir()
+        flock(*arguments)
+
+    monkeypatch.setattr(fcntl, "flock", moved_first)
+    with pytest.raises(UserError, match=f"another process is at work in {path.parent}"), lock(path, wait=False):
+        pass
+
+
+def test_a_file_system_without_locks_is_named(tmp_path, monkeypatch):
+    """Some network mounts have none: an error with the path and not a stack trace."""
+    monkeypatch.setattr(fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(errno.ENOLCK, "No locks available")))
+    path = tmp_path / ".lock"
+    with pytest.raises(UserError, match=f"cannot lock {path}: No locks available"), lock(path, wait=True):
+        pass
 
 
 def test_a_lock_is_freed_by_an_error(tmp_path):
