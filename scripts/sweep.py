@@ -142,7 +142,7 @@ def build_workers(arguments: argparse.Namespace, folder: Path, n_cells: int) -> 
 
 
 def run(sweep: Sweep, cells: Sequence[Cell], workers: Sequence[Worker]) -> None:
-    """Run cells behind one progress bar."""
+    """Run cells behind one progress bar, or, where no terminal shows it, with a line for each."""
     with tqdm(total=len(sweep.cells), initial=len(sweep.cells) - len(cells), desc="cells", unit="cell", disable=None) as bar:
 
         def report(cell: Cell, outcome: Outcome) -> None:
@@ -150,6 +150,8 @@ def run(sweep: Sweep, cells: Sequence[Cell], workers: Sequence[Worker]) -> None:
             n_failed = sum(kept.kind in (FAILED, REFUSED) for kept in sweep.outcomes.values())
             bar.set_postfix_str(f"{n_failed} failed, last {cell.name}", refresh=False)
             bar.update()
+            if bar.disable:
+                print(f"{outcome.kind}: {cell.name} ({len(sweep.outcomes)} of {len(sweep.cells)})", flush=True)
 
         Schedule(cells, workers, report).run()
 
