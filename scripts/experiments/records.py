@@ -1,7 +1,7 @@
 """The records of many runs as two tables, with what must not be mixed refused or said aloud."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from active.output import RESULTS
-from active.results import RunResult
+from active.results import RoundRecord, RunResult
 from dassl.config.setup import differences
 from dassl.utils.errors import DataError, UserError
 from dassl.utils.files import read_json
@@ -19,6 +19,8 @@ FAILED = "failed.json"  # in the folder of a cell that failed
 GROUP = ["dataset", "learner", "backbone", "query_size", "method"]  # what repetitions have in common
 KEYS = [*GROUP, "seed"]
 PER_RUN = ["SEED", "LABEL.METHOD", "LABEL.LEARNER"]
+RUN = [*KEYS, "status", "folder", "error", "zero_shot", "n_train", "n_classes", "n_rounds"]
+ROUND = [*KEYS, *(field.name for field in fields(RoundRecord)), "share"]
 STATUSES = ("done", "unfinished", "failed", "missing")
 
 
@@ -26,9 +28,10 @@ STATUSES = ("done", "unfinished", "failed", "missing")
 class Records:
     """Runs and their rounds; fractions in [0, 1].
 
-    `runs` has a row for each cell: `KEYS`, status (one of `STATUSES`), folder, error, zero_shot, n_train, n_classes.
-    `rounds` has a row for each round of a run: `KEYS`, the fields of `RoundRecord`, and `share`, paid labels of the train
-    split. `notes` are sentences on what a reader of a table must know: runs of other code, or of other settings.
+    `runs` has a row for each cell: `KEYS`, status (one of `STATUSES`), folder, error ("" for none), zero_shot, n_train,
+    n_classes, n_rounds (asked for); NaN where there is no record. `rounds` has a row for each round of a run: `KEYS`, the
+    fields of `RoundRecord`, and `share`, paid labels of the train split. `notes` are sentences on what a reader of a table
+    must know: runs of other code, or of other settings.
     """
 
     runs: pd.DataFrame
@@ -63,7 +66,7 @@ def load_records(paths: Iterable[str | Path]) -> Records:
         for file in sorted(path.rglob(CELLS)):
             asked |= {(file.parent / cell.pop("folder")).resolve(): cell for cell in read_json(file)["cells"]}
         failed |= {file.parent.resolve(): read_json(file)["error"] for file in sorted(path.rglob(FAILED))}
-    if not results:
+    if not results and not asked:
         raise DataError(f"there is no {RESULTS} below {', '.join(map(str, paths))}")
     _check_repetitions(results)
     rows = {folder: _run_row(folder, result) for folder, result in results.items()}
@@ -72,9 +75,10 @@ def load_records(paths: Iterable[str | Path]) -> Records:
     for folder in failed.keys() & rows.keys():
         if rows[folder]["status"] != "done":
             rows[folder] |= {"status": "failed", "error": failed[folder]}
-    runs = pd.DataFrame([*rows.values(), *([] if asked else _holes(rows.values()))]).sort_values(KEYS, ignore_index=True)
+    cells = [*rows.values(), *([] if asked else _holes(rows.values()))]
+    runs = pd.DataFrame(cells, columns=RUN).fillna({"error": ""}).sort_values(KEYS, ignore_index=True)
     rounds = [row for folder, result in results.items() for row in _round_rows(rows[folder], result)]
-    return Records(runs, pd.DataFrame(rounds), _notes(list(results.values())))
+    return Records(runs, pd.DataFrame(rounds, columns=ROUND), _notes(list(results.values())))
 
 
 def keys_of(config: dict[str, Any]) -> dict[str, Any]:
@@ -89,7 +93,7 @@ def _run_row(folder: Path, result: RunResult) -> dict[str, Any]:
     return keys_of(result.config) | {
         "status": "done" if result.finished else "unfinished", "folder": str(folder), "error": "",
         "zero_shot": result.zero_shot.get("accuracy"), "n_train": result.dataset["n_train"],
-        "n_classes": result.dataset["n_classes"]}
+        "n_classes": result.dataset["n_classes"], "n_rounds": result.config["ACTIVE"]["ROUNDS"]}
 
 
 def _round_rows(run: dict[str, Any], result: RunResult) -> Iterator[dict[str, Any]]:
