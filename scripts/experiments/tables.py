@@ -45,12 +45,11 @@ def values(records: Records, metric: str = "accuracy", budgets: Sequence[float] 
     """Return KEYS, column and value: one row for each cell that was asked for and each column, NaN where it has no value.
 
     Columns are the rounds of a table, or the budgets, and the area. The rows of the methods "zero-shot" and "full" (of any
-    query size of the same data set, learner and backbone) are repeated in each column. Raises UserError for a budget
-    that no round of any run has.
+    query size of the same data set, learner and backbone) are repeated in each column.
     """
     is_method = records.runs.method != FULL
     runs = records.runs[is_method] if is_method.any() else records.runs
-    rounds = _at_columns(records, budgets)
+    rounds = at_columns(records, budgets)
     measured = pd.concat([rounds[[*KEYS, "column", metric]].rename(columns={metric: "value"}),
                           areas(records, metric)[[*KEYS, "value"]].assign(column=AREA)])
     columns = _columns(runs, rounds, budgets)
@@ -118,22 +117,40 @@ def shown(mean: float, std: float, n: int, expected: int) -> str:
     return f"{100 * mean:.1f}{deviation}" + (f" ({n:.0f}/{expected:.0f})" if n < expected else "")
 
 
-def _at_columns(records: Records, budgets: Sequence[float] | None) -> pd.DataFrame:
-    """Return the rounds that stand in a table, with their column."""
+def check_budgets(records: Records, budgets: Sequence[float]) -> None:
+    """Raise UserError for a budget that no round of any run has."""
+    rounds = at_columns(records, budgets)
+    rounds = rounds[rounds.method != FULL]
+    for budget in budgets:
+        if not (rounds.column == f"{budget:g}%").any():
+            sized = _sized(records)
+            there = sorted({f"{value:.4g}" for value in _percent(sized[sized.method != FULL])}, key=float)
+            raise UserError(f"no round has the budget {budget:g} %; there are {', '.join(there)} %")
+
+
+def at_columns(records: Records, budgets: Sequence[float] | None) -> pd.DataFrame:
+    """Return the rounds that stand in a table, with their column: all of them, or those of the budgets."""
     if budgets is None:
         return records.rounds.assign(column="round " + records.rounds["round"].astype(str))
-    rounds = records.rounds.merge(records.runs[[*KEYS, "n_train"]], on=KEYS)
-    share = pd.to_numeric(rounds.query_size.str.removesuffix("%").where(rounds.query_size.str.endswith("%")))
-    percent = share * (rounds["round"] + 1)
+    rounds = _sized(records)
+    of_a_share = rounds.query_size.str.endswith("%")
     parts = []
     for budget in budgets:
         n_images = np.floor(rounds.n_train * budget / 100 + 0.5)  # as `active.pool.query_size` rounds
-        part = rounds[np.where(percent.notna(), np.isclose(percent, budget), rounds.n_labeled == n_images)]
-        if part.empty:
-            there = sorted({f"{value:.4g}" for value in percent.fillna(100 * rounds.n_labeled / rounds.n_train)}, key=float)
-            raise UserError(f"no round has {budget:g} % of the train split labeled; rounds have {', '.join(there)} %")
-        parts.append(part.assign(column=f"{budget:g}%"))
+        fits = np.where(of_a_share, np.isclose(_percent(rounds), budget), rounds.n_labeled == n_images)
+        parts.append(rounds[fits].assign(column=f"{budget:g}%"))
     return pd.concat(parts)
+
+
+def _sized(records: Records) -> pd.DataFrame:
+    """Return the rounds with the number of images in their train split."""
+    return records.rounds.merge(records.runs[[*KEYS, "n_train"]], on=KEYS).astype({"n_train": float, "round": int})
+
+
+def _percent(rounds: pd.DataFrame) -> pd.Series:
+    """Return the budget of each round in percent: of the shares asked for so far, or of the images labeled."""
+    share = pd.to_numeric(rounds.query_size.str.removesuffix("%"), errors="coerce") * (rounds["round"] + 1)
+    return share.where(rounds.query_size.str.endswith("%"), 100 * rounds.n_labeled / rounds.n_train)
 
 
 def _columns(runs: pd.DataFrame, rounds: pd.DataFrame, budgets: Sequence[float] | None) -> pd.DataFrame:
