@@ -80,10 +80,10 @@ def paper_tables(records: Records, paper: str) -> list[Table]:
     """Return a table for each learner and backbone of a paper that was run: a block for each data set and budget."""
     tables = []
     for (learner, backbone), part in beside(records, paper).groupby(["learner", "backbone"], sort=False):
-        rows = [((_block(row.dataset, row.budget), row.name_),
+        rows = [((_block(row.dataset, row.budget), row.name),
                  (shown(row.mean, row.std, 1, 1), shown(row.our_mean, row.our_std, row.n, row.expected),
                   _signed(100 * row.difference), _signed(row.deviations)))
-                for row in part.rename(columns={"name": "name_"}).itertuples()]
+                for row in part.itertuples()]
         rows += _means(part)
         frame = pd.DataFrame([texts for _, texts in rows], columns=["published", "ours", "difference", "in sd"],
                              index=pd.MultiIndex.from_tuples([index for index, _ in rows]))
@@ -123,8 +123,8 @@ def _slips(part: pd.DataFrame) -> list[str]:
     keys = ["budget", "name"]
     rows = part[part.dataset != AVERAGE].groupby(keys)["mean"].mean().rename("of_rows")
     averages = part[part.dataset == AVERAGE].join(rows, on=keys)
-    return [f"The paper prints the average {100 * row.mean:.1f} for {row.name} at {row.budget} %; its rows have "
-            f"{100 * row.of_rows:.2f}." for _, row in averages.iterrows() if abs(row["mean"] - row.of_rows) > 0.0006]
+    return [f"The paper prints the average {100 * row.mean:.1f} for {row.name} at {row.budget} %; that of its rows is "
+            f"{100 * row.of_rows:.2f}." for row in averages.itertuples() if abs(row.mean - row.of_rows) > 0.0006]
 
 
 def _block(dataset: str, budget: int) -> str:

@@ -70,13 +70,13 @@ def load_records(paths: Iterable[str | Path]) -> Records:
         raise DataError(f"there is no {RESULTS} below {', '.join(map(str, paths))}")
     _check_repetitions(results)
     rows = {folder: _run_row(folder, result) for folder, result in results.items()}
-    rows |= {folder: cell | {"status": "missing", "folder": str(folder)} for folder, cell in asked.items()
+    rows |= {folder: cell | {"status": "missing", "folder": str(folder), "error": ""} for folder, cell in asked.items()
              if folder not in rows}
     for folder in failed.keys() & rows.keys():
         if rows[folder]["status"] != "done":
             rows[folder] |= {"status": "failed", "error": failed[folder]}
     cells = [*rows.values(), *([] if asked else _holes(rows.values()))]
-    runs = pd.DataFrame(cells, columns=RUN).fillna({"error": ""}).sort_values(KEYS, ignore_index=True)
+    runs = pd.DataFrame(cells, columns=RUN).sort_values(KEYS, ignore_index=True)
     rounds = [row for folder, result in results.items() for row in _round_rows(rows[folder], result)]
     return Records(runs, pd.DataFrame(rounds, columns=ROUND), _notes(list(results.values())))
 

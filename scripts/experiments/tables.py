@@ -10,6 +10,7 @@ the train split, rounded to an image, are labeled. Images that a sampler labels 
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -50,16 +51,16 @@ def values(records: Records, metric: str = "accuracy", budgets: Sequence[float] 
     is_method = records.runs.method != FULL
     runs = records.runs[is_method] if is_method.any() else records.runs
     rounds = at_columns(records, budgets)
-    measured = pd.concat([rounds[[*KEYS, "column", metric]].rename(columns={metric: "value"}),
-                          areas(records, metric)[[*KEYS, "value"]].assign(column=AREA)])
+    measured = _stacked([rounds[[*KEYS, "column", metric]].rename(columns={metric: "value"}).astype({"value": float}),
+                         areas(records, metric)[[*KEYS, "value"]].assign(column=AREA)])
     columns = _columns(runs, rounds, budgets)
     asked = runs[KEYS].merge(columns, on=TABLE)
-    table = asked.merge(measured.astype({"value": float}), on=[*KEYS, "column"], how="left")
+    table = asked.merge(measured, on=[*KEYS, "column"], how="left")
     lines = [_zero_shot(records)] if metric == "accuracy" else []
     lines += [_full(records, metric)] if is_method.any() else []
     places = runs[[*TABLE, "dataset"]].drop_duplicates()
     references = [line.merge(places, on=["learner", "backbone", "dataset"]).merge(columns, on=TABLE) for line in lines]
-    table = pd.concat([part for part in (table, *references) if len(part)], ignore_index=True)[[*KEYS, "column", "value"]]
+    table = _stacked([table, *references])[[*KEYS, "column", "value"]]
     order = {method: place for place, method in enumerate(in_order(table.method))}
     return table.sort_values([*TABLE, "dataset", "method"], kind="stable", ignore_index=True,
                              key=lambda column: column.map(order) if column.name == "method" else column)
@@ -92,21 +93,25 @@ def best(table: pd.DataFrame, metric: str = "accuracy") -> pd.Series:
 
 
 def missing(records: Records, metric: str = "accuracy") -> pd.DataFrame:
-    """Return KEYS, status and reason of each cell that is missing, failed, unfinished, or ended before the others."""
-    rounds = records.rounds
-    n_rounds = rounds.groupby(KEYS)["round"].count().rename("n_done").reset_index()
-    runs = records.runs.merge(n_rounds, on=KEYS, how="left").fillna({"n_done": 0})
-    longest = runs.groupby([*TABLE, "dataset"]).n_done.transform("max")
-    unmeasured = set(rounds.loc[rounds[metric].isna(), KEYS].itertuples(index=False, name=None))
-    reasons = []
-    for run, most in zip(runs.itertuples(), longest, strict=True):
-        progress = f"{run.n_done:.0f} of {run.n_rounds:.0f} rounds" if run.n_done else "no round"
-        short = f"{run.n_done:.0f} rounds, others have {most:.0f}" if run.n_done < most else ""
-        blank = "no test images" if tuple(getattr(run, key) for key in KEYS) in unmeasured else ""
-        reasons.append({"done": short or blank, "unfinished": f"{progress} done", "missing": "never run",
-                        "failed": str(run.error).strip().splitlines()[0] if str(run.error).strip() else "no reason given",
-                        }[run.status])
-    return runs[KEYS].assign(status=runs.status, reason=reasons)[np.array(reasons, dtype=object) != ""]
+    """Return KEYS, status and reason of each cell that is missing, failed, unfinished, shorter than others or unmeasured."""
+    found = records.rounds.astype({metric: float}).groupby(KEYS).agg(n_done=("round", "count"), n_measured=(metric, "count"))
+    runs = records.runs.merge(found.reset_index(), on=KEYS, how="left").fillna({"n_done": 0, "n_measured": 0})
+    runs["most"] = runs.groupby([*TABLE, "dataset"]).n_done.transform("max")
+    runs["reason"] = [_reason(run) for run in runs.itertuples()]
+    return runs.loc[runs.reason != "", [*KEYS, "status", "reason"]].reset_index(drop=True)
+
+
+def _reason(run: Any) -> str:
+    """Return why a run has no or not all values; "" if it has them."""
+    if run.status == "failed":
+        return next(iter(run.error.strip().splitlines()), "no reason given")
+    if run.status == "missing":
+        return "never run"
+    if run.status == "unfinished":
+        return f"{run.n_done:.0f} of {run.n_rounds:.0f} rounds done"
+    if run.n_done < run.most:
+        return f"ended after {run.n_done:.0f} rounds, others after {run.most:.0f}"
+    return "" if run.n_measured else "nothing was measured: no test images"
 
 
 def shown(mean: float, std: float, n: int, expected: int) -> str:
@@ -125,7 +130,7 @@ def check_budgets(records: Records, budgets: Sequence[float]) -> None:
         if not (rounds.column == f"{budget:g}%").any():
             sized = _sized(records)
             there = sorted({f"{value:.4g}" for value in _percent(sized[sized.method != FULL])}, key=float)
-            raise UserError(f"no round has the budget {budget:g} %; there are {', '.join(there)} %")
+            raise UserError(f"no round has the budget {budget:g} %; there are {', '.join(there) + ' %' if there else 'none'}")
 
 
 def at_columns(records: Records, budgets: Sequence[float] | None) -> pd.DataFrame:
@@ -140,6 +145,11 @@ def at_columns(records: Records, budgets: Sequence[float] | None) -> pd.DataFram
         fits = np.where(of_a_share, np.isclose(_percent(rounds), budget), rounds.n_labeled == n_images)
         parts.append(rounds[fits].assign(column=f"{budget:g}%"))
     return pd.concat(parts)
+
+
+def _stacked(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return the frames under each other; an empty one, whose columns have no types, would change theirs."""
+    return pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True)
 
 
 def _sized(records: Records) -> pd.DataFrame:

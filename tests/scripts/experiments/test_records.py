@@ -82,3 +82,17 @@ def test_records_are_cut_by_their_columns(tmp_path):
     parts = dict(load_records([tmp_path]).repeated("method"))
     assert list(parts) == [("badge",), ("random",)]
     assert all(len(part.runs) == 1 and len(part.rounds) == 2 and set(KEYS) <= set(part.rounds) for part in parts.values())
+
+
+def test_cells_without_any_record_are_still_there(tmp_path):
+    """A sweep of which nothing ran has its cells, and no rounds."""
+    keys = {"dataset": "Toy", "learner": "CoOp", "backbone": "tiny", "query_size": "1%", "method": "random", "seed": 1}
+    (tmp_path / CELLS).write_text(json.dumps({"cells": [keys | {"folder": "a"}]}))
+    records = load_records([tmp_path])
+    assert list(records.runs.status) == ["missing"] and list(records.runs.error) == [""]
+    assert records.rounds.empty and {"round", "accuracy", "share"} <= set(records.rounds)
+
+
+def test_a_run_has_the_rounds_that_were_asked_for(tmp_path):
+    write_run(tmp_path / "a", [0.4], n_rounds=6, status="running")
+    assert list(load_records([tmp_path]).runs.n_rounds) == [6]
