@@ -22,7 +22,7 @@ from active.board import check_tensorboard
 from active.certificate import code_hash, config_hash, data_hash
 from active.features import bank_key, load_bank
 from active.loop import run
-from active.output import RESULTS, check_complete, check_same_config, clean, prompts_path
+from active.output import RESULTS, check_files, check_same_config, clean, prompts_path
 from active.pool import query_size
 from active.registry import SAMPLERS, check_learner
 from active.report import plot_learning_curve, table
@@ -192,7 +192,7 @@ def train(cfg: CfgNode, held: Held | None = None, *, wait: bool = False) -> None
             check_same_config(result, as_dict(cfg), results)
         clean(output)
         if result and result.finished:
-            check_complete(result, results)
+            check_files(result.rounds, output)
             print(f"this run is finished; choose another --output-dir or --overwrite to run it again\n\n{table(result)}\n")
         else:
             setup_logging(output)

@@ -55,8 +55,9 @@ def _content(dataset: Dataset, split: str, folder: Path, n_threads: int) -> str:
     with lock(folder / f".{path.stem}.lock", wait=True):
         remove_leftovers(folder, path.name)
         kept = _kept(path)
-        if kept.get("files") != key or not isinstance(kept.get("sha256"), str):
-            kept = {"files": key, "sha256": _bytes_hash(dataset, split, n_threads)}
+        if kept.get("files") != key or kept.get("checksum") != _hash([key, kept.get("sha256")]):
+            digest = _bytes_hash(dataset, split, n_threads)
+            kept = {"files": key, "sha256": digest, "checksum": _hash([key, digest])}
             write_json(path, kept)
     return kept["sha256"]
 

@@ -13,7 +13,7 @@ from yacs.config import CfgNode
 
 from active.board import add_round
 from active.context import Query, SelectionContext
-from active.output import RESULTS, open_result, prompts_path, selector_path
+from active.output import RESULTS, check_files, file_hashes, open_result, prompts_path, selector_path
 from active.people import ask_people
 from active.pool import LabelPool, Oracle, query_size
 from active.registry import SAMPLERS, build_sampler, check_learner, initial_sampler, select, warm_start, wrapped
@@ -152,6 +152,7 @@ def _replay(
         state.oracle.learn(*(torch.tensor(values, dtype=torch.int64) for values in (
             [row_of[path] for path in record.answers], list(record.answers.values()))))
         _label(Query(asked, guessed, guesses), state, record.round)
+    check_files(result.rounds[-1:], output)
     state.model = chooser.load(path_of(output, result.rounds[-1].round))
     logger.info("continuing after round %d of %s", result.rounds[-1].round, output)
 
@@ -174,10 +175,12 @@ def _round(
     event("after-fit")
     metrics = state.timed("evaluate", _evaluate, trainer, model, dataset)
     event("after-evaluate")
-    trainer.save(model, prompts_path(output, round))
+    files = [prompts_path(output, round)]
+    trainer.save(model, files[0])
     if selector:
-        selector.save(state.model, selector_path(output, round))
-    return _record(round, name, query, answers, state, dataset, metrics)
+        files.append(selector_path(output, round))
+        selector.save(state.model, files[1])
+    return _record(round, name, query, answers, state, dataset, metrics, file_hashes(output, files))
 
 
 def _warm_start(cfg: CfgNode, state: _State, dataset: Dataset, chooser: Trainer, name: str) -> None:
@@ -258,7 +261,7 @@ def _evaluate(trainer: Trainer, model: Any, dataset: Dataset) -> dict[str, float
 
 def _record(
     round: int, sampler: str, query: Query, answers: dict[str, int], state: _State, dataset: Dataset,
-    metrics: dict[str, float | None],
+    metrics: dict[str, float | None], files: dict[str, str],
 ) -> RoundRecord:
     pool, paths = state.pool, [datum.path for datum in dataset.train]
     queried = [paths[row] for row in query.rows.tolist()]
@@ -271,7 +274,7 @@ def _record(
         n_pseudo=len(guessed), **metrics, class_counts=pool.labels.bincount(minlength=len(dataset.classnames)).tolist(),
         query_hash=query_hash(queried, pseudo_labeled, answers), seconds=dict(state.seconds), peak_memory_mb=peak_memory_mb(),
         n_saved=len(pool.pseudo_labeled), pseudo_precision=state.oracle.precision(guessed, guesses),
-        pseudo_labeled=pseudo_labeled, answers=answers)
+        pseudo_labeled=pseudo_labeled, answers=answers, files=files)
 
 
 def _log(record: RoundRecord) -> None:

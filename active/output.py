@@ -1,19 +1,19 @@
 """The output folder of a run: the names of its files, and when a record in it may be continued."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from yacs.config import CfgNode
 
 from active.people import FOLDER as QUERIES
-from active.results import RunResult
+from active.results import RoundRecord, RunResult
 from dassl.config.setup import as_dict, differences
 from dassl.data.dataset import Dataset
 from dassl.utils.environment import environment
 from dassl.utils.errors import UserError
-from dassl.utils.files import remove_leftovers
+from dassl.utils.files import remove_leftovers, sha256_of
 
 logger = logging.getLogger(__name__)
 
@@ -65,14 +65,18 @@ def check_same_config(old: RunResult, config: dict[str, Any], path: Path) -> Non
                         "aside:\n  " + "\n  ".join(changed))
 
 
-def check_complete(result: RunResult, path: Path) -> None:
-    """Raise UserError if files are missing that a finished run left beside its record."""
-    has_selector = bool(result.config["ACTIVE"]["SELECTOR_TRAINER"])
-    files = [name(path.parent, record.round) for record in result.rounds
-             for name in (prompts_path, *([selector_path] if has_selector else []))]
-    if missing := [file for file in files if not file.is_file()]:
-        raise UserError(f"{path} says that the run is finished, but {len(missing)} of its files are missing, first "
-                        f"{missing[0]}; --overwrite moves the rest aside and runs it again")
+def file_hashes(output: Path, files: Iterable[Path]) -> dict[str, str]:
+    """Return the SHA-256 of files below an output folder, by their path in it."""
+    return {file.relative_to(output).as_posix(): sha256_of(file) for file in files}
+
+
+def check_files(records: Iterable[RoundRecord], output: Path) -> None:
+    """Raise UserError if files that rounds left beside their record are missing or have changed since."""
+    wrong = [output / name for record in records for name, digest in record.files.items()
+             if not (output / name).is_file() or sha256_of(output / name) != digest]
+    if wrong:
+        raise UserError(f"{output / RESULTS} names {len(wrong)} files that are missing or not as they were written, "
+                        f"first {wrong[0]}; --overwrite moves the folder aside and runs it again")
 
 
 def _continue_certificate(old: RunResult, new: RunResult, path: Path) -> None:

@@ -41,6 +41,7 @@ class RoundRecord:
     pseudo_precision: float | None = None  # share of the `n_pseudo` guesses that is right: a diagnostic, None without any
     pseudo_labeled: dict[str, int] = field(default_factory=dict)  # dataset ids that joined so in this round, with the guess
     answers: dict[str, int] = field(default_factory=dict)  # dataset ids that people labeled in this round, with the label
+    files: dict[str, str] = field(default_factory=dict)  # SHA-256 of the prompts that it ended with, by path in the folder
 
 
 @dataclass
@@ -61,27 +62,40 @@ class RunResult:
         return self.status == "finished"
 
     def write(self, path: Path) -> None:
-        """Write the whole record atomically."""
-        first = {"schema": self.schema, "status": self.status}
-        write_json(path, first | dataclasses.asdict(self))
+        """Write the whole record atomically, with a checksum of all of it."""
+        content = {"schema": self.schema, "status": self.status} | dataclasses.asdict(self)
+        write_json(path, content | {"checksum": _checksum(content)})
 
     @staticmethod
     def read(path: Path) -> "RunResult":
-        """Return the record of a file; raises DataError if it is not one or its config or picks do not match their hashes."""
+        """Return the record of a file; raises DataError if it is none or does not match its hashes."""
         content = read_json(path)
         if not isinstance(content, dict) or content.get("schema") != SCHEMA:
             raise DataError(f"{path} is not a record of schema {SCHEMA}")
+        stated = content.pop("checksum", None)  # records of before checksums have none
+        own = stated and _checksum(content)
         try:
             rounds = [RoundRecord(**record) for record in content.pop("rounds")]
             result = RunResult(rounds=rounds, **content)
-        except (KeyError, TypeError) as error:
+            changed = result._changed()
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path} is not a whole record: {error}") from error
-        for record in rounds:
-            if query_hash(record.queried, record.pseudo_labeled, record.answers) != record.query_hash:
-                raise DataError(f"{path}: the picks of round {record.round} do not match their hash; the file was changed")
-        if result.certificate.get("config", own := config_hash(result.config)) != own:
-            raise DataError(f"{path}: the config does not match its hash; the file was changed")
+        if changed or stated != own:
+            raise DataError(f"{path}: {changed or 'the content does not match its checksum'}; the file was changed")
         return result
+
+    def _changed(self) -> str:
+        """Return what does not match its own hash, "" if all does."""
+        for record in self.rounds:
+            if query_hash(record.queried, record.pseudo_labeled, record.answers) != record.query_hash:
+                return f"the picks of round {record.round} do not match their hash"
+        if self.certificate.get("config", own := config_hash(self.config)) != own:
+            return "the config does not match its hash"
+        return ""
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def query_hash(

@@ -18,6 +18,7 @@ import active.geometry
 import train
 import trainers.prompt_trainer
 from active.results import MEASURED, RunResult
+from tests.active.toy import cut_back
 from tests.utils.test_files import full_disk
 
 PROJECT = Path(__file__).parents[1]
@@ -87,8 +88,7 @@ def test_a_full_disk_loses_nothing_that_was_written(start, tmp_path):
     """Row 11: a run that finds no room for its next file stops with path and bytes; what it had stays, and it goes on later."""
     assert start()[0] == 0
     whole = rounds(tmp_path / "run")
-    record = json.loads((tmp_path / "run" / "results.json").read_text())
-    (tmp_path / "run" / "results.json").write_text(json.dumps({**record, "status": "running", "rounds": record["rounds"][:1]}))
+    cut_back(tmp_path / "run" / "results.json", 1)
     (tmp_path / "run" / "log.txt").unlink()
     before = (tmp_path / "run" / "results.json").read_bytes()
     with full_disk(len(before) + 500):  # room for the log, not for another round
@@ -167,9 +167,7 @@ def test_a_planted_cache_is_made_anew(start, root, bomb, tmp_path):
 def test_a_planted_record_or_prompt_is_refused(start, bomb, tmp_path, name):
     """Row 19: a pickle in place of what a run continues from is an error with its path."""
     assert start()[0] == 0
-    record = tmp_path / "run" / "results.json"
-    content = json.loads(record.read_text())
-    record.write_text(json.dumps({**content, "status": "running", "rounds": content["rounds"][:1]}))
+    cut_back(tmp_path / "run" / "results.json", 1)
     (tmp_path / "run" / name).write_bytes(bomb)
     code, err = start("ACTIVE.SAMPLER", "coreset")
     assert code == 1 and str(tmp_path / "run" / name) in err and "Traceback" not in err

@@ -15,6 +15,7 @@ import pytest
 
 import train
 from active.results import RunResult
+from tests.active.toy import cut_back
 
 PROJECT = Path(__file__).parents[1]
 QUICK = ["--config-file", "configs/quickstart.yaml", "ACTIVE.ROUNDS", "3", "OPTIM.MAX_EPOCH", "4"]
@@ -106,8 +107,7 @@ def test_a_finished_run_is_said_to_be_finished_and_left_alone(capsys, root, tmp_
 def test_an_unfinished_run_goes_on_to_the_same_end(capsys, root, tmp_path, n_done):
     """Row 13: cut back to its first rounds, a run continues to the picks and metrics of the uninterrupted one."""
     whole = run(capsys, root, tmp_path / "run")
-    cut = {**whole, "status": "running", "rounds": whole["rounds"][:n_done]}
-    (tmp_path / "run" / "results.json").write_text(json.dumps(cut))
+    cut_back(tmp_path / "run" / "results.json", n_done)
     assert without_times(run(capsys, root, tmp_path / "run")) == without_times(whole)
 
 

@@ -14,10 +14,10 @@ from active.results import RunResult, query_hash
 from dassl.utils.errors import ConfigError, UserError
 from tests.active.toy import N_CLASSES, N_TRAIN, ToyTrainer, record_of, toy_config, toy_task
 
-RUN_KEYS = ["schema", "status", "config", "environment", "dataset", "zero_shot", "rounds", "certificate"]
+RUN_KEYS = ["schema", "status", "config", "environment", "dataset", "zero_shot", "rounds", "certificate", "checksum"]
 ROUND_KEYS = {"round", "sampler", "queried", "n_labeled", "n_paid", "n_pseudo", "accuracy", "macro_f1", "ece",
               "class_counts", "query_hash", "seconds", "peak_memory_mb", "n_saved", "pseudo_precision", "pseudo_labeled",
-              "answers"}
+              "answers", "files"}
 TRUTH = toy_task()[0].labels("train")
 
 
@@ -129,6 +129,7 @@ def test_a_record_that_names_an_unknown_image_is_refused(tmp_path):
     record = content["rounds"][0]
     record["queried"][0] = "train/gone.png"
     record["query_hash"] = query_hash(record["queried"])
+    del content["checksum"]
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match=r"not in the train split, first 'train/gone\.png'"):
         toy_run(tmp_path)

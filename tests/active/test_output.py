@@ -2,11 +2,12 @@
 
 import json
 import logging
+from pathlib import Path
 
 import pytest
 
 from active.loop import run
-from active.output import check_complete, clean, prompts_path
+from active.output import check_files, clean, prompts_path
 from active.results import RunResult
 from dassl.utils.errors import DataError, UserError
 from dassl.utils.files import remove_leftovers
@@ -51,13 +52,23 @@ def test_a_run_continued_by_other_code_says_so(stopped, tmp_path, caplog):
     assert RunResult.read(stopped / "results.json").certificate["code"] == "1+9"
 
 
-def test_a_finished_run_without_its_prompts_is_not_taken_for_whole(tmp_path):
-    """Row 13: skipping verifies that every file is there."""
+@pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b""),
+                                    lambda path: path.write_bytes(path.read_bytes()[:-1] + b"\x01")])
+def test_a_finished_run_without_its_prompts_is_not_taken_for_whole(tmp_path, damage):
+    """Row 13: skipping verifies that every file is there, to the last bit as it was written."""
     result = toy_run(tmp_path, CERTIFICATE)
-    check_complete(result, tmp_path / "results.json")
-    prompts_path(tmp_path, 2).unlink()
-    with pytest.raises(UserError, match=r"1 of its files are missing, first .*round_002\.safetensors; --overwrite"):
-        check_complete(result, tmp_path / "results.json")
+    check_files(result.rounds, tmp_path)
+    damage(prompts_path(tmp_path, 2))
+    with pytest.raises(UserError, match=r"1 files that are missing or not as they were .* first .*round_002\.safetensors"):
+        check_files(result.rounds, tmp_path)
+
+
+def test_a_run_is_not_continued_from_changed_prompts(stopped):
+    """Row 9: one altered bit in what the next round would select with is found, whatever the prompts' own format says."""
+    path = prompts_path(stopped, 0)
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(UserError, match=f"not as they were written, first {path}"):
+        toy_run(stopped, CERTIFICATE)
 
 
 def test_a_config_that_was_edited_in_the_record_is_found(tmp_path):

@@ -47,7 +47,33 @@ def test_a_metric_that_is_not_a_number_is_not_written(tmp_path):
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.parametrize(("old", "new"), [('"accuracy": 0.5', '"accuracy": 0.6'), ('"accuracy": 0.3', '"accuracy": 0.4'),
+                                          ('"running"', '"finished"'), ('"n_paid": 2', '"n_paid": 1')])
+def test_a_changed_number_is_found(tmp_path, old, new):
+    """Row 32 of the faults table: the checksum covers metrics, counts and status, which no other hash does."""
+    path = tmp_path / "results.json"
+    result(record()).write(path)
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(DataError, match=r"results\.json: the content does not match its checksum; the file was changed"):
+        RunResult.read(path)
+
+
+@pytest.mark.parametrize("value", [None, 5, "x", [], {}, [[]], {"a": []}])
+def test_values_of_other_types_are_refused_in_every_place(tmp_path, value):
+    """Row 19 of the faults table: whatever stands where lists, texts or mappings belong is an error with the path."""
+    path = tmp_path / "results.json"
+    for place in ("rounds", "config", "certificate", "queried", "pseudo_labeled", "answers", "query_hash"):
+        content = {"schema": 1} | dataclasses.asdict(result(record()))
+        (content if place in content else content["rounds"][0])[place] = value
+        path.write_text(json.dumps(content))
+        try:
+            RunResult.read(path)  # an empty mapping may be right here
+        except DataError as error:
+            assert str(path) in str(error)
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"schema": 2, "rounds": []}', '{"schema": 1}',
+                                  "[" * 100_000,
                                   '{"schema": 1, "rounds": [{"round": 0}]}', '{"schema": 1, "rounds": [], "color": "red"}'])
 def test_what_is_not_a_record_is_refused(tmp_path, text):
     """The error names the file."""

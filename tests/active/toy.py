@@ -107,5 +107,12 @@ def record_of(result: RunResult) -> list[dict]:
             for record in result.rounds]
 
 
+def cut_back(path: Path, n_rounds: int) -> None:
+    """Make the record of a finished run that of one which stopped after some rounds."""
+    result = RunResult.read(path)
+    result.status, result.rounds = "running", result.rounds[:n_rounds]
+    result.write(path)
+
+
 def _unit(rows: np.ndarray) -> Tensor:
     return F.normalize(torch.from_numpy(rows).float(), dim=1)
