@@ -170,7 +170,10 @@ def evaluate_only(cfg: CfgNode, model_dir: Path) -> None:
     """Print the test metrics of stored prompts."""
     path = model_dir
     if model_dir.is_dir():
-        path = prompts_path(model_dir, len(RunResult.read(model_dir / RESULTS).rounds) - 1)
+        rounds = RunResult.read(model_dir / RESULTS).rounds
+        if not rounds:
+            raise UserError(f"{model_dir} holds a run that has not finished its first round")
+        path = prompts_path(model_dir, len(rounds) - 1)
     dataset, inputs = set_up(cfg, Held())
     if not dataset.test:
         raise UserError(f"{dataset.name} has no test images to evaluate on")

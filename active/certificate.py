@@ -1,7 +1,5 @@
 """The certificate of a run: a hash of each thing that its numbers follow from, and nothing of where or when it ran."""
 
-import hashlib
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +15,7 @@ from dassl.config.merge import dotted_keys, lookup
 from dassl.data.dataset import SPLITS, Dataset
 from dassl.utils.environment import PROJECT
 from dassl.utils.errors import DataError
-from dassl.utils.files import lock, read_json, remove_leftovers, sha256_of, write_json
+from dassl.utils.files import json_hash, lock, read_json, remove_leftovers, sha256_of, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +25,7 @@ CODE = ("active", "dassl", "datasets", "trainers")
 def config_hash(config: Mapping[str, Any]) -> str:
     """Return the SHA-256 of all keys of a recorded config that change what a run computes, and their values."""
     tree = CfgNode(dict(config))
-    return _hash({key: lookup(tree, key) for key in dotted_keys(tree) if key not in NOT_PART_OF_A_RUN})
+    return json_hash({key: lookup(tree, key) for key in dotted_keys(tree) if key not in NOT_PART_OF_A_RUN})
 
 
 def code_hash(plugins: Sequence[str] = ()) -> str:
@@ -35,7 +33,7 @@ def code_hash(plugins: Sequence[str] = ()) -> str:
     files = [PROJECT / "train.py", *(path for name in CODE for path in sorted((PROJECT / name).rglob("*.py")))]
     own = {path.relative_to(PROJECT).as_posix(): sha256_of(path) for path in files}
     paths = [Path(plugin).expanduser() for plugin in plugins]
-    return _hash([own, [sha256_of(path) for path in paths if path.suffix == ".py"]])
+    return json_hash([own, [sha256_of(path) for path in paths if path.suffix == ".py"]])
 
 
 def data_hash(dataset: Dataset, folder: Path, *, n_threads: int = 1) -> str:
@@ -45,7 +43,7 @@ def data_hash(dataset: Dataset, folder: Path, *, n_threads: int = 1) -> str:
     """
     labels = [[datum.label for datum in dataset.split(split)] for split in SPLITS]
     content = [_content(dataset, split, folder, n_threads) for split in SPLITS if dataset.split(split)]
-    return _hash([dataset.name, dataset.classnames, dataset.template, labels, content])
+    return json_hash([dataset.name, dataset.classnames, dataset.template, labels, content])
 
 
 def _content(dataset: Dataset, split: str, folder: Path, n_threads: int) -> str:
@@ -55,9 +53,9 @@ def _content(dataset: Dataset, split: str, folder: Path, n_threads: int) -> str:
     with lock(folder / f".{path.stem}.lock", wait=True):
         remove_leftovers(folder, path.name)
         kept = _kept(path)
-        if kept.get("files") != key or kept.get("checksum") != _hash([key, kept.get("sha256")]):
+        if kept.get("files") != key or kept.get("checksum") != json_hash([key, kept.get("sha256")]):
             digest = _bytes_hash(dataset, split, n_threads)
-            kept = {"files": key, "sha256": digest, "checksum": _hash([key, digest])}
+            kept = {"files": key, "sha256": digest, "checksum": json_hash([key, digest])}
             write_json(path, kept)
     return kept["sha256"]
 
@@ -76,8 +74,4 @@ def _bytes_hash(dataset: Dataset, split: str, n_threads: int) -> str:
     with ThreadPoolExecutor(max(1, n_threads)) as threads:
         hashes = list(tqdm(threads.map(sha256_of, files), f"hashing {split}", len(files), unit="img", leave=False,
                            disable=None))
-    return _hash([[datum.path, digest] for datum, digest in zip(dataset.split(split), hashes, strict=True)])
-
-
-def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    return json_hash([[datum.path, digest] for datum, digest in zip(dataset.split(split), hashes, strict=True)])

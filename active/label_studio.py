@@ -33,7 +33,7 @@ def tasks(paths: Sequence[str], guesses: Sequence[Guesses], model_version: str) 
 
 
 def export_rows(file: Path) -> list[LabelRow]:
-    """Return (place, path, class name) of each answer in a JSON export; skipped tasks have none.
+    """Return (place, path, class name) of each choice in a JSON export; skipped tasks and remarks in text have none.
 
     Raises DataError if the file is no such export.
     """
@@ -50,7 +50,7 @@ def export_rows(file: Path) -> list[LabelRow]:
 def _names(annotation: dict[str, Any]) -> list[str]:
     if annotation.get("was_cancelled"):
         return []
-    return [name for result in annotation["result"] for name in result["value"]["choices"]]
+    return [str(name) for result in annotation["result"] for name in result["value"].get("choices", ())]
 
 
 def _choice(name: str) -> dict[str, Any]:

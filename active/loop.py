@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
+from active.asked import read_query, write_query
 from active.board import add_round
 from active.context import Query, SelectionContext
 from active.output import RESULTS, check_files, file_hashes, open_result, prompts_path, selector_path
@@ -79,8 +80,9 @@ def run(
     """Run all rounds that `cfg.OUTPUT_DIR/results.json` does not hold yet and return the whole record.
 
     With a `selector`, its models select and the trainer's are reported; without one, the trainer does both. The record is
-    rewritten after every round. The run ends early, and says so, when the pool is used up. With `ACTIVE.ORACLE: file` people
-    label what the data set does not, see `active.people`. `certificate` holds the hashes of `active.certificate`.
+    written at the start and after every round. The run ends early, and says so, when the pool is used up. With
+    `ACTIVE.ORACLE: file` people label what the data set does not, see `active.people`. `certificate` holds the hashes of
+    `active.certificate`.
 
     Raises ConfigError if a sampler needs more than the selecting learner has, UserError if the folder holds a run of
     another config or data set, WaitingForLabels when it is people's turn.
@@ -94,6 +96,7 @@ def run(
     oracle = Oracle(_known_labels(cfg, dataset), n_query * cfg.ACTIVE.ROUNDS)
     state = _start(trainer, dataset, oracle, result)
     _replay(result, state, dataset, chooser, selector_path if selector else prompts_path, output)
+    result.write(output / RESULTS)  # from the first query on, the folder says whose it is
     for round in range(len(result.rounds), cfg.ACTIVE.ROUNDS):
         if not len(state.pool.unlabeled):
             logger.warning("the pool is used up after %d rounds of the %d asked for", round, cfg.ACTIVE.ROUNDS)
@@ -167,7 +170,8 @@ def _round(
     if not round:
         _warm_start(cfg, state, dataset, chooser, name)
     event("before-select")
-    query = state.timed("select", _select, cfg, state, dataset, chooser, name, n_query, round)
+    asked = read_query(cfg, round, dataset, state.pool) if cfg.ACTIVE.ORACLE == "file" else None
+    query = asked or state.timed("select", _select, cfg, state, dataset, chooser, name, n_query, round)
     event("after-select")
     answers = _ask(cfg, query, state, dataset, chooser, round) if cfg.ACTIVE.ORACLE == "file" else {}
     _label(query, state, round)
@@ -225,7 +229,8 @@ def _ask(
         now = state.zero_shot if state.model is None else chooser.predict(state.model, "train")
         return now.logits[rows].softmax(1)
 
-    labels = ask_people(Path(cfg.OUTPUT_DIR), round, dataset, rows.tolist(), guess)
+    write_query(cfg, round, query, dataset, state.pool)
+    labels = ask_people(Path(cfg.OUTPUT_DIR), round, dataset, rows.tolist(), guess, labeled=state.pool.labeled.tolist())
     state.oracle.learn(rows, torch.tensor(labels))
     return {dataset.train[row].path: label for row, label in zip(rows.tolist(), labels, strict=True)}
 

@@ -31,6 +31,11 @@ def selector_path(output: Path, round: int) -> Path:
     return output / PROMPTS / f"round_{round:03d}_selector.safetensors"
 
 
+def query_path(output: Path, round: int) -> Path:
+    """Return the file of the query that people are asked in a round."""
+    return output / QUERIES / f"round_{round:03d}_query.json"
+
+
 def clean(output: Path) -> None:
     """Remove what killed processes left half-written; only for who holds the folder's lock."""
     for folder in (output, output / PROMPTS, output / QUERIES):

@@ -5,13 +5,14 @@ A round's files stand in `queries/` of the output folder:
 - `round_NNN.csv`, whose column `label` people fill with class names;
 - `round_NNN.html`, the images with the model's guesses, in one file without outside parts (`active.contact_sheet`);
 - `round_NNN_tasks.json` and `label_config.xml`, to be imported into Label Studio (`active.label_studio`);
+- `round_NNN_query.json`, what is asked, for the run itself (`active.asked`);
 - `round_NNN_export.json`, put there by people: Label Studio's JSON export, in place of or beside the filled CSV file.
 """
 
 import csv
 import io
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -37,11 +38,12 @@ class WaitingForLabels(UserError):
 
 
 def ask_people(
-    output: Path, round: int, dataset: Dataset, rows: Sequence[int], guess: Callable[[], Tensor]
+    output: Path, round: int, dataset: Dataset, rows: Sequence[int], guess: Callable[[], Tensor], *, labeled: Sequence[int] = ()
 ) -> list[int]:
     """Return the labels that people gave to rows [n] of the train split in the files of a round.
 
     Without a CSV file of the round, it and its companions are written; `guess()` gives the model's probabilities [n, C].
+    An export also holds the tasks of earlier rounds: what it says of rows that are `labeled` already does not count.
     Raises WaitingForLabels until every image has a label, and DataError, listing all faults, if the files name an unknown
     class, an image that was not asked, or two labels of one: then no label of them counts.
     """
@@ -49,7 +51,8 @@ def ask_people(
     paths = [dataset.train[row].path for row in rows]
     if not table.exists():
         _write(table, round, dataset, paths, guess())
-    labels = checked_labels(table.with_suffix(""), _answers(table), paths, dataset.classnames, stranger="was not asked")
+    answers = _answers(table, {dataset.train[row].path for row in labeled})
+    labels = checked_labels(table.with_suffix(""), answers, paths, dataset.classnames, stranger="was not asked")
     missing = [path for path in paths if path not in labels]
     if missing:
         raise WaitingForLabels(
@@ -60,10 +63,11 @@ def ask_people(
     return [labels[path] for path in paths]
 
 
-def _answers(table: Path) -> list[LabelRow]:
+def _answers(table: Path, labeled: Collection[str]) -> list[LabelRow]:
     rows = [(f"{table.name} {place}", path, name) for place, path, name in label_rows(table)]
     export = table.with_name(f"{table.stem}_export.json")
-    return rows + (export_rows(export) if export.exists() else [])
+    exported = export_rows(export) if export.exists() else []
+    return rows + [row for row in exported if row[1] not in labeled]
 
 
 def _write(table: Path, round: int, dataset: Dataset, paths: Sequence[str], probs: Tensor) -> None:

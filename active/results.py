@@ -10,7 +10,7 @@ from typing import Any
 
 from active.certificate import config_hash
 from dassl.utils.errors import DataError
-from dassl.utils.files import read_json, write_json
+from dassl.utils.files import json_hash, read_json, write_json
 
 SCHEMA = 1
 MEASURED = ("seconds", "peak_memory_mb")  # what differs between a round and its repetition
@@ -64,7 +64,7 @@ class RunResult:
     def write(self, path: Path) -> None:
         """Write the whole record atomically, with a checksum of all of it."""
         content = {"schema": self.schema, "status": self.status} | dataclasses.asdict(self)
-        write_json(path, content | {"checksum": _checksum(content)})
+        write_json(path, content | {"checksum": json_hash(content)})
 
     @staticmethod
     def read(path: Path) -> "RunResult":
@@ -73,7 +73,7 @@ class RunResult:
         if not isinstance(content, dict) or content.get("schema") != SCHEMA:
             raise DataError(f"{path} is not a record of schema {SCHEMA}")
         stated = content.pop("checksum", None)  # records of before checksums have none
-        own = stated and _checksum(content)
+        own = stated and json_hash(content)
         try:
             rounds = [RoundRecord(**record) for record in content.pop("rounds")]
             result = RunResult(rounds=rounds, **content)
@@ -92,10 +92,6 @@ class RunResult:
         if self.certificate.get("config", own := config_hash(self.config)) != own:
             return "the config does not match its hash"
         return ""
-
-
-def _checksum(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def query_hash(

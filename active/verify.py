@@ -56,7 +56,7 @@ def run_again(old: RunResult, origin: Path, folder: Path, root: str | None, *, f
     output, config = folder / "run", folder / "config.yaml"
     config.write_text(yaml.safe_dump(old.config), "utf-8")
     if (origin / QUERIES).is_dir():
-        shutil.copytree(origin / QUERIES, output / QUERIES)
+        shutil.copytree(origin / QUERIES, output / QUERIES, ignore=shutil.ignore_patterns("*_query.json"))  # selected again
     words = ["--config-file", config, "--output-dir", output, *(["--root", root] if root else []),
              *(["CACHE_DIR", folder / "cache"] if fresh else [])]
     done = subprocess.run([sys.executable, PROJECT / "train.py", *map(str, words)], stdout=subprocess.DEVNULL,

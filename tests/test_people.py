@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import active.loop
 import train
 from active import verify
 from datasets.digits import CLASSNAMES, digits
@@ -145,7 +146,7 @@ def test_all_faults_of_an_answer_are_one_error_and_nothing_of_it_counts(start, t
     for part in (f"line 3: {first} is both 'zero' and 'one'", "line 4: unknown class 'Zero'; did you mean 'zero'?",
                  "line 5: was not asked: nowhere.png"):
         assert part in err, err
-    assert not (tmp_path / "run" / "results.json").exists()
+    assert record(tmp_path)["rounds"] == []
 
 
 @pytest.mark.parametrize("text", ["\ufeffpath;label\r\n{};zero\r\n{};one\r\n{};two\r\n{};zero\r\n",
@@ -161,6 +162,59 @@ def test_what_spreadsheets_write_is_read(start, tmp_path, text):
     table(tmp_path, 0).write_bytes(text.encode())
     assert start()[0] == 3 and table(tmp_path, 1).exists()
     assert record(tmp_path)["rounds"][0]["answers"] == dict(zip(paths, (0, 1, 2, 0), strict=True))
+
+
+@pytest.mark.parametrize(("words", "difference"), [
+    (("OPTIM.LR", "0.5"), "OPTIM.LR: 0.01 -> 0.5"), (("ACTIVE.QUERY_SIZE", "5"), "ACTIVE.QUERY_SIZE: 4 -> 5"),
+    (("ACTIVE.SAMPLER", "random"), "ACTIVE.SAMPLER: 'coreset' -> 'random'")])
+def test_another_config_is_refused_while_the_first_question_waits(start, truth, tmp_path, words, difference):
+    """Row 13: the folder knows whose it is before its first round is done; the question and its labels stay."""
+    start()
+    fill(table(tmp_path, 0), truth)
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file() and path.name != "log.txt"}
+    code, err = start(*words)
+    assert code == 1 and difference in err
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_drawn_seed_stays_while_people_label(start, truth, tmp_path):
+    """Row 16: SEED -1 draws once; the labels are those of the images that were asked."""
+    start("SEED", "-1")
+    paths = fill(table(tmp_path, 0), truth)
+    code, err = start("SEED", "-1")
+    assert code == 3 and str(table(tmp_path, 1)) in err, err
+    assert record(tmp_path)["rounds"][0]["queried"] == paths
+
+
+def test_a_question_is_not_selected_again(start, truth, tmp_path, monkeypatch):
+    """Row 25: another machine, where a last bit differs, asks what was asked, or the labels would be lost."""
+    start()
+    first = fill(table(tmp_path, 0), truth)
+    with monkeypatch.context() as other_machine:
+        other_machine.setattr(active.loop, "_select", lambda *_: pytest.fail("it was selected again"))
+        other_machine.setattr(active.loop, "event", stop_after("after-fit"))
+        with pytest.raises(KeyError, match="after-fit"):
+            start()
+    assert start()[0] == 3
+    assert record(tmp_path)["rounds"][0]["queried"] == first
+
+
+def stop_after(name: str):
+    """Return an `event` that raises KeyError at one of them."""
+
+    def event(found: str) -> None:
+        if found == name:
+            raise KeyError(name)
+
+    return event
+
+
+def test_a_question_of_another_run_is_refused(start, tmp_path):
+    """Without the record a question does not say that it fits; it is bound to its config."""
+    start()
+    (tmp_path / "run" / "results.json").unlink()
+    code, err = start("OPTIM.LR", "0.5")
+    assert code == 1 and "round_000_query.json was asked under another config" in err
 
 
 def test_labels_that_changed_after_they_counted_are_not_read_again(start, truth, tmp_path):
@@ -203,6 +257,29 @@ def test_a_label_studio_export_answers_a_query(start, truth, tmp_path):
     (table(tmp_path, 0).parent / "round_000_export.json").write_text(exported(paths, truth))
     assert start()[0] == 3 and table(tmp_path, 1).exists()
     assert record(tmp_path)["rounds"][0]["answers"] == {path: NAMES.index(truth[path]) for path in paths}
+
+
+def test_an_export_may_hold_earlier_rounds_and_remarks(start, truth, tmp_path):
+    """Label Studio exports a whole project: tasks that have counted are passed over, and so is text beside a choice."""
+    start()
+    first = fill(table(tmp_path, 0), truth)
+    start()
+    tasks = json.loads(exported(first + asked(table(tmp_path, 1)), truth, task1=["zero", "two"]))
+    tasks[5]["annotations"][0]["result"].append({"type": "textarea", "value": {"text": ["blurred"]}})
+    (table(tmp_path, 1).parent / "round_001_export.json").write_text(json.dumps(tasks))
+    code, err = start()
+    assert code == 0, err
+    assert record(tmp_path)["rounds"][0]["answers"] == {path: NAMES.index(truth[path]) for path in first}
+
+
+@pytest.mark.parametrize("choice", [3, None, ["zero"], {"a": 1}])
+def test_a_choice_that_is_no_text_is_an_unknown_class(start, truth, tmp_path, choice):
+    """Row 25: not a stack trace; it is listed with its task."""
+    start()
+    export = exported(asked(table(tmp_path, 0)), truth, task2=[choice])
+    (table(tmp_path, 0).parent / "round_000_export.json").write_text(export)
+    code, err = start()
+    assert code == 1 and "round_000_export.json task 2: unknown class" in err and "Traceback" not in err
 
 
 def test_two_annotators_who_disagree_are_listed_and_a_skipped_task_waits(start, truth, tmp_path):
@@ -285,6 +362,8 @@ def test_a_run_labeled_by_people_can_be_verified(start, truth, tmp_path, capsys)
         fill(table(tmp_path, round), truth)
     start()
     results = tmp_path / "run" / "results.json"
+    for file in (tmp_path / "run" / "queries").glob("*_query.json"):
+        file.write_text("[]")  # else it would be taken from there instead of being selected again
     assert verify.main([str(results)]) == 0
     first = asked(table(tmp_path, 1))[0]
     fill(table(tmp_path, 1), truth | {first: next(name for name in NAMES if name != truth[first])})

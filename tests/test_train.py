@@ -197,6 +197,14 @@ def test_eval_only_repeats_the_last_accuracy(capsys, root, tmp_path):
     assert code == 0 and f"accuracy {100 * result['rounds'][-1]['accuracy']:.2f} %" in out
 
 
+def test_eval_only_of_a_run_without_a_round_says_so(capsys, root, tmp_path):
+    """A run that waits for its first labels has no prompts yet."""
+    run(capsys, root, tmp_path / "run", "ACTIVE.ROUNDS", "1")
+    cut_back(tmp_path / "run" / "results.json", 0)
+    code, _, err = call(capsys, *QUICK, "--root", root, "--eval-only", "--model-dir", tmp_path / "run")
+    assert code == 1 and err == f"train.py: {tmp_path / 'run'} holds a run that has not finished its first round\n"
+
+
 def test_one_learner_selects_and_another_is_reported(capsys, root, tmp_path):
     """ACTIVE.SELECTOR_TRAINER: DualPrompt selects and mines, CoOp is trained on the paid labels alone and reported."""
     words = ("ACTIVE.SAMPLER", "dual_prompt", "ACTIVE.SELECTOR_TRAINER", "DualPrompt", "ACTIVE.SELECTOR_OPTIM.MAX_EPOCH", "1",

@@ -84,4 +84,7 @@ def label_rows(file: Path) -> list[LabelRow]:
     reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restval="")
     if not {"path", "label"} <= set(reader.fieldnames or ()):
         raise DataError(f"{file}: the first line must name the columns path and label, not {header.strip()!r}")
-    return [(f"line {reader.line_num}", row["path"], row["label"].strip()) for row in reader]
+    try:
+        return [(f"line {reader.line_num}", row["path"], row["label"].strip()) for row in reader]
+    except csv.Error as error:
+        raise DataError(f"{file}: line {reader.line_num} is no CSV: {error}") from error

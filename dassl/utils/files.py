@@ -83,6 +83,11 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path} is not a JSON file: {error}") from error
 
 
+def json_hash(value: Any) -> str:
+    """Return the SHA-256, in hexadecimal, of what JSON can hold; the order of keys is none of it."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hexadecimal."""
     digest = hashlib.sha256()

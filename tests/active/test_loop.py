@@ -94,6 +94,16 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path, sampler, stop):
     assert trainer.n_calls["fit"] == 4 - n_done
 
 
+def test_a_run_that_has_no_round_yet_has_a_record(tmp_path):
+    """Row 13: stopped while it fits its first round, a run of another config is refused already."""
+    with pytest.raises(KeyboardInterrupt):
+        toy_run(tmp_path, stop=("fit", 0))
+    result = RunResult.read(tmp_path / "results.json")
+    assert (result.status, result.rounds) == ("running", []) and result.zero_shot["accuracy"] is not None
+    with pytest.raises(UserError, match=r"SEED: 1 -> 2$"):
+        toy_run(tmp_path, SEED=2)
+
+
 def test_a_run_resumes_into_more_rounds_only_under_the_same_config(tmp_path):
     """A changed config is refused with one line for each key: old -> new; the record stays as it was."""
     toy_run(tmp_path)

@@ -41,6 +41,12 @@ def test_a_table_without_the_two_columns_is_refused(tmp_path, content):
         labels(tmp_path, content)
 
 
+def test_a_table_that_no_csv_reader_takes_is_an_error(tmp_path):
+    """Row 25: a quote that nobody closed makes one endless cell; the line is named and nothing unwinds."""
+    with pytest.raises(DataError, match=r"line \d+ is no CSV: field larger than field limit"):
+        labels(tmp_path, b'path,label\n"' + b"a.jpg,dog\n" * 20_000)
+
+
 @pytest.mark.parametrize(("file", "content", "message"), [
     ("a.txt", "", "expected class names"), ("a.yaml", "", "expected class names"), ("a.yaml", "cat", "expected class names"),
     ("a.yaml", "[yes, dog]", "True is not text, put it in quotes"), ("a.yaml", "cat: 1", "1 is not text"),
