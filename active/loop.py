@@ -102,10 +102,10 @@ def run(
             logger.warning("the pool is used up after %d rounds of the %d asked for", round, cfg.ACTIVE.ROUNDS)
             break
         result.rounds.append(_round(cfg, state, dataset, trainer, selector, n_query, round))
+        if cfg.LOG.TENSORBOARD:
+            add_round(output, result.rounds[-1])  # before the record: a round that is in there is not done again
         result.write(output / RESULTS)
         _log(result.rounds[-1])
-        if cfg.LOG.TENSORBOARD:
-            add_round(output, result.rounds[-1])
     result.status = "finished"
     result.write(output / RESULTS)
     return result

@@ -19,6 +19,7 @@ logger = logging.getLogger(__name__)
 
 RESULTS = "results.json"
 PROMPTS = "prompts"
+TENSORBOARD = "tensorboard"
 
 
 def prompts_path(output: Path, round: int) -> Path:
@@ -38,7 +39,7 @@ def query_path(output: Path, round: int) -> Path:
 
 def clean(output: Path) -> None:
     """Remove what killed processes left half-written; only for who holds the folder's lock."""
-    for folder in (output, output / PROMPTS, output / QUERIES):
+    for folder in (output, output / PROMPTS, output / QUERIES, output / TENSORBOARD):
         remove_leftovers(folder)
 
 
