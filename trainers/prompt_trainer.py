@@ -205,6 +205,7 @@ def build_selector(cfg: CfgNode, inputs: Inputs) -> PromptTrainer | None:
     own.defrost()
     own.TRAINER.NAME = cfg.ACTIVE.SELECTOR_TRAINER
     own.OPTIM.LR = optim.LR or cfg.OPTIM.LR
+    own.OPTIM.WEIGHT_DECAY = optim.WEIGHT_DECAY if optim.WEIGHT_DECAY >= 0 else cfg.OPTIM.WEIGHT_DECAY
     own.OPTIM.MAX_EPOCH = optim.MAX_EPOCH or cfg.OPTIM.MAX_EPOCH
     own.DATALOADER.TRAIN_X.BATCH_SIZE = optim.BATCH_SIZE or cfg.DATALOADER.TRAIN_X.BATCH_SIZE
     return build_trainer(own, inputs)

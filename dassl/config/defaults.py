@@ -41,6 +41,7 @@ MINIMUM = {
     "OPTIM.WARMUP_MIN_LR": 0.0,
     "ACTIVE.ROUNDS": 1,
     "ACTIVE.SELECTOR_OPTIM.LR": 0.0,
+    "ACTIVE.SELECTOR_OPTIM.WEIGHT_DECAY": -1.0,
     "ACTIVE.SELECTOR_OPTIM.MAX_EPOCH": 0,
     "ACTIVE.SELECTOR_OPTIM.BATCH_SIZE": 0,
 }
@@ -139,6 +140,7 @@ def default_config() -> Node:
     cfg.ACTIVE.SELECTOR_TRAINER = ""  # the learner that selects, beside TRAINER.NAME, which is reported; "" is TRAINER.NAME
     cfg.ACTIVE.SELECTOR_OPTIM = Node()  # of that learner; 0 is the value of OPTIM and DATALOADER.TRAIN_X
     cfg.ACTIVE.SELECTOR_OPTIM.LR = 0.0
+    cfg.ACTIVE.SELECTOR_OPTIM.WEIGHT_DECAY = -1.0  # -1 is that of OPTIM, since 0 is a decay too
     cfg.ACTIVE.SELECTOR_OPTIM.MAX_EPOCH = 0
     cfg.ACTIVE.SELECTOR_OPTIM.BATCH_SIZE = 0
     cfg.ACTIVE.ROUNDS = 6

@@ -11,7 +11,7 @@ from dassl.utils.errors import TrainingError, UserError
 from tests.conftest import random_clip
 from tests.trainers.colors import NAMES, ROWS, trainer_of
 from trainers.frozen_clip import normalized
-from trainers.prompt_trainer import build_trainer
+from trainers.prompt_trainer import build_selector, build_trainer
 from trainers.prompts import TRAINERS
 
 LEARNERS = ("CoOp", "VPT", "MaPLe", "IVLP", "DualPrompt")
@@ -143,6 +143,23 @@ def test_zero_shot_trainer_has_nothing_to_fit(clip, colors):
     trainer = trainer_of(clip, colors, ("TRAINER.NAME", "ZeroShot"))
     logits = [trainer.predict(model, "test").logits for model in (fitted(trainer), trainer.zero_shot())]
     assert torch.equal(*logits)
+
+
+@pytest.mark.parametrize(("pairs", "expected"), [
+    ((), (0.02, 0.005, 8, 4)),
+    ((("LR", "0.5"), ("WEIGHT_DECAY", "0.25"), ("MAX_EPOCH", "3"), ("BATCH_SIZE", "7")), (0.5, 0.25, 3, 7)),
+    ((("WEIGHT_DECAY", "0"),), (0.02, 0.0, 8, 4))])
+def test_a_selecting_learner_trains_by_its_own_values_or_else_by_those_reported(trainer, pairs, expected):
+    """ACTIVE.SELECTOR_OPTIM sets rate, decay (0 is one), epochs and batch of the learner that selects, and of it alone."""
+    cfg = setup_config([], [("OPTIM.LR", "0.02"), ("OPTIM.WEIGHT_DECAY", "0.005"), ("OPTIM.MAX_EPOCH", "8"),
+                            ("DATALOADER.TRAIN_X.BATCH_SIZE", "4"), ("ACTIVE.SELECTOR_TRAINER", "VPT"),
+                            *((f"ACTIVE.SELECTOR_OPTIM.{key}", value) for key, value in pairs)], [TRAINERS])
+    selecting, reported = build_selector(cfg, trainer.inputs).recipe, build_trainer(cfg, trainer.inputs).recipe
+    assert (selecting.name, reported.name) == ("VPT", "CoOp")
+    for recipe, values in ((selecting, expected), (reported, (0.02, 0.005, 8, 4))):
+        optimizer, _ = recipe.build_optimization([torch.nn.Parameter(torch.zeros(1))])
+        group = optimizer.param_groups[0]
+        assert (group["initial_lr"], group["weight_decay"], recipe.n_epochs, recipe.batch_size) == values
 
 
 def test_metadata_is_plain_json(trainer, tmp_path):
