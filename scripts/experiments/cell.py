@@ -8,7 +8,7 @@ from pathlib import Path
 from yacs.config import CfgNode
 
 import train
-from active.output import RESULTS, check_complete, check_same_config
+from active.output import RESULTS, check_files, check_same_config
 from active.people import WaitingForLabels
 from active.results import RunResult
 from dassl.config.setup import as_dict
@@ -49,7 +49,7 @@ def is_done(cfg: CfgNode) -> bool:
     result = RunResult.read(path)
     check_same_config(result, as_dict(cfg), path)
     if result.finished:
-        check_complete(result, path)
+        check_files(result.rounds, path.parent)
     return result.finished
 
 

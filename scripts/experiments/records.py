@@ -148,7 +148,8 @@ def _notes(results: Sequence[RunResult]) -> list[str]:
         keys = keys_of(result.config)
         first = by_table.setdefault(tuple(keys[name] for name in GROUP if name != "method"), result)
         for line in differences(first.config, result.config):
-            if line.split(":")[0] not in PER_RUN and not line.startswith("ACTIVE."):
+            varied = line.startswith("ACTIVE.") or "'(absent)'" in line  # samplers, and keys of the learners that they bring
+            if line.split(":")[0] not in PER_RUN and not varied:
                 note = f"{keys_of(first.config)['method']} and {keys['method']} differ in {line}."
                 notes += [] if note in notes else [note]
     return notes

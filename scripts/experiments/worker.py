@@ -13,11 +13,11 @@ import sys
 import threading
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+sys.path[0] = str(Path(__file__).resolve().parents[2])  # in place of this folder, whose statistics.py is not Python's
 
-import train
-from dassl.utils.events import Terminated, stop_on_sigterm
-from scripts.experiments.cell import run_cell
+import train  # noqa: E402
+from dassl.utils.events import Terminated, stop_on_sigterm  # noqa: E402
+from scripts.experiments.cell import run_cell  # noqa: E402
 
 
 def main() -> None:
