@@ -68,10 +68,10 @@ def run(record):
 
 
 def store(run, *, weights="w", precision="fp32", preprocessing=NATIVE):
-    """Put features into the cache as a run does, and return them."""
-    key = bank_key(weights, preprocessing, run.dataset, "train", precision)
-    features = torch.randn(8, 5, generator=torch.Generator().manual_seed(0))
-    return load_bank(run.dataset.root / ".cache", key, lambda: features).features.numpy()
+    """Put features that no other file there has into the cache as a run does, and return them."""
+    key, folder = bank_key(weights, preprocessing, run.dataset, "train", precision), run.dataset.root / ".cache"
+    features = torch.randn(8, 5, generator=torch.Generator().manual_seed(len(list(folder.glob("*.safetensors")))))
+    return load_bank(folder, key, lambda: features).features.numpy()
 
 
 def test_picks_become_rows_in_their_order(run):
@@ -186,13 +186,15 @@ def test_a_projection_of_two_images_is_refused():
         projection(np.eye(2), [0])
 
 
-def test_the_projection_shows_the_picks_of_each_round_where_they_are(run):
-    """One panel a method, the points of round 1 at the places of rows 2 and 4."""
+def test_the_projection_shows_the_picks_of_each_round_where_they_are(run, monkeypatch):
+    """One panel a method, the points of round 1 at the places of rows 2 and 4, of a pool that is shown in part."""
+    monkeypatch.setattr("scripts.experiments.picks.N_POOL", 3)
     features = store(run)
     panel = draw_projection({"random": run.result}, run.dataset, features).axes[0]
-    places = projection(features, [])[1]
-    assert panel.get_title() == "random"
-    assert [line.get_xydata().tolist() for line in panel.lines] == [places[[7, 0]].tolist(), places[[2, 4]].tolist()]
+    rows, places = projection(features, [0, 2, 4, 7])
+    place_of = dict(zip(rows.tolist(), places.tolist(), strict=True))
+    assert len(rows) < 8 and panel.get_title() == "random"
+    assert [line.get_xydata().tolist() for line in panel.lines] == [[place_of[7], place_of[0]], [place_of[2], place_of[4]]]
     assert {text.get_text() for text in panel.texts} == {"blue sky", r"red \$x"}
 
 
