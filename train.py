@@ -22,7 +22,7 @@ from active.board import check_tensorboard
 from active.certificate import code_hash, config_hash, data_hash
 from active.features import bank_key, load_bank
 from active.loop import run
-from active.output import RESULTS, check_files, check_same_config, clean, prompts_path
+from active.output import RESULTS, check_files, check_same_config, clean, made_by, prompts_path
 from active.pool import query_size
 from active.registry import SAMPLERS, check_learner
 from active.report import plot_learning_curve, table
@@ -118,8 +118,8 @@ class Held:
         return self._last[kind][1]
 
 
-def set_up(cfg: CfgNode, held: Held) -> tuple[Dataset, Inputs]:
-    """Return the data set and what trainers read of it, with the frozen features of train and test split."""
+def set_up(cfg: CfgNode, held: Held, splits: Sequence[str] = ("train", "test")) -> tuple[Dataset, Inputs]:
+    """Return the data set and what trainers read of it, with the frozen features of some splits."""
     torch.set_num_threads(cfg.CPU_THREADS or THREADS)
     use_deterministic_algorithms(cfg.DETERMINISTIC)
     device = "cuda" if cfg.USE_CUDA and torch.cuda.is_available() else "cpu"
@@ -137,7 +137,7 @@ def set_up(cfg: CfgNode, held: Held) -> tuple[Dataset, Inputs]:
     store = held.get("store", (cfg.DATASET.ROOT, n_bytes), lambda: ImageStore(n_bytes))
     read = cfg.DATASET, drawn_by, cfg.MODEL, device, cfg.INPUT, cfg.DATALOADER, cfg.CACHE_DIR
     inputs = held.get("inputs", read, lambda: build_inputs(cfg, clip, dataset, {
-        split: frozen_features(cfg, clip, dataset, split) for split in ("train", "test") if dataset.split(split)}, store))
+        split: frozen_features(cfg, clip, dataset, split) for split in splits if dataset.split(split)}, store))
     return dataset, inputs.with_seed(cfg.SEED)
 
 
@@ -174,7 +174,7 @@ def evaluate_only(cfg: CfgNode, model_dir: Path) -> None:
         if not rounds:
             raise UserError(f"{model_dir} holds a run that has not finished its first round")
         path = prompts_path(model_dir, len(rounds) - 1)
-    dataset, inputs = set_up(cfg, Held())
+    dataset, inputs = set_up(cfg, Held(), splits=("test",))
     if not dataset.test:
         raise UserError(f"{dataset.name} has no test images to evaluate on")
     trainer = build_trainer(cfg, inputs)
@@ -196,7 +196,8 @@ def train(cfg: CfgNode, held: Held | None = None, *, wait: bool = False) -> None
         clean(output)
         if result and result.finished:
             check_files(result.rounds, output)
-            print(f"this run is finished; choose another --output-dir or --overwrite to run it again\n\n{table(result)}\n")
+            by = "" if made_by(result, code_hash(cfg.ACTIVE.PLUGINS)) else " by other code than this"
+            print(f"this run is finished{by}; choose another --output-dir or --overwrite to run it again\n\n{table(result)}\n")
         else:
             setup_logging(output)
             if cfg.VERBOSE:

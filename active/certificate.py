@@ -1,6 +1,7 @@
 """The certificate of a run: a hash of each thing that its numbers follow from, and nothing of where or when it ran."""
 
 import logging
+import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,11 +30,14 @@ def config_hash(config: Mapping[str, Any]) -> str:
 
 
 def code_hash(plugins: Sequence[str] = ()) -> str:
-    """Return the SHA-256 of the project's `.py` files, by relative path, and of the plug-ins that are files."""
+    """Return the SHA-256 of the project's `.py` files, by relative path, and of the plug-ins, which are imported already."""
     files = [PROJECT / "train.py", *(path for name in CODE for path in sorted((PROJECT / name).rglob("*.py")))]
     own = {path.relative_to(PROJECT).as_posix(): sha256_of(path) for path in files}
-    paths = [Path(plugin).expanduser() for plugin in plugins]
-    return json_hash([own, [sha256_of(path) for path in paths if path.suffix == ".py"]])
+    return json_hash([own, [sha256_of(path) for path in map(_plugin_file, plugins) if path]])
+
+
+def _plugin_file(name: str) -> Path | str | None:
+    return Path(name).expanduser() if name.endswith(".py") else sys.modules[name].__file__
 
 
 def data_hash(dataset: Dataset, folder: Path, *, n_threads: int = 1) -> str:

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -83,7 +84,7 @@ def _read(path: Path, key: Key) -> Tensor | None:
     except (OSError, SafetensorError) as error:
         logger.warning("the feature cache %s is damaged (%s) and is made anew", path, error)
         return None
-    if metadata.get("bank") != _stated(key, features):
+    if features.dtype != torch.float32 or metadata.get("bank") != _stated(key, features):
         logger.warning("the feature cache %s does not hold what its name says and is made anew", path)
         return None
     return features

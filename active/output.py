@@ -85,6 +85,11 @@ def check_files(records: Iterable[RoundRecord], output: Path) -> None:
                         f"first {wrong[0]}; --overwrite moves the folder aside and runs it again")
 
 
+def made_by(result: RunResult, code: str) -> bool:
+    """Return whether the last part of a run was made by the code of this hash; True for records without a certificate."""
+    return not result.certificate or result.certificate.get("code", "").endswith(code)
+
+
 def _continue_certificate(old: RunResult, new: RunResult, path: Path) -> None:
     if not old.certificate:
         return
@@ -93,7 +98,7 @@ def _continue_certificate(old: RunResult, new: RunResult, path: Path) -> None:
             raise UserError(f"{path} holds a run on other {name} (see its certificate); choose another --output-dir, or "
                             "--overwrite to move it aside")
     before, now = old.certificate.get("code", ""), new.certificate.get("code", "")
-    if not before.endswith(now):
+    if not made_by(old, now):
         logger.warning("the code has changed since %s was begun; its certificate names both versions", path)
         old.certificate["code"] = f"{before}+{now}"
 

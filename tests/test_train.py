@@ -103,6 +103,18 @@ def test_a_finished_run_is_said_to_be_finished_and_left_alone(capsys, root, tmp_
     assert (tmp_path / "run" / "results.json").read_bytes() == before
 
 
+def test_a_finished_run_of_other_code_says_so(capsys, root, tmp_path):
+    """Row 32: who has changed a plug-in and gives the same command again must not take the old numbers for new ones."""
+    plugin = tmp_path / "far.py"
+    plugin.write_text(PLUGIN.replace("far_from_text", "changed_later"))
+    words = [*QUICK, "--root", root, "--output-dir", tmp_path / "run", "ACTIVE.PLUGINS", f"['{plugin}']",
+             "ACTIVE.SAMPLER", "changed_later"]
+    assert call(capsys, *words)[0] == 0
+    assert "this run is finished; choose" in call(capsys, *words)[1]
+    plugin.write_text(plugin.read_text() + "# another version\n")
+    assert "this run is finished by other code than this; choose" in call(capsys, *words)[1]
+
+
 @pytest.mark.parametrize("n_done", [0, 1, 2])
 def test_an_unfinished_run_goes_on_to_the_same_end(capsys, root, tmp_path, n_done):
     """Row 13: cut back to its first rounds, a run continues to the picks and metrics of the uninterrupted one."""
@@ -193,7 +205,9 @@ def test_a_moved_data_root_changes_nothing(capsys, root, tmp_path):
 def test_eval_only_repeats_the_last_accuracy(capsys, root, tmp_path):
     """--eval-only on a run's folder prints the test accuracy that its last round recorded."""
     result = run(capsys, root, tmp_path / "run")
-    code, out, _ = call(capsys, *QUICK, "--root", root, "--eval-only", "--model-dir", tmp_path / "run")
+    code, out, _ = call(capsys, *QUICK, "--root", root, "--eval-only", "--model-dir", tmp_path / "run",
+                        "CACHE_DIR", tmp_path / "cache")
+    assert [path.name[:11] for path in (tmp_path / "cache").glob("*.safetensors")] == ["Digits_test"]  # no other is extracted
     assert code == 0 and f"accuracy {100 * result['rounds'][-1]['accuracy']:.2f} %" in out
 
 

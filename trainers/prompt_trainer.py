@@ -134,9 +134,9 @@ class PromptTrainer:
         """Return the model of a file that `save` wrote; raises UserError if it is damaged or belongs to something else."""
         try:
             with safe_open(path, "pt") as file:
-                belongs_to = json.loads((file.metadata() or {}).get("belongs_to", "{}"))
+                belongs_to = dict(json.loads((file.metadata() or {}).get("belongs_to", "{}")))
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
-        except (OSError, SafetensorError, ValueError) as error:
+        except (OSError, SafetensorError, TypeError, ValueError) as error:
             raise UserError(f"cannot read the prompts {path}: {error}") from error
         model = self._fresh(0)
         own = {name: tuple(value.shape) for name, value in model.learner.state_dict().items()}

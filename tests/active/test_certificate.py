@@ -4,7 +4,9 @@ import dataclasses
 import json
 import os
 import shutil
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -45,6 +47,9 @@ def test_the_code_hash_follows_every_file_and_the_plugins(tmp_path, monkeypatch)
         hashes.append(code_hash())
     plugin.write_text("y = 2\n")
     hashes.append(code_hash([str(plugin)]))
+    monkeypatch.setitem(sys.modules, "some.plugin", SimpleNamespace(__file__=str(plugin)))
+    hashes.append(code_hash(["some.plugin"]))
+    assert hashes.pop() == hashes[-1]
     assert len(set(hashes)) == len(hashes)
     monkeypatch.chdir(tmp_path)
     assert code_hash() == hashes[-2]

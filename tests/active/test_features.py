@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from active.features import bank_key, bank_path, load_bank
 from dassl.data.dataset import Dataset, Datum
@@ -115,6 +117,17 @@ def test_a_file_of_another_key_is_refused(tmp_path, key, caplog):
     with caplog.at_level(logging.WARNING):
         assert torch.equal(load_bank(tmp_path, key, lambda: FEATURES).features, FEATURES)
     assert "does not hold what its name says" in caplog.text
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_file_of_another_type_is_made_anew(tmp_path, key, dtype):
+    """Row 8: whoever wrote it, features are float32 here."""
+    load_bank(tmp_path, key, lambda: FEATURES)
+    path = bank_path(tmp_path, key)
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    save_file({"features": FEATURES.to(dtype)}, path, metadata=metadata)
+    assert load_bank(tmp_path, key, lambda: FEATURES).features.dtype == torch.float32
 
 
 def test_an_extraction_that_fails_leaves_no_file(tmp_path, key):

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from dassl.config.setup import setup_config
 from dassl.data.dataset import Dataset
@@ -128,6 +129,15 @@ def test_prompts_of_another_layout_are_refused(clip, colors, tmp_path, name, pai
     trainer.save(fitted(trainer), tmp_path / "prompts.safetensors")
     with pytest.raises(UserError, match=message):
         trainer_of(clip, colors, ("TRAINER.NAME", name), pair).load(tmp_path / "prompts.safetensors")
+
+
+@pytest.mark.parametrize("belongs_to", ["[]", "5", "[1]", "{"])
+def test_prompts_that_say_nonsense_of_themselves_are_refused(trainer, tmp_path, belongs_to):
+    """Row 19: whatever stands in the file's metadata is an error with the path."""
+    path = tmp_path / "prompts.safetensors"
+    save_file(fitted(trainer).learner.state_dict(), path, metadata={"belongs_to": belongs_to})
+    with pytest.raises(UserError, match=str(path)):
+        trainer.load(path)
 
 
 def test_a_damaged_prompts_file_is_a_clear_error(trainer, tmp_path):
