@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import warnings
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -69,7 +70,7 @@ def load_clip(name: str, pretrained: str, *, device: str | torch.device = "cpu",
             model = open_clip.create_model(model_name, pretrained=None if file else pretrained, device=device,
                                            precision=precision, force_preprocess_cfg=_preprocessing_in(file))
             if file:
-                _load_file(model, file)
+                _load_file(model, file, model_name)
         fingerprint = _fingerprint(model, model_name)
     except Exception as error:
         hint = f"; {_where_to_get(model_name, pretrained)}" if isinstance(error, (OSError, RuntimeError)) and not file else ""
@@ -90,12 +91,15 @@ def _quiet_root() -> Iterator[None]:
         root.setLevel(level)
 
 
-def _load_file(model: nn.Module, file: Path) -> None:
+def _load_file(model: nn.Module, file: Path, model_name: str) -> None:
     """Load a safetensors file or a pickled state dict of tensors alone; nothing in it is executed.
 
     OpenAI's state dicts hold three numbers beside their weights. Their released .pt files are programs (TorchScript) and
     are refused: the tag `openai` fetches the same weights as safetensors.
     """
+    if _is_program(file):
+        same = get_pretrained_cfg(model_name, "openai") and f"; OpenAI's weights as data: {_where_to_get(model_name, 'openai')}"
+        raise ValueError(f"the file is a program (TorchScript), and programs are not run{same or ''}")
     state = load_file(file) if file.suffix == ".safetensors" else torch.load(file, map_location="cpu", weights_only=True)
     state = state.get("state_dict", state)
     state = {key.removeprefix("module."): value for key, value in state.items()
@@ -110,6 +114,11 @@ def _load_file(model: nn.Module, file: Path) -> None:
         raise ValueError(f"they are of another architecture: {len(other)} tensors have other shapes, {len(missing)} are "
                          f"missing, {len(unknown)} are unknown, such as {worst}")
     model.load_state_dict(state)
+
+
+def _is_program(file: Path) -> bool:
+    """Return whether a file is a TorchScript archive."""
+    return zipfile.is_zipfile(file) and any(name.endswith("/constants.pkl") for name in zipfile.ZipFile(file).namelist())
 
 
 def _where_to_get(model_name: str, tag: str) -> str:

@@ -22,7 +22,7 @@ from dassl.data.transforms import augmentation, preprocessing_for
 from dassl.engine.fit import fit
 from dassl.optim.lr_scheduler import build_scheduler
 from dassl.optim.optimizer import build_optimizer
-from dassl.utils.errors import UserError
+from dassl.utils.errors import ConfigError, UserError
 from dassl.utils.files import atomic_path
 from dassl.utils.seeding import rng_for
 from trainers.descriptions import build_texts
@@ -226,10 +226,13 @@ def build_recipe(cfg: CfgNode) -> Recipe:
 
 
 def check_learners(cfg: CfgNode, clip: FrozenCLIP, dataset: Dataset) -> None:
-    """Raise UserError if a learner of the config does not fit the backbone or the class names; costs nothing."""
+    """Raise UserError if a learner of the config does not fit the backbone, the class names or the texts; costs nothing."""
     texts = build_texts(cfg.TRAINER.DESCRIPTIONS, dataset)
-    for name in {"ZeroShot", cfg.TRAINER.NAME, cfg.ACTIVE.SELECTOR_TRAINER or cfg.TRAINER.NAME}:
-        _bound(cfg, name)(clip, texts, rng_for(cfg.SEED, "check"))
+    learners = {name: _bound(cfg, name)(clip, texts, rng_for(cfg.SEED, "check"))
+                for name in ("ZeroShot", cfg.TRAINER.NAME, cfg.ACTIVE.SELECTOR_TRAINER or cfg.TRAINER.NAME)}
+    if texts.averaging is not None and learners[cfg.TRAINER.NAME].averaging is None:
+        raise ConfigError(f"TRAINER.DESCRIPTIONS.MODE is {cfg.TRAINER.DESCRIPTIONS.MODE}, but the texts of {cfg.TRAINER.NAME} "
+                          "are those of a fixed template; set it to none, or take a learner with a text context")
 
 
 def has_negative_texts(name: str) -> bool:

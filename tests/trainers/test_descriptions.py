@@ -9,6 +9,7 @@ from dassl.config.setup import setup_config
 from dassl.data.dataset import Dataset, Datum
 from dassl.utils.errors import ConfigError, DataError
 from trainers.descriptions import build_texts, check_descriptions, described, read_descriptions
+from trainers.prompt_trainer import check_learners
 from trainers.prompts import TRAINERS
 
 
@@ -66,3 +67,14 @@ def test_mode_and_file_go_together(pair):
     """A mode without a file, or a file without a mode, is an error before anything loads."""
     with pytest.raises(ConfigError, match=r"TRAINER\.DESCRIPTIONS"):
         check_descriptions(setup_config([], [pair], [TRAINERS]).TRAINER.DESCRIPTIONS)
+
+
+@pytest.mark.parametrize("name", ["VPT", "ZeroShot"])
+def test_descriptions_for_a_learner_of_a_fixed_template_are_refused(clip, tmp_path, name):
+    """VPT and ZeroShot would ignore them: an error that names both keys, before anything is computed."""
+    file = written(tmp_path, {"cat": ["fur"], "dog": ["teeth"]})
+    dataset = Dataset("Pets", tmp_path, (Datum("a", 0),), (), (Datum("b", 0),), ("cat", "dog"))
+    pairs = [("TRAINER.DESCRIPTIONS.MODE", "AS"), ("TRAINER.DESCRIPTIONS.FILE", str(file)), ("TRAINER.VPT.PROMPT_DEPTH", "1")]
+    check_learners(setup_config([], [*pairs, ("TRAINER.NAME", "CoOp")], [TRAINERS]), clip, dataset)
+    with pytest.raises(ConfigError, match=rf"TRAINER\.DESCRIPTIONS.*{name}"):
+        check_learners(setup_config([], [*pairs, ("TRAINER.NAME", name)], [TRAINERS]), clip, dataset)

@@ -1,6 +1,7 @@
 """The encoders against open_clip itself, and loading against files of every kind."""
 
 import json
+import zipfile
 
 import numpy as np
 import open_clip
@@ -187,6 +188,16 @@ def test_a_pickle_with_a_program_is_refused_and_not_run(tmp_path):
     with pytest.raises(UserError, match=r"evil\.pt"):
         load_clip("ViT-B/32", str(tmp_path / "evil.pt"))
     assert not (tmp_path / "planted").exists()
+
+
+def test_openais_released_program_is_refused_with_the_place_of_its_weights(tmp_path):
+    """A TorchScript file, as OpenAI releases its models, is a program: the error says so and where the same weights lie."""
+    with zipfile.ZipFile(tmp_path / "ViT-B-16.pt", "w") as file:
+        for name in ("version", "data.pkl", "constants.pkl", "code/__torch__.py"):
+            file.writestr(f"archive/{name}", "3\n")
+    with pytest.raises(UserError, match=r"ViT-B-16\.pt.*a program \(TorchScript\)") as error:
+        load_clip("ViT-B/16", str(tmp_path / "ViT-B-16.pt"))
+    assert "vit_base_patch16_clip_224.openai/resolve/main/open_clip_model.safetensors" in str(error.value)
 
 
 @pytest.mark.parametrize(("name", "tag", "address"), [
