@@ -118,8 +118,9 @@ class Held:
         return self._last[kind][1]
 
 
-def set_up(cfg: CfgNode, held: Held, splits: Sequence[str] = ("train", "test")) -> tuple[Dataset, Inputs]:
+def set_up(cfg: CfgNode, held: Held | None = None, splits: Sequence[str] = ("train", "test")) -> tuple[Dataset, Inputs]:
     """Return the data set and what trainers read of it, with the frozen features of some splits."""
+    held = held or Held()
     torch.set_num_threads(cfg.CPU_THREADS or THREADS)
     use_deterministic_algorithms(cfg.DETERMINISTIC)
     device = "cuda" if cfg.USE_CUDA and torch.cuda.is_available() else "cpu"
@@ -135,7 +136,7 @@ def set_up(cfg: CfgNode, held: Held, splits: Sequence[str] = ("train", "test")) 
                 len(dataset.val), len(dataset.test), len(dataset.classnames), clip.name, device)
     n_bytes = cfg.DATALOADER.MEMORY_MB * 2**20
     store = held.get("store", (cfg.DATASET.ROOT, n_bytes), lambda: ImageStore(n_bytes))
-    read = cfg.DATASET, drawn_by, cfg.MODEL, device, cfg.INPUT, cfg.DATALOADER, cfg.CACHE_DIR
+    read = cfg.DATASET, drawn_by, cfg.MODEL, device, cfg.INPUT, cfg.DATALOADER, cfg.CACHE_DIR, splits
     inputs = held.get("inputs", read, lambda: build_inputs(cfg, clip, dataset, {
         split: frozen_features(cfg, clip, dataset, split) for split in splits if dataset.split(split)}, store))
     return dataset, inputs.with_seed(cfg.SEED)
@@ -174,7 +175,7 @@ def evaluate_only(cfg: CfgNode, model_dir: Path) -> None:
         if not rounds:
             raise UserError(f"{model_dir} holds a run that has not finished its first round")
         path = prompts_path(model_dir, len(rounds) - 1)
-    dataset, inputs = set_up(cfg, Held(), splits=("test",))
+    dataset, inputs = set_up(cfg, splits=("test",))
     if not dataset.test:
         raise UserError(f"{dataset.name} has no test images to evaluate on")
     trainer = build_trainer(cfg, inputs)
@@ -202,7 +203,7 @@ def train(cfg: CfgNode, held: Held | None = None, *, wait: bool = False) -> None
             setup_logging(output)
             if cfg.VERBOSE:
                 logger.debug("config:\n%s", cfg.dump())
-            dataset, inputs = set_up(cfg, held or Held())
+            dataset, inputs = set_up(cfg, held)
             result = run(cfg, dataset, build_trainer(cfg, inputs), build_selector(cfg, inputs),
                          certificate=certificate(cfg, dataset, inputs.clip.fingerprint))
             print(f"\n{table(result)}\n")

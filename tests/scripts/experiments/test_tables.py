@@ -172,7 +172,7 @@ def test_every_gap_is_listed_with_its_reason(tmp_path):
 def load_records_of_other_lengths(folder) -> Records:
     """Return the records of a folder in which all runs asked for two rounds."""
     for file in folder.rglob("results.json"):
-        content = json.loads(file.read_text())
+        content = {key: value for key, value in json.loads(file.read_text()).items() if key != "checksum"}
         content["config"]["ACTIVE"]["ROUNDS"] = 2
         file.write_text(json.dumps(content))
     return load_records([folder])
