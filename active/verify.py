@@ -5,7 +5,7 @@
 The recorded config is run in a temporary folder; picks, labels and metrics of every round must be equal bit for bit, as
 they are on the same machine with the same versions. Labels that people gave are taken from the record's `queries`
 folder. `--fresh` also extracts the features again instead of taking them from the cache. The exit code is 0 if all is
-equal and 1 if not, or if the run could not be repeated.
+equal and 1 if not, or if the run could not be repeated; 130 for Ctrl-C.
 """
 
 import argparse
@@ -43,6 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"active.verify: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
+    except KeyboardInterrupt:
+        print("\nactive.verify: stopped by Ctrl-C; nothing is left behind", file=sys.stderr)  # noqa: T201
+        return 130
     different = [what for what in old.certificate if old.certificate[what] != new.certificate.get(what)]
     note = f" (now of other {', '.join(different)} than recorded)" if different else ""
     first = next(differences(old, new), None)

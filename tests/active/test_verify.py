@@ -93,6 +93,19 @@ def test_a_run_that_cannot_be_repeated_says_why(finished, tmp_path, capsys):
     assert "could not be repeated; it ended with exit code 1" in err and str(tmp_path / "file") in err
 
 
+def test_ctrl_c_stops_without_a_trace(finished, monkeypatch, capsys):
+    """Row 10: the temporary folder goes, and one line says so."""
+    folders = []
+
+    def interrupted(_old, _origin, folder, *_, **__):
+        folders.append(folder)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(active.verify, "run_again", interrupted)
+    assert main([str(finished)]) == 130
+    assert "stopped by Ctrl-C" in capsys.readouterr().err and not folders[0].exists()
+
+
 def test_an_unfinished_or_edited_record_is_not_run(edited, monkeypatch, capsys):
     """A running record, and one whose picks do not match their hash, are refused at once."""
     monkeypatch.setattr(active.verify, "run_again", lambda *_, **__: pytest.fail("it was run"))
