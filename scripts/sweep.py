@@ -11,6 +11,7 @@ The exit code is 0 if every cell is done, 1 if one failed, 3 if one waits for pe
 """
 
 import argparse
+import contextlib
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -68,13 +69,17 @@ class Sweep:
 
     def open(self) -> list[Cell]:
         """Return the cells that are still to be run, after a look at every config and every folder."""
-        asked, code = [], code_hash()
+        asked, names = [], {}
         for cell in tqdm(self.cells, "checking", unit="cell", leave=False, disable=None, delay=1):
             try:
                 cfg = train.build_config(*train.parser().parse(cell.words))
-                asked.append(keys_of(as_dict(cfg)) | {"folder": cell.folder.relative_to(self.folder).as_posix()})
+                keys = keys_of(as_dict(cfg))
+                asked.append(keys | {"folder": cell.folder.relative_to(self.folder).as_posix()})
+                if (other := names.setdefault(tuple(keys.values()), cell.name)) != cell.name:
+                    raise ConfigError(f"{other} and {cell.name} would be one cell in tables: data set and backbone go by the "
+                                      "names in their configs")
                 settled(cfg)
-                self.hashes[cell.name] = {"config": config_hash(as_dict(cfg)), "code": code}
+                self.hashes[cell.name] = {"config": config_hash(as_dict(cfg)), "code": code_hash(cfg.ACTIVE.PLUGINS)}
                 if is_done(cfg):
                     self.note(cell, Outcome(DONE))
                 elif (before := self._refused_before(cell)) and not self.retry:
@@ -91,7 +96,8 @@ class Sweep:
         self.outcomes[cell.name] = outcome
         file = cell.folder / FAILED_FILE
         if outcome.kind in (FAILED, REFUSED):
-            write_json(file, asdict(outcome) | self.hashes.get(cell.name, {}))
+            with contextlib.suppress(UserError):  # a folder that cannot be written may be what the cell failed for
+                write_json(file, asdict(outcome) | self.hashes.get(cell.name, {}))
         else:
             file.unlink(missing_ok=True)
 
@@ -121,7 +127,7 @@ class Sweep:
     @property
     def exit_code(self) -> int:
         kinds = {outcome.kind for outcome in self.outcomes.values()}
-        return 1 if kinds & {FAILED, REFUSED} else 3 if WAITING in kinds else 0
+        return 1 if kinds - {DONE, WAITING} else 3 if WAITING in kinds else 0
 
 
 def _reason(error: str) -> str:
@@ -132,13 +138,14 @@ def _reason(error: str) -> str:
 
 def build_workers(arguments: argparse.Namespace, folder: Path, n_cells: int) -> Sequence[Worker]:
     """Return the workers of a backend, at most one a cell; raises UserError if the backend is not to be had."""
-    n = min(arguments.workers, n_cells) if arguments.workers else None
     if arguments.backend == "ray":
-        return ray_workers(n, arguments.address)
-    if arguments.backend == "slurm":
+        workers = ray_workers(arguments.workers, arguments.address)
+    elif arguments.backend == "slurm":
         settings = dict(setting.partition("=")[::2] for setting in arguments.slurm)
-        return slurm_workers(n, folder, settings)
-    return local_workers(n, folder)
+        workers = slurm_workers(arguments.workers, folder, settings)
+    else:
+        workers = local_workers(arguments.workers, folder)  # threads a worker do not depend on how many cells are left
+    return workers[:n_cells]
 
 
 def run(sweep: Sweep, cells: Sequence[Cell], workers: Sequence[Worker]) -> None:

@@ -12,6 +12,7 @@ if [ $# -lt 4 ]; then
     sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
     exit 2
 fi
+DATA=$(realpath -m "${DATA:-data}") OUTPUT=$(realpath -m "${OUTPUT:-output}")
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 dataset=$1 config=$2 sampler=$3 seed=$4
@@ -19,4 +20,4 @@ shift 4
 PYTHON=${PYTHON:-$([ -x .venv/bin/python ] && echo .venv/bin/python || echo python)}
 exec "$PYTHON" train.py \
     --config-file "configs/datasets/$dataset.yaml" "configs/trainers/$config.yaml" "configs/active/$sampler.yaml" \
-    --root "${DATA:-data}" --seed "$seed" --output-dir "${OUTPUT:-output}/$dataset/$config/$sampler/seed$seed" "$@"
+    --root "$DATA" --seed "$seed" --output-dir "$OUTPUT/$dataset/$config/$sampler/seed$seed" "$@"

@@ -14,6 +14,7 @@ from scripts.experiments.schedule import WorkerDied
 
 GENERIC = ("timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node")  # submitit's own names
 POLL = 1.0  # seconds
+TIMEOUT = {"timeout_min": "1440"}
 
 
 class RayWorker:
@@ -63,7 +64,7 @@ def ray_workers(n: int | None, address: str | None) -> list[RayWorker]:
         raise UserError(f"no Ray cluster at {address or 'this machine'}: {error}") from error
     found = ray.cluster_resources()
     n_gpus, n_cpus = int(found.get("GPU", 0)), int(found.get("CPU", 1))
-    n = n or n_gpus or n_cpus
+    n = min(n or n_gpus or n_cpus, n_cpus)
     resources = {"num_cpus": max(1, n_cpus // n)} | ({"num_gpus": min(1.0, n_gpus / n)} if n_gpus else {})
     return [RayWorker(ray, resources) for _ in range(n)]
 
@@ -86,7 +87,7 @@ class SlurmWorker:
             raise WorkerDied(f"job {self._job.job_id}: {error}") from error
 
     def stop(self) -> None:
-        """Cancel the job; Slurm sends it SIGTERM, and the record of its run is whole."""
+        """Cancel the job; the record of its run is whole, as every file is written at once."""
         if self._job is not None and not self._job.done():
             self._job.cancel()
 
@@ -101,13 +102,15 @@ def _job(folder: str, words: list[str], wait: bool) -> Outcome:
 def slurm_workers(n: int | None, output: Path, settings: Mapping[str, str], cluster: str = "slurm") -> list[SlurmWorker]:
     """Return n (by default 8) workers, each of which has one job at a time in Slurm's queue; `settings` are sbatch's.
 
+    A job has a day unless `timeout_min` says otherwise.
+
     `cluster="local"` runs the jobs as processes of this machine.
     """
     submitit = _optional("submitit")
     try:
         executor = submitit.AutoExecutor(output / "workers", cluster=cluster)
         executor.update_parameters(**{name if name in GENERIC else f"slurm_{name}": int(value) if value.isdigit() else value
-                                      for name, value in settings.items()})
+                                      for name, value in (TIMEOUT | dict(settings)).items()})
     except RuntimeError as error:
         raise UserError(f"there is no Slurm here: {error}") from error
     except (NameError, TypeError, ValueError) as error:

@@ -13,7 +13,7 @@
     FULL_LABELS: true                    # optional: also a method `full`, trained once on all labels, for reference
     OVERRIDES: {OPTIM: {LR: 0.01}}       # optional; wins over the files, and an entry's own keys win over it
 
-An entry of a list is a name, or a name with keys of its own, as above; its name stands in folders, tables and figures.
+An entry of a list is a name, or a name with keys of its own, as above. It names folders, and learners and samplers in tables.
 """
 
 import re
@@ -33,7 +33,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+%-]*")
 OPTIONAL = {"CONFIG_FILES": [], "QUERY_SIZES": [], "FULL_LABELS": False, "OVERRIDES": {}}
 FOLDERS = {"DATASETS": "configs/datasets", "SAMPLERS": "configs/active"}
 NAME_KEYS = {"DATASETS": "DATASET.NAME", "SAMPLERS": "ACTIVE.SAMPLER"}
-FULL = "full"  # the name of the method that FULL_LABELS adds
+FULL, ZERO_SHOT = "full", "zero-shot"  # rows of tables beside the samplers; FULL_LABELS adds the first as a method
 FULL_KEYS = {"ACTIVE": {"SAMPLER": "random", "INITIAL_SAMPLER": "auto", "SELECTOR_TRAINER": "", "ROUNDS": 1,
                         "QUERY_SIZE": "100%"}}
 
@@ -74,16 +74,17 @@ def read_experiment(path: str | Path, *, output: str | None = None, pairs: Pairs
     datasets, samplers = ([_entry(key, item, source) for item in tree[key]] for key in ("DATASETS", "SAMPLERS"))
     variants = list(product(tree["QUERY_SIZES"] or [None], samplers))
     if tree["FULL_LABELS"]:
-        variants.append((None, _Entry(FULL, (), _pairs(FULL_KEYS))))
-    cells = []
+        variants.append((None, _Entry(FULL, (), [])))
+    common, cells = [_shown(Path(file)) for file in tree["CONFIG_FILES"]], []
     for backbone, dataset, seed, learner, (size, sampler) in product(
             tree["BACKBONES"], datasets, tree["SEEDS"], tree["LEARNERS"], variants):
         entries = [dataset, _learner(learner, backbone, source), sampler]
         parts = [dataset.name, entries[1].name, backbone, *([str(size)] if size else []), sampler.name, f"seed{seed}"]
         own = [pair for entry in entries for pair in entry.pairs] + ([("ACTIVE.QUERY_SIZE", str(size))] if size else [])
         label = [("LABEL.METHOD", sampler.name), ("LABEL.LEARNER", entries[1].name)]
-        settings = [*_pairs(tree["OVERRIDES"]), *own, *pairs, ("SEED", str(seed)), *label]
-        files = [*tree["CONFIG_FILES"], *(file for entry in entries for file in entry.files)]
+        fixed = _pairs(FULL_KEYS) if sampler.name == FULL else []
+        settings = [*_pairs(tree["OVERRIDES"]), *own, *pairs, *fixed, ("SEED", str(seed)), *label]
+        files = [*common, *(file for entry in entries for file in entry.files)]
         words = ["--config-file", *files, "--output-dir", str(folder.joinpath(*parts))]
         words += [word for pair in settings for word in pair]
         cells.append(Cell("/".join(parts), folder.joinpath(*parts), tuple(words)))
@@ -108,6 +109,10 @@ def _checked(tree: dict[str, Any], source: str) -> dict[str, Any]:
         for name in names if key != "CONFIG_FILES" else ():
             if not NAME.fullmatch(name):
                 raise ConfigError(f"{source}: {key} holds {name!r}, which cannot be the name of a folder; write NAME: {{KEYS}}")
+    if taken := {*map(_name, tree["SAMPLERS"])} & {FULL, ZERO_SHOT}:
+        raise ConfigError(f"{source}: SAMPLERS holds {min(taken)!r}, which is the name of a line of its own in tables")
+    if missing := [file for file in tree.get("CONFIG_FILES", []) if not Path(_shown(Path(file))).is_file()]:
+        raise ConfigError(f"{source}: CONFIG_FILES holds {missing[0]}, which is no file")
     if bad := [seed for seed in tree["SEEDS"] if type(seed) is not int or seed < 0]:
         raise ConfigError(f"{source}: SEEDS holds {bad[0]!r}, but seeds are integers of at least 0")
     return OPTIONAL | tree

@@ -52,10 +52,10 @@ class Records:
 def load_records(paths: Iterable[str | Path]) -> Records:
     """Return the records of all runs below some folders.
 
-    The cells that a sweep was asked for are listed in its `cells.json`; without one they are all combinations of the data
-    sets, methods and seeds that occur in a learner, backbone and query size. Raises DataError where there is no run, and
-    UserError if one cell was run twice or the runs of a method on a data set differ in more than the seed, or in images
-    or weights.
+    The cells that a sweep was asked for are listed in its `cells.json`; where runs stand in none, all combinations of the data
+    sets, methods and seeds that occur in a learner, backbone and query size are expected. Raises DataError where there is no
+    run, and UserError if one cell was run twice or the runs of a method on a data set differ in more than the seed, or in
+    images or weights.
     """
     results, asked, failed = {}, {}, {}
     for path in map(Path, paths):
@@ -67,7 +67,8 @@ def load_records(paths: Iterable[str | Path]) -> Records:
             asked |= {(file.parent / cell.pop("folder")).resolve(): cell for cell in read_json(file)["cells"]}
         failed |= {file.parent.resolve(): read_json(file)["error"] for file in sorted(path.rglob(FAILED))}
     if not results and not asked:
-        raise DataError(f"there is no {RESULTS} below {', '.join(map(str, paths))}")
+        reasons = "".join(f"\n  {folder}: {error}" for folder, error in failed.items())
+        raise DataError(f"there is no {RESULTS} below {', '.join(map(str, paths))}{reasons}")
     _check_repetitions(results)
     rows = {folder: _run_row(folder, result) for folder, result in results.items()}
     rows |= {folder: cell | {"status": "missing", "folder": str(folder), "error": ""} for folder, cell in asked.items()
@@ -75,10 +76,11 @@ def load_records(paths: Iterable[str | Path]) -> Records:
     for folder in failed.keys() & rows.keys():
         if rows[folder]["status"] != "done":
             rows[folder] |= {"status": "failed", "error": failed[folder]}
-    cells = [*rows.values(), *([] if asked else _holes(rows.values()))]
+    cells = [*rows.values(), *(_holes(rows.values()) if results.keys() - asked.keys() else [])]
     runs = pd.DataFrame(cells, columns=RUN).sort_values(KEYS, ignore_index=True)
     rounds = [row for folder, result in results.items() for row in _round_rows(rows[folder], result)]
-    return Records(runs, pd.DataFrame(rounds, columns=ROUND), _notes(list(results.values())))
+    lost = [f"{folder} failed and is in no table: {failed[folder]}" for folder in sorted(failed.keys() - rows.keys())]
+    return Records(runs, pd.DataFrame(rounds, columns=ROUND), [*_notes(list(results.values())), *lost])
 
 
 def keys_of(config: dict[str, Any]) -> dict[str, Any]:
@@ -126,11 +128,17 @@ def _check_repetitions(results: dict[Path, RunResult]) -> None:
         seen[cell] = folder
         other_folder, other = first.setdefault(group, (folder, result))
         changed = [line for line in differences(other.config, result.config) if line.split(":")[0] not in PER_RUN]
-        changed += [f"certificate of the {what}" for what in ("data", "weights")
-                    if other.certificate.get(what) != result.certificate.get(what)]
+        changed += [f"certificate of the {what}" for what in _other_inputs(other, result)]
         if changed:
             raise UserError(f"{folder} is no repetition of {other_folder}; tell them apart by LABEL.METHOD:\n  "
                             + "\n  ".join(changed))
+
+
+def _other_inputs(one: RunResult, other: RunResult) -> list[str]:
+    """Return in which of images and weights two runs on one data set differ; few shots are drawn by the seed."""
+    drawn = one.config["DATASET"].get("NUM_SHOTS", -1) > 0 and one.config["SEED"] != other.config["SEED"]
+    compared = ("weights",) if drawn else ("data", "weights")
+    return [what for what in compared if one.certificate.get(what) != other.certificate.get(what)]
 
 
 def _notes(results: Sequence[RunResult]) -> list[str]:
@@ -147,10 +155,13 @@ def _notes(results: Sequence[RunResult]) -> list[str]:
     for result in results:
         keys = keys_of(result.config)
         first = by_table.setdefault(tuple(keys[name] for name in GROUP if name != "method"), result)
+        one = keys_of(first.config)["method"]
+        notes += [note for what in _other_inputs(first, result)
+                  if (note := f"{one} and {keys['method']} on {keys['dataset']} differ in their {what}.") not in notes]
         for line in differences(first.config, result.config):
             varied = line.startswith("ACTIVE.") or "'(absent)'" in line  # samplers, and keys of the learners that they bring
             if line.split(":")[0] not in PER_RUN and not varied:
-                note = f"{keys_of(first.config)['method']} and {keys['method']} differ in {line}."
+                note = f"{one} and {keys['method']} differ in {line}."
                 notes += [] if note in notes else [note]
     return notes
 

@@ -59,6 +59,7 @@ class Schedule:
             if outcome is not None and not self._stopped:
                 with self._lock:
                     self._report(cell, outcome)
+        self._workers[index].stop()  # its cores and its GPU are free for others
 
     def _next(self) -> tuple[Cell, bool] | None:
         with self._lock:

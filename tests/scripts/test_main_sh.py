@@ -24,7 +24,7 @@ def test_it_calls_train_with_the_files_of_its_names(monkeypatch):
     monkeypatch.chdir(PROJECT)
     cfg = train.build_config(*train.parser().parse(words))
     assert program == "train.py" and (cfg.DATASET.NAME, cfg.ACTIVE.SAMPLER, cfg.SEED) == ("DTD", "badge", 3)
-    assert (cfg.OPTIM.LR, cfg.DATASET.ROOT, cfg.OUTPUT_DIR) == (0.1, "/data", "output/dtd/CoOp/vit_b16/badge/seed3")
+    assert (cfg.OPTIM.LR, cfg.DATASET.ROOT, cfg.OUTPUT_DIR) == (0.1, "/data", "/output/dtd/CoOp/vit_b16/badge/seed3")
 
 
 def test_too_few_words_are_answered_with_the_usage():

@@ -126,6 +126,14 @@ def test_a_failing_cell_stops_no_other(tmp_path, root, whole, capsys):
                                                                   "taken": "missing"}
 
 
+def test_cells_that_tables_could_not_tell_apart_are_refused(tmp_path, root, capsys):
+    """Two entries of one data set have one name in records, so the second is an error before anything is run."""
+    twins = ["Digits", {"digits_again": {"DATASET": {"NAME": "Digits"}}}]
+    assert sweep.main(words(tmp_path, root, "--workers", "1", DATASETS=twins, SAMPLERS=[{"bad": {"OPTIM": {"LRR": 1}}}])) == 1
+    assert sweep.main(words(tmp_path, root, "--workers", "1", DATASETS=twins, SAMPLERS=["randon"], name="b")) == 1
+    assert "would be one cell in tables" in " ".join(capsys.readouterr().out.split())
+
+
 def test_ctrl_c_stops_the_workers_and_says_how_to_go_on(tmp_path, root):
     """Row 10: exit code 130, the count of what is done, no process left at work in a folder."""
     process = subprocess.Popen([sys.executable, "scripts/sweep.py", *words(tmp_path, root, "--workers", "1")],
@@ -138,7 +146,7 @@ def test_ctrl_c_stops_the_workers_and_says_how_to_go_on(tmp_path, root):
 
 
 def test_ray_finishes_a_sweep_although_a_worker_is_killed(tmp_path, root, whole, capsys):
-    """Two actors on a local cluster; one is killed with SIGKILL in the middle of a cell. No round is finished twice."""
+    """Actors on a local cluster, one a CPU; one is killed in the middle of a cell. No round is finished twice."""
     ray = pytest.importorskip("ray")
     killed = []
 
@@ -152,7 +160,7 @@ def test_ray_finishes_a_sweep_although_a_worker_is_killed(tmp_path, root, whole,
     killer = threading.Thread(target=kill_one)
     killer.start()
     try:
-        assert sweep.main([*words(tmp_path, root), "--backend", "ray", "--workers", "2"]) == 0
+        assert sweep.main([*words(tmp_path, root), "--backend", "ray", "--workers", "20"]) == 0
     finally:
         ray.shutdown()
         killer.join()

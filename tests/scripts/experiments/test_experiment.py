@@ -62,6 +62,9 @@ def test_query_sizes_are_an_axis_and_full_labels_one_more_method(tmp_path):
     assert [cell.name.split("/")[3:-1] for cell in cells] == [["1%", "random"], ["per_class", "random"], ["full"]]
     assert [configured(cell.words).ACTIVE.QUERY_SIZE for cell in cells] == ["1%", "per_class", "100%"]
     assert configured(cells[-1].words).ACTIVE.ROUNDS == 1
+    pairs = [("ACTIVE.QUERY_SIZE", "2%"), ("ACTIVE.SAMPLER", "entropy")]
+    full = configured(cells_of(tmp_path, pairs, FULL_LABELS=True)[-1].words)
+    assert (full.ACTIVE.QUERY_SIZE, full.ACTIVE.SAMPLER) == ("100%", "random"), "no pair makes it anything else"
 
 
 @pytest.mark.parametrize(("changes", "message"), [
@@ -73,6 +76,8 @@ def test_query_sizes_are_an_axis_and_full_labels_one_more_method(tmp_path):
     ({"LEARNERS": ["CoOpp"]}, "there is no configs/trainers/CoOpp/tiny_clip.yaml; did you mean 'CoOp/tiny_clip'"),
     ({"SAMPLERS": [{"a": 1}]}, "an entry is a name or NAME"),
     ({"SAMPLERS": [{"a/b": {"ACTIVE": {"SAMPLER": "random"}}}]}, "cannot be the name of a folder"),
+    ({"SAMPLERS": [{"full": {"ACTIVE": {"SAMPLER": "random"}}}]}, "SAMPLERS holds 'full', which is the name of a line"),
+    ({"CONFIG_FILES": ["configs/absent.yaml"]}, "CONFIG_FILES holds configs/absent.yaml, which is no file"),
     ({"OUTPUT_DIR": ""}, "OUTPUT_DIR is missing or empty"),
 ])
 def test_a_wrong_experiment_is_one_line(tmp_path, changes, message):

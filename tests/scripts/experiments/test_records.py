@@ -68,6 +68,45 @@ def test_other_code_and_other_settings_of_a_method_are_noted(tmp_path):
     assert "2 versions of the code" in notes and "OPTIM.LR: 0.1 -> 0.2" in notes
 
 
+def test_few_shots_differ_by_seed_and_are_repetitions(tmp_path):
+    """The seed draws the train split, so the images of two seeds differ; those of one seed may not."""
+    for seed in (1, 2):
+        write_run(tmp_path / str(seed), [0.4], seed=seed, DATASET={"NAME": "Toy", "ROOT": "data", "NUM_SHOTS": 4},
+                  certificate={"code": "c", "data": f"d{seed}", "weights": "w"})
+    assert load_records([tmp_path]).notes == []
+
+
+@pytest.mark.parametrize("what", ["data", "weights"])
+def test_methods_on_other_images_or_weights_are_noted(tmp_path, what):
+    """Row 32: their numbers are not comparable, and the table says so."""
+    write_run(tmp_path / "a", [0.4])
+    write_run(tmp_path / "b", [0.4], method="badge", certificate={"code": "c", "data": "d", "weights": "w", what: "other"})
+    assert load_records([tmp_path]).notes == [f"random and badge on Toy differ in their {what}."]
+
+
+def test_runs_by_hand_beside_a_sweep_are_held_to_its_seeds(tmp_path):
+    """A method that was run by hand on one of two seeds has a missing cell."""
+    cells = []
+    for seed in (1, 2):
+        write_run(tmp_path / str(seed), [0.4], seed=seed)
+        cells.append({"dataset": "Toy", "learner": "CoOp", "backbone": "tiny", "query_size": "1%", "method": "random",
+                      "seed": seed, "folder": str(seed)})
+    (tmp_path / CELLS).write_text(json.dumps({"cells": cells}))
+    write_run(tmp_path / "hand", [0.5], method="cec")
+    runs = load_records([tmp_path]).runs
+    assert runs[runs.status == "missing"][["method", "seed"]].values.tolist() == [["cec", 2]]
+
+
+def test_a_failure_that_has_no_keys_is_noted(tmp_path):
+    """A cell whose config cannot be merged is in no table; its reason is said all the same."""
+    (tmp_path / "lost").mkdir()
+    (tmp_path / "lost" / FAILED).write_text(json.dumps({"error": "unknown key OPTIM.LRR"}))
+    with pytest.raises(DataError, match=r"OPTIM\.LRR"):
+        load_records([tmp_path])
+    write_run(tmp_path / "a", [0.4])
+    assert "unknown key OPTIM.LRR" in " ".join(load_records([tmp_path]).notes)
+
+
 def test_a_folder_without_runs_is_an_error(tmp_path):
     with pytest.raises(DataError, match=r"no results\.json"):
         load_records([tmp_path])
