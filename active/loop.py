@@ -23,7 +23,7 @@ from active.results import RoundRecord, RunResult, query_hash
 from dassl.data.dataset import UNLABELED, Dataset
 from dassl.evaluation.evaluate import METRICS, evaluate
 from dassl.utils.environment import peak_memory_mb
-from dassl.utils.errors import UserError
+from dassl.utils.errors import TrainingError, UserError
 from dassl.utils.events import event
 from dassl.utils.seeding import rng_for
 
@@ -96,12 +96,18 @@ def run(
     oracle = Oracle(_known_labels(cfg, dataset), n_query * cfg.ACTIVE.ROUNDS)
     state = _start(trainer, dataset, oracle, result)
     _replay(result, state, dataset, chooser, selector_path if selector else prompts_path, output)
+    result.status, result.failure = "running", ""
     result.write(output / RESULTS)  # from the first query on, the folder says whose it is
     for round in range(len(result.rounds), cfg.ACTIVE.ROUNDS):
         if not len(state.pool.unlabeled):
             logger.warning("the pool is used up after %d rounds of the %d asked for", round, cfg.ACTIVE.ROUNDS)
             break
-        result.rounds.append(_round(cfg, state, dataset, trainer, selector, n_query, round))
+        try:
+            result.rounds.append(_round(cfg, state, dataset, trainer, selector, n_query, round))
+        except TrainingError as error:
+            result.status, result.failure = "failed", f"round {round}: {error}"
+            result.write(output / RESULTS)
+            raise TrainingError(result.failure) from error
         if cfg.LOG.TENSORBOARD:
             add_round(output, result.rounds[-1])  # before the record: a round that is in there is not done again
         result.write(output / RESULTS)

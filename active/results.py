@@ -56,6 +56,7 @@ class RunResult:
     status: str = "running"
     schema: int = SCHEMA
     certificate: dict[str, str] = field(default_factory=dict)  # SHA-256 of config, code, data, weights
+    failure: str = ""  # of a run whose last round failed, of status "failed": the round and what went out of the numbers
 
     @property
     def finished(self) -> bool:

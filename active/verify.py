@@ -46,7 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("\nactive.verify: stopped by Ctrl-C; nothing is left behind", file=sys.stderr)  # noqa: T201
         return 130
-    different = [what for what in old.certificate if old.certificate[what] != new.certificate.get(what)]
+    versions = [(what, version) for what, version in old.environment.items() if what != "commit"]
+    different = [what for what, value in (*old.certificate.items(), *versions)
+                 if (new.certificate | new.environment).get(what) != value]
     note = f" (now of other {', '.join(different)} than recorded)" if different else ""
     first = next(differences(old, new), None)
     print(f"equal: {len(old.rounds)} rounds, all picks, labels and metrics{note}" if first is None  # noqa: T201

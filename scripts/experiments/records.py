@@ -93,7 +93,8 @@ def keys_of(config: dict[str, Any]) -> dict[str, Any]:
 
 def _run_row(folder: Path, result: RunResult) -> dict[str, Any]:
     return keys_of(result.config) | {
-        "status": "done" if result.finished else "unfinished", "folder": str(folder), "error": "",
+        "status": "done" if result.finished else "failed" if result.failure else "unfinished", "folder": str(folder),
+        "error": result.failure,
         "zero_shot": result.zero_shot.get("accuracy"), "n_train": result.dataset["n_train"],
         "n_classes": result.dataset["n_classes"], "n_rounds": result.config["ACTIVE"]["ROUNDS"]}
 

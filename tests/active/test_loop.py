@@ -11,10 +11,10 @@ from active.context import Query
 from active.loop import prompts_path, run
 from active.registry import SAMPLERS
 from active.results import RunResult, query_hash
-from dassl.utils.errors import ConfigError, UserError
+from dassl.utils.errors import ConfigError, TrainingError, UserError
 from tests.active.toy import N_CLASSES, N_TRAIN, ToyTrainer, record_of, toy_config, toy_task
 
-RUN_KEYS = ["schema", "status", "config", "environment", "dataset", "zero_shot", "rounds", "certificate", "checksum"]
+RUN_KEYS = ["schema", "status", "config", "environment", "dataset", "zero_shot", "rounds", "certificate", "failure", "checksum"]
 ROUND_KEYS = {"round", "sampler", "queried", "n_labeled", "n_paid", "n_pseudo", "accuracy", "macro_f1", "ece",
               "class_counts", "query_hash", "seconds", "peak_memory_mb", "n_saved", "pseudo_precision", "pseudo_labeled",
               "answers", "files"}
@@ -69,6 +69,30 @@ def test_the_record_has_the_documented_shape(tmp_path):
         assert record.keys() == ROUND_KEYS
         assert all(0 <= record[metric] <= 1 for metric in ("accuracy", "macro_f1", "ece"))
         assert list(record["seconds"]) == ["select", "fit", "evaluate"]
+
+
+def test_a_round_that_goes_out_of_the_numbers_is_marked_failed(tmp_path, monkeypatch):
+    """Row 17: the record names the round and the reason and keeps the rounds before; a next call tries the round again."""
+    whole, _ = toy_run(tmp_path / "whole")
+    with monkeypatch.context() as diverging, pytest.raises(TrainingError, match=r"^round 1: the loss is nan"):
+        diverging.setattr(ToyTrainer, "fit", failing_in(1))
+        toy_run(tmp_path / "run")
+    result = RunResult.read(tmp_path / "run" / "results.json")
+    assert (result.status, result.failure, len(result.rounds)) == ("failed", "round 1: the loss is nan", 1)
+    again, _ = toy_run(tmp_path / "run")
+    assert record_of(again) == record_of(whole) and (again.status, again.failure) == ("finished", "")
+
+
+def failing_in(failing: int):
+    """Return a `fit` of the toy learner that diverges in one round."""
+    fit = ToyTrainer.fit
+
+    def failing_fit(self, rows, labels, round):
+        if round == failing:
+            raise TrainingError("the loss is nan")
+        return fit(self, rows, labels, round)
+
+    return failing_fit
 
 
 def test_the_record_is_written_after_every_round(tmp_path):

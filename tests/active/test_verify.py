@@ -83,6 +83,9 @@ def test_other_code_is_said_beside_the_verdict(finished, monkeypatch, capsys):
     monkeypatch.setattr(active.verify, "run_again", lambda *_, **__: other)
     assert main([str(finished)]) == 0
     assert capsys.readouterr().out == "equal: 2 rounds, all picks, labels and metrics (now of other code than recorded)\n"
+    other.environment |= {"torch": "0", "commit": "0"}
+    assert main([str(finished)]) == 0
+    assert "(now of other code, torch than recorded)" in capsys.readouterr().out
 
 
 def test_a_run_that_cannot_be_repeated_says_why(finished, tmp_path, capsys):
