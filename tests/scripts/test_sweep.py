@@ -71,9 +71,9 @@ def times_of_round(folder: Path, round: int) -> list[int]:
     return [len(re.findall(rf"active\.loop: round {round}: ", path.read_text())) for path in folder.rglob("log.txt")]
 
 
-def wait_for_first_record(folder: Path, process: subprocess.Popen | None = None) -> None:
+def wait_for_first_round(folder: Path, process: subprocess.Popen | None = None) -> None:
     deadline = time.monotonic() + 240
-    while not list(folder.rglob("results.json")):
+    while not any('"query_hash"' in path.read_text() for path in folder.rglob("results.json")):
         assert time.monotonic() < deadline and (process is None or process.poll() is None)
         time.sleep(0.05)
 
@@ -87,7 +87,7 @@ def test_a_sweep_killed_and_started_again_ends_with_the_same_tables(tmp_path, ro
     command = words(tmp_path, root, "--workers", "1")
     process = subprocess.Popen([sys.executable, "scripts/sweep.py", *command], stdout=subprocess.DEVNULL,
                                stderr=subprocess.DEVNULL)
-    wait_for_first_record(tmp_path / "runs", process)
+    wait_for_first_round(tmp_path / "runs", process)
     process.kill()
     process.wait()
     assert sweep.main(command) == 0
@@ -139,7 +139,7 @@ def test_ctrl_c_stops_the_workers_and_says_how_to_go_on(tmp_path, root):
     process = subprocess.Popen([sys.executable, "scripts/sweep.py", *words(tmp_path, root, "--workers", "1")],
                                stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
                                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
-    wait_for_first_record(tmp_path / "runs", process)
+    wait_for_first_round(tmp_path / "runs", process)
     process.send_signal(signal.SIGINT)
     error = process.communicate(timeout=60)[1]
     assert process.returncode == 130 and "the same command goes on" in error and "unfinished" in error
@@ -151,7 +151,7 @@ def test_ray_finishes_a_sweep_although_a_worker_is_killed(tmp_path, root, whole,
     killed = []
 
     def kill_one() -> None:
-        wait_for_first_record(tmp_path / "runs")
+        wait_for_first_round(tmp_path / "runs")
         for folder in Path("/proc").iterdir():
             if folder.name.isdigit() and b"ray::_Runner" in (folder / "cmdline").read_bytes():
                 killed.append(int(folder.name))
