@@ -6,8 +6,10 @@ A ball is {cosine > threshold}. No graph is stored: all pairs are compared tile 
 import torch
 from torch import Tensor
 
-from active.geometry import cosine_tiles
-from active.scores import BLOCK
+from active.geometry import TILE, cosine_tiles
+from active.scores import top_rows
+
+RECOUNTED = 256  # balls that are counted anew for a pick
 
 
 def pure_cosine(features: Tensor, clusters: Tensor, purity: float) -> float:
@@ -34,9 +36,42 @@ def ball_sizes(features: Tensor, threshold: float) -> Tensor:
     return sizes
 
 
-def leave_balls(sizes: Tensor, features: Tensor, covered: Tensor, threshold: float) -> None:
-    """Take newly covered rows off the sizes of the balls that hold them."""
-    for block in covered.nonzero().flatten().split(max(1, BLOCK // len(features))):
-        near = (features @ features[block].T).gt_(threshold)
-        near[block, torch.arange(len(block))] = 1.0
-        sizes -= near.sum(1).long()
+class UncoveredBalls:
+    """How many uncovered rows each ball holds, as upper bounds that are exact where it matters.
+
+    Taking few rows off all balls is a pass over all rows, slow as memory. So covered rows wait until `TILE` of them are there:
+    balls only shrink, and their sizes from before are bounds. The `RECOUNTED` balls of the largest bounds are counted anew;
+    only if a ball outside them may be as large, the rows that wait are taken off all balls at once.
+    """
+
+    def __init__(self, features: Tensor, threshold: float) -> None:
+        self._features, self._threshold = features, threshold
+        self._bounds, self._waiting = ball_sizes(features, threshold), torch.empty(0, dtype=torch.int64)
+
+    def cover(self, rows: Tensor) -> None:
+        """Take rows, each covered for the first time, off the sizes of the balls that hold them."""
+        self._waiting = torch.cat([self._waiting, rows])
+        if len(self._waiting) >= TILE:
+            self._take_off()
+
+    def largest(self) -> int:
+        """Return the row whose ball holds most uncovered rows; among equals the lowest row."""
+        top = top_rows(self._bounds, RECOUNTED)
+        sizes = self._bounds[top] - self._waiting_in(top)
+        if len(top) < len(self._bounds) and sizes.max() <= self._bounds[top[-1]]:
+            self._take_off()
+            return int(self._bounds.argmax())
+        return int(top[sizes == sizes.max()].min())
+
+    def _take_off(self) -> None:
+        for tile in torch.arange(len(self._bounds)).split(TILE):
+            self._bounds[tile] -= self._waiting_in(tile)
+        self._waiting = self._waiting[:0]
+
+    def _waiting_in(self, rows: Tensor) -> Tensor:
+        """Return the number of waiting rows in the balls of some rows; a row is in its own, however its cosine is rounded."""
+        counts = torch.zeros(len(rows), dtype=torch.int64)
+        for block in self._waiting.split(TILE):
+            near = (self._features[rows] @ self._features[block].T).gt_(self._threshold)
+            counts += near.masked_fill_(rows[:, None] == block, 1.0).sum(1).long()
+        return counts

@@ -4,8 +4,8 @@ Source: Yehuda, Dekel, Hacohen and Weinshall, "Active Learning Through a Coverin
 Section 3.2: delta is the largest radius at which a share `purity` of all balls holds one pseudo-label only, the pseudo-labels
 being k-means clusters, as many as classes. A ball is pure up to the distance of the nearest row of another cluster, so delta
 is a quantile of these distances: exact, where the authors search a grid. `delta` above 0 sets the radius instead.
-The graph of all pairs closer than delta is never stored: a ball's size is counted block by block, and when rows are covered
-they are taken off the sizes of the balls around them, so memory is O(N D).
+The graph of all pairs closer than delta is never stored: balls are counted block by block, and rows that are covered are taken
+off the balls around them, so memory is O(N D).
 Differences from the authors' code: the above; once all rows are covered, the rest is picked farthest first (there: the first
 row, again and again); delta is estimated in every round, on pool and labeled rows, from features of the image tower; cosines
 within 1e-6 of the estimated radius are outside. A first round without labels is the paper's own.
@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from active.context import SelectionContext
-from active.coverage import ball_sizes, leave_balls, pure_cosine
+from active.coverage import UncoveredBalls, pure_cosine
 from active.geometry import k_center, k_means
 from active.memory import need_pairs
 from active.registry import SAMPLERS
@@ -35,18 +35,18 @@ def probcover(
     features, labeled = ctx.features.float(), ctx.labeled_features.float()
     everything = torch.cat([features, labeled])
     threshold = 1 - delta**2 / 2 if delta else pure_cosine(everything, k_means(everything, ctx.n_classes, ctx.rng)[1], purity)
-    sizes = ball_sizes(features, threshold)
+    balls = UncoveredBalls(features, threshold)
     uncovered = torch.ones(ctx.n_pool, dtype=torch.bool)
     for block in row_blocks(len(labeled), ctx.n_pool):
         uncovered &= ~(features @ labeled[block].T > threshold).any(1)
-    leave_balls(sizes, features, ~uncovered, threshold)
+    balls.cover((~uncovered).nonzero().flatten())
     picked: list[int] = []
     while len(picked) < ctx.n_query and bool(uncovered.any()):
-        row = int(sizes.argmax())
+        row = balls.largest()
         picked.append(row)
         ball = features @ features[row] > threshold
         ball[row] = True
-        leave_balls(sizes, features, ball & uncovered, threshold)
+        balls.cover((ball & uncovered).nonzero().flatten())
         uncovered &= ~ball
     covering = torch.tensor(picked, dtype=torch.int64)
     rest, centers = without(covering, ctx.n_pool), torch.cat([features[covering], labeled])

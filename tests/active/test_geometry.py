@@ -201,9 +201,10 @@ def test_nearest_members_are_a_clusters_own_in_order_of_distance():
 
 # neighbors
 
-@pytest.mark.parametrize("block", [1, 64, 2**22])
-def test_neighbors_equal_plain_python(block, monkeypatch):
+@pytest.mark.parametrize(("queries", "block"), [(1, 1), (7, 64), (512, 2**22)])
+def test_neighbors_equal_plain_python(queries, block, monkeypatch):
     """For any size of block, on 40 pools."""
+    monkeypatch.setattr(geometry, "QUERIES", queries)
     monkeypatch.setattr(scores, "BLOCK", block)
     for seed, ctx in enumerate(small_pools(40)):
         points, k = ctx.features.double().tolist(), 1 + seed % 12

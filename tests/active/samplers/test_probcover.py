@@ -7,8 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
+import active.coverage as coverage
 import active.geometry as geometry
-from active.coverage import ball_sizes, pure_cosine
+from active.coverage import UncoveredBalls, ball_sizes, pure_cosine
 from active.registry import SAMPLERS, select
 from active.testing import make_context, picks, sampler_by_name, small_pools, without_labels
 from dassl.utils.errors import UserError
@@ -103,6 +104,22 @@ def test_ball_sizes_do_not_depend_on_the_tiles(monkeypatch):
         monkeypatch.setattr(geometry, "TILE", tile)
         assert torch.equal(ball_sizes(points, 0.6), expected)
     assert ball_sizes(points, 1.5).tolist() == [1] * 30
+
+
+@pytest.mark.parametrize(("recounted", "tile"), [(1, 1), (3, 50), (1, 4), (256, 1024)])
+def test_the_largest_ball_is_that_of_a_full_count(recounted, tile, monkeypatch):
+    """However few balls are counted anew and however many rows wait: the lowest row of the largest count of uncovered rows."""
+    monkeypatch.setattr(coverage, "RECOUNTED", recounted)
+    monkeypatch.setattr(coverage, "TILE", tile)
+    for seed in range(20):
+        points = make_context(seed, n_pool=40, width=3).features
+        holds = (points @ points.T > 0.8).fill_diagonal_(True)
+        balls, uncovered = UncoveredBalls(points, 0.8), torch.ones(40, dtype=torch.bool)
+        while uncovered.any():
+            row = balls.largest()
+            assert row == int((holds & uncovered).sum(1).argmax())
+            balls.cover((holds[row] & uncovered).nonzero().flatten())
+            uncovered &= ~holds[row]
 
 
 def test_the_radius_does_not_depend_on_the_tiles(monkeypatch):
