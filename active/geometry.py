@@ -22,8 +22,10 @@ TILE = 1024  # rows and columns of a tile of cosines
 QUERIES = 512  # rows that are compared with all others at once; products of 83 rows, a `BLOCK` at 50,000, run at half the speed
 ROUNDING = 2e-6  # squared distances below this share of the squared norms are rounding errors of float32 products
 SKLEARN_LIMIT = 2**32  # N K D above which k-means runs in faiss; one step of the one-thread scikit-learn is 0.2 s here
+CANDIDATES = 1024  # drawn at a time for seeds in batches; one that is turned down costs a row of a small matrix
 MAX_STEPS = 300  # of k-means, and the tolerance on the squared shift of the centers: scikit-learn's defaults
 TOLERANCE = 1e-4
+LARGE, LARGE_STEPS = 2**38, 25  # N K D above which k-means takes fewer steps; one is 2^39 operations: 7 s of a core
 
 
 def k_center(features: Tensor, centers: Tensor, n: int, first: int | None = None) -> Tensor:
@@ -65,7 +67,7 @@ def euclidean_k_center(rows: Tensor, centers: Tensor, n: int, first: int | None)
 
 
 def squared_distances(squared_norms: Tensor, squared_norm: Tensor, products: Tensor) -> Tensor:
-    """Return |x_i - y|^2 [N] from |x_i|^2 [N], |y|^2 and x_i.y [N].
+    """Return |x_i - y|^2 [N] from |x_i|^2 [N], |y|^2 and x_i.y [N]; or of all pairs [N, M], from [N, 1], [M] and [N, M].
 
     What is not above the rounding error of float32 products is exactly 0, so that equal rows have distance 0.
     """
@@ -90,16 +92,43 @@ def d2_sampling(
     mass, nearest, free = weights.clone(), torch.inf, torch.ones(n_rows, dtype=torch.bool)
     picked: list[int] = []
     for _ in tqdm(range(min(n, n_rows)), "D^2 sampling", **BAR):
-        row = first if first is not None and not picked else _drawn_row(mass, rng)
-        if row is None:
+        drawn = [first] if first is not None and not picked else _drawn_rows(mass, 1, rng)
+        if not drawn:
             if not fill:
                 break
             rest = free.nonzero().flatten()
-            row = int(rest[int(rng.random() * len(rest))])
+            drawn = [int(rest[int(rng.random() * len(rest))])]
+        row = drawn[0]
         picked.append(row)
         free[row] = False
         nearest = distances_to(row).double().cpu().clamp(max=nearest)
         mass = weights * nearest * free
+    return torch.tensor(picked, dtype=torch.int64)
+
+
+def d2_sampling_in_batches(rows: Tensor, n: int, rng: np.random.Generator, *, weights: Tensor) -> Tensor:
+    """Return rows as `d2_sampling` with `fill=False` draws them, by the same law, from [N, D] rows in far fewer passes.
+
+    Sequential draws are n passes over all rows, each as slow as memory. Here `CANDIDATES` are drawn from the mass w_i D_i^2
+    of the last pass, and one after another is kept with probability D_i^2 now / D_i^2 then, where "now" knows those kept
+    before it. Mass never grows, so this is rejection sampling from the mass of now: each row kept follows the law exactly.
+    The first candidate is always kept; one pass of matrix products then tells all rows of all that were kept.
+    O(n N D) time, O(N) memory beside the rows.
+    """
+    norms, nearest = squared_norms(rows), rows.new_full((len(rows),), torch.inf)
+    kept = _drawn_rows(weights.double(), 1, rng)
+    picked = list(kept)
+    with tqdm(total=n, desc="D^2 sampling", **BAR) as bar:
+        while kept and len(picked) < n:
+            bar.update(len(kept))
+            for block in row_blocks(len(rows), max(rows.shape[1], len(kept))):
+                products = rows[block] @ rows[kept].T  # [block, kept]
+                distances = squared_distances(norms[block, None], norms[kept], products).amin(1)
+                nearest[block] = torch.minimum(nearest[block], distances)
+            nearest[kept] = 0
+            candidates = _drawn_rows(weights.double() * nearest.double(), CANDIDATES, rng)
+            kept = _kept_candidates(candidates, rows, norms, nearest, rng)[: n - len(picked)]
+            picked += kept
     return torch.tensor(picked, dtype=torch.int64)
 
 
@@ -109,8 +138,9 @@ def k_means(
     """Return centers [K, D] float32 and the assignment [N] int64 that minimize sum_i w_i |x_i - center_i|^2, locally.
 
     K is k, less where there are fewer distinct rows (of positive weight); every cluster has a member. Seeds come from
-    `d2_sampling`; Lloyd's steps are scikit-learn's, or faiss's where N K D is above `SKLEARN_LIMIT`, with the same seeds
-    and the same stopping rule. Only ratios of the weights matter.
+    `d2_sampling` and Lloyd's steps are scikit-learn's; where N K D is above `SKLEARN_LIMIT`, seeds come in batches and the
+    steps are faiss's, with the same stopping rule. Above `LARGE` there are at most `LARGE_STEPS` steps, which may end before
+    they converge. Only ratios of the weights matter.
     """
     rows = features.float()
     if weights is None or not bool((weights > 0).any()):
@@ -121,6 +151,8 @@ def k_means(
 
 def k_means_seeds(rows: Tensor, k: int, rng: np.random.Generator, weights: Tensor) -> Tensor:
     """Return the rows that k-means starts from: at most k, all distinct as points."""
+    if rows.numel() * k > SKLEARN_LIMIT:
+        return d2_sampling_in_batches(rows, k, rng, weights=weights)
     norms = squared_norms(rows)
 
     def distances_to(row: int) -> Tensor:
@@ -185,13 +217,29 @@ def squared_norms(rows: Tensor) -> Tensor:
     return by_block(lambda block: block.square().sum(1), rows)
 
 
-def _drawn_row(mass: Tensor, rng: np.random.Generator) -> int | None:
-    """Return the first row whose cumulative mass is above u times the total, or None, without a draw, if all mass is 0."""
+def _drawn_rows(mass: Tensor, n: int, rng: np.random.Generator) -> list[int]:
+    """Return n times the first row whose cumulative mass is above u times the total; none, without a draw, if all mass is 0."""
     cumulative = mass.cumsum(0).numpy()
     if not cumulative[-1] > 0:
-        return None
-    row = int(cumulative.searchsorted(rng.random() * cumulative[-1], side="right"))
-    return min(row, int(cumulative.searchsorted(cumulative[-1])))  # u times the total may round up to the total
+        return []
+    uniforms = np.array([rng.random() for _ in range(n)])
+    rows = cumulative.searchsorted(uniforms * cumulative[-1], side="right")
+    return rows.clip(max=cumulative.searchsorted(cumulative[-1])).tolist()  # u times the total may round up to the total
+
+
+def _kept_candidates(
+    candidates: list[int], rows: Tensor, norms: Tensor, then: Tensor, rng: np.random.Generator
+) -> list[int]:
+    """Return the candidates that rejection keeps, in turn; `then` are the squared distances [N] that they were drawn from."""
+    points = rows[candidates]
+    between = squared_distances(norms[candidates, None], norms[candidates], points @ points.T)
+    then, kept = then[candidates], []
+    now = then
+    for i, row in enumerate(candidates):
+        if rng.random() < float(now[i] / then[i]):
+            kept.append(row)
+            now = torch.minimum(now, between[i])
+    return kept
 
 
 def _lloyd_sklearn(rows: np.ndarray, seeds: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -215,7 +263,8 @@ def _lloyd_faiss(rows: np.ndarray, seeds: np.ndarray, weights: np.ndarray) -> tu
     import faiss
 
     centers, tolerance = seeds, TOLERANCE * _variance(rows)
-    for _ in tqdm(range(MAX_STEPS), "k-means", **BAR):
+    n_steps = LARGE_STEPS if rows.size * len(seeds) > LARGE else MAX_STEPS
+    for _ in tqdm(range(n_steps), "k-means", **BAR):
         clustering = faiss.Kmeans(rows.shape[1], len(seeds), niter=1, max_points_per_centroid=2**31 - 1,
                                   min_points_per_centroid=1)
         clustering.train(rows, weights=weights, init_centroids=centers)

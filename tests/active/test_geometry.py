@@ -10,17 +10,13 @@ import torch.nn.functional as F
 
 import active.geometry as geometry
 import active.scores as scores
-from active.geometry import d2_sampling, k_center, k_means, lloyd, nearest_members, neighbors, squared_distances
+from active.geometry import k_center, k_means, k_means_seeds, lloyd, nearest_members, neighbors, squared_distances
 from active.testing import make_context, small_pools
 from tests.active.samplers import plain
 
 
 def _unit(n: int, width: int, seed: int = 0) -> torch.Tensor:
     return F.normalize(torch.randn(n, width, generator=torch.Generator().manual_seed(seed)), dim=1)
-
-
-def _distances(points):
-    return lambda row: (points - points[row]).square().sum(1)
 
 
 # k-center
@@ -50,52 +46,6 @@ def test_k_center_picks_equal_points_once_each():
     assert sorted(k_center(points, points[:1], 5).tolist()) == [0, 1, 2, 3, 4]
 
 
-# D^2 sampling
-
-def test_d2_sampling_follows_its_law():
-    """Chi-square over 20,000 draws of the pair after a fixed first row, 6 weighted points, 20 outcomes, 0.1 % level."""
-    points = torch.tensor([[0.0, 0], [1, 0], [0, 2], [3, 1], [1, 1], [-1, 2]])
-    weights = [1.0, 2.0, 0.5, 1.0, 3.0, 1.0]
-    squared = [[plain.squared_distance(x, y) for y in points.tolist()] for x in points.tolist()]
-    law = {}
-    for second in range(1, 6):
-        p_second = weights[second] * squared[0][second] / sum(weights[i] * squared[0][i] for i in range(6))
-        left = [weights[i] * min(squared[0][i], squared[second][i]) for i in range(6)]
-        law |= {(second, third): p_second * left[third] / sum(left) for third in range(1, 6) if third != second}
-    rng, counts, n = np.random.default_rng(0), dict.fromkeys(law, 0), 20_000
-    for _ in range(n):
-        rows = d2_sampling(3, 6, _distances(points), rng, first=0, weights=torch.tensor(weights)).tolist()
-        counts[tuple(rows[1:])] += 1
-    assert sum((counts[pair] - n * p) ** 2 / (n * p) for pair, p in law.items()) < 43.8  # 19 degrees of freedom
-
-
-def test_d2_sampling_without_distances_is_uniform_over_the_rest():
-    """Equal points: every order of the other two rows comes up, and no row twice."""
-    seen = {tuple(d2_sampling(3, 3, lambda row: torch.zeros(3), np.random.default_rng(seed), first=1).tolist())
-            for seed in range(40)}
-    assert seen == {(1, 0, 2), (1, 2, 0)}
-
-
-def test_d2_sampling_stops_at_the_distinct_points():
-    """With `fill=False` three copies each of two points give two rows."""
-    points = torch.tensor([[0.0, 1], [1, 0]]).repeat(3, 1)
-    rows = d2_sampling(5, 6, _distances(points), np.random.default_rng(0), fill=False)
-    assert len(rows) == 2
-    assert {row % 2 for row in rows.tolist()} == {0, 1}
-
-
-@pytest.mark.parametrize(("u", "row"), [(0.0, 1), (0.25, 2), (1 - 2**-53, 2)])
-def test_d2_sampling_never_draws_a_row_without_mass(u, row):
-    """Not at 0, where a sum of 0 is not above; not where u times the total meets a sum; not where it rounds to the total."""
-
-    class _Fixed:
-        def random(self):
-            return u
-
-    weights = torch.tensor([0.0, 1.0, 3.0, 0.0])
-    assert d2_sampling(1, 4, _distances(torch.eye(4)), _Fixed(), weights=weights).tolist() == [row]
-
-
 def test_equal_rows_have_distance_zero():
     """Products of float32 are off in the last digits; what is within that error is exactly 0."""
     points = _unit(200, 300).repeat(2, 1)
@@ -122,12 +72,27 @@ def test_faiss_and_scikit_learn_agree(monkeypatch):
     """From the same seeds the two give the same clusters, weights included, and faiss does not sub-sample."""
     features = make_context(n_pool=6000, width=16, n_classes=12).features
     weights = torch.from_numpy(np.random.default_rng(1).random(6000)).float()
-    answers = []
+    seeds, answers = features[k_means_seeds(features, 8, np.random.default_rng(0), weights)], []
     for limit in (10**12, 0):
         monkeypatch.setattr(geometry, "SKLEARN_LIMIT", limit)
-        answers.append(k_means(features, 8, np.random.default_rng(0), weights=weights))  # 750 rows a center, above 256
+        answers.append(lloyd(features, seeds, weights))  # 750 rows a center, above 256
     assert (answers[0][1] == answers[1][1]).float().mean() > 0.999
     assert torch.allclose(answers[0][0], answers[1][0], atol=1e-3)
+
+
+def test_large_k_means_takes_the_stated_number_of_steps(monkeypatch):
+    """Above `LARGE` the result is that of `LARGE_STEPS` plain steps, which have not converged; below, that of convergence."""
+    points, seeds = _unit(400, 6), _unit(400, 6)[:12]
+    centers = seeds
+    for _ in range(3):
+        nearest = torch.cdist(points, centers).argmin(1)
+        centers = torch.stack([points[nearest == cluster].mean(0) for cluster in range(12)])
+    monkeypatch.setattr(geometry, "SKLEARN_LIMIT", 0)
+    monkeypatch.setattr(geometry, "LARGE_STEPS", 3)
+    converged = lloyd(points, seeds, torch.ones(400))[0]
+    monkeypatch.setattr(geometry, "LARGE", 0)
+    assert torch.allclose(lloyd(points, seeds, torch.ones(400))[0], centers, atol=1e-5)
+    assert not torch.allclose(converged, centers, atol=1e-2)
 
 
 @pytest.mark.parametrize("limit", [10**12, 0])
