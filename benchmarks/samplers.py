@@ -3,7 +3,7 @@
     python benchmarks/samplers.py --quick       a smoke test: small pools, half a minute
     python benchmarks/samplers.py               the table of benchmarks/samplers.md but its last part
     python benchmarks/samplers.py --growth      how time grows with N, B and C, from 25,000 rows
-    python benchmarks/samplers.py --k-means     scikit-learn against faiss: time, inertia, and the picks that differ
+    python benchmarks/samplers.py --k-means     backends, seeds and numbers of steps: time, inertia, picks that differ
     python benchmarks/samplers.py --million     1,281,167 x 512 memory-mapped float16 features, 1,000 classes
 
 Each cell runs in a process of its own, so its peak memory is its own. Threads that wait for each other sleep
@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ from torch import Tensor
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from active.context import SelectionContext
-from active.geometry import k_means, nearest_members, neighbors, squared_norms
+from active.geometry import nearest_members, neighbors, squared_norms
 from active.registry import choosing_samplers, select
 from active.scores import residuals, row_blocks
 from active.testing import sampler_by_name
@@ -131,42 +132,56 @@ def cell(name: str, n: int, n_classes: int, n_query: int, folder: str | None) ->
 
 
 def k_means_table(sizes: list[tuple[int, int]]) -> None:
-    """Print time and inertia of scikit-learn and faiss, of scikit-learn's own seeds, and the share of picks that agree."""
-    from sklearn.cluster import KMeans
-
+    """Print time and inertia of k-means by backend, seeding and number of steps, and the share of picks that agree."""
     import active.geometry as geometry
 
     torch.set_num_threads(THREADS)
-    print("| N | K | N K D / 2^32 | backend | s | inertia | picks as scikit-learn's |\n|---|---|---|---|---|---|---|")
+    print("| N | K | N K D / 2^32 | k-means | s (of all cores) | inertia | picks as scikit-learn's |\n" + "|---" * 7 + "|")
     for n, k in sizes:
-        features = synthetic(n, 100, 1).features[:n]
-        first = None
-        for backend, limit in (("scikit-learn", 2**60), ("faiss", 0)):
-            geometry.SKLEARN_LIMIT = limit
-            start = time.perf_counter()
-            centers, assignment = k_means(features, k, np.random.default_rng(0))
-            seconds = time.perf_counter() - start
-            picks = {int(members[0]) for members in nearest_members(features, centers, assignment)}
+        features, first = synthetic(n, 100, 1).features[:n], None
+        clusterings = {
+            "scikit-learn": partial(_k_means, features, k, 2**60, 2**60, 2**60),
+            "faiss": partial(_k_means, features, k, 2**60, 0, 2**60),
+            "faiss, seeds in batches": partial(_k_means, features, k, 0, 0, 2**60),
+            f"the same, at most {geometry.LARGE_STEPS} steps": partial(_k_means, features, k, 0, 0, 0),
+            "scikit-learn's own seeds": partial(_own_seeds, features, k),
+            "faiss's defaults": partial(_faiss_defaults, features, k),
+        }
+        for name, clustering in clusterings.items():
+            start, cpu = time.perf_counter(), time.process_time()
+            centers, assignment = clustering()
+            seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+            picks = {int(members[0]) for members in nearest_members(features, centers, assignment) if len(members)}
             first = first or picks
             inertia = float((features - centers[assignment]).square().sum())
-            print(f"| {n:,} | {k} | {n * k * WIDTH / 2**32:.2f} | {backend} | {seconds:.1f} | {inertia:.1f} | "
+            print(f"| {n:,} | {k} | {n * k * WIDTH / 2**32:.2f} | {name} | {seconds:.1f} ({cpu:.1f}) | {inertia:.1f} | "
                   f"{100 * len(picks & first) / len(first):.1f} % |", flush=True)
-        for name, options in (("scikit-learn's own seeds", "scikit-learn"), ("faiss's defaults", "faiss")):
-            start = time.perf_counter()
-            if options == "faiss":
-                import faiss
 
-                fitted = faiss.Kmeans(WIDTH, k, seed=0)
-                fitted.train(features.numpy())
-                centers, assignment = torch.from_numpy(fitted.centroids), torch.from_numpy(fitted.assign(features.numpy())[1])
-            else:
-                model = KMeans(k, n_init=1, random_state=0).fit(features.numpy())
-                centers, assignment = torch.from_numpy(model.cluster_centers_), torch.from_numpy(model.labels_).long()
-            seconds = time.perf_counter() - start
-            picks = {int(members[0]) for members in nearest_members(features, centers, assignment) if len(members)}
-            inertia = float((features - centers[assignment]).square().sum())
-            print(f"| {n:,} | {k} | | {name} | {seconds:.1f} | {inertia:.1f} | {100 * len(picks & first) / len(first):.1f} % |",
-                  flush=True)
+
+def _k_means(features: Tensor, k: int, batches_from: int, faiss_from: int, few_steps_from: int) -> tuple[Tensor, Tensor]:
+    """k-means of this project with its limits moved: N K D above which seeds, steps and their number change."""
+    import active.geometry as geometry
+
+    weights = torch.ones(len(features))
+    geometry.SKLEARN_LIMIT, geometry.LARGE = batches_from, few_steps_from
+    seeds = features[geometry.k_means_seeds(features, k, np.random.default_rng(0), weights)]
+    geometry.SKLEARN_LIMIT = faiss_from
+    return geometry.lloyd(features, seeds, weights)
+
+
+def _own_seeds(features: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    from sklearn.cluster import KMeans
+
+    model = KMeans(k, n_init=1, random_state=0).fit(features.numpy())
+    return torch.from_numpy(model.cluster_centers_), torch.from_numpy(model.labels_).long()
+
+
+def _faiss_defaults(features: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    import faiss
+
+    model = faiss.Kmeans(WIDTH, k, seed=0)
+    model.train(features.numpy())
+    return torch.from_numpy(model.centroids), torch.from_numpy(model.assign(features.numpy())[1])
 
 
 def measured(name: str, size: tuple[int, int, int], folder: str | None = None) -> dict:
