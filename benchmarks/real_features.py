@@ -17,8 +17,6 @@ the pool is the val split. Decided before any test accuracy was seen, and not ch
 """
 
 import argparse
-import logging
-from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import product
 from multiprocessing import get_context
@@ -33,10 +31,9 @@ from yacs.config import CfgNode
 from active.loop import run
 from active.output import RESULTS
 from active.registry import SAMPLERS, choosing_samplers
-from active.results import RoundRecord, RunResult
-from benchmarks.surrogate import NAMES, RealFeatures, build_feature_inputs, load_features, load_text_tower
+from active.results import RunResult
+from benchmarks.surrogate import NAMES, build_feature_inputs, load_features, load_text_tower
 from dassl.config.setup import drop_unused, setup_config
-from trainers.frozen_clip import FrozenCLIP
 from trainers.prompt_trainer import PromptTrainer, build_selector, build_trainer
 from trainers.prompts import TRAINERS
 
@@ -71,8 +68,8 @@ def folder_of(output: Path, name: str, protocol: str, sampler: str, seed: int) -
     return output / name / protocol.replace("%", "_percent") / sampler / f"seed{seed}"
 
 
-def config_of(output: Path, name: str, protocol: str, sampler: str, seed: int, epochs: int | None = None) -> CfgNode:
-    """Return the config of a run; `epochs` other than the protocol's are for tests."""
+def config_of(output: Path, name: str, protocol: str, sampler: str, seed: int, epochs: int | None) -> CfgNode:
+    """Return the config of a run; `epochs` other than the protocol's (None) are for tests."""
     pairs = PAIRS | {"DATASET.NAME": name, "ACTIVE.QUERY_SIZE": protocol, "SEED": str(seed),
                      "OPTIM.MAX_EPOCH": str(PROTOCOLS[protocol] if epochs is None else epochs),
                      "OUTPUT_DIR": str(folder_of(output, name, protocol, sampler, seed))}
@@ -85,21 +82,12 @@ def config_of(output: Path, name: str, protocol: str, sampler: str, seed: int, e
 def run_samplers(output: Path, name: str, protocol: str, seed: int, samplers: list[str], epochs: int | None = None) -> None:
     """Run what is missing of the samplers' runs on one data set with one protocol and seed."""
     torch.set_num_threads(1)
-    logging.disable(logging.INFO)
-    clip, data, learners = load_text_tower(), load_features(name), {}
+    clip, data, shared = load_text_tower(), load_features(name), {}
     for sampler in samplers:
         cfg = config_of(output, name, protocol, sampler, seed, epochs)
-        run(cfg, data.dataset, *shared_learners(cfg, clip, data, learners))
-
-
-def shared_learners(
-    cfg: CfgNode, clip: FrozenCLIP, data: RealFeatures, known: dict[str, SharedFits]
-) -> Iterator[SharedFits | None]:
-    """Yield the trainer and the selector of a run, if any; their fits are shared with those of `known`."""
-    inputs = build_feature_inputs(cfg, clip, data)
-    for build in (build_trainer, build_selector):
-        trainer = build(cfg, inputs)
-        yield trainer and known.setdefault(trainer.recipe.name, SharedFits(trainer))
+        inputs = build_feature_inputs(cfg, clip, data)
+        learners = build_trainer(cfg, inputs), build_selector(cfg, inputs)
+        run(cfg, data.dataset, *(own and shared.setdefault(own.recipe.name, SharedFits(own)) for own in learners))
 
 
 def run_study(output: Path, n_workers: int) -> None:
@@ -112,50 +100,42 @@ def run_study(output: Path, n_workers: int) -> None:
 
 
 def read(output: Path) -> pd.DataFrame:
-    """Return all rounds of all runs, a row each, with accuracies in percent."""
+    """Return all rounds of all runs, a row each: accuracy in percent, labels paid for, classes with a label."""
     rows = []
     for name, protocol, sampler, seed in product(NAMES, PROTOCOLS, choosing_samplers(), SEEDS):
         path = folder_of(output, name, protocol, sampler, seed) / RESULTS
         for record in RunResult.read(path).rounds if path.exists() else ():
-            rows.append({"data": name, "protocol": protocol, "sampler": sampler, "seed": seed, **measures(record)})
-    return pd.DataFrame(rows)
-
-
-def measures(record: RoundRecord) -> dict[str, float]:
-    """Return what the tables show of a round."""
-    return {"round": record.round, "accuracy": 100 * record.accuracy, "paid": record.n_paid,
-            "classes": sum(count > 0 for count in record.class_counts)}
+            rows.append([name, protocol, sampler, seed, record.round, 100 * record.accuracy, record.n_paid,
+                         sum(count > 0 for count in record.class_counts)])
+    return pd.DataFrame(rows, columns=["data", "protocol", "sampler", "seed", "round", "accuracy", "paid", "classes"])
 
 
 def accuracy_table(rounds: pd.DataFrame) -> pd.DataFrame:
-    """Return accuracy by round, mean ± standard deviation over seeds, and how many classes have labels, of one study cell.
+    """Return accuracy by round, mean ± standard deviation over seeds, of the runs on one data set with one protocol.
 
-    ▼ and ▲: more than one standard deviation of random below or above it in that round.
+    ▼ and ▲: more than one standard deviation of random's below or above random in that round.
     """
     groups = rounds.groupby(["sampler", "round"])
-    mean, deviation = (frame.unstack() for frame in (groups.accuracy.mean(), groups.accuracy.std()))
+    mean, deviation = groups.accuracy.mean().unstack(), groups.accuracy.std().unstack()
     far = (mean - mean.loc["random"]) / deviation.loc["random"]
-    table = pd.DataFrame({
-        f"round {n}": [f"{mean[n][s]:.1f} ± {deviation[n][s]:.1f}" + (" ▼" if far[n][s] < -1 else " ▲" if far[n][s] > 1 else "")
-                       for s in mean.index] for n in mean.columns}, index=mean.index)
-    last = mean.columns[-1]
-    classes = groups.classes.mean().unstack()
-    table["paid"] = groups.paid.mean().unstack()[last].map("{:.0f}".format)
-    table["classes, first / last"] = [f"{classes[0][s]:.0f} / {classes[last][s]:.0f}" for s in table.index]
-    return table.loc[["random", *(s for s in table.index if s != "random")]]
+    marks = far.map(lambda value: " ▼" if value < -1 else " ▲" if value > 1 else "")
+    table = mean.map("{:.1f}".format) + deviation.map(" ± {:.1f}".format) + marks
+    paid, classes = (groups[name].mean().unstack().map("{:.0f}".format) for name in ("paid", "classes"))
+    table.columns = [f"{n} labels" for n in paid.loc["random"]]
+    table["paid"], table["classes, first / last"] = paid.iloc[:, -1], classes.iloc[:, 0] + " / " + classes.iloc[:, -1]
+    return table.loc[["random", *table.index.drop("random")]]
 
 
 def difference_table(rounds: pd.DataFrame) -> pd.DataFrame:
-    """Return the accuracy above random's with the same seed, mean over the six rounds, mean ± deviation over seeds."""
-    keys = ["data", "protocol", "seed"]
-    runs = rounds.groupby(["sampler", *keys]).accuracy.mean().unstack("sampler")
-    above = runs.sub(runs["random"], axis=0)
-    mean, deviation = (frame.T for frame in (above.groupby(keys[:2]).mean(), above.groupby(keys[:2]).std()))
-    table = pd.DataFrame({f"{data}, {protocol}": [f"{mean[data, protocol][s]:+.1f} ± {deviation[data, protocol][s]:.1f}"
-                                                  for s in mean.index] for data, protocol in mean.columns}, index=mean.index)
+    """Return the accuracy above random's with the same seed, mean over the rounds, mean ± deviation over seeds; best first."""
+    accuracy = rounds.groupby(["sampler", "seed", "data", "protocol"], sort=False).accuracy.mean().unstack(["data", "protocol"])
+    groups = (accuracy - accuracy.loc["random"]).groupby("sampler")
+    mean, deviation = groups.mean(), groups.std()
+    table = mean.map("{:+.1f}".format) + deviation.map(" ± {:.1f}".format)
+    table.columns = [", ".join(column) for column in table.columns]
     table["mean"] = mean.mean(axis=1).map("{:+.2f}".format)
     table["mean rank"] = mean.rank(ascending=False).mean(axis=1).map("{:.1f}".format)
-    return table.loc[mean.mean(axis=1).sort_values(ascending=False).index]
+    return table.loc[mean.mean(axis=1).sort_values(ascending=False, kind="stable").index]
 
 
 def main() -> None:

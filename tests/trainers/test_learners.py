@@ -29,6 +29,7 @@ LEARNERS = [
     ("IVLP", {"prompt_depth_text": 1, "prompt_depth_vision": 3, "n_ctx_text": 4}),
     ("IVLP", {"prompt_depth_text": 3, "n_ctx_text": 4, "n_ctx_vision": 0}),
     ("DualPrompt", {"prompt_depth_vision": 3}), ("DualPrompt", {"prompt_depth_vision": 2, "layout": "maple"}),
+    ("DualPrompt", {"n_ctx_vision": 0}),
 ]
 IDS = [f"{name}-{index}" for index, (name, _) in enumerate(LEARNERS)]
 WITH_TEXT = [(case, name) for case, name in zip(LEARNERS, IDS, strict=True) if case[0] != "VPT"]
@@ -142,7 +143,8 @@ B16, L14 = Sizes(512, 768), Sizes(768, 1024, 12, 24, (14, 14))
 @pytest.mark.parametrize(("sizes", "name", "parameters", "n_classes", "count"), [
     (B16, "CoOp", {"ctx_init": "a photo of a"}, 47, 2_048), (B16, "CoOp", {}, 47, 8_192),
     (B16, "CoOp", {"csc": True}, 47, 385_024), (B16, "VPT", {}, 47, 73_728), (B16, "MaPLe", {}, 47, 3_555_072),
-    (B16, "DualPrompt", {}, 47, 200_704), (B16, "IVLP", {}, 47, 12 * 2 * (512 + 768)),
+    (B16, "DualPrompt", {}, 47, 200_704), (B16, "DualPrompt", {"n_ctx_vision": 0}, 47, 2 * 8_192),
+    (B16, "IVLP", {}, 47, 12 * 2 * (512 + 768)),
     (L14, "MaPLe", {}, 47, 9 * 2 * 768 + 9 * (768 * 1024 + 1024)), (B16, "ZeroShot", {}, 47, 0),
 ])
 def test_parameter_counts(sizes, name, parameters, n_classes, count):
@@ -179,13 +181,15 @@ def test_depth_beyond_the_tower_is_an_error(clip):
 
 
 def test_visual_prompts_on_a_resnet_are_an_error_that_names_the_fix():
-    """A ResNet tower takes text prompts only: CoOp works on it, VPT says what to do."""
+    """A ResNet tower takes text prompts only: CoOp works on it, and DualPrompt without visual ones; VPT says what to do."""
     with torch.random.fork_rng(devices=[]):
         model = open_clip.model.CLIP(16, open_clip.CLIPVisionCfg(layers=(1, 1, 1, 1), width=8, image_size=32),
                                      open_clip.CLIPTextCfg(width=24, heads=3, layers=2))
     clip = FrozenCLIP(model, open_clip.get_tokenizer("ViT-B-32"), None, name="RN tiny", fingerprint="")
     clip.model_dtype = torch.float32
-    assert model_of(clip, "CoOp", {}).classifier(model_of(clip, "CoOp", {}).learner()).texts.shape == (4, 16)
+    for name, parameters in (("CoOp", {}), ("DualPrompt", {"n_ctx_vision": 0})):
+        model = model_of(clip, name, parameters)
+        assert model.classifier(model.learner()).texts.shape == (4, 16)
     with pytest.raises(UserError, match="use CoOp or a ViT"):
         model_of(clip, "VPT", {"prompt_depth": 1})
 

@@ -56,6 +56,18 @@ def test_two_fits_are_bit_for_bit_alike(clip, colors, global_random_state, name)
     assert all(torch.equal(again[key], first[key]) for key in first)
 
 
+def test_dual_prompt_without_visual_prompts_reads_frozen_features(clip, colors, monkeypatch):
+    """With N_CTX_VISION 0 it trains on features and mined ones, opens no image, and gives either set of class features."""
+    trainer = trainer_of(clip, colors, ("TRAINER.NAME", "DualPrompt"), ("TRAINER.DUALPROMPT.N_CTX_VISION", "0"))
+    monkeypatch.setattr("trainers.inputs.image_batches", None)
+    fresh, labels = trainer._fresh(0).learner, trainer.inputs.dataset.labels("train")
+    model = trainer.fit(ROWS, labels[ROWS], 0, mined=(ROWS + 3 - 36 * (ROWS > 32), labels[ROWS]))
+    assert not torch.equal(model.learner.positive, fresh.positive) and not torch.equal(model.learner.negative, fresh.negative)
+    prediction = trainer.predict(model, "test")
+    assert torch.equal(prediction.features, trainer.inputs.features["test"])
+    assert prediction.negative_text_features.shape == prediction.text_features.shape == (3, clip.model.text_projection.shape[1])
+
+
 def test_a_loss_that_is_not_finite_stops_with_its_place(clip, colors):
     """Row 17: epoch, batch and learning rate of the first loss that is NaN or Inf are named."""
     trainer = trainer_of(clip, colors, ("OPTIM.LR", "9e18"), ("OPTIM.WEIGHT_DECAY", "9e18"))
@@ -122,7 +134,8 @@ def test_prompts_of_another_length_classes_or_backbone_are_refused(clip, colors,
 @pytest.mark.parametrize(("name", "pair", "message"), [
     ("CoOp", ("TRAINER.COOP.CLASS_TOKEN_POSITION", "middle"), "text layout"),
     ("VPT", ("TRAINER.VPT.LAYOUT", "deft"), "image layout"), ("VPT", ("TRAINER.VPT.TEMPLATE", "a {}"), "text layout"),
-    ("MaPLe", ("TRAINER.MAPLE.CTX_INIT", "a photo of the"), "text layout")])
+    ("MaPLe", ("TRAINER.MAPLE.CTX_INIT", "a photo of the"), "text layout"),
+    ("DualPrompt", ("TRAINER.DUALPROMPT.N_CTX_VISION", "0"), "another shape")])
 def test_prompts_of_another_layout_are_refused(clip, colors, tmp_path, name, pair, message):
     """Row 28: prompts of the same shapes that would stand in other texts or places are refused, not misread."""
     trainer = trainer_of(clip, colors, ("TRAINER.NAME", name), ("OPTIM.MAX_EPOCH", "1"))
