@@ -92,8 +92,9 @@ def run_samplers(output: Path, name: str, protocol: str, seed: int, samplers: li
 
 def run_study(output: Path, n_workers: int) -> None:
     """Run all that is missing, the runs of a data set, protocol and seed one after another in one process."""
+    samplers = sorted(choosing_samplers(), key="random".__ne__)  # random first: tables of a part compare with it
     with ProcessPoolExecutor(n_workers, get_context("spawn")) as pool:
-        jobs = {pool.submit(run_samplers, output, *job, choosing_samplers()): job for job in product(NAMES, PROTOCOLS, SEEDS)}
+        jobs = {pool.submit(run_samplers, output, *job, samplers): job for job in product(NAMES, PROTOCOLS, SEEDS)}
         for future in as_completed(jobs):
             future.result()
             print("done:", *jobs[future], flush=True)
@@ -148,8 +149,8 @@ def main() -> None:
         run_study(arguments.output, arguments.workers)
     rounds = read(arguments.output)
     print(f"## Against random\n\n{difference_table(rounds).to_markdown(disable_numparse=True)}")
-    for (name, protocol), cell in rounds.groupby(["data", "protocol"], sort=False):
-        print(f"\n## {name}, {protocol}\n\n{accuracy_table(cell).to_markdown(disable_numparse=True)}")
+    for (name, protocol), runs in rounds.groupby(["data", "protocol"], sort=False):
+        print(f"\n## {name}, {protocol}\n\n{accuracy_table(runs).to_markdown(disable_numparse=True)}")
 
 
 if __name__ == "__main__":
