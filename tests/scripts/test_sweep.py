@@ -73,7 +73,7 @@ def times_of_round(folder: Path, round: int) -> list[int]:
 
 def wait_for_first_round(folder: Path, process: subprocess.Popen | None = None) -> None:
     deadline = time.monotonic() + 240
-    while not any('"query_hash"' in path.read_text() for path in folder.rglob("results.json")):
+    while not any(['"query_hash"' in path.read_text() for path in list(folder.rglob("results.json"))]):
         assert time.monotonic() < deadline and (process is None or process.poll() is None)
         time.sleep(0.05)
 
