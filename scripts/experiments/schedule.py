@@ -6,10 +6,13 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Protocol
 
+from active.output import RESULTS
+from active.results import RunResult
+from dassl.utils.errors import UserError
 from scripts.experiments.cell import BUSY, FAILED, Outcome
 from scripts.experiments.experiment import Cell
 
-MAX_STARTS = 3  # of a cell whose worker dies
+MAX_STARTS = 3  # of a cell whose worker dies before it has finished a round
 
 
 class WorkerDied(RuntimeError):
@@ -30,7 +33,7 @@ class Schedule:
         self._cells = deque((cell, False) for cell in cells)  # and whether to wait for another process in its folder
         self._workers = workers
         self._report = report
-        self._starts: dict[str, int] = {}
+        self._deaths: dict[tuple[str, int], int] = {}  # of workers at a cell with so many rounds on record
         self._lock = threading.Lock()
         self._stopped = False
         self.running: dict[int, Cell] = {}
@@ -47,8 +50,8 @@ class Schedule:
                             future.result()
             finally:
                 self._stopped = True
-                for worker in self._workers:
-                    worker.stop()
+                with ThreadPoolExecutor(len(self._workers)) as stopping:  # together: each may need its time to a safe point
+                    list(stopping.map(lambda worker: worker.stop(), self._workers))
 
     def _serve(self, index: int) -> None:
         while not self._stopped and (task := self._next()) is not None:
@@ -67,18 +70,23 @@ class Schedule:
 
     def _attempt(self, worker: Worker, cell: Cell, must_wait: bool) -> Outcome | None:
         """Return the outcome of a cell, or None if it stands in the queue again: its worker died, or it was busy."""
-        self._starts[cell.name] = self._starts.get(cell.name, 0) + 1
+        key = cell.name, _rounds_on_record(cell)  # a job that ends at its time limit, round after round, is no failure
         try:
             outcome = worker.run(cell.words, wait=must_wait)
         except WorkerDied as error:
-            if self._starts[cell.name] < MAX_STARTS:
+            self._deaths[key] = self._deaths.get(key, 0) + 1
+            if self._deaths[key] < MAX_STARTS:
                 return self._again(cell, must_wait)
-            return Outcome(FAILED, f"its process died {MAX_STARTS} times: {error}")
-        if outcome.kind == BUSY and not must_wait:
-            self._starts[cell.name] -= 1
-            return self._again(cell, True)
-        return outcome
+            return Outcome(FAILED, f"its process died {MAX_STARTS} times in one round: {error}")
+        return self._again(cell, True) if outcome.kind == BUSY and not must_wait else outcome
 
     def _again(self, cell: Cell, must_wait: bool) -> None:
         with self._lock:
             self._cells.append((cell, must_wait))
+
+
+def _rounds_on_record(cell: Cell) -> int:
+    try:
+        return len(RunResult.read(cell.folder / RESULTS).rounds)
+    except UserError:  # not begun, or not to be read: the run itself says why
+        return 0

@@ -145,15 +145,18 @@ def test_ctrl_c_stops_the_workers_and_says_how_to_go_on(tmp_path, root):
     assert process.returncode == 130 and "the same command goes on" in error and "unfinished" in error
 
 
-def test_ray_finishes_a_sweep_although_a_worker_is_killed(tmp_path, root, whole, capsys):
+def test_ray_finishes_a_sweep_although_a_worker_is_killed(tmp_path, root, whole, capsys, monkeypatch):
     """Actors on a local cluster, one a CPU; one is killed in the middle of a cell. No round is finished twice."""
     ray = pytest.importorskip("ray")
+    monkeypatch.chdir(tmp_path)  # actors work in the sweep's folder: how to tell them from those of other clusters
     killed = []
 
     def kill_one() -> None:
         wait_for_first_round(tmp_path / "runs")
         for folder in Path("/proc").iterdir():
-            if folder.name.isdigit() and b"ray::_Runner" in (folder / "cmdline").read_bytes():
+            if not folder.name.isdigit() or b"ray::_Runner" not in (folder / "cmdline").read_bytes():
+                continue
+            if os.readlink(folder / "cwd") == str(tmp_path):
                 killed.append(int(folder.name))
                 return os.kill(int(folder.name), signal.SIGKILL)
 

@@ -62,9 +62,32 @@ def test_a_cell_whose_worker_died_is_started_again():
         return Outcome(DONE)
 
     outcomes = ended([FakeWorker(answer), FakeWorker(answer)])
-    assert outcomes.pop("c") == Outcome(FAILED, f"its process died {MAX_STARTS} times: exit code -9")
+    assert outcomes.pop("c") == Outcome(FAILED, f"its process died {MAX_STARTS} times in one round: exit code -9")
     assert set(outcomes.values()) == {Outcome(DONE)}
     assert FakeWorker.starts == Counter({cell.name: {"b": 2, "c": 3}.get(cell.name, 1) for cell in CELLS})
+
+
+def test_a_cell_that_gets_on_is_started_as_often_as_it_takes(monkeypatch):
+    """Jobs end at their time limit: as long as each has finished a round, the next one goes on; then the count begins anew."""
+    rounds = iter([0, 1, 2, 3, 3, 3])
+    monkeypatch.setattr("scripts.experiments.schedule._rounds_on_record", lambda cell: next(rounds))
+
+    def answer(name, start, wait):
+        raise WorkerDied("time limit")
+
+    assert ended([FakeWorker(answer)], CELLS[:1])["a"].error.endswith("in one round: time limit")
+    assert FakeWorker.starts == Counter({"a": 6})
+
+
+def test_workers_are_stopped_together():
+    """Each may need seconds to come to a safe point: all are told at once, and none waits for another."""
+    workers = [FakeWorker() for _ in range(4)]
+    together = threading.Barrier(4, timeout=10)
+    for worker in workers:
+        worker.stop = together.wait
+    schedule = Schedule(CELLS, workers, lambda *outcome: None)
+    schedule._serve = lambda index: None
+    schedule.run()
 
 
 def test_a_busy_cell_is_waited_for_after_all_others():
