@@ -2,6 +2,7 @@
 
     OMP_NUM_THREADS=1 nice python -m benchmarks.real_features output/real_features --workers 2    runs what is missing
     python -m benchmarks.real_features output/real_features --table                                    prints the tables
+    python -m benchmarks.real_features output/other --data dtd --samplers random badge --pairs OPTIM.MAX_EPOCH 50       a part
 
 Three data sets x two protocols x fifteen samplers x seeds 1, 2, 3; each run is a folder with its `results.json`, and the same
 command continues an interrupted study. Reads `../shared/data` through the surrogate text tower, see `benchmarks/surrogate.py`:
@@ -17,6 +18,7 @@ the pool is the val split. Decided before any test accuracy was seen, and not ch
 """
 
 import argparse
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import product
 from multiprocessing import get_context
@@ -68,33 +70,33 @@ def folder_of(output: Path, name: str, protocol: str, sampler: str, seed: int) -
     return output / name / protocol.replace("%", "_percent") / sampler / f"seed{seed}"
 
 
-def config_of(output: Path, name: str, protocol: str, sampler: str, seed: int, epochs: int | None) -> CfgNode:
-    """Return the config of a run; `epochs` other than the protocol's (None) are for tests."""
+def config_of(output: Path, name: str, protocol: str, sampler: str, seed: int, other: Mapping[str, str]) -> CfgNode:
+    """Return the config of a run, with `other` keys than the study's."""
     pairs = PAIRS | {"DATASET.NAME": name, "ACTIVE.QUERY_SIZE": protocol, "SEED": str(seed),
-                     "OPTIM.MAX_EPOCH": str(PROTOCOLS[protocol] if epochs is None else epochs),
-                     "OUTPUT_DIR": str(folder_of(output, name, protocol, sampler, seed))}
+                     "OPTIM.MAX_EPOCH": str(PROTOCOLS[protocol]),
+                     "OUTPUT_DIR": str(folder_of(output, name, protocol, sampler, seed))} | other
     cfg = setup_config([str(CONFIGS / f"{sampler}.yaml")], list(pairs.items()), [TRAINERS, SAMPLERS])
     drop_unused(cfg, [TRAINERS, SAMPLERS], always=("ZeroShot",))
     cfg.freeze()
     return cfg
 
 
-def run_samplers(output: Path, name: str, protocol: str, seed: int, samplers: list[str], epochs: int | None = None) -> None:
-    """Run what is missing of the samplers' runs on one data set with one protocol and seed."""
+def run_samplers(output: Path, name: str, protocol: str, seed: int, samplers: Sequence[str], other: Mapping[str, str]) -> None:
+    """Run what is missing of the samplers' runs on one data set with one protocol and seed, with `other` keys."""
     torch.set_num_threads(1)
     clip, data, shared = load_text_tower(), load_features(name), {}
     for sampler in samplers:
-        cfg = config_of(output, name, protocol, sampler, seed, epochs)
+        cfg = config_of(output, name, protocol, sampler, seed, other)
         inputs = build_feature_inputs(cfg, clip, data)
         learners = build_trainer(cfg, inputs), build_selector(cfg, inputs)
         run(cfg, data.dataset, *(own and shared.setdefault(own.recipe.name, SharedFits(own)) for own in learners))
 
 
-def run_study(output: Path, n_workers: int) -> None:
+def run_study(output: Path, n_workers: int, names: Sequence[str], samplers: Sequence[str], other: Mapping[str, str]) -> None:
     """Run all that is missing, the runs of a data set, protocol and seed one after another in one process."""
-    samplers = sorted(choosing_samplers(), key="random".__ne__)  # random first: tables of a part compare with it
+    samplers = sorted(samplers, key="random".__ne__)  # random first: tables of a part compare with it
     with ProcessPoolExecutor(n_workers, get_context("spawn")) as pool:
-        jobs = {pool.submit(run_samplers, output, *job, samplers): job for job in product(NAMES, PROTOCOLS, SEEDS)}
+        jobs = {pool.submit(run_samplers, output, *job, samplers, other): job for job in product(names, PROTOCOLS, SEEDS)}
         for future in as_completed(jobs):
             future.result()
             print("done:", *jobs[future], flush=True)
@@ -144,9 +146,13 @@ def main() -> None:
     parser.add_argument("output", type=Path, help="folder of the records")
     parser.add_argument("--workers", type=int, default=1, help="processes")
     parser.add_argument("--table", action="store_true", help="print the tables of what is there and run nothing")
+    parser.add_argument("--data", nargs="+", choices=NAMES, default=NAMES, help="only these data sets")
+    parser.add_argument("--samplers", nargs="+", choices=choosing_samplers(), default=choosing_samplers(), help="only these")
+    parser.add_argument("--pairs", nargs="+", default=[], metavar="KEY VALUE", help="other keys than the study's")
     arguments = parser.parse_args()
     if not arguments.table:
-        run_study(arguments.output, arguments.workers)
+        other = dict(zip(arguments.pairs[::2], arguments.pairs[1::2], strict=True))
+        run_study(arguments.output, arguments.workers, arguments.data, arguments.samplers, other)
     rounds = read(arguments.output)
     print(f"## Against random\n\n{difference_table(rounds).to_markdown(disable_numparse=True)}")
     for (name, protocol), runs in rounds.groupby(["data", "protocol"], sort=False):

@@ -6,22 +6,21 @@ import torch
 
 from active.output import RESULTS
 from active.results import RunResult
-from benchmarks import real_features, surrogate
+from benchmarks import surrogate
 from benchmarks.real_features import SharedFits, accuracy_table, difference_table, folder_of, read, run_samplers
 from tests.active.toy import ToyTrainer
 
 needs_data = pytest.mark.skipif(not surrogate.DATA.exists(), reason="the real features are not there")
 SAMPLERS = ("random", "coreset", "dual_prompt")
+ONE_EPOCH = {"OPTIM.MAX_EPOCH": "1", "ACTIVE.SELECTOR_OPTIM.MAX_EPOCH": "1"}
 
 
 @pytest.fixture(scope="module")
 def output(tmp_path_factory):
     """The records of three samplers on DTD with one epoch a round, also for the learner that selects."""
     path = tmp_path_factory.mktemp("real_features")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(real_features.PAIRS, "ACTIVE.SELECTOR_OPTIM.MAX_EPOCH", "1")
-        run_samplers(path, "dtd", "1%", 1, list(SAMPLERS), epochs=1)
-        yield path
+    run_samplers(path, "dtd", "1%", 1, SAMPLERS, ONE_EPOCH)
+    return path
 
 
 def record_of(output, sampler) -> RunResult:
@@ -60,7 +59,7 @@ def test_finished_runs_are_left_alone(output):
     """The same command again rewrites no record of a finished run."""
     paths = [folder_of(output, "dtd", "1%", sampler, 1) / RESULTS for sampler in SAMPLERS[:2]]
     before = [path.stat().st_mtime_ns for path in paths]
-    run_samplers(output, "dtd", "1%", 1, list(SAMPLERS[:2]), epochs=1)
+    run_samplers(output, "dtd", "1%", 1, SAMPLERS[:2], ONE_EPOCH)
     assert [path.stat().st_mtime_ns for path in paths] == before
 
 
