@@ -10,6 +10,7 @@ from active.geometry import TILE, cosine_tiles
 from active.scores import top_rows
 
 RECOUNTED = 256  # balls that are counted anew for a pick
+TAKEN = -(2**62)  # the size of a ball that was taken
 
 
 def pure_cosine(features: Tensor, clusters: Tensor, purity: float) -> float:
@@ -54,14 +55,21 @@ class UncoveredBalls:
         if len(self._waiting) >= TILE:
             self._take_off()
 
-    def largest(self) -> int:
-        """Return the row whose ball holds most uncovered rows; among equals the lowest row."""
+    def take_largest(self) -> int:
+        """Return the row whose ball holds most uncovered rows, among equals the lowest row, and never that row again.
+
+        Never, because products of different shapes round differently: a row whose cosine is at the threshold may be in a ball
+        when its rows are counted and outside when they are covered.
+        """
         top = top_rows(self._bounds, RECOUNTED)
         sizes = self._bounds[top] - self._waiting_in(top)
         if len(top) < len(self._bounds) and sizes.max() <= self._bounds[top[-1]]:
             self._take_off()
-            return int(self._bounds.argmax())
-        return int(top[sizes == sizes.max()].min())
+            row = int(self._bounds.argmax())
+        else:
+            row = int(top[sizes == sizes.max()].min())
+        self._bounds[row] = TAKEN
+        return row
 
     def _take_off(self) -> None:
         for tile in torch.arange(len(self._bounds)).split(TILE):

@@ -9,6 +9,8 @@ off the balls around them, so memory is O(N D).
 Differences from the authors' code: the above; once all rows are covered, the rest is picked farthest first (there: the first
 row, again and again); delta is estimated in every round, on pool and labeled rows, from features of the image tower; cosines
 within 1e-6 of the estimated radius are outside. A first round without labels is the paper's own.
+The pool is taken in random order, which decides between balls of equal size: once the dense parts are covered most balls
+hold one row, and the lowest ids are the first classes where files are sorted (`benchmarks/real_features.md`).
 """
 
 from typing import Annotated
@@ -30,9 +32,10 @@ def probcover(
     ctx: SelectionContext, *, delta: Annotated[float, AtLeast(0)] = 0.0, purity: Annotated[float, AtLeast(0)] = 0.95,
     max_pool: Annotated[int, AtLeast(1)] = 200_000,
 ) -> Tensor:
-    """Return `n_query` pool rows, each covering the most uncovered pool rows; ties go to the lower id."""
+    """Return `n_query` pool rows, each covering the most uncovered pool rows; ties in random order."""
     need_pairs("probcover", ctx.n_pool, ctx.features.shape[1], max_pool)
-    features, labeled = ctx.features.float(), ctx.labeled_features.float()
+    order = torch.from_numpy(ctx.rng.permutation(ctx.n_pool))
+    features, labeled = ctx.features[order].float(), ctx.labeled_features.float()
     everything = torch.cat([features, labeled])
     threshold = 1 - delta**2 / 2 if delta else pure_cosine(everything, k_means(everything, ctx.n_classes, ctx.rng)[1], purity)
     balls = UncoveredBalls(features, threshold)
@@ -42,7 +45,7 @@ def probcover(
     balls.cover((~uncovered).nonzero().flatten())
     picked: list[int] = []
     while len(picked) < ctx.n_query and bool(uncovered.any()):
-        row = balls.largest()
+        row = balls.take_largest()
         picked.append(row)
         ball = features @ features[row] > threshold
         ball[row] = True
@@ -50,4 +53,4 @@ def probcover(
         uncovered &= ~ball
     covering = torch.tensor(picked, dtype=torch.int64)
     rest, centers = without(covering, ctx.n_pool), torch.cat([features[covering], labeled])
-    return torch.cat([covering, rest[k_center(features[rest], centers, ctx.n_query - len(picked))]])
+    return order[torch.cat([covering, rest[k_center(features[rest], centers, ctx.n_query - len(picked))]])]

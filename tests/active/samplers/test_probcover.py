@@ -34,8 +34,9 @@ def _purity(points, labels, delta) -> float:
 
 
 def _plain(ctx, rng, purity=0.95, delta=0.0) -> list[int]:
-    """Try every distance as the radius, store the graph as sets, pick by coverage, then farthest first."""
-    pool, labeled = ctx.features.double().tolist(), ctx.labeled_features.double().tolist()
+    """Shuffle, try every distance as the radius, store the graph as sets, pick by coverage, then farthest first."""
+    order = rng.permutation(ctx.n_pool).tolist()
+    pool, labeled = ctx.features[order].double().tolist(), ctx.labeled_features.double().tolist()
     threshold = 1 - delta**2 / 2
     if not delta:
         points = pool + labeled
@@ -54,7 +55,7 @@ def _plain(ctx, rng, purity=0.95, delta=0.0) -> list[int]:
         centers = [pool[row] for row in picked] + labeled
         gaps = [-1.0 if row in picked else min(plain.squared_distance(x, y) for y in centers) for row, x in enumerate(pool)]
         picked.append(gaps.index(max(gaps)))
-    return picked
+    return [order[row] for row in picked]
 
 
 @pytest.mark.parametrize("delta", [0.0, 0.4])
@@ -70,13 +71,13 @@ def test_equals_plain_python(delta):
 
 
 def test_four_picks_solved_by_hand():
-    """20 degrees around: 10 covers 0, 10, 25, 30; then 90 covers 90, 100; then 180 itself; then 30 is farthest from these."""
-    ctx = make_context(n_pool=7, n_labeled=1, width=2, n_query=4)
-    ctx = replace(without_labels(ctx), features=_circle(0, 10, 25, 30, 90, 100, 180))
-    assert select(sampler_by_name("probcover", delta=SPAN), ctx).rows.tolist() == [1, 4, 6, 3]
+    """20 degrees around: 10 covers 0, 10, 25, 30; then 90 covers 75, 90, 105; then 180 itself; then 30 is farthest."""
+    ctx = make_context(n_pool=8, n_labeled=1, width=2, n_query=4)
+    ctx = replace(without_labels(ctx), features=_circle(0, 10, 25, 30, 75, 90, 105, 180))
+    assert select(sampler_by_name("probcover", delta=SPAN), ctx).rows.tolist() == [1, 5, 7, 3]
     labeled = replace(ctx, labeled_features=_circle(95), labels=torch.tensor([0]), labeled_ids=ctx.ids.max()[None] + 1)
     labeled = replace(labeled, labeled_logits=ctx.logits[:1])
-    assert select(sampler_by_name("probcover", delta=SPAN), replace(labeled, n_query=2)).rows.tolist() == [1, 6]
+    assert select(sampler_by_name("probcover", delta=SPAN), replace(labeled, n_query=2)).rows.tolist() == [1, 7]
 
 
 def test_the_radius_is_the_largest_pure_enough():
@@ -116,10 +117,16 @@ def test_the_largest_ball_is_that_of_a_full_count(recounted, tile, monkeypatch):
         holds = (points @ points.T > 0.8).fill_diagonal_(True)
         balls, uncovered = UncoveredBalls(points, 0.8), torch.ones(40, dtype=torch.bool)
         while uncovered.any():
-            row = balls.largest()
+            row = balls.take_largest()
             assert row == int((holds & uncovered).sum(1).argmax())
             balls.cover((holds[row] & uncovered).nonzero().flatten())
             uncovered &= ~holds[row]
+
+
+def test_no_ball_is_taken_twice():
+    """Also if rounding left it as large as it was: covered rows that none of the counts saw leave."""
+    balls = UncoveredBalls(make_context(n_pool=9, width=3).features, 0.8)
+    assert sorted(balls.take_largest() for _ in range(9)) == list(range(9))
 
 
 def test_the_radius_does_not_depend_on_the_tiles(monkeypatch):
@@ -132,9 +139,17 @@ def test_the_radius_does_not_depend_on_the_tiles(monkeypatch):
 
 
 def test_a_radius_below_rounding_covers_one_row_at_a_time():
-    """A row's own cosine may round below the threshold; it still covers itself, so the lowest ids are asked in turn."""
+    """A row's own cosine may round below the threshold; it still covers itself, so rows are asked one by one, each once."""
     ctx = without_labels(make_context(n_query=9))
-    assert select(sampler_by_name("probcover", delta=1e-6), ctx).rows.tolist() == list(range(9))
+    assert len(set(select(sampler_by_name("probcover", delta=1e-6), ctx).rows.tolist())) == 9
+
+
+def test_equal_balls_come_in_an_order_in_which_ids_have_no_part():
+    """Where every ball holds one row, a random draw is asked, not the lowest ids: files sort them by class."""
+    ctx = without_labels(make_context(n_query=9))
+    for seed in range(5):
+        rows = select(sampler_by_name("probcover", delta=1e-6), replace(ctx, rng=plain.fresh(seed))).rows.tolist()
+        assert rows == plain.fresh(seed).permutation(ctx.n_pool)[:9].tolist()
 
 
 def test_starts_cold():
