@@ -13,7 +13,9 @@ from torch import Tensor
 class SelectionContext:
     """One selection: N pool rows in the order of their ids, M labeled rows, C classes, D feature dimensions.
 
-    Features are unit norm and belong to the current model (zero-shot CLIP before round 0); all tensors are on the CPU.
+    Features are unit norm and belong to the current model (zero-shot CLIP before round 0); all tensors are on the CPU. Those of
+    a very large pool arrive as float16, also memory-mapped (`active.registry.UPCAST_LIMIT`): bring blocks of them to float32.
+    "AS" is `TRAINER.DESCRIPTIONS.MODE`: the mean of a class's unit-norm texts, shorter than 1.
     The pool's labels, the model and the config are not here, so a sampler cannot look at them.
     """
 
@@ -25,12 +27,12 @@ class SelectionContext:
     labeled_features: Tensor  # [M, D] float32
     labeled_logits: Tensor  # [M, C] float32
     labels: Tensor  # [M] int64
-    text_features: Tensor  # [C, D] float32, unit norm
+    text_features: Tensor  # [C, D] float32: logits are a scale times features @ text_features.T; unit norm but under AS
     n_query: int  # rows to ask for; `select` caps it at N
     round: int  # counted from 0
     n_total: int  # images in the whole train split
     rng: np.random.Generator  # this selection's own stream
-    negative_text_features: Tensor | None = None  # [C, D] float32, unit norm, for models with negative prompts
+    negative_text_features: Tensor | None = None  # [C, D] float32, of the same kind, for models with negative prompts
     find: Callable[[str], int | None] | None = None  # position in the train split of a dataset id, for recorded queries
 
     @cached_property

@@ -137,7 +137,8 @@ def k_means(
 ) -> tuple[Tensor, Tensor]:
     """Return centers [K, D] float32 and the assignment [N] int64 that minimize sum_i w_i |x_i - center_i|^2, locally.
 
-    K is k, less where there are fewer distinct rows (of positive weight); every cluster has a member. Seeds come from
+    K is k, less where there are fewer distinct rows (of positive weight) or a cluster ends empty; every cluster has a member.
+    One that empties on the way takes the row farthest from its center, whatever that row's weight. Seeds come from
     `d2_sampling` and Lloyd's steps are scikit-learn's; where N K D is above `SKLEARN_LIMIT`, seeds come in batches and the
     steps are faiss's, with the same stopping rule. Above `LARGE` there are at most `LARGE_STEPS` steps, which may end before
     they converge. Only ratios of the weights matter.

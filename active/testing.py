@@ -67,8 +67,7 @@ def make_context(
     seed: int = 0, *, n_pool: int = 70, n_labeled: int = 12, n_classes: int = 5, width: int = 8, n_query: int = 6
 ) -> SelectionContext:
     """Return a random context: unit-norm features, texts near the class means, logits at scale 20, interleaved ids."""
-    rng = np.random.default_rng(seed)
-    n_total = n_pool + n_labeled
+    rng, n_total = np.random.default_rng(seed), n_pool + n_labeled
     centers = rng.normal(size=(n_classes, width))
     truth = rng.integers(n_classes, size=n_total)
     features = _unit(centers[truth] + 0.8 * rng.normal(size=(n_total, width)))
@@ -99,9 +98,16 @@ def without_labels(ctx: SelectionContext) -> SelectionContext:
 
 def picks(sampler: BoundSampler, ctx: SelectionContext) -> list[int]:
     """Return the ids that a sampler asks for, in order, from a fresh random stream and after checking the answer."""
-    rows = select(sampler, replace(ctx, rng=rng_for(0, "picks"))).rows
-    assert len(set(rows.tolist())) == len(rows), "a row is asked twice"
-    return ctx.ids[rows].tolist()
+    return answer(sampler, ctx)[0]
+
+
+def answer(sampler: BoundSampler, ctx: SelectionContext) -> tuple[list[int], dict[int, int], dict[int, int]]:
+    """Return what `picks` does, and the labels that the sampler itself gives: of each pseudo-labeled and each mined id."""
+    query = select(sampler, replace(ctx, rng=rng_for(0, "picks")))
+    assert len(set(query.rows.tolist())) == len(query.rows), "a row is asked twice"
+    pseudo, mined = (dict(zip(ctx.ids[rows].tolist(), labels.tolist(), strict=True)) for rows, labels in (
+        (query.pseudo_rows, query.pseudo_labels), (query.mined_rows, query.mined_labels)))
+    return ctx.ids[query.rows].tolist(), pseudo, mined
 
 
 def check_budget(sampler: BoundSampler) -> None:
@@ -120,9 +126,8 @@ def check_pool_sizes(sampler: BoundSampler) -> None:
 
 def check_one_class(sampler: BoundSampler) -> None:
     """A single class works, with and without labels."""
-    ctx = make_context(n_classes=1)
-    picks(sampler, ctx)
-    picks(sampler, without_labels(ctx))
+    picks(sampler, make_context(n_classes=1))
+    picks(sampler, without_labels(make_context(n_classes=1)))
 
 
 def check_cold_start(sampler: BoundSampler) -> None:
@@ -176,8 +181,8 @@ def check_not_finite(sampler: BoundSampler) -> None:
 
 
 def check_same_seed(sampler: BoundSampler) -> None:
-    """The same context and the same random stream give the same picks in the same order."""
-    assert picks(sampler, make_context()) == picks(sampler, make_context())
+    """The same context and the same random stream give the same picks in the same order, and the same labels."""
+    assert answer(sampler, make_context()) == answer(sampler, make_context())
 
 
 def check_global_random_state(sampler: BoundSampler) -> None:
@@ -188,7 +193,7 @@ def check_global_random_state(sampler: BoundSampler) -> None:
         np.random.seed(seed)  # noqa: NPY002
         torch.manual_seed(seed)
         states = random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state()  # noqa: NPY002
-        before.append(picks(sampler, make_context()))
+        before.append(answer(sampler, make_context()))
         assert random.getstate() == states[0], "Python's global generator was moved"
         assert np.random.get_state()[1].tolist() == states[1], "NumPy's global generator was moved"  # noqa: NPY002
         assert torch.equal(torch.get_rng_state(), states[2]), "torch's global generator was moved"
@@ -206,34 +211,33 @@ def check_inputs_unmodified(sampler: BoundSampler) -> None:
 
 def check_row_order(sampler: BoundSampler) -> None:
     """Permuting the rows of pool and labeled set changes nothing: the same ids, in the same order."""
-    ctx = make_context()
-    rng = np.random.default_rng(5)
+    ctx, rng = make_context(), np.random.default_rng(5)
     pool, labeled = (torch.from_numpy(rng.permutation(size)) for size in (ctx.n_pool, len(ctx.labels)))
     shuffled = replace(
         ctx, ids=ctx.ids[pool], features=ctx.features[pool], logits=ctx.logits[pool],
         zero_shot_logits=ctx.zero_shot_logits[pool], labeled_ids=ctx.labeled_ids[labeled],
         labeled_features=ctx.labeled_features[labeled], labeled_logits=ctx.labeled_logits[labeled], labels=ctx.labels[labeled])
-    assert picks(sampler, shuffled) == picks(sampler, ctx)
+    assert answer(sampler, shuffled) == answer(sampler, ctx)
 
 
 def check_dtypes(sampler: BoundSampler) -> None:
     """Values that float16 can hold give the same picks as float16, float32 and float64."""
     ctx = make_context()
-    names = ("features", "logits", "zero_shot_logits", "labeled_features", "labeled_logits")
-    halves = {name: getattr(ctx, name).half() for name in names}
-    answers = [picks(sampler, replace(ctx, **{name: value.to(dtype) for name, value in halves.items()}))
+    halves = {name: getattr(ctx, name).half()
+              for name in ("features", "logits", "zero_shot_logits", "labeled_features", "labeled_logits")}
+    answers = [answer(sampler, replace(ctx, **{name: value.to(dtype) for name, value in halves.items()}))
                for dtype in (torch.float16, torch.float32, torch.float64)]
     assert answers[0] == answers[1] == answers[2]
 
 
 def check_poisoned_labels(sampler: BoundSampler) -> None:
-    """Wrong labels for every image that is never asked change no pick of any round."""
+    """Wrong labels for every image that is never asked change no pick of any round, and no label that the sampler gives."""
     labels = torch.from_numpy(np.random.default_rng(3).integers(5, size=90))
-    asked = simulate(sampler, labels)
+    answers = simulate(sampler, labels)
     poisoned = (labels + 1) % 5
-    given = torch.tensor([row for rows in asked for row in rows])
+    given = torch.tensor([row for asked, _, _ in answers for row in asked])
     poisoned[given] = labels[given]
-    assert simulate(sampler, poisoned) == asked
+    assert simulate(sampler, poisoned) == answers
 
 
 def check_restart(sampler: BoundSampler) -> None:
@@ -247,34 +251,33 @@ def check_scale(sampler: BoundSampler) -> None:
     ctx = make_context(n_pool=SCALE, n_labeled=100, n_classes=10, width=64, n_query=100)
     before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
     picks(sampler, ctx)
-    seconds = time.perf_counter() - start
-    growth = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
+    seconds, growth = time.perf_counter() - start, (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**20
     assert seconds < MAX_SECONDS, f"took {seconds:.0f} s"
     assert growth < MAX_GROWTH_GIB, f"took {growth:.1f} GiB"
 
 
-def simulate(sampler: BoundSampler, labels: Tensor, *, n_rounds: int = 4, restart: bool = False) -> list[list[int]]:
-    """Return the rows asked in each round of a small run whose model is the nearest class mean."""
-    base = make_context(seed=7, n_pool=len(labels), n_labeled=0)
-    features, texts = base.features, base.text_features
-    pool, oracle, asked = LabelPool(len(labels)), Oracle(labels, budget=len(labels)), []
+def simulate(sampler: BoundSampler, labels: Tensor, *, n_rounds: int = 4, restart: bool = False) -> list[tuple]:
+    """Return the answer (see `answer`) in each round of a small run whose model is the nearest class mean."""
+    base, pool = make_context(seed=7, n_pool=len(labels), n_labeled=0), LabelPool(len(labels))
+    features, texts, oracle, answers = base.features, base.text_features, Oracle(labels, budget=len(labels)), []
     for round in range(n_rounds):
         if restart and round == 2:
             pool = _restored(json.loads(json.dumps({"round_of": pool.round_of.tolist(), "labels": pool.labels.tolist()})))
         logits = 20 * features @ _class_means(features, pool, texts).T
         rows, labeled = pool.unlabeled, pool.labeled
-        query = select(sampler, replace(
+        answers.append(answer(sampler, replace(
             base, ids=rows, features=features[rows], logits=logits[rows], zero_shot_logits=(20 * features @ texts.T)[rows],
             labeled_ids=labeled, labeled_features=features[labeled], labeled_logits=logits[labeled], labels=pool.labels,
-            round=round, n_total=len(labels), rng=rng_for(0, "simulate", round)))
-        asked.append(rows[query.rows].tolist())
-        pool.acquire(rows[query.rows], oracle.label(rows[query.rows]), round)
-    return asked
+            round=round, n_total=len(labels))))
+        asked, guessed = (torch.tensor(list(rows), dtype=torch.int64) for rows in answers[-1][:2])
+        pool.acquire(asked, oracle.label(asked), round)
+        pool.acquire(guessed, torch.tensor([answers[-1][1][row] for row in guessed.tolist()]).long(), round, pseudo=True)
+    return answers
 
 
 def _restored(state: dict) -> LabelPool:
-    pool, round_of = LabelPool(len(state["round_of"])), torch.tensor(state["round_of"])
-    labels = torch.tensor(state["labels"])
+    round_of, labels = torch.tensor(state["round_of"]), torch.tensor(state["labels"])
+    pool = LabelPool(len(round_of))
     for round in range(int(round_of.max()) + 1):
         pool.acquire((round_of == round).nonzero().flatten(), labels[round_of[round_of >= 0] == round], round)
     return pool

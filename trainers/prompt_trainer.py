@@ -119,8 +119,10 @@ class PromptTrainer:
             encoded = model.image_features(inputs, prompts)
             features.append(encoded.cpu().float())
             logits.append(model.logits(encoded, classifier.texts).cpu().float())
-        texts, negative = (None if found is None else nn.functional.normalize(found, dim=1).cpu().float()
-                           for found in (classifier.texts, classifier.negative))
+        scored = model.learner.averaging is not None and not model.learner.averaging.normalize  # AS: the norms count
+        texts, negative = (
+            None if found is None else (found if scored else nn.functional.normalize(found, dim=1)).cpu().float()
+            for found in (classifier.texts, classifier.negative))
         return Prediction(torch.cat(features), torch.cat(logits), texts, negative)
 
     def save(self, model: PromptedCLIP, path: Path) -> None:

@@ -4,7 +4,8 @@ Source: Kim et al., "Active Prompt Learning with Vision-Language Model Priors", 
 selective querying. The factor 4 of the number of clusters and the thresholds, Eq. (cb.4) of `docs/samplers.md`, are read
 from the authors' released code; whether the paper states the factor is not known.
 Differences from the authors' code: the saved budget adds up over the rounds (theirs prints that of the last round only);
-true labels are never overwritten; clusters may get several labels (see `cb`).
+true labels are never overwritten; clusters may get several labels (see `cb`); confidences are float64, which tells sure
+images apart that are all 1 in float32. A query for the whole pool is paid in full.
 """
 
 from typing import Annotated
@@ -18,7 +19,7 @@ from active.samplers.cb import Fusion, cluster_balanced_rows
 from dassl.utils.registry import AtLeast
 
 
-@SAMPLERS.register("cbsq")
+@SAMPLERS.register("cbsq", labels_itself=True)
 def cbsq(ctx: SelectionContext, *, factor: Annotated[int, AtLeast(1)] = 4, fusion: Fusion = "concat") -> Query:
     """Return `n_query` pool rows from `factor` C + M clusters, split into rows to ask and rows to pseudo-label.
 

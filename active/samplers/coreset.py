@@ -3,8 +3,10 @@
 Source: Sener and Savarese, "Active Learning for Convolutional Neural Networks: A Core-Set Approach", ICLR 2018,
 Algorithm 1 (the greedy 2-approximation, without the mixed-integer program that follows it in the paper).
 Differences from the PCB authors' code: fp32 cosines whatever the precision of the towers; a picked row is never picked
-again, also when every remaining distance is 0.
+again, also when every remaining distance is 0; without labels it may begin with the image nearest to the mean.
 """
+
+from typing import Literal
 
 from torch import Tensor
 
@@ -14,10 +16,15 @@ from active.registry import SAMPLERS
 
 
 @SAMPLERS.register("coreset", needs_labels=True)
-def coreset(ctx: SelectionContext) -> Tensor:
+def coreset(ctx: SelectionContext, *, start: Literal["random", "medoid"] = "random") -> Tensor:
     """Return `n_query` pool rows, each farthest from all labeled and picked so far.
 
-    With an empty labeled set the first pick is random. Distances are Euclidean on unit-norm features.
+    With an empty labeled set the first pick is random, or the row nearest to the mean. Distances are Euclidean on unit-norm
+    features.
     """
-    first = None if len(ctx.labels) else int(ctx.rng.integers(ctx.n_pool))
+    first = None
+    if not len(ctx.labels):
+        medoid = start == "medoid"
+        features = ctx.features.float()
+        first = int((features @ features.mean(0)).argmax()) if medoid else int(ctx.rng.integers(ctx.n_pool))
     return k_center(ctx.features, ctx.labeled_features, ctx.n_query, first)

@@ -3,7 +3,8 @@
 Source: Wang, Song and Xia, arXiv 2602.04340v1: Eq. 3 (p_clean), the selection and the mining of pseudo-labels. The round
 before the first, zero-shot CLIP's most confident images of each class, is CoFT's (arXiv 2602.04337v1).
 No authors' code was found. Not stated in the paper and chosen here: which images get the B mod C labels that are left over
-(`remainder`; a class smaller than its quota adds to them), and how many images are mined, 16 a class both times.
+(`remainder`; a class smaller than its quota adds to them), and how many images are mined, 16 a class both times. A query for
+the whole pool leaves nothing to mine.
 """
 
 from typing import Annotated, Literal
@@ -13,18 +14,18 @@ from torch import Tensor
 
 from active.context import Query, SelectionContext
 from active.registry import SAMPLERS, ContractError
-from active.scores import row_blocks, without
+from active.scores import least_confidence, row_blocks, without
 from dassl.utils.registry import AtLeast
 
 
 def warm_start(ctx: SelectionContext, *, k_initial: int, **_) -> Query:
     """Return no row to ask and, as mined, the `k_initial` rows of largest probability of each predicted class."""
-    confidence, predicted = ctx.logits.log_softmax(1).max(1)
-    mined = (rank_in_group(-confidence, predicted) < k_initial).nonzero().flatten()
+    predicted = ctx.logits.argmax(1)
+    mined = (rank_in_group(least_confidence(ctx.logits), predicted) < k_initial).nonzero().flatten()
     return Query(mined[:0], mined_rows=mined, mined_labels=predicted[mined])
 
 
-@SAMPLERS.register("dual_prompt", needs_negative_texts=True, warm_start=warm_start)
+@SAMPLERS.register("dual_prompt", needs_negative_texts=True, warm_start=warm_start, labels_itself=True)
 def dual_prompt(
     ctx: SelectionContext, *, remainder: Literal["per_class", "global"] = "per_class",
     k_initial: Annotated[int, AtLeast(1)] = 16, k: Annotated[int, AtLeast(0)] = 16,

@@ -4,7 +4,7 @@ Source: Caramalau et al., "Sequential Graph Convolutional Network for Active Lea
 UncertainGCN and CoreGCN. CEC's "GCNAL" is probably CoreGCN, which is the default.
 Differences from the authors' code: the normalized adjacency is never built, A_hat S = X (X' T) - T + S with T = S / degree,
 the same function, so `subset=0` can take the whole pool; softplus forms of the loss; a node whose degree (the sum
-of its cosines) is not positive keeps itself only, where theirs flips signs; an own generator.
+of its cosines) is at most 1e-3 keeps itself only, where theirs divides by it and may flip signs; an own generator.
 """
 
 from typing import Annotated, Literal

@@ -7,8 +7,8 @@ is picked and no count grows, so that class stays the smallest and all later pic
 `mode: repaired` goes on to the next smallest class that has a candidate. Inside a class it keeps the base sampler's order
 (`within: rank`) or shuffles (`within: random`, as the reference always does).
 Differences in both modes: never fewer than `n_query` candidates (endless loop there); `random` as the base proposes as many
-as any other. The base is any sampler; the paper's are entropy, coreset and badge, BADGE the best and, with its one pass for
-each of the gamma N candidates, the slowest. The paper's first round is random.
+as any other. The base is any sampler that has people label all that it proposes; the paper's are entropy, coreset and
+badge, BADGE the best and, with its one pass for each of the gamma N candidates, the slowest. The paper's first round is random.
 """
 
 import heapq
@@ -18,19 +18,28 @@ from typing import Annotated, Literal
 
 import torch
 from torch import Tensor
+from yacs.config import CfgNode
 
 from active.context import Query, SelectionContext
-from active.registry import SAMPLERS, Sampler
+from active.registry import SAMPLERS, Sampler, wrapped
+from dassl.utils.errors import ConfigError
 from dassl.utils.registry import AtLeast
 
 
-@SAMPLERS.register("pcb", needs_labels=True)
+def check_base(node: CfgNode) -> None:
+    """Raise ConfigError for a base that labels images itself: its own labels would get lost."""
+    for base in wrapped("pcb", node)[1:]:
+        if SAMPLERS[base].facts.get("labels_itself"):
+            raise ConfigError(f"ACTIVE.PCB.BASE is {base!r}, which labels some images itself; pcb balances what is asked")
+
+
+@SAMPLERS.register("pcb", needs_labels=True, check=check_base)
 def pcb(
     ctx: SelectionContext, *, base: Sampler = "margin", gamma: Annotated[float, AtLeast(0)] = 0.1,
     mode: Literal["repaired", "reference"] = "repaired", within: Literal["rank", "random"] = "rank",
 ) -> Tensor:
     """Return `n_query` of the base sampler's candidates, balanced over labels so far and predicted classes."""
-    n_candidates = min(max(int(gamma * ctx.n_total), ctx.n_query), ctx.n_pool)
+    n_candidates = min(max(int(gamma * ctx.n_total + 1e-9), ctx.n_query), ctx.n_pool)  # 0.29 * 100 is 28.999999999999996
     answer = base(replace(ctx, n_query=n_candidates))
     candidates = answer.rows if isinstance(answer, Query) else answer
     if mode == "reference" or within == "random":

@@ -6,13 +6,31 @@ import torch
 
 import active.testing as kit
 from active.registry import ContractError, choosing_samplers
-from active.testing import CHECKS, make_context, picks, sampler_contract
+from active.testing import CHECKS, make_context, picks, sampler_by_name, sampler_contract
 
 
 @sampler_contract(*choosing_samplers())
 def test_every_sampler_keeps_the_contract(check):
     """Rows 4, 5 and 6: each check of the kit passes for each sampler in `active/samplers/`."""
     check()
+
+
+VARIANTS = [
+    ("alfa_mix", {"delta": 0.05}), ("cb", {"fusion": "mean"}), ("cbsq", {"fusion": "mean", "factor": 1}),
+    ("cec", {"prior_support": "union", "kernel": "rbf", "combine": "convex", "over": "all", "prior_floor": 1e-6}),
+    ("cec", {"choose": "k_means", "calibrate": False}), ("cec", {"choose": "top"}), ("coreset", {"start": "medoid"}),
+    ("dual_prompt", {"remainder": "global", "k": 2}), ("gcnal", {"variant": "uncertain", "subset": 0}),
+    ("pcb", {"mode": "reference"}), ("pcb", {"within": "random", "gamma": 1.0}), ("pcb", {"base": "badge"}),
+    ("pcb", {"base": "coreset"}), ("pcb", {"base": "random"}), ("probcover", {"delta": 0.4}),
+    ("typiclust", {"max_clusters": 4}),
+]
+
+
+@pytest.mark.parametrize("check", [check for check in CHECKS if check is not kit.check_scale])
+@pytest.mark.parametrize(("name", "parameters"), VARIANTS)
+def test_every_variant_keeps_the_contract(name, parameters, check):
+    """All checks but the one of scale, on the parameters that lead through other code than the defaults."""
+    check(sampler_by_name(name, **parameters))
 
 
 def _first(ctx):

@@ -367,7 +367,7 @@ def test_a_resumed_dual_prompt_run_equals_an_uninterrupted_one(tmp_path, stop):
 def test_dual_prompt_without_negative_prompts_is_refused_before_anything_is_done(tmp_path):
     """The error names the learner and both ways out; nothing was asked of the trainer."""
     dataset, features, texts = toy_task()
-    for sampler, values in (("dual_prompt", {}), ("pcb", {"ACTIVE__PCB__BASE": "dual_prompt"})):
+    for sampler, values in (("dual_prompt", {}), ("random", {"ACTIVE__INITIAL_SAMPLER": "dual_prompt"})):
         trainer = ToyTrainer(features, texts)
         with pytest.raises(ConfigError, match=r"'dual_prompt' .* CoOp has no negative ones; .* ACTIVE\.SELECTOR_TRAINER"):
             run(toy_config(tmp_path, ACTIVE__SAMPLER=sampler, **values), dataset, trainer)

@@ -106,6 +106,22 @@ def test_predict_is_the_cosine_classifier(trainer):
     assert torch.allclose(prediction.logits, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("mode", ["AS", "AE"])
+@pytest.mark.parametrize("name", ["CoOp", "DualPrompt"])
+def test_samplers_get_the_texts_that_logits_are_made_of(clip, colors, tmp_path, name, mode):
+    """Also under AS, whose class features are shorter than 1: scaled to unit length they would rank classes otherwise."""
+    file = tmp_path / "descriptions.json"
+    file.write_text(json.dumps({"red": ["warmth", "a long wave"], "green": ["leaves"], "blue": ["sky", "a short wave"]}))
+    trainer = trainer_of(clip, colors, ("TRAINER.NAME", name), ("TRAINER.DESCRIPTIONS.MODE", mode),
+                         ("TRAINER.DESCRIPTIONS.FILE", str(file)))
+    prediction = trainer.predict(fitted(trainer), "test")
+    expected = trainer.clip.logit_scale * prediction.features @ prediction.text_features.T
+    assert torch.allclose(prediction.logits, expected, atol=1e-4)
+    for texts in (prediction.text_features, prediction.negative_text_features):
+        if texts is not None:
+            assert bool((texts.norm(dim=1) < 0.9999).any()) == (mode == "AS")
+
+
 @pytest.mark.parametrize("name", LEARNERS)
 def test_saved_prompts_give_identical_logits(clip, colors, tmp_path, name):
     """A learner saved and loaded predicts bit for bit the same."""

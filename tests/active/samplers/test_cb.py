@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from active.geometry import k_means
 from active.samplers.cb import balanced_allocation, cb, class_guided_features
 from active.testing import make_context, picks, sampler_by_name, small_pools, without_labels
-from dassl.utils.seeding import rng_for
+from tests.active.samplers import plain
 
 
 def loop_allocation(n_labeled: list[int], n_members: list[int], n: int) -> list[int]:
@@ -26,28 +26,31 @@ def loop_allocation(n_labeled: list[int], n_members: list[int], n: int) -> list[
     return clusters
 
 
-def slow_features(ctx) -> np.ndarray:
-    """Each image beside the mean text of its probabilities, at unit length."""
+def slow_features(ctx, fusion: str) -> np.ndarray:
+    """Each image beside the mean text of its probabilities, or the mean of both, at unit length."""
     rows = []
     for image, logits in zip([*ctx.features.double().numpy(), *ctx.labeled_features.double().numpy()],
                              [*ctx.logits.double().numpy(), *ctx.labeled_logits.double().numpy()], strict=True):
         weights = np.exp(logits - max(logits))
         text = sum(weight * text for weight, text in zip(weights, ctx.text_features.double().numpy(), strict=True))
-        row = np.concatenate([image, text / sum(weights)])
+        text = text / sum(weights)
+        row = np.concatenate([image, text]) if fusion == "concat" else (image + text) / 2
         rows.append(row / np.linalg.norm(row))
     return np.array(rows)
 
 
-def test_the_rows_of_200_pools_are_those_of_a_slow_reference():
-    """Given the clusters, the picks are the reference's: its clusters in its order, each time the next nearest member.
+@pytest.mark.parametrize("fusion", ["concat", "mean"])
+def test_the_rows_of_200_pools_are_those_of_a_slow_reference(fusion):
+    """The picks are the reference's: its k-means, its clusters in its order, each time the next nearest member.
 
     Distances are compared, not rows: two members of one cluster are equally far from their mean.
     """
-    for ctx in small_pools(200):
+    for seed, ctx in enumerate(small_pools(200)):
         ctx = replace(ctx, n_query=min(ctx.n_query, ctx.n_pool - 1))
-        features = slow_features(ctx)
-        rows = cb(replace(ctx, rng=rng_for(0, "cb"))).tolist()
-        _, assignment = k_means(class_guided_features(ctx, "concat"), ctx.n_classes + len(ctx.labels), rng_for(0, "cb"))
+        features = slow_features(ctx, fusion)
+        rows = cb(replace(ctx, rng=plain.fresh(seed)), fusion=fusion).tolist()
+        n_clusters = ctx.n_classes + len(ctx.labels)
+        assignment = torch.tensor(plain.k_means(features.tolist(), n_clusters, plain.fresh(seed))[1])
         members = {c: (assignment == c).nonzero().flatten().tolist() for c in set(assignment.tolist())}
         waiting = {}
         for c, inside in members.items():

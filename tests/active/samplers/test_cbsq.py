@@ -85,6 +85,35 @@ def test_raising_a_threshold_never_lowers_the_cost():
         assert costs == sorted(costs) and costs[0] < costs[-1]
 
 
+def test_the_cost_falls_as_the_thresholds_fall(monkeypatch):
+    """The sampler itself, all thresholds moved together: the same rows, and never fewer paid at higher thresholds."""
+    for seed in range(20):
+        ctx, costs, rows = make_context(seed, n_query=20), [], set()
+        for threshold in (0.0, 0.3, 0.6, 0.9, torch.inf):
+            monkeypatch.setattr("active.samplers.cbsq.class_thresholds", lambda *_, value=threshold: torch.full((5,), value))
+            query = cbsq(fresh(ctx))
+            costs.append(len(query.rows))
+            rows.add(frozenset([*query.rows.tolist(), *query.pseudo_rows.tolist()]))
+        assert costs == sorted(costs) and costs[0] == 0 and costs[-1] == 20 and len(rows) == 1
+
+
+def test_pseudo_labels_count_as_labels_in_the_next_round():
+    """An image labeled by the model is a labeled image of that class: it raises or lowers the class's threshold."""
+    ctx = make_context()
+    before = class_thresholds(ctx.labeled_logits, ctx.labels)
+    saved = cbsq(fresh(ctx, labeled_logits=torch.zeros_like(ctx.labeled_logits)))  # thresholds at the bottom
+    row, label = saved.pseudo_rows[:1], saved.pseudo_labels[:1]
+    after = class_thresholds(torch.cat([ctx.labeled_logits, ctx.logits[row]]), torch.cat([ctx.labels, label]))
+    assert [int(k) for k in (before != after).nonzero()] == label.tolist()
+
+
+def test_fusion_is_a_parameter():
+    """It is `cb`'s: without labels the picks are the same in both forms, and the forms differ."""
+    ctx = without_labels(make_context(seed=3))
+    answers = [[picks(sampler_by_name(name, fusion=fusion), ctx) for name in ("cb", "cbsq")] for fusion in ("concat", "mean")]
+    assert answers[0][0] == answers[0][1] != answers[1][0] == answers[1][1]
+
+
 def test_the_first_round_is_that_of_cb():
     """Without labels there are C clusters and everything is asked."""
     ctx = without_labels(make_context())

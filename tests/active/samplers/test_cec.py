@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from active.calibration import log_prior, neighbor_entropy
 from active.registry import SAMPLERS, select
-from active.samplers.cec import log_prior, neighbor_entropy
 from active.scores import entropy
 from active.testing import make_context, picks, sampler_by_name, small_pools, without_labels
 from dassl.utils.errors import UserError
@@ -158,6 +158,37 @@ def test_fewer_distinct_images_than_labels_are_filled_by_uncertainty():
     assert {row % 2 for row in rows[:2]} == {0, 1}
     order = sorted(set(range(6)) - set(rows[:2]), key=lambda row: (-round(float(uncertainty[row]), 5), row))
     assert rows[2:] == order[:3]
+
+
+def test_ablations_leave_one_step_out():
+    """Without calibration: the entropies of the softmax itself; `top`: their order; `k_means`: all weights alike."""
+    ctx = make_context(n_query=9)
+    ctx = replace(ctx, logits=ctx.logits / 4 + 3 * torch.eye(5)[0])
+    plain_top = picks(sampler_by_name("cec", choose="top", calibrate=False, beta=0.0), ctx)
+    assert plain_top == picks(sampler_by_name("entropy"), ctx)
+    calibrated = entropy(ctx.logits - log_prior(ctx.logits, 10, "own"))
+    top = picks(sampler_by_name("cec", choose="top", beta=0.0), ctx)
+    assert top == ctx.ids[calibrated.argsort(descending=True, stable=True)[:9]].tolist() != plain_top
+    equal = replace(ctx, logits=torch.zeros_like(ctx.logits))  # all entropies alike: weights that are none
+    assert picks(sampler_by_name("cec", choose="k_means"), ctx) == picks(sampler_by_name("cec", beta=0.0), equal)
+    assert picks(sampler_by_name("cec", choose="k_means"), ctx) != picks(sampler_by_name("cec"), ctx)
+
+
+def test_calibration_does_little_to_confident_predictions():
+    """The specification's: where predictions are sure, a class bias moves entropies alike with and without a prior."""
+    logits = 12 * torch.randn(2000, 20, generator=torch.Generator().manual_seed(0))
+    biased, moved = logits + 4.0 * torch.eye(20)[0], []
+    for support in (None, "own", "union"):
+        before, after = (entropy(z - log_prior(z, 10, support) if support else z) for z in (logits, biased))
+        moved.append(float((after - before).abs().mean()))
+    assert moved[1:] == pytest.approx([moved[0]] * 2, rel=0.1)
+
+
+def test_the_floor_of_the_prior_says_how_often_it_acts(caplog):
+    """One class of two is below it."""
+    with caplog.at_level("INFO"):
+        prior = log_prior(torch.tensor([[0.0, -50.0]] * 3), 2, "own", floor=1e-6)
+    assert prior.exp().tolist() == pytest.approx([1.0, 1e-6]) and "the prior of 1 classes is raised to 1e-06" in caplog.text
 
 
 def test_starts_cold_and_with_fewer_labels_than_classes():

@@ -46,6 +46,15 @@ def test_without_labels_the_first_pick_is_random_and_the_rest_is_not():
     assert len(by_first) == 6
 
 
+def test_without_labels_it_may_begin_with_the_medoid():
+    """Of 0, 10, 80 and 100 degrees, 80 is nearest to the mean; then 0 is farther from it than 100."""
+    ctx = without_labels(make_context(n_pool=4, n_labeled=1, width=2, n_query=2))
+    ctx = replace(ctx, features=_angles(0, 10, 80, 100))
+    for seed in range(5):
+        rows = select(sampler_by_name("coreset", start="medoid"), replace(ctx, rng=plain.fresh(seed))).rows
+        assert rows.tolist() == [2, 0]
+
+
 def test_the_paper_begins_at_random():
     """`ACTIVE.INITIAL_SAMPLER: auto` takes `random` for it."""
     assert SAMPLERS["coreset"].facts["needs_labels"] is True

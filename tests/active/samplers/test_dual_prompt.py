@@ -125,6 +125,13 @@ def test_the_warm_start_takes_the_surest_of_each_predicted_class():
     assert not len(query.rows) and not len(query.pseudo_rows)
 
 
+def test_the_warm_start_tells_saturated_probabilities_apart():
+    """Both are 1 in float32, 1 - 2e-9 and 1 - 9e-14; equal ones go by id."""
+    for logits, surest in (([[20.0, 0.0], [30.0, 0.0]], 1), ([[20.0, 0.0], [20.0, 0.0]], 0)):
+        ctx = replace(make_context(n_pool=2, n_classes=2), logits=torch.tensor(logits))
+        assert warm_start(ctx, k_initial=1).mined_rows.tolist() == [surest]
+
+
 def test_ranks_in_groups_by_hand():
     """Ascending within each group; equal values by row."""
     ranks = rank_in_group(torch.tensor([0.5, 0.1, 0.5, 0.3, 0.2]), torch.tensor([2, 0, 2, 2, 0]))

@@ -7,8 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from active.registry import SAMPLERS, select
-from active.testing import make_context, picks, sampler_by_name, small_pools
+from active.registry import SAMPLERS, check_sampler_names, select
+from active.testing import make_context, picks, sampler_by_name, sampler_node, small_pools
+from dassl.utils.errors import ConfigError
 from tests.active.samplers import plain
 
 
@@ -116,6 +117,29 @@ def test_reference_mode_draws_uniformly_inside_a_class():
             counts[select(sampler, replace(ctx, rng=plain.fresh(seed))).rows] += 1
         assert counts[5:].sum() == 0
         assert ((counts[:5] - 200).square() / 200).sum() < 18.5  # 4 degrees of freedom, 0.1 % level
+
+
+@pytest.mark.parametrize("base", ["cbsq", "dual_prompt"])
+def test_a_base_that_labels_images_itself_is_refused_with_the_config(base):
+    """Its saved or mined rows would get lost, and with them picks."""
+    node = sampler_node()
+    node.SAMPLER, node.PCB.BASE = "pcb", base
+    with pytest.raises(ConfigError, match=f"ACTIVE.PCB.BASE is '{base}', which labels some images itself"):
+        check_sampler_names(node)
+
+
+def test_the_share_of_candidates_is_not_cut_by_rounding():
+    """0.29 of 100 are 29, although the product is 28.999999999999996 in floating point."""
+    from active.samplers.pcb import pcb
+
+    asked = []
+
+    def base(ctx):
+        asked.append(ctx.n_query)
+        return torch.arange(ctx.n_query)
+
+    pcb(_predicting([0] * 60, [], 2, 8, n_total=100), gamma=0.29, base=base)
+    assert asked == [29]
 
 
 def test_the_paper_begins_at_random():

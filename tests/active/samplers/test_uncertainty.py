@@ -1,11 +1,13 @@
 """Random, entropy, margin and least confidence: the samplers that only rank."""
 
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 
 from active.registry import SAMPLERS, select
+from active.scores import entropy
 from active.testing import make_context, picks, sampler_by_name, small_pools
 from tests.active.samplers import plain
 
@@ -41,6 +43,13 @@ def test_equal_rows_are_asked_in_the_order_of_their_ids(name):
     ctx = make_context(n_pool=9, n_query=4)
     same = replace(ctx, logits=torch.zeros_like(ctx.logits), ids=ctx.ids.flip(0))
     assert picks(sampler_by_name(name), same) == sorted(ctx.ids.tolist())[:4]
+
+
+def test_entropies_at_their_bounds():
+    """log C for uniform probabilities, 0 for one-hot ones, whatever is added to all logits of a row."""
+    for shift in (0.0, 1e3):
+        assert entropy(torch.full((1, 7), shift)).tolist() == pytest.approx([math.log(7)])
+        assert entropy(shift + 1e4 * torch.eye(7)).tolist() == [0.0] * 7
 
 
 def test_random_draws_each_row_equally_often():
