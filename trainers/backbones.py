@@ -15,15 +15,19 @@ from open_clip.pretrained import get_pretrained_cfg
 from open_clip.transformer import ResidualAttentionBlock
 from safetensors import safe_open
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from dassl.data.transforms import Preprocessing
 from dassl.utils.environment import PROJECT
 from dassl.utils.errors import ConfigError, UserError, did_you_mean
+from dassl.utils.files import read_json
 from trainers.frozen_clip import FrozenCLIP
+
+logger = logging.getLogger(__name__)
 
 OPENAI_NAMES = {"ViT-B/32": "ViT-B-32-quickgelu", "ViT-B/16": "ViT-B-16-quickgelu", "ViT-L/14": "ViT-L-14-quickgelu",
                 "RN50": "RN50-quickgelu", "RN101": "RN101-quickgelu"}
+OPENAI_NUMBERS = ("input_resolution", "context_length", "vocab_size")  # beside the weights in OpenAI's state dicts
 MODEL_FOLDER = PROJECT / "configs" / "models"
 OTHER_TEXT_TOWER = ("has another text tower than CLIP's (causal, read at the end token, open_clip's own blocks and tokenizer), "
                     "which prompts are not made for; choose a ViT or ResNet CLIP")
@@ -38,7 +42,7 @@ def check_backbone(name: str, pretrained: str) -> None:
     known = {*OPENAI_NAMES, *custom, *open_clip.list_models()}
     if name not in known:
         raise ConfigError(f"MODEL.BACKBONE.NAME: unknown backbone {name!r}; {did_you_mean(name, known)}")
-    model_name = _open_clip_name(name, pretrained)
+    model_name = _open_clip_name(name, _quick_gelu_of_tag(name, pretrained))
     config = json.loads(custom[name].read_text()) if name in custom else open_clip.get_model_config(model_name)
     if not _is_clips_text(config["text_cfg"]):
         raise ConfigError(f"MODEL.BACKBONE.NAME: {name} {OTHER_TEXT_TOWER}")
@@ -54,23 +58,26 @@ def check_backbone(name: str, pretrained: str) -> None:
 def load_clip(name: str, pretrained: str, *, device: str | torch.device = "cpu", precision: str = "fp32") -> FrozenCLIP:
     """Return the frozen CLIP of a backbone name and a weights file or tag, see `check_backbone`.
 
-    `precision` is that of the towers: fp32, fp16 or bf16. A weights file may carry its mean and standard deviation as
-    JSON in its safetensors metadata, under the key `preprocess_cfg`; otherwise open_clip's are taken. Raises UserError if
-    the weights cannot be had or do not fit.
+    `precision` is that of the towers: fp32, fp16 or bf16. A weights file may say its preprocessing and its activation, see
+    `_said_of`; otherwise open_clip's preprocessing is taken, and the activation that the name stands for. Raises UserError
+    if the weights cannot be had or do not fit.
     """
     check_backbone(name, pretrained)
-    file, model_name = _weights_file(pretrained), _open_clip_name(name, pretrained)
-    tokenizer_arguments = {}
+    file, tokenizer_arguments = _weights_file(pretrained), {}
+    model_name = _open_clip_name(name, _quick_gelu_of_tag(name, pretrained))
     if (custom := _custom_models().get(name)) is not None:
         open_clip.add_model_config(custom)
         tokenizer_arguments = _tokenizer_arguments(custom)
     try:
+        state, said = (_read_state(file, model_name), _said_of(file)) if file else ({}, {})
+        if file:
+            model_name = _name_of_weights(name, state, said)
         with warnings.catch_warnings(), _quiet_root():
             warnings.filterwarnings("error", message=".*QuickGELU mismatch.*")
             model = open_clip.create_model(model_name, pretrained=None if file else pretrained, device=device,
-                                           precision=precision, force_preprocess_cfg=_preprocessing_in(file))
-            if file:
-                _load_file(model, file, model_name)
+                                           precision=precision, force_preprocess_cfg=said.get("preprocess_cfg", {}))
+        if file:
+            _load_state(model, state)
         fingerprint = _fingerprint(model, model_name)
     except Exception as error:
         hint = f"; {_where_to_get(model_name, pretrained)}" if isinstance(error, (OSError, RuntimeError)) and not file else ""
@@ -91,19 +98,37 @@ def _quiet_root() -> Iterator[None]:
         root.setLevel(level)
 
 
-def _load_file(model: nn.Module, file: Path, model_name: str) -> None:
-    """Load a safetensors file or a pickled state dict of tensors alone; nothing in it is executed.
+def _read_state(file: Path, model_name: str) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file or a pickled state dict; nothing in it is executed.
 
-    OpenAI's state dicts hold three numbers beside their weights. Their released .pt files are programs (TorchScript) and
-    are refused: the tag `openai` fetches the same weights as safetensors.
+    OpenAI's released .pt files are programs (TorchScript) and are refused: the tag `openai` fetches the same weights as
+    safetensors.
     """
     if _is_program(file):
         same = get_pretrained_cfg(model_name, "openai") and f"; OpenAI's weights as data: {_where_to_get(model_name, 'openai')}"
         raise ValueError(f"the file is a program (TorchScript), and programs are not run{same or ''}")
     state = load_file(file) if file.suffix == ".safetensors" else torch.load(file, map_location="cpu", weights_only=True)
-    state = state.get("state_dict", state)
-    state = {key.removeprefix("module."): value for key, value in state.items()
-             if key not in ("input_resolution", "context_length", "vocab_size")}
+    return {key.removeprefix("module."): value for key, value in state.get("state_dict", state).items()}
+
+
+def _said_of(file: Path) -> dict[str, dict]:
+    """Return what is said of a weights file: open_clip's `preprocess_cfg` and `model_cfg`, as far as they are there.
+
+    They are JSON in the safetensors metadata, or stand in an `open_clip_config.json` beside the file.
+    """
+    beside, said = file.with_name("open_clip_config.json"), {}
+    if beside.is_file():
+        said |= read_json(beside)
+    if file.suffix == ".safetensors":
+        with safe_open(file, "pt") as weights:
+            metadata = weights.metadata() or {}
+        said |= {key: json.loads(metadata[key]) for key in ("preprocess_cfg", "model_cfg") if key in metadata}
+    return said
+
+
+def _load_state(model: nn.Module, state: dict[str, Tensor]) -> None:
+    """Load a state dict of open_clip's or OpenAI's; raises ValueError if it is of another architecture."""
+    state = {key: value for key, value in state.items() if key not in OPENAI_NUMBERS}
     own = model.state_dict()
     if hasattr(model, "text"):
         state = {key if key in own or f"text.{key}" not in own else f"text.{key}": value for key, value in state.items()}
@@ -122,31 +147,76 @@ def _is_program(file: Path) -> bool:
 
 
 def _where_to_get(model_name: str, tag: str) -> str:
-    """Return which file to fetch for a tag, from where, and how to name it."""
+    """Return which file to fetch for a tag, from where, and by which path and name to give it."""
     source = get_pretrained_cfg(model_name, tag)
     repository, _, file = source.get("hf_hub", "").rpartition("/")
     address = f"https://huggingface.co/{repository}/resolve/main/{file or 'open_clip_model.safetensors'}"
-    return (f"without a network, fetch {address if repository else source.get('url')} elsewhere, put it anywhere on this "
-            "machine and give its path as MODEL.BACKBONE.PRETRAINED")
+    name = _open_clip_name(model_name, source.get("quick_gelu"))
+    if tag == "openai":
+        name = {full: own for own, full in OPENAI_NAMES.items()}.get(name, name)
+    return (f"without a network, fetch {address if repository else source.get('url')} elsewhere, and the open_clip_config.json "
+            "beside it if there is one, put both into one folder of this machine and give the path of the weights as "
+            f"MODEL.BACKBONE.PRETRAINED, with MODEL.BACKBONE.NAME {name}")
 
 
 def _native_preprocessing(model: nn.Module) -> Preprocessing:
     config = model.visual.preprocess_cfg
     size = config["size"] if isinstance(config["size"], (tuple, list)) else (config["size"],) * 2
-    return Preprocessing(tuple(size), tuple(config["mean"]), tuple(config["std"]), config["interpolation"])
+    interpolation = "bilinear" if config["interpolation"] == "bilinear" else "bicubic"  # "random" is bicubic in open_clip
+    return Preprocessing(tuple(size), tuple(config["mean"]), tuple(config["std"]), interpolation)
 
 
 def _custom_models() -> dict[str, Path]:
     return {path.stem: path for path in sorted(MODEL_FOLDER.glob("*.json"))}
 
 
-def _open_clip_name(name: str, pretrained: str) -> str:
-    """Return open_clip's name: OpenAI's weights need the QuickGELU variants, which open_clip would only warn about."""
-    if name in OPENAI_NAMES:
-        return OPENAI_NAMES[name]
-    if pretrained == "openai" and f"{name}-quickgelu" in OPENAI_NAMES.values():
-        return f"{name}-quickgelu"
-    return name.replace("/", "-")
+def _open_clip_name(name: str, quick_gelu: bool | None) -> str:
+    """Return open_clip's name of a backbone: with the activation that its weights need, or, for None, that of the name.
+
+    OpenAI's names stand for QuickGELU, of which open_clip would only warn. Raises ValueError if name and weights disagree
+    and there is no other name, or if the name was as exact as "ViT-B-16-quickgelu".
+    """
+    own = OPENAI_NAMES.get(name, name.replace("/", "-"))
+    if quick_gelu is None or quick_gelu == _has_quick_gelu(own):
+        return own
+    other = f"{own}-quickgelu" if quick_gelu else own.removesuffix("-quickgelu")
+    if name.endswith("-quickgelu") or _has_quick_gelu(other) != quick_gelu:
+        raise ValueError(f"the weights need {_activation(quick_gelu)}, but {name} has {_activation(not quick_gelu)}")
+    return other
+
+
+def _has_quick_gelu(model_name: str) -> bool | None:
+    """Return whether open_clip's config of a name has QuickGELU; None for an unknown name."""
+    config = open_clip.get_model_config(model_name)
+    return None if config is None else config.get("quick_gelu", False)
+
+
+def _activation(quick_gelu: bool | None) -> str:
+    return "QuickGELU" if quick_gelu else "GELU"
+
+
+def _quick_gelu_of_tag(name: str, tag: str) -> bool | None:
+    """Return True if a tag's weights need QuickGELU; None leaves it to the name."""
+    return get_pretrained_cfg(name.replace("/", "-"), tag).get("quick_gelu")
+
+
+def _name_of_weights(name: str, state: dict[str, Tensor], said: dict[str, dict]) -> str:
+    """Return open_clip's name of a backbone whose weights came from a file, with the activation that they need.
+
+    OpenAI's own state dicts need QuickGELU, and a `model_cfg` says what it needs. Where nothing does, the name decides; if
+    it could have been the other one, the log says which is assumed.
+    """
+    quick_gelu = None
+    if OPENAI_NUMBERS[0] in state:
+        quick_gelu = True
+    elif "model_cfg" in said:
+        quick_gelu = said["model_cfg"].get("quick_gelu", False)
+    model_name = _open_clip_name(name, quick_gelu)
+    plain = model_name.removesuffix("-quickgelu")
+    if quick_gelu is None and name != f"{plain}-quickgelu" and _has_quick_gelu(f"{plain}-quickgelu") is not None:
+        logger.info("%s: the weights file does not say its activation; %s is assumed, as for the name (see README.md)", name,
+                    _activation(_has_quick_gelu(model_name)))
+    return model_name
 
 
 def _weights_file(pretrained: str) -> Path | None:
@@ -163,14 +233,6 @@ def _tokenizer_arguments(config: Path) -> dict[str, str]:
     if "bpe_path" in arguments:
         arguments["bpe_path"] = str(config.parent / arguments["bpe_path"])
     return arguments
-
-
-def _preprocessing_in(file: Path | None) -> dict:
-    """Return the preprocessing that a weights file carries in its header, empty for none."""
-    if file is None or file.suffix != ".safetensors":
-        return {}
-    with safe_open(file, "pt") as weights:
-        return json.loads((weights.metadata() or {}).get("preprocess_cfg", "{}"))
 
 
 def _check_supported(model: nn.Module, tokenizer, name: str) -> None:
