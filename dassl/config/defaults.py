@@ -9,7 +9,7 @@ from yacs.config import CfgNode as Node
 CHOICES = {
     "DATASET.SUBSAMPLE_CLASSES": ("all", "base", "new"),
     "DATASET.CORRUPT": ("error", "skip"),
-    "INPUT.INTERPOLATION": ("bicubic", "bilinear", "nearest"),
+    "INPUT.INTERPOLATION": ("", "bicubic", "bilinear", "nearest"),
     "MODEL.PREC": ("fp32", "fp16", "bf16"),
     "TRAINER.DESCRIPTIONS.MODE": ("none", "AS", "AE"),
     "OPTIM.NAME": ("sgd", "adam", "adamw"),
@@ -67,7 +67,7 @@ def default_config() -> Node:
 
     cfg.INPUT = Node()
     cfg.INPUT.SIZE = ()  # (height, width) in pixels; () is what the backbone was trained with
-    cfg.INPUT.INTERPOLATION = "bicubic"
+    cfg.INPUT.INTERPOLATION = ""  # bicubic, bilinear or nearest; "" is the backbone's own
     cfg.INPUT.PIXEL_MEAN = ()  # per channel, of values in [0, 1]; () is the backbone's own
     cfg.INPUT.PIXEL_STD = ()
     cfg.INPUT.TRANSFORMS = ()  # training only, in this order, such as ["random_resized_crop", "random_flip", "normalize"]

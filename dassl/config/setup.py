@@ -110,7 +110,7 @@ def check_config(cfg: CfgNode, registries: Iterable[Registry]) -> None:
                     minimum[key] = parameter.minimum
     for key, allowed in choices.items():
         if (value := lookup(cfg, key)) not in allowed:
-            raise ConfigError(f"{key} is {value!r}; {did_you_mean(str(value), map(str, allowed))}")
+            raise ConfigError(f"{key} is {value!r}; {did_you_mean(str(value), filter(None, map(str, allowed)))}")
     for key, bound in minimum.items():
         if (value := lookup(cfg, key)) < bound:
             raise ConfigError(f"{key} is {value}, but must be at least {bound}")

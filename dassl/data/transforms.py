@@ -124,4 +124,5 @@ def preprocessing_for(cfg: CfgNode, native: Preprocessing) -> Preprocessing:
         raise ConfigError(f"INPUT.SIZE is {size}, but the backbone takes {native.size}; leave the key out")
     mean, std = (tuple(cfg.PIXEL_MEAN) or native.mean), (tuple(cfg.PIXEL_STD) or native.std)
     draft = 2 * max(size) if cfg.JPEG_DRAFT else 0  # twice the input size leaves the resize something to smooth
-    return Preprocessing(size, mean, std, cfg.INTERPOLATION, Decoding(cfg.EXIF_ROTATION, draft))
+    interpolation = cfg.INTERPOLATION or native.interpolation
+    return Preprocessing(size, mean, std, interpolation, Decoding(cfg.EXIF_ROTATION, draft))

@@ -88,7 +88,7 @@ def _fits(key: Mapping[str, Any], result: RunResult) -> bool:
     given = result.config["INPUT"]
     decoding, own = key["decoding"], {"PIXEL_MEAN": key["mean"], "PIXEL_STD": key["std"]}
     return (key["weights"] == result.certificate.get("weights") and key["precision"] == result.config["MODEL"]["PREC"]
-            and key["interpolation"] == given["INTERPOLATION"] and decoding["exif_rotation"] == given["EXIF_ROTATION"]
+            and given["INTERPOLATION"] in ("", key["interpolation"]) and decoding["exif_rotation"] == given["EXIF_ROTATION"]
             and bool(decoding["draft"]) == given["JPEG_DRAFT"]
             and all(given[name] in ([], value) for name, value in own.items()))
 

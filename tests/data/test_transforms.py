@@ -1,0 +1,36 @@
+"""Preprocessing and augmentation of an `INPUT` node."""
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import InterpolationMode
+
+from dassl.config.setup import setup_config
+from dassl.data.transforms import Preprocessing, augmentation, preprocessing_for
+
+
+def noise(height: int, width: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(0).integers(0, 255, (height, width, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize(("given", "native", "used"), [
+    ("", "bilinear", "bilinear"), ("", "bicubic", "bicubic"), ("bicubic", "bilinear", "bicubic"),
+    ("nearest", "bicubic", "nearest")])
+def test_images_are_resized_as_the_backbone_was_trained_unless_the_config_says_otherwise(given, native, used):
+    """INPUT.INTERPOLATION of a published YAML wins; left out, it is the backbone's own, for fixed and random views alike."""
+    cfg = setup_config([], [("INPUT.INTERPOLATION", given)] * bool(given) + [
+        ("INPUT.TRANSFORMS", "['random_resized_crop']")], []).INPUT
+    preprocessing = preprocessing_for(cfg, Preprocessing((32, 32), (0.5,) * 3, (0.25,) * 3, native))
+    assert preprocessing.interpolation == used and preprocessing.transform().name == f"{used} (32, 32)"
+    assert augmentation(cfg, preprocessing).view.transforms[0].interpolation == InterpolationMode(used)
+
+
+def test_a_bilinear_backbone_gets_open_clips_own_views():
+    """Bit for bit."""
+    own = Preprocessing((32, 32), (0.0,) * 3, (1.0,) * 3, "bilinear")
+    reference = open_clip.image_transform(32, is_train=False, mean=own.mean, std=own.std, interpolation="bilinear",
+                                          resize_mode="shortest")
+    image = noise(50, 70)
+    assert torch.equal(preprocessing_for(setup_config([], [], []).INPUT, own).transform()(image), reference(image))
