@@ -1,12 +1,12 @@
 """What a model reads: features for learners of the text tower, image tokens for those that tune images too.
 
 Both are what the frozen part of the image tower makes of an image, so they are computed once: for fixed views a run, for
-augmented views ahead, many epochs in one pass. A view depends on (seed, round, epoch, image) alone, so views encoded
-ahead are the same as views encoded in their step.
+augmented views ahead, many batches at once, as far as memory allows. A view depends on (seed, round, pass, image) alone, so
+views encoded ahead are the same as views encoded in their step.
 """
 
 import copy
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,10 +20,11 @@ from dassl.engine.predict import predict
 from dassl.utils.seeding import rng_for, seed_for
 from trainers.frozen_clip import FrozenCLIP, normalized
 
-AHEAD_BYTES = 2**28  # of augmented views held at once: 131,072 features of 512, or 443 views of ViT-B/16's tokens
+AHEAD_BYTES = 2**28  # of views encoded ahead and held at once: 131,072 features of 512, or 443 views of ViT-B/16's tokens
 
 Encode = Callable[[Tensor], Tensor]
 Batch = tuple[Tensor, Tensor]
+Step = tuple[Tensor, int]  # positions [B] of a batch and the number of the pass that it belongs to
 
 
 @dataclass(frozen=True)
@@ -64,17 +65,19 @@ class Inputs:
         else:
             yield from (self.clip.embed_image(images) for images in self._images(split))
 
-    def of_epochs(self, rows: Tensor, round: int, n_epochs: int, *, tokens: bool) -> Iterator[Tensor]:
-        """Yield what each epoch trains on: the inputs [M, ...] of rows [M] of the train split, in their order."""
+    def of_steps(self, rows: Tensor, steps: Iterable[Step], round: int, *, tokens: bool) -> Iterator[Tensor]:
+        """Yield the inputs [B, ...] of each step's positions in rows [M] of the train split.
+
+        A row's augmented view is another one in each pass. Fixed views are encoded once, if memory allows; all others ahead,
+        in the order of the steps, at most `AHEAD_BYTES` (but at least one step's) at once.
+        """
         encode = self.clip.embed_image if tokens else self._encode
-        if self.loading.random_view is None:
-            fixed = self._fixed(rows, encode) if tokens else self.features["train"][rows]
-            yield from (fixed for _ in range(n_epochs))
+        if self.loading.random_view is None and (kept := self._kept_rows(rows, encode, tokens)) is not None:
+            yield from (kept[own] for own, _ in steps)
             return
-        ahead = max(1, AHEAD_BYTES // (len(rows) * self._row_bytes(tokens)))
-        for first in range(0, n_epochs, ahead):
-            views = self._random(rows, round, range(first, min(first + ahead, n_epochs)), encode)
-            yield from views.split(len(rows))
+        for chunk in _chunks(steps, AHEAD_BYTES // self._row_bytes(tokens)):
+            sizes = [len(own) for own, _ in chunk]  # copies, since a part would hold the chunk while the next is encoded
+            yield from map(torch.clone, self._views(rows, chunk, round, encode).split(sizes))
 
     def _encode(self, images: Tensor) -> Tensor:
         return normalized(self.clip.encode_image(images))
@@ -98,24 +101,43 @@ class Inputs:
         return image_batches(self.dataset.files(split), self.loading.view, batch_size=self.loading.batch_size,
                              n_workers=self.loading.n_workers, store=self.store)
 
-    def _fixed(self, rows: Tensor, encode: Encode) -> Tensor:
-        paths = [self.dataset.root / self.dataset.train[row].path for row in rows.tolist()]
-        batches = image_batches(paths, self.loading.view, batch_size=self.loading.batch_size,
-                                n_workers=self.loading.n_workers, store=self.store)
-        return predict(batches, encode, n_rows=len(paths), description="image tokens of the labeled set")
+    def _kept_rows(self, rows: Tensor, encode: Encode, tokens: bool) -> Tensor | None:
+        """Return the inputs [M, ...] of fixed views of rows; None if they take more than the memory allowed."""
+        if not tokens:
+            return self.features["train"][rows]
+        if (kept := self._kept_tokens("train")) is not None:
+            return kept[rows]
+        if len(rows) * self._row_bytes(tokens) > max(self.loading.max_bytes, AHEAD_BYTES):
+            return None
+        return self._views(rows, [(torch.arange(len(rows)), 0)], 0, encode)
 
-    def _random(self, rows: Tensor, round: int, epochs: range, encode: Encode) -> Tensor:
-        """Return what `encode` makes of one augmented view a row and epoch, [len(epochs) M, ...]."""
-        items = [self.dataset.train[row] for row in rows.tolist()]
-        seeds = [seed_for(self.loading.seed, "view", round, epoch, item.path) for epoch in epochs for item in items]
-        paths = [self.dataset.root / item.path for item in items] * len(epochs)
-        batches = image_batches(paths, self.loading.random_view, batch_size=self.loading.batch_size,
-                                n_workers=self.loading.n_workers, seeds=seeds, store=self.store)
-        return predict(batches, encode, n_rows=len(paths), description=f"round {round}: encoding views")
+    def _views(self, rows: Tensor, steps: list[Step], round: int, encode: Encode) -> Tensor:
+        """Return what `encode` makes of the views of all steps, one after the other: [sum of B, ...]."""
+        items = [(self.dataset.train[row], number) for own, number in steps for row in rows[own].tolist()]
+        random, seeds = self.loading.random_view, None
+        if random is not None:
+            seeds = [seed_for(self.loading.seed, "view", round, number, item.path) for item, number in items]
+        batches = image_batches([self.dataset.root / item.path for item, _ in items], random or self.loading.view,
+                                batch_size=self.loading.batch_size, n_workers=self.loading.n_workers, seeds=seeds,
+                                store=self.store)
+        return predict(batches, encode, n_rows=len(items), description=f"round {round}: encoding views")
+
+
+def _chunks(steps: Iterable[Step], n_rows: int) -> Iterator[list[Step]]:
+    """Yield consecutive steps of at most n_rows rows together, at least one step at once."""
+    chunk, n_left = [], n_rows
+    for step in steps:
+        if chunk and len(step[0]) > n_left:
+            yield chunk
+            chunk, n_left = [], n_rows
+        chunk.append(step)
+        n_left -= len(step[0])
+    if chunk:
+        yield chunk
 
 
 def batch_rows(n_rows: int, batch_size: int, *, drop_last: bool, key: tuple) -> list[Tensor]:
-    """Return the batches of one epoch as positions in 0..n_rows-1, in the random order of `rng_for(*key)`.
+    """Return the batches of one pass as positions in 0..n_rows-1, in the random order of `rng_for(*key)`.
 
     With `drop_last` a last partial batch is left out, unless it is the only one (as in Dassl).
     """

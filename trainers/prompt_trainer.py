@@ -1,5 +1,6 @@
 """Fit and predict for any prompt learner."""
 
+import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,7 +28,7 @@ from dassl.utils.files import atomic_path
 from dassl.utils.seeding import rng_for
 from trainers.descriptions import build_texts
 from trainers.frozen_clip import FrozenCLIP
-from trainers.inputs import Batch, Inputs, Loading, batch_rows
+from trainers.inputs import Batch, Inputs, Loading, Step, batch_rows
 from trainers.prompted_clip import PromptedCLIP
 from trainers.prompts import TRAINERS, ClassTexts, PromptLearner
 
@@ -88,7 +89,8 @@ class PromptTrainer:
         """Return a model of fresh prompts, trained on rows [M] of the train split and their labels [M].
 
         `mined` are further rows and their pseudo-labels: each step then takes a batch of either, and an epoch is one pass
-        over the larger of the two, the smaller one cycled. Raises TrainingError if the loss is not finite.
+        over the one of more batches; passes over the other follow each other, each in an order and with augmented views of
+        its own. Raises TrainingError if the loss is not finite.
         """
         model = self._fresh(round)
         parameters = list(model.learner.parameters())
@@ -165,21 +167,31 @@ class PromptTrainer:
 
     def _epochs(self, sources: Mapping[str, Labeled], round: int, tokens: bool) -> Iterator[Iterator[Batch]]:
         """Yield the batches of each epoch: inputs and labels, one batch of each source together."""
-        sizes = {"labeled": self.recipe.batch_size, "mined": self.recipe.n_mined}
-        views = [self.inputs.of_epochs(rows, round, self.recipe.n_epochs, tokens=tokens) for rows, _ in sources.values()]
-        for epoch, inputs in enumerate(zip(*views, strict=True)):
-            batches = [batch_rows(len(rows), sizes[name], drop_last=self.recipe.drop_last,
-                                  key=(self.recipe.seed, f"batches {name}", round, epoch))
-                       for name, (rows, _) in sources.items()]
-            labels = [labels for _, labels in sources.values()]
-            yield (_joined(inputs, labels, [own[step % len(own)] for own in batches])
-                   for step in range(max(map(len, batches))))
+        n_steps = max(len(self._batches(name, len(rows), round, 0)) for name, (rows, _) in sources.items())
+        streams = [self._stream(name, source, round, n_steps, tokens) for name, source in sources.items()]
+        batches = (tuple(map(torch.cat, zip(*parts, strict=True))) for parts in zip(*streams, strict=True))
+        for _ in range(self.recipe.n_epochs):
+            yield itertools.islice(batches, n_steps)
 
+    def _stream(self, name: str, source: Labeled, round: int, n_steps: int, tokens: bool) -> Iterator[Batch]:
+        """Yield one source's batch of each step of all epochs."""
+        rows, labels = source
+        steps, again = itertools.tee(self._steps(name, len(rows), round, n_steps))
+        inputs = self.inputs.of_steps(rows, steps, round, tokens=tokens)
+        yield from zip(inputs, (labels[own] for own, _ in again), strict=True)
 
-def _joined(inputs: Sequence[Tensor], labels: Sequence[Tensor], batches: Sequence[Tensor]) -> Batch:
-    """Return the batches of all sources as one."""
-    return (torch.cat([own[batch] for own, batch in zip(inputs, batches, strict=True)]),
-            torch.cat([own[batch] for own, batch in zip(labels, batches, strict=True)]))
+    def _steps(self, name: str, n_rows: int, round: int, n_steps: int) -> Iterator[Step]:
+        """Yield the steps of all epochs over one source. In an epoch e of E its passes are numbered e, e + E, e + 2 E, ..."""
+        for epoch in range(self.recipe.n_epochs):
+            passes = itertools.count(epoch, self.recipe.n_epochs)
+            endless = ((own, number) for number in passes for own in self._batches(name, n_rows, round, number))
+            yield from itertools.islice(endless, n_steps)
+
+    def _batches(self, name: str, n_rows: int, round: int, number: int) -> list[Tensor]:
+        """Return the batches of one pass over a source, as positions in it."""
+        size = {"labeled": self.recipe.batch_size, "mined": self.recipe.n_mined}[name]
+        key = (self.recipe.seed, f"batches {name}", round, number)
+        return batch_rows(n_rows, size, drop_last=self.recipe.drop_last, key=key)
 
 
 def build_inputs(

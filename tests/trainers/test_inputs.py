@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from dassl.data.loader import image_batches
+from dassl.engine.predict import predict
 from dassl.utils.seeding import seed_for
 from tests.trainers.colors import ROWS, trainer_of
 from trainers.frozen_clip import normalized
@@ -16,31 +17,51 @@ def encoded(clip, images, tokens):
     return clip.embed_image(images) if tokens else normalized(clip.encode_image(images))
 
 
+def passes(*numbers):
+    """Return steps that take all of ROWS, in their order, in passes of these numbers."""
+    return [(torch.arange(len(ROWS)), number) for number in numbers]
+
+
+def one_view(inputs, row, number, round=2):
+    """Return the augmented view of one row in one pass, decoded and augmented alone."""
+    item = inputs.dataset.train[row]
+    return next(image_batches([inputs.dataset.root / item.path], inputs.loading.random_view, batch_size=1,
+                              seeds=[seed_for(1, "view", round, number, item.path)]))
+
+
 @pytest.mark.parametrize("tokens", [False, True])
 def test_views_encoded_ahead_equal_views_encoded_in_their_step(clip, colors, tokens):
-    """Augmented views depend on (seed, round, epoch, image) alone: alone and among all epochs' views they are the same."""
+    """Augmented views depend on (seed, round, pass, image) alone: alone and among all passes' views they are the same."""
     inputs = trainer_of(clip, colors, AUGMENTED).inputs
-    ahead = list(inputs.of_epochs(ROWS, 2, 4, tokens=tokens))
-    items = [colors.train[row] for row in ROWS.tolist()]
-    for epoch, expected in enumerate(ahead):
-        one_by_one = [next(image_batches([colors.root / item.path], inputs.loading.random_view, batch_size=1,
-                                         seeds=[seed_for(1, "view", 2, epoch, item.path)])) for item in items]
-        assert torch.allclose(encoded(clip, torch.cat(one_by_one), tokens), expected, atol=1e-5)
+    ahead = list(inputs.of_steps(ROWS, passes(0, 1, 2, 3), 2, tokens=tokens))
+    for number, expected in enumerate(ahead):
+        one_by_one = torch.cat([one_view(inputs, row, number) for row in ROWS.tolist()])
+        assert torch.allclose(encoded(clip, one_by_one, tokens), expected, atol=1e-5)
     assert len(ahead) == 4 and not torch.equal(ahead[0], ahead[1])
 
 
-@pytest.mark.parametrize("tokens", [False, True])
-def test_views_in_chunks_equal_views_at_once(clip, colors, monkeypatch, tokens):
-    """How many epochs are encoded in one pass changes nothing."""
-    inputs = trainer_of(clip, colors, AUGMENTED).inputs
-    at_once = torch.stack(list(inputs.of_epochs(ROWS, 0, 7, tokens=tokens)))
-    monkeypatch.setattr("trainers.inputs.AHEAD_BYTES", 3 * at_once[0].nbytes)
-    assert torch.allclose(torch.stack(list(inputs.of_epochs(ROWS, 0, 7, tokens=tokens))), at_once, atol=1e-5)
+@pytest.mark.parametrize("transforms", [AUGMENTED, ("INPUT.TRANSFORMS", "[]")], ids=["augmented", "fixed"])
+@pytest.mark.parametrize(("n_ahead", "most"), [(30, 30), (10, 10), (1, 5)])
+def test_no_more_views_are_held_than_memory_allows(clip, colors, monkeypatch, transforms, n_ahead, most):
+    """Tokens are encoded in pieces of a pass, at least a step's at once; how many changes nothing of what comes out."""
+    inputs = trainer_of(clip, colors, transforms, ("DATALOADER.MEMORY_MB", "0")).inputs
+    steps = [(own, number) for number in range(3) for own in torch.arange(len(ROWS)).flip(0).split(5)]
+    at_once, counts = list(inputs.of_steps(ROWS, steps, 0, tokens=True)), []
+
+    def counted(batches, encode, *, n_rows, description):
+        counts.append(n_rows)
+        return predict(batches, encode, n_rows=n_rows, description=description)
+
+    monkeypatch.setattr("trainers.inputs.predict", counted)
+    monkeypatch.setattr("trainers.inputs.AHEAD_BYTES", n_ahead * at_once[0][0].nbytes)
+    in_pieces = list(inputs.of_steps(ROWS, steps, 0, tokens=True))
+    assert max(counts) <= most and len(counts) > 0
+    assert all(torch.allclose(own, other, atol=1e-5) for own, other in zip(in_pieces, at_once, strict=True))
 
 
 def test_fixed_views_are_the_frozen_features(trainer):
-    """Without augmentation every epoch trains on the rows' frozen features."""
-    for features in trainer.inputs.of_epochs(ROWS, 0, 3, tokens=False):
+    """Without augmentation every pass trains on the rows' frozen features."""
+    for features in trainer.inputs.of_steps(ROWS, passes(0, 1, 2), 0, tokens=False):
         assert torch.equal(features, trainer.inputs.features["train"][ROWS])
 
 
@@ -79,3 +100,23 @@ def test_an_epoch_of_two_sources_is_one_pass_over_the_larger(clip, colors):
         assert [len(targets) for targets in seen] == [9] * 4
         assert sorted(row for targets in seen for row in targets.tolist() if row >= 10) == mined.tolist()
         assert all(set(labeled.tolist()) < set(targets.tolist()) for targets in seen)
+
+
+def test_every_pass_over_the_smaller_source_has_its_own_order_and_views(clip, colors):
+    """As a loader that is begun again: its rows come in another order and as other views, and those left over come too.
+
+    The first pass of an epoch is that of a source alone; the next ones are numbered behind all epochs.
+    """
+    trainer = trainer_of(clip, colors, AUGMENTED, ("DATALOADER.TRAIN_U.BATCH_SIZE", "5"), ("OPTIM.MAX_EPOCH", "2"))
+    labeled, mined = torch.arange(6), torch.arange(10, 30)  # one batch of four a pass, beside four of five
+    alone = [[targets for _, targets in epoch] for epoch in trainer._epochs({"labeled": (labeled, labeled)}, 2, tokens=False)]
+    for epoch, batches in enumerate(trainer._epochs({"labeled": (labeled, labeled), "mined": (mined, mined)}, 2, tokens=False)):
+        seen = []
+        for step, (features, targets) in enumerate(batches):
+            number = epoch + 2 * step
+            views = torch.cat([one_view(trainer.inputs, row, number) for row in targets[:4].tolist()])
+            assert torch.allclose(features[:4], encoded(clip, views, tokens=False), atol=1e-5)
+            assert targets[:4].tolist() == batch_rows(6, 4, drop_last=True, key=(1, "batches labeled", 2, number))[0].tolist()
+            seen.append(targets[:4].tolist())
+        assert seen[0] == alone[epoch][0].tolist() and len({tuple(rows) for rows in seen}) == len(seen) == 4
+        assert {row for rows in seen for row in rows} == set(labeled.tolist())
