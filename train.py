@@ -42,7 +42,7 @@ from dassl.utils.errors import ConfigError, UserError
 from dassl.utils.events import Terminated, stop_on_sigterm
 from dassl.utils.files import lock
 from dassl.utils.logging import setup_logging
-from dassl.utils.seeding import drawn_seed, use_deterministic_algorithms
+from dassl.utils.seeding import drawn_seed, forbid_tf32, use_deterministic_algorithms
 from trainers.backbones import check_backbone, load_clip
 from trainers.descriptions import check_descriptions
 from trainers.frozen_clip import FrozenCLIP, normalized
@@ -123,6 +123,7 @@ def set_up(cfg: CfgNode, held: Held | None = None, splits: Sequence[str] = ("tra
     held = held or Held()
     torch.set_num_threads(cfg.CPU_THREADS or THREADS)
     use_deterministic_algorithms(cfg.DETERMINISTIC)
+    forbid_tf32()
     device = "cuda" if cfg.USE_CUDA and torch.cuda.is_available() else "cpu"
     drawn_by = cfg.SEED if cfg.DATASET.NUM_SHOTS > 0 else None
     dataset = held.get("dataset", (cfg.DATASET, drawn_by), lambda: build_dataset(

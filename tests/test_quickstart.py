@@ -16,11 +16,17 @@ PROJECT = Path(__file__).parents[1]
 @pytest.fixture(scope="module")
 def setup(tmp_path_factory):
     """The quickstart's data set and trainer."""
-    words = ["--config-file", str(PROJECT / "configs/quickstart.yaml"), "--root", str(tmp_path_factory.mktemp("data"))]
-    cfg = train.build_config(*train.parser().parse(words))
-    cfg.freeze()
+    cfg = config(tmp_path_factory.mktemp("data"))
     dataset, inputs = train.set_up(cfg)
     return dataset, build_trainer(cfg, inputs)
+
+
+def config(root: Path):
+    """Return the quickstart's config for a data root."""
+    words = ["--config-file", str(PROJECT / "configs/quickstart.yaml"), "--root", str(root)]
+    cfg = train.build_config(*train.parser().parse(words))
+    cfg.freeze()
+    return cfg
 
 
 def accuracy(setup, model) -> float:
@@ -54,3 +60,10 @@ def test_the_pool_is_sklearns_digits(setup):
         assert dataset.labels(name).bincount().min() >= 0.08 * len(dataset.split(name))
     rows = json.loads((dataset.root / "digits" / "split_digits.json").read_text())
     assert len({path for split in rows.values() for path, *_ in split}) == 1797
+
+
+def test_fp32_is_fp32_on_gpus(setup):
+    """Before anything is computed TF32 is off, of which cuDNN's default is on."""
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+    train.set_up(config(setup[0].root))
+    assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32

@@ -33,6 +33,12 @@ def use_deterministic_algorithms(only: bool) -> None:
     torch.use_deterministic_algorithms(only)
 
 
+def forbid_tf32() -> None:
+    """Let fp32 be fp32 on GPUs: cuDNN's convolutions, a ResNet's and a ViT's patches, would round to TF32's 10 bits."""
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+
+
 def drawn_seed() -> int:
     """Return a seed from the operating system, for runs that ask for none (`SEED: -1`); it is recorded in the results."""
     return secrets.randbelow(2**31)
