@@ -2,7 +2,7 @@
 
     python -m benchmarks.trainers > benchmarks/trainers.md
     python -m benchmarks.trainers --quick     # the smallest setting alone
-    python -m benchmarks.trainers --classes 47 101     # without the plain steps of 397 classes, a minute or two and 11 GB each
+    python -m benchmarks.trainers --classes 47 101     # without the plain steps of 397 classes, two minutes and 11 GB each
 
 A step is the text features of all classes and the gradient of the context. The plain path is the authors': every class at 77
 tokens, every token through every block. Weights are random; the time does not depend on them. The two take turns, and the
@@ -116,15 +116,16 @@ def step(model: PromptedCLIP, features_of: Callable[[PromptedCLIP], Tensor]) -> 
 
 
 def timed(setting: tuple[int, int, bool], n_turns: int) -> tuple[float, float, float, float]:
-    """Return the median CPU seconds of both paths, taking turns, the largest difference of their features, and the MiB by
-    which the first plain step raises the peak memory of this process."""
+    """Return the median CPU seconds of both paths, taking turns after a step each to warm up, the largest difference of their
+    features, and the MiB by which the first plain step raises the peak memory of this process."""
     model = build_model(build_clip(), *setting)
     before = peak_mib()
-    plain, ours = [step(model, plain_features)], []
+    step(model, plain_features)
     memory = peak_mib() - before
     step(model, our_features)
-    for turn in range(n_turns):
-        plain += [step(model, plain_features)] if turn else []
+    plain, ours = [], []
+    for _ in range(n_turns):
+        plain.append(step(model, plain_features))
         ours.append(statistics.median(step(model, our_features) for _ in range(3)))
     with torch.no_grad():
         difference = (our_features(model) - plain_features(model)).abs().max().item()
