@@ -74,6 +74,25 @@ def test_low_precision_towers_stay_near_fp32_and_prompts_stay_fp32(precision):
                for parameter in models[1].learner.parameters())
 
 
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+@pytest.mark.parametrize(("name", "parameters"), [
+    ("DualPrompt", {"prompt_depth_vision": 2}), ("VPT", {"prompt_depth": 2, "layout": "deft"})])
+def test_losses_on_low_precision_towers_are_fp32_and_near_those_on_fp32(name, parameters, precision):
+    """Also with negative contexts and with prompts that enter behind `ln_pre`: the loss, and where its gradients point."""
+    losses, gradients = [], []
+    for clip in (load_clip("tiny_clip", "configs/models/tiny_clip.safetensors", precision=own) for own in ("fp32", precision)):
+        texts = ClassTexts(tuple(NAMES), "a photo of a {}.")
+        model = PromptedCLIP(clip, TRAINERS[name].build(clip, texts, np.random.default_rng(0), **parameters))
+        images, prompts = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(0)), model.learner()
+        features, classifier = model.image_features(clip.embed_image(images), prompts), model.classifier(prompts)
+        losses.append(model.learner.loss(clip.logit_scale, features, classifier, torch.arange(6) % 3, np.random.default_rng(0)))
+        losses[-1].backward()
+        assert all(parameter.grad.dtype == torch.float32 for parameter in model.learner.parameters())
+        gradients.append(torch.cat([parameter.grad.flatten() for parameter in model.learner.parameters()]))
+    assert losses[1].dtype == torch.float32 and losses[1].item() == pytest.approx(losses[0].item(), rel=0.05)
+    assert torch.cosine_similarity(*gradients, dim=0) > 0.95
+
+
 def test_the_test_clip_spreads_its_features():
     """The random CLIP of the tests is worth testing with: its texts and images are not nearly alike."""
     clip = random_clip()

@@ -104,7 +104,10 @@ def test_common_beginnings_of_names_are_no_trap(clip64, names, csc):
 @pytest.mark.parametrize("normalize", [False, True])
 @pytest.mark.parametrize("csc", [False, True])
 def test_descriptions_are_averaged_by_their_formulas(clip64, normalize, csc):
-    """AE: the mean of a class's raw text features, scaled to unit length. AS: the mean of its texts' scores."""
+    """AE: the mean of a class's raw text features, scaled to unit length. AS: the mean of its texts' scores.
+
+    The logits are those of the plain path, and so is the gradient of the context.
+    """
     clip64.model_dtype = torch.float64
     matrix = torch.tensor([[0.5, 0.5, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], dtype=torch.float64)
     texts = ClassTexts(NAMES[:3], "{}", ("cat, which is a pet", "cat, which has fur", "dog, which barks", "forest"),
@@ -120,6 +123,9 @@ def test_descriptions_are_averaged_by_their_formulas(clip64, normalize, csc):
         expected = clip64.logit_scale * pictures @ (mean / mean.norm(dim=1, keepdim=True)).T
     found = model.logits(pictures, model.classifier(model.learner()).texts)
     assert torch.allclose(found, expected, rtol=0, atol=1e-10)
+    weights = torch.randn(found.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    fast, plain = (torch.autograd.grad(logits, model.learner.ctx, weights)[0] for logits in (found, expected))
+    assert (fast - plain).abs().max() < 1e-11 * plain.abs().max()
 
 
 @dataclass
