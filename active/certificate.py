@@ -1,7 +1,6 @@
 """The certificate of a run: a hash of each thing that its numbers follow from, and nothing of where or when it ran."""
 
 import logging
-import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +12,7 @@ from yacs.config import CfgNode
 from active.features import list_digest
 from dassl.config.defaults import NOT_PART_OF_A_RUN
 from dassl.config.merge import dotted_keys, lookup
+from dassl.config.setup import plugin_hash
 from dassl.data.dataset import SPLITS, Dataset
 from dassl.utils.environment import PROJECT
 from dassl.utils.errors import DataError
@@ -20,7 +20,9 @@ from dassl.utils.files import json_hash, lock, read_json, remove_leftovers, sha2
 
 logger = logging.getLogger(__name__)
 
-CODE = ("active", "dassl", "datasets", "trainers")
+FOLDERS = ("active", "dassl", "datasets", "trainers")
+FILES = [PROJECT / "train.py", *(path for name in FOLDERS for path in sorted((PROJECT / name).rglob("*.py")))]
+CODE = {path.relative_to(PROJECT).as_posix(): sha256_of(path) for path in FILES}  # as imported, whatever becomes of the files
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
@@ -30,14 +32,11 @@ def config_hash(config: Mapping[str, Any]) -> str:
 
 
 def code_hash(plugins: Sequence[str] = ()) -> str:
-    """Return the SHA-256 of the project's `.py` files, by relative path, and of the plug-ins, which are imported already."""
-    files = [PROJECT / "train.py", *(path for name in CODE for path in sorted((PROJECT / name).rglob("*.py")))]
-    own = {path.relative_to(PROJECT).as_posix(): sha256_of(path) for path in files}
-    return json_hash([own, [sha256_of(path) for path in map(_plugin_file, plugins) if path]])
+    """Return the SHA-256 of the code of this process: the project's `.py` files, by relative path, and loaded plug-ins.
 
-
-def _plugin_file(name: str) -> Path | str | None:
-    return Path(name).expanduser() if name.endswith(".py") else sys.modules[name].__file__
+    All of it is as it was when it was imported, so that a process that lives for hours names what it runs.
+    """
+    return json_hash([CODE, [digest for digest in map(plugin_hash, plugins) if digest]])
 
 
 def data_hash(dataset: Dataset, folder: Path, *, n_threads: int = 1) -> str:

@@ -14,9 +14,12 @@ from yacs.config import CfgNode
 from dassl.config.defaults import CHOICES, MINIMUM, NOT_PART_OF_A_RUN, default_config
 from dassl.config.merge import dotted_keys, lookup, merge_pairs, merge_tree, read_yaml
 from dassl.utils.errors import ConfigError, did_you_mean
+from dassl.utils.files import sha256_of
 from dassl.utils.registry import Registry
 
 Pairs = list[tuple[str, str]]
+
+_imported: dict[str, str] = {}  # SHA-256 of the files of plug-ins when they were imported, by the names of their modules
 
 
 def setup_config(
@@ -46,15 +49,15 @@ def setup_config(
 
 def load_plugin(name: str) -> None:
     """Import a plug-in, a `.py` file or a module's dotted name, once a process; raises ConfigError if it cannot be."""
-    path = Path(name).expanduser()
+    path, module_name = Path(name).expanduser().resolve(), _module_name(name)
     try:
         if path.suffix != ".py":
-            importlib.import_module(name)
+            file = importlib.import_module(name).__file__
+            _imported.setdefault(name, sha256_of(file) if file else "")
             return
-        path = path.resolve(strict=True)
-        module_name = f"plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
         if module_name in sys.modules:
             return
+        digest = sha256_of(path)
         spec = importlib.util.spec_from_file_location(module_name, path)
         sys.modules[module_name] = module = importlib.util.module_from_spec(spec)
         try:
@@ -62,9 +65,20 @@ def load_plugin(name: str) -> None:
         except BaseException:
             del sys.modules[module_name]
             raise
+        _imported[module_name] = digest
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConfigError(f"ACTIVE.PLUGINS: cannot import {name!r}: {reason}") from error
+
+
+def plugin_hash(name: str) -> str:
+    """Return the SHA-256 of the file of a loaded plug-in as it was imported, "" for a package without one."""
+    return _imported[_module_name(name)]
+
+
+def _module_name(name: str) -> str:
+    path = Path(name).expanduser().resolve()
+    return f"plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}" if path.suffix == ".py" else name
 
 
 def add_component_nodes(cfg: CfgNode, registry: Registry) -> None:

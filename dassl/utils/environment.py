@@ -16,7 +16,7 @@ RECORDED_PACKAGES = {"torchvision": "torchvision", "open_clip": "open_clip_torch
 
 def environment() -> dict[str, str]:
     """Return the versions, the device and the commit that a record of a run carries."""
-    found = {"commit": commit(), "python": platform.python_version(), "platform": platform.platform(),
+    found = {"commit": COMMIT, "python": platform.python_version(), "platform": platform.platform(),
              "torch": torch.__version__}
     found |= {name: importlib.metadata.version(package) for name, package in RECORDED_PACKAGES.items()}
     if torch.cuda.is_available():
@@ -32,6 +32,9 @@ def commit() -> str:
     except (OSError, subprocess.TimeoutExpired):
         return "unknown"
     return described.stdout.strip() or "unknown"
+
+
+COMMIT = commit()  # of what this process has imported, whatever becomes of the checkout
 
 
 def peak_memory_mb() -> float:

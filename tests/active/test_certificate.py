@@ -3,16 +3,15 @@
 import dataclasses
 import json
 import os
+import runpy
 import shutil
-import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
 import active.certificate
 from active.certificate import code_hash, config_hash, data_hash
-from dassl.config.setup import as_dict
+from dassl.config.setup import as_dict, load_plugin
 from dassl.data.dataset import Dataset, Datum
 from tests.active.toy import toy_config
 
@@ -33,26 +32,35 @@ def test_the_config_hash_follows_what_a_run_computes_and_not_where(tmp_path):
     assert config_hash(as_dict(toy_config(tmp_path / "b", DATALOADER__NUM_WORKERS=9, DATASET__ROOT="c"))) == config_hash(config)
 
 
-def test_the_code_hash_follows_every_file_and_the_plugins(tmp_path, monkeypatch):
-    """One changed byte in the project or in a plug-in is another code; the working folder is none of it."""
+def test_the_code_hash_is_that_of_the_imported_files(tmp_path, monkeypatch):
+    """Row 32: a process that starts after a byte has changed is other code; one that has imported it before is not."""
+    monkeypatch.setattr("dassl.utils.environment.PROJECT", tmp_path)
+    hash_now = code_hash()
+    hashes = {hash_now}
     for path in ("train.py", "active/a.py", "dassl/data/b.py"):
-        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / path).write_text("x = 1\n")
-    plugin = tmp_path / "plugin.py"
-    plugin.write_text("y = 1\n")
-    monkeypatch.setattr(active.certificate, "PROJECT", tmp_path)
-    hashes = [code_hash(), code_hash([str(plugin)])]
-    for path in ("train.py", "active/a.py", "dassl/data/b.py"):
-        (tmp_path / path).write_text("x = 2\n")
-        hashes.append(code_hash())
-    plugin.write_text("y = 2\n")
-    hashes.append(code_hash([str(plugin)]))
-    monkeypatch.setitem(sys.modules, "some.plugin", SimpleNamespace(__file__=str(plugin)))
-    hashes.append(code_hash(["some.plugin"]))
-    assert hashes.pop() == hashes[-1]
-    assert len(set(hashes)) == len(hashes)
-    monkeypatch.chdir(tmp_path)
-    assert code_hash() == hashes[-2]
+        for text in ("x = 1\n", "x = 2\n"):
+            (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / path).write_text(text)
+            (tmp_path / "train.py").touch()
+            hashes.add(runpy.run_path(active.certificate.__file__)["code_hash"]())
+    assert len(hashes) == 7 and code_hash() == hash_now
+
+
+@pytest.mark.parametrize("by", ["path", "name"])
+def test_the_code_hash_is_that_of_the_imported_plugins(tmp_path, monkeypatch, by):
+    """Row 32: each plug-in counts with the bytes that it had when it was loaded; one without a file counts for nothing."""
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "empty_package").mkdir()
+    names = [f"first_by_{by}", f"second_by_{by}"]
+    plugins = [str(tmp_path / f"{name}.py") if by == "path" else name for name in names]
+    for index, name in enumerate(names):
+        (tmp_path / f"{name}.py").write_text(f"y = {index}\n")
+    for plugin in (*plugins, "empty_package"):
+        load_plugin(plugin)
+    hashes = [code_hash(), code_hash(plugins[:1]), code_hash(plugins[1:]), code_hash(plugins)]
+    (tmp_path / f"{names[0]}.py").write_text("y = 2\n")
+    load_plugin(plugins[0])
+    assert len(set(hashes)) == 4 and code_hash(plugins) == hashes[3] and code_hash(["empty_package"]) == hashes[0]
 
 
 def test_the_data_hash_follows_bytes_labels_classes_and_split(dataset, tmp_path):

@@ -43,6 +43,11 @@ def test_a_changed_file_marks_the_commit_as_dirty(checkout):
     assert re.fullmatch(r"[0-9a-f]{40}-dirty", commit())
 
 
+def test_a_record_names_the_commit_that_was_imported(checkout):
+    """Row 32 of the faults table: a process that lives for hours runs the code of its start."""
+    assert environment()["commit"] == module.COMMIT != commit()
+
+
 def test_without_a_checkout_the_commit_is_unknown(tmp_path, monkeypatch):
     """A downloaded archive has no history."""
     monkeypatch.setattr(module, "PROJECT", tmp_path)
