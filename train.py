@@ -9,10 +9,9 @@ import argparse
 import contextlib
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import torch
 from yacs.config import CfgNode
@@ -20,7 +19,7 @@ from yacs.config import CfgNode
 import datasets  # noqa: F401  registers the data sets
 from active.board import check_tensorboard
 from active.certificate import code_hash, config_hash, data_hash
-from active.features import bank_key, load_bank
+from active.features import bank_key, list_digest, load_bank
 from active.loop import run
 from active.output import RESULTS, check_files, check_same_config, clean, made_by, prompts_path
 from active.pool import query_size
@@ -30,7 +29,7 @@ from active.results import RunResult
 from dassl.config.cli import Pairs, Parser
 from dassl.config.setup import as_dict, check_config, drop_unused, setup_config
 from dassl.data.build import build_dataset, check_labeled
-from dassl.data.dataset import DATASETS, Dataset, check_dataset_name
+from dassl.data.dataset import DATASETS, SPLITS, Dataset, check_dataset_name
 from dassl.data.loader import image_batches
 from dassl.data.store import ImageStore
 from dassl.data.transforms import check_transforms, preprocessing_for
@@ -41,6 +40,7 @@ from dassl.optim.optimizer import check_optimizer
 from dassl.utils.errors import ConfigError, UserError
 from dassl.utils.events import Terminated, stop_on_sigterm
 from dassl.utils.files import lock
+from dassl.utils.held import Held
 from dassl.utils.logging import setup_logging
 from dassl.utils.seeding import drawn_seed, forbid_tf32, use_deterministic_algorithms
 from trainers.backbones import check_backbone, load_clip
@@ -105,21 +105,11 @@ def check(cfg: CfgNode) -> None:
     check_backbone(cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.PRETRAINED)
 
 
-class Held:
-    """What the runs of one process share: the CLIP and the inputs of the last run, for a next one that reads the same."""
-
-    def __init__(self):
-        self._last: dict[str, tuple[str, Any]] = {}
-
-    def get(self, kind: str, key: object, make: Callable[[], Any]) -> Any:
-        """Return what `make` made for this key, if that was the last one of its kind, or what it makes now."""
-        if kind not in self._last or self._last[kind][0] != repr(key):
-            self._last[kind] = repr(key), make()
-        return self._last[kind][1]
-
-
 def set_up(cfg: CfgNode, held: Held | None = None, splits: Sequence[str] = ("train", "test")) -> tuple[Dataset, Inputs]:
-    """Return the data set and what trainers read of it, with the frozen features of some splits."""
+    """Return the data set and what trainers read of it, with the frozen features of some splits.
+
+    What the process holds of earlier runs is made anew if a file of the data set has changed since.
+    """
     held = held or Held()
     torch.set_num_threads(cfg.CPU_THREADS or THREADS)
     use_deterministic_algorithms(cfg.DETERMINISTIC)
@@ -135,9 +125,9 @@ def set_up(cfg: CfgNode, held: Held | None = None, splits: Sequence[str] = ("tra
     check_learners(cfg, clip, dataset)
     logger.info("%s: %d train, %d val, %d test images of %d classes; %s on %s", dataset.name, len(dataset.train),
                 len(dataset.val), len(dataset.test), len(dataset.classnames), clip.name, device)
-    n_bytes = cfg.DATALOADER.MEMORY_MB * 2**20
-    store = held.get("store", (cfg.DATASET.ROOT, n_bytes), lambda: ImageStore(n_bytes))
-    read = cfg.DATASET, drawn_by, cfg.MODEL, device, cfg.INPUT, cfg.DATALOADER, cfg.CACHE_DIR, splits
+    n_bytes, files = cfg.DATALOADER.MEMORY_MB * 2**20, [list_digest(dataset, split) for split in SPLITS]
+    store = held.get("store", (cfg.DATASET.ROOT, n_bytes, files), lambda: ImageStore(n_bytes))
+    read = cfg.DATASET, drawn_by, files, cfg.MODEL, device, cfg.INPUT, cfg.DATALOADER, cfg.CACHE_DIR, splits
     inputs = held.get("inputs", read, lambda: build_inputs(cfg, clip, dataset, {
         split: frozen_features(cfg, clip, dataset, split) for split in splits if dataset.split(split)}, store))
     return dataset, inputs.with_seed(cfg.SEED)

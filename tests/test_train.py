@@ -163,6 +163,28 @@ def test_runs_of_one_process_share_clip_and_features(capsys, root, tmp_path, mon
     assert without_times(alone) == without_times(json.loads((tmp_path / "b" / "results.json").read_text()))
 
 
+@pytest.mark.parametrize("learner", ["CoOp", "VPT"])
+def test_a_changed_image_is_read_again_by_the_next_run_of_a_process(capsys, root, tmp_path, learner):
+    """Row 8: a run whose process has read the images before computes what a run by itself does, and is certified so."""
+    shutil.copytree(root, data := tmp_path / "data")
+    words = ["--trainer", learner, "ACTIVE.ROUNDS", "1", "TRAINER.VPT.PROMPT_DEPTH", "2"]
+    held = train.Held()
+    for name in ("before", "after"):
+        cfg = train.build_config(*train.parser().parse([*QUICK, "--root", str(data), "--output-dir", str(tmp_path / name),
+                                                        *words]))
+        train.settle(cfg)
+        train.train(cfg, held)
+        test = [data / "digits" / "images" / path
+                for path, _, _ in json.loads((data / "digits" / "split_digits.json").read_text())["test"]]
+        for path in test[::2]:
+            shutil.copyfile(test[1], path)
+    shutil.rmtree(data / ".cache")
+    before, after = (json.loads((tmp_path / name / "results.json").read_text()) for name in ("before", "after"))
+    alone = run(capsys, data, tmp_path / "alone", *words)
+    assert without_times(after) == without_times(alone) != without_times(before)
+    assert after["certificate"] == alone["certificate"] != before["certificate"]
+
+
 def test_a_component_added_later_changes_no_run(capsys, root, tmp_path):
     """Nodes of components that a run does not use are not part of it: a new sampler leaves old folders valid."""
     first = run(capsys, root, tmp_path / "run")

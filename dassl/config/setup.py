@@ -52,7 +52,7 @@ def load_plugin(name: str) -> None:
     path, module_name = Path(name).expanduser().resolve(), _module_name(name)
     try:
         if path.suffix != ".py":
-            file = importlib.import_module(name).__file__
+            file = getattr(importlib.import_module(name), "__file__", None)
             _imported.setdefault(name, sha256_of(file) if file else "")
             return
         if module_name in sys.modules:
