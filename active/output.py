@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 RESULTS = "results.json"
 PROMPTS = "prompts"
 TENSORBOARD = "tensorboard"
+AND = " and "  # between the versions of a record that was continued by another one
 
 
 def prompts_path(output: Path, round: int) -> Path:
@@ -47,7 +48,7 @@ def open_result(cfg: CfgNode, dataset: Dataset, certificate: Mapping[str, str]) 
     """Return the record in the output folder, or a new one.
 
     Raises UserError with the differences if the folder holds a run of another config, other images, labels or weights. A
-    record made by other code is continued: the log says so and the certificate then names both.
+    record made by other code or in another environment is continued: the log says so and the record then names both.
     """
     new = RunResult(as_dict(cfg), environment(), {
         "name": dataset.name, "n_train": len(dataset.train), "n_test": len(dataset.test),
@@ -61,6 +62,7 @@ def open_result(cfg: CfgNode, dataset: Dataset, certificate: Mapping[str, str]) 
         raise UserError(f"{path} holds a run on another data set: {_of(old)}, not {_of(new)}")
     if not old.finished:
         _continue_certificate(old, new, path)
+        _continue_environment(old.environment, new.environment, path)
     return old
 
 
@@ -85,6 +87,11 @@ def check_files(records: Iterable[RoundRecord], output: Path) -> None:
                         f"first {wrong[0]}; --overwrite moves the folder aside and runs it again")
 
 
+def environments(environment: Mapping[str, str], what: str) -> list[str]:
+    """Return the versions, devices or numbers of threads of a record, several where it was continued in another environment."""
+    return environment.get(what, "none").split(AND)
+
+
 def made_by(result: RunResult, code: str) -> bool:
     """Return whether the last part of a run was made by the code of this hash; True for records without a certificate."""
     return not result.certificate or result.certificate.get("code", "").endswith(code)
@@ -101,6 +108,15 @@ def _continue_certificate(old: RunResult, new: RunResult, path: Path) -> None:
     if not made_by(old, now):
         logger.warning("the code has changed since %s was begun; its certificate names both versions", path)
         old.certificate["code"] = f"{before}+{now}"
+
+
+def _continue_environment(old: dict[str, str], new: dict[str, str], path: Path) -> None:
+    """Add what is another version, device or number of threads now to those that a record was begun with."""
+    changed = [what for what in (old | new) if environments(old, what)[-1] != environments(new, what)[-1]]
+    if changed:
+        logger.warning("%s goes on in another environment and names both: %s", path, ", ".join(
+            f"{what} {environments(old, what)[-1]} -> {environments(new, what)[-1]}" for what in changed))
+    old |= {what: AND.join([*environments(old, what), *environments(new, what)]) for what in changed}
 
 
 def _of(result: RunResult) -> str:

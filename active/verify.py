@@ -2,14 +2,15 @@
 
     python -m active.verify output/run/results.json [--root DATA] [--fresh]
 
-The recorded config is run in a temporary folder; picks, labels and metrics of every round must be equal bit for bit, as
-they are on the same machine with the same versions. Labels that people gave are taken from the record's `queries`
-folder. `--fresh` also extracts the features again instead of taking them from the cache. The exit code is 0 if all is
-equal and 1 if not, or if the run could not be repeated; 130 for Ctrl-C.
+The recorded config is run in a temporary folder, with the recorded number of threads; picks, labels and metrics of every
+round must be equal bit for bit, as they are on the same machine with the same versions. Labels that people gave are taken
+from the record's `queries` folder. `--fresh` also extracts the features again instead of taking them from the cache. The
+exit code is 0 if all is equal and 1 if not, or if the run could not be repeated; 130 for Ctrl-C.
 """
 
 import argparse
 import dataclasses
+import os
 import shutil
 import subprocess
 import sys
@@ -64,8 +65,9 @@ def run_again(old: RunResult, origin: Path, folder: Path, root: str | None, *, f
         shutil.copytree(origin / QUERIES, output / QUERIES, ignore=shutil.ignore_patterns("*_query.json"))  # selected again
     words = ["--config-file", config, "--output-dir", output, *(["--root", root] if root else []),
              *(["CACHE_DIR", folder / "cache"] if fresh else [])]
+    threads = {"OMP_NUM_THREADS": old.environment["threads"]} if old.environment.get("threads", "").isdigit() else {}
     done = subprocess.run([sys.executable, PROJECT / "train.py", *map(str, words)], stdout=subprocess.DEVNULL,
-                          stderr=subprocess.PIPE, text=True, errors="backslashreplace")
+                          stderr=subprocess.PIPE, text=True, errors="backslashreplace", env=os.environ | threads)
     if done.returncode:
         raise UserError(f"the run could not be repeated; it ended with exit code {done.returncode}:\n{done.stderr.strip()}")
     return RunResult.read(output / RESULTS)

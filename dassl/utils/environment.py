@@ -1,4 +1,4 @@
-"""What a result depends on besides its config: versions, commit, memory."""
+"""What a result depends on besides its config: versions, device, threads, commit; and its memory."""
 
 import importlib.metadata
 import platform
@@ -11,13 +11,16 @@ import torch
 
 PROJECT = Path(__file__).resolve().parents[2]
 RECORDED_PACKAGES = {"torchvision": "torchvision", "open_clip": "open_clip_torch", "numpy": "numpy",
-                     "scikit_learn": "scikit-learn"}
+                     "scikit_learn": "scikit-learn", "pillow": "pillow"}
 
 
 def environment() -> dict[str, str]:
-    """Return the versions, the device and the commit that a record of a run carries."""
+    """Return the versions, the device, torch's threads and the commit that a record of a run carries.
+
+    The number of threads decides in which order torch adds up numbers, and so their last digits.
+    """
     found = {"commit": COMMIT, "python": platform.python_version(), "platform": platform.platform(),
-             "torch": torch.__version__}
+             "torch": torch.__version__, "threads": str(torch.get_num_threads())}
     found |= {name: importlib.metadata.version(package) for name, package in RECORDED_PACKAGES.items()}
     if torch.cuda.is_available():
         found["gpu"] = torch.cuda.get_device_name()

@@ -52,6 +52,20 @@ def test_a_run_continued_by_other_code_says_so(stopped, tmp_path, caplog):
     assert RunResult.read(stopped / "results.json").certificate["code"] == "1+9"
 
 
+def test_a_run_continued_in_another_environment_says_so(stopped, monkeypatch, caplog):
+    """Row 32: versions, device and threads of either part stay on record, each once, however often the run goes on."""
+    first = RunResult.read(stopped / "results.json").environment
+    changed = {"torch": "9+cpu", "threads": "64", "gpu": "A 1"}
+    for now in (first, first | changed, first | changed):
+        monkeypatch.setattr("active.output.environment", lambda now=now: dict(now))
+        with caplog.at_level(logging.WARNING), pytest.raises(KeyboardInterrupt):
+            toy_run(stopped, CERTIFICATE, ("fit", 0))
+    again = RunResult.read(stopped / "results.json").environment
+    assert again == first | {"torch": f"{first['torch']} and 9+cpu", "threads": f"{first['threads']} and 64",
+                             "gpu": "none and A 1"}
+    assert caplog.text.count("goes on in another environment") == 1 and f"torch {first['torch']} -> 9+cpu" in caplog.text
+
+
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b""),
                                     lambda path: path.write_bytes(path.read_bytes()[:-1] + b"\x01")])
 def test_a_finished_run_without_its_prompts_is_not_taken_for_whole(tmp_path, damage):

@@ -2,6 +2,9 @@
 
 import copy
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -86,6 +89,24 @@ def test_other_code_is_said_beside_the_verdict(finished, monkeypatch, capsys):
     other.environment |= {"torch": "0", "commit": "0"}
     assert main([str(finished)]) == 0
     assert "(now of other code, torch than recorded)" in capsys.readouterr().out
+
+
+def test_a_run_is_repeated_with_the_recorded_number_of_threads(finished, tmp_path, capsys):
+    """Sums of floats follow their order; where the number cannot be had, as in a run that changed it, that is said."""
+    words = ["--config-file", "configs/quickstart.yaml", "--root", finished.parents[1] / "data", "--output-dir",
+             tmp_path / "run", "ACTIVE.ROUNDS", "1", "OPTIM.MAX_EPOCH", "1", "CPU_THREADS", "0"]
+    subprocess.run([sys.executable, "train.py", *words], check=True, cwd=PROJECT, capture_output=True,
+                   env=os.environ | {"OMP_NUM_THREADS": "2"})
+    assert RunResult.read(tmp_path / "run" / "results.json").environment["threads"] == "2"
+    assert main([str(tmp_path / "run" / "results.json")]) == 0
+    assert capsys.readouterr().out == "equal: 1 rounds, all picks, labels and metrics\n"
+
+
+def test_a_run_that_was_continued_with_other_threads_says_so(finished, edited, monkeypatch, capsys):
+    """No single number of threads repeats it."""
+    monkeypatch.setattr(active.verify, "run_again", lambda *_, **__: RunResult.read(finished))
+    assert main([str(edited(lambda content: content["environment"].update(threads="1 and 2")))]) == 0
+    assert "(now of other threads than recorded)" in capsys.readouterr().out
 
 
 def test_a_run_that_cannot_be_repeated_says_why(finished, tmp_path, capsys):

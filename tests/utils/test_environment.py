@@ -28,7 +28,8 @@ def test_the_environment_goes_into_json_and_holds_what_a_table_compares():
     """Row 32 of the faults table: commit and versions are plain strings."""
     found = json.loads(json.dumps(environment()))
     assert torch.__version__.startswith(found["torch"])
-    assert {"commit", "open_clip", "torchvision", "numpy", "python", "platform"} < found.keys()
+    assert {"commit", "open_clip", "torchvision", "pillow", "numpy", "python", "platform"} < found.keys()
+    assert found["threads"] == str(torch.get_num_threads())
     assert all(isinstance(value, str) and value for value in found.values())
 
 
