@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from active.output import RESULTS
+from active.output import RESULTS, environments
 from active.results import RoundRecord, RunResult
 from dassl.config.setup import differences
 from dassl.utils.errors import DataError, UserError
@@ -18,7 +18,6 @@ CELLS = "cells.json"  # beside the runs of a sweep: the folder and the keys of e
 FAILED = "failed.json"  # in the folder of a cell that failed
 GROUP = ["dataset", "learner", "backbone", "query_size", "method"]  # what repetitions have in common
 KEYS = [*GROUP, "seed"]
-PER_RUN = ["SEED", "LABEL.METHOD", "LABEL.LEARNER"]
 RUN = [*KEYS, "status", "folder", "error", "zero_shot", "n_train", "n_classes", "n_rounds"]
 ROUND = [*KEYS, *(field.name for field in fields(RoundRecord)), "share"]
 STATUSES = ("done", "unfinished", "failed", "missing")
@@ -128,7 +127,7 @@ def _check_repetitions(results: dict[Path, RunResult]) -> None:
                             "them apart by LABEL.METHOD")
         seen[cell] = folder
         other_folder, other = first.setdefault(group, (folder, result))
-        changed = [line for line in differences(other.config, result.config) if line.split(":")[0] not in PER_RUN]
+        changed = [line for line in differences(other.config, result.config) if not line.startswith("SEED:")]
         changed += [f"certificate of the {what}" for what in _other_inputs(other, result)]
         if changed:
             raise UserError(f"{folder} is no repetition of {other_folder}; tell them apart by LABEL.METHOD:\n  "
@@ -148,23 +147,27 @@ def _notes(results: Sequence[RunResult]) -> list[str]:
     codes = {code for result in results for code in result.certificate.get("code", "unknown").split("+")}
     if len(codes) > 1:
         notes.append(f"The runs were made by {len(codes)} versions of the code.")
-    for package in ("python", "torch", "open_clip", "numpy", "scikit_learn"):
-        versions = sorted({result.environment.get(package, "unknown") for result in results})
-        if len(versions) > 1:
-            notes.append(f"The runs were made with {package} {', '.join(versions)}.")
+    for what in sorted({what for result in results for what in result.environment} - {"commit"}):
+        found = sorted({version for result in results for version in environments(result.environment, what)})
+        if len(found) > 1:
+            notes.append(f"The runs were made with {what} {', '.join(found)}.")
     by_table: dict[tuple, RunResult] = {}
-    for result in results:
+    for result in results:  # of all query sizes: the rows `full` and zero-shot stand in the tables of each
         keys = keys_of(result.config)
-        first = by_table.setdefault(tuple(keys[name] for name in GROUP if name != "method"), result)
-        one = keys_of(first.config)["method"]
-        notes += [note for what in _other_inputs(first, result)
-                  if (note := f"{one} and {keys['method']} on {keys['dataset']} differ in their {what}.") not in notes]
+        first = by_table.setdefault((keys["dataset"], keys["learner"], keys["backbone"]), result)
+        pair = _pair(keys_of(first.config), keys)
+        notes += [f"{pair} on {keys['dataset']} differ in their {what}." for what in _other_inputs(first, result)]
         for line in differences(first.config, result.config):
-            varied = line.startswith("ACTIVE.") or "'(absent)'" in line  # samplers, and keys of the learners that they bring
-            if line.split(":")[0] not in PER_RUN and not varied:
-                note = f"{one} and {keys['method']} differ in {line}."
-                notes += [] if note in notes else [note]
-    return notes
+            varied = line.startswith(("SEED:", "ACTIVE.")) or "'(absent)'" in line  # samplers, and what learners they bring
+            notes += [] if varied else [f"{pair} differ in {line}."]
+    return list(dict.fromkeys(notes))
+
+
+def _pair(one: dict[str, Any], other: dict[str, Any]) -> str:
+    """Return what two runs are called: by their methods, and by their query sizes where these alone tell them apart."""
+    names = [keys["method"] if one["method"] != other["method"] else f"{keys['method']} at {keys['query_size']}"
+             for keys in (one, other)]
+    return " and ".join(names)
 
 
 def _said(keys: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from active.results import RunResult
 from dassl.utils.errors import DataError, UserError
 from scripts.experiments.records import CELLS, FAILED, KEYS, load_records
 from tests.scripts.experiments.made import write_run
@@ -66,6 +67,27 @@ def test_other_code_and_other_settings_of_a_method_are_noted(tmp_path):
               certificate={"code": "other", "data": "d", "weights": "w"})
     notes = " ".join(load_records([tmp_path]).notes)
     assert "2 versions of the code" in notes and "OPTIM.LR: 0.1 -> 0.2" in notes
+
+
+def test_a_reference_with_other_settings_is_noted(tmp_path):
+    """Row 32: the rows `full` and zero-shot stand beside every query size; that they ask for other labels is no difference."""
+    write_run(tmp_path / "a", [0.4, 0.5], OPTIM={"LR": 0.1})
+    write_run(tmp_path / "b", [0.4, 0.5], query_size="2%", OPTIM={"LR": 0.3})
+    write_run(tmp_path / "c", [0.9], label="full", query_size="100%", OPTIM={"LR": 0.2})
+    assert load_records([tmp_path]).notes == ["random at 1% and random at 2% differ in OPTIM.LR: 0.1 -> 0.3.",
+                                              "random and full differ in OPTIM.LR: 0.1 -> 0.2."]
+
+
+@pytest.mark.parametrize(("what", "found", "said"), [
+    ("gpu", {"gpu": "A"}, "gpu A, none"), ("threads", {"threads": "2"}, "threads 1, 2"),
+    ("python", {"python": "3 and 4"}, "python 3, 4")])
+def test_other_environments_are_noted(tmp_path, what, found, said):
+    """Row 32: of every version, device and number of threads; also of one run that was continued with another."""
+    for seed in (1, 2):
+        result = RunResult.read(write_run(tmp_path / str(seed), [0.4], seed=seed))
+        result.environment |= {"threads": "1", "commit": str(seed)} | (found if seed == 2 else {})
+        result.write(tmp_path / str(seed) / "results.json")
+    assert load_records([tmp_path]).notes == [f"The runs were made with {said}."]
 
 
 def test_few_shots_differ_by_seed_and_are_repetitions(tmp_path):
