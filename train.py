@@ -10,7 +10,6 @@ import contextlib
 import logging
 import sys
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
 
 import torch
@@ -21,7 +20,7 @@ from active.board import check_tensorboard
 from active.certificate import code_hash, config_hash, data_hash
 from active.features import bank_key, list_digest, load_bank
 from active.loop import run
-from active.output import RESULTS, check_files, check_same_config, clean, made_by, prompts_path
+from active.output import RESULTS, check_files, check_same_config, clean, made_by, move_aside, prompts_path
 from active.pool import query_size
 from active.registry import SAMPLERS, check_learner
 from active.report import plot_learning_curve, table
@@ -215,17 +214,6 @@ def settle(cfg: CfgNode) -> None:
     settle_seed(cfg)
     drop_unused(cfg, REGISTRIES, always=("ZeroShot",))
     cfg.freeze()
-
-
-def move_aside(output: Path) -> None:
-    """Rename an output folder to one that says when it was replaced; raises UserError if a process is at work in it."""
-    if not output.exists():
-        return
-    with lock(output / ".lock", wait=False):
-        try:
-            output.rename(output.absolute().with_name(f"{output.name}.{datetime.now():%Y%m%d-%H%M%S-%f}"))
-        except (OSError, ValueError) as error:  # ValueError: the root folder has no name
-            raise UserError(f"cannot move {output} aside: {getattr(error, 'strerror', None) or error}") from error
 
 
 def print_list() -> None:

@@ -1,7 +1,9 @@
 """The output folder of a run: the names of its files, and when a record in it may be continued."""
 
 import logging
+import re
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +15,14 @@ from dassl.config.setup import as_dict, differences
 from dassl.data.dataset import Dataset
 from dassl.utils.environment import environment
 from dassl.utils.errors import UserError
-from dassl.utils.files import remove_leftovers, sha256_of
+from dassl.utils.files import lock, remove_leftovers, sha256_of
 
 logger = logging.getLogger(__name__)
 
 RESULTS = "results.json"
 PROMPTS = "prompts"
 TENSORBOARD = "tensorboard"
+REPLACED = re.compile(r".+\.\d{8}-\d{6}-\d{6}")  # what `move_aside` calls a folder
 AND = " and "  # between the versions of a record that was continued by another one
 
 
@@ -42,6 +45,17 @@ def clean(output: Path) -> None:
     """Remove what killed processes left half-written; only for who holds the folder's lock."""
     for folder in (output, output / PROMPTS, output / QUERIES, output / TENSORBOARD):
         remove_leftovers(folder)
+
+
+def move_aside(output: Path) -> None:
+    """Rename an output folder to one that says when it was replaced; raises UserError if a process is at work in it."""
+    if not output.exists():
+        return
+    with lock(output / ".lock", wait=False):
+        try:
+            output.rename(output.absolute().with_name(f"{output.name}.{datetime.now():%Y%m%d-%H%M%S-%f}"))
+        except (OSError, ValueError) as error:  # ValueError: the root folder has no name
+            raise UserError(f"cannot move {output} aside: {getattr(error, 'strerror', None) or error}") from error
 
 
 def open_result(cfg: CfgNode, dataset: Dataset, certificate: Mapping[str, str]) -> RunResult:

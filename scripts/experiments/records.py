@@ -1,6 +1,7 @@
 """The records of many runs as two tables, with what must not be mixed refused or said aloud."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import contextlib
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import product
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from active.output import RESULTS, environments
+from active.output import REPLACED, RESULTS, environments
 from active.results import RoundRecord, RunResult
 from dassl.config.setup import differences
 from dassl.utils.errors import DataError, UserError
@@ -52,34 +53,26 @@ def load_records(paths: Iterable[str | Path]) -> Records:
     """Return the records of all runs below some folders.
 
     The cells that a sweep was asked for are listed in its `cells.json`; where runs stand in none, all combinations of the data
-    sets, methods and seeds that occur in a learner, backbone and query size are expected. Raises DataError where there is no
-    run, and UserError if one cell was run twice or the runs of a method on a data set differ in more than the seed, or in
-    images or weights.
+    sets, methods and seeds that occur in a learner, backbone and query size are expected. A damaged record is a cell that has
+    failed; folders that --overwrite has moved aside are left out. Raises DataError where there is no run, and UserError if one
+    cell was run twice or the runs of a method on a data set differ in more than the seed, or in images or weights.
     """
-    results, asked, failed = {}, {}, {}
-    for path in map(Path, paths):
-        if not path.exists():
-            raise DataError(f"{path}: no such file or folder")
-        for file in sorted({path} if path.is_file() else path.rglob(RESULTS)):
-            results[file.parent.resolve()] = RunResult.read(file)
-        for file in sorted(path.rglob(CELLS)):
-            asked |= {(file.parent / cell.pop("folder")).resolve(): cell for cell in read_json(file)["cells"]}
-        failed |= {file.parent.resolve(): read_json(file)["error"] for file in sorted(path.rglob(FAILED))}
-    if not results and not asked:
+    paths = [Path(path) for path in paths]
+    if absent := [path for path in paths if not path.exists()]:
+        raise DataError(f"{absent[0]}: no such file or folder")
+    results, damaged, keys = _read([file for path in paths for file in _below(path, RESULTS)])
+    failed = {file.parent.resolve(): read_json(file)["error"] for path in paths for file in _below(path, FAILED)} | damaged
+    asked = {folder: keys for path in paths for folder, keys in _asked(path)}
+    rows = _rows(results, asked | keys, failed)
+    if not rows:
         reasons = "".join(f"\n  {folder}: {error}" for folder, error in failed.items())
         raise DataError(f"there is no {RESULTS} below {', '.join(map(str, paths))}{reasons}")
     _check_repetitions(results)
-    rows = {folder: _run_row(folder, result) for folder, result in results.items()}
-    rows |= {folder: cell | {"status": "missing", "folder": str(folder), "error": ""} for folder, cell in asked.items()
-             if folder not in rows}
-    for folder in failed.keys() & rows.keys():
-        if rows[folder]["status"] != "done":
-            rows[folder] |= {"status": "failed", "error": failed[folder]}
-    cells = [*rows.values(), *(_holes(rows.values()) if results.keys() - asked.keys() else [])]
+    cells = [*rows.values(), *(_holes(rows.values()) if rows.keys() - asked.keys() else [])]
     runs = pd.DataFrame(cells, columns=RUN).sort_values(KEYS, ignore_index=True)
     rounds = [row for folder, result in results.items() for row in _round_rows(rows[folder], result)]
-    lost = [f"{folder} failed and is in no table: {failed[folder]}" for folder in sorted(failed.keys() - rows.keys())]
-    return Records(runs, pd.DataFrame(rounds, columns=ROUND), [*_notes(list(results.values())), *lost])
+    notes = [*_notes(list(results.values())), *_notes_on_folders(paths, rows, failed)]
+    return Records(runs, pd.DataFrame(rounds, columns=ROUND), notes)
 
 
 def keys_of(config: dict[str, Any]) -> dict[str, Any]:
@@ -88,6 +81,65 @@ def keys_of(config: dict[str, Any]) -> dict[str, Any]:
     return {"dataset": config["DATASET"]["NAME"], "learner": label.get("LEARNER") or config["TRAINER"]["NAME"],
             "backbone": config["MODEL"]["BACKBONE"]["NAME"], "query_size": str(config["ACTIVE"]["QUERY_SIZE"]),
             "method": label.get("METHOD") or config["ACTIVE"]["SAMPLER"], "seed": config["SEED"]}
+
+
+def _below(path: Path, name: str) -> list[Path]:
+    """Return the files of a name at or below a path, sorted, without those in folders that --overwrite has moved aside."""
+    return [file for file in _everywhere(path, name) if not _is_replaced(file, path)]
+
+
+def _everywhere(path: Path, name: str) -> list[Path]:
+    if path.is_file():
+        return [path] if name == RESULTS else []
+    return sorted(path.rglob(name))
+
+
+def _is_replaced(file: Path, path: Path) -> bool:
+    return any(map(REPLACED.fullmatch, file.relative_to(path).parts))
+
+
+def _read(files: Iterable[Path]) -> tuple[dict[Path, RunResult], dict[Path, str], dict[Path, dict[str, Any]]]:
+    """Return the records of files by their folders, what is wrong with the damaged ones, and the keys of these, if any."""
+    results, damaged, keys = {}, {}, {}
+    for file in files:
+        folder = file.parent.resolve()
+        try:
+            results[folder] = RunResult.read(file)
+        except DataError as error:
+            damaged[folder] = str(error)
+            with contextlib.suppress(AttributeError, DataError, KeyError, TypeError):  # whatever may stand in such a file
+                found = keys_of(read_json(file)["config"])
+                if all(isinstance(value, int if key == "seed" else str) for key, value in found.items()):
+                    keys[folder] = found
+    return results, damaged, keys
+
+
+def _asked(path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield folder and keys of each cell that sweeps were asked for below a path; a sweep's list may lie above it."""
+    here = path.resolve()
+    above = [folder / CELLS for folder in here.parents if (folder / CELLS).is_file()]
+    for file in [*_below(path, CELLS), *above]:
+        for cell in read_json(file)["cells"]:
+            folder = (file.parent / cell.pop("folder")).resolve()
+            if file not in above or folder.is_relative_to(here):
+                yield folder, cell
+
+
+def _rows(
+    results: dict[Path, RunResult], asked: dict[Path, dict[str, Any]], failed: dict[Path, str]
+) -> dict[Path, dict[str, Any]]:
+    """Return the row of each run, and of each cell that was asked for and run nowhere, by their folders."""
+    rows = {folder: _run_row(folder, result) for folder, result in results.items()}
+    known = {tuple(row[key] for key in KEYS) for row in rows.values()}
+    for folder, keys in asked.items():
+        cell = tuple(keys[key] for key in KEYS)
+        if folder not in rows and cell not in known:
+            known.add(cell)
+            rows[folder] = keys | {"status": "missing", "folder": str(folder), "error": ""}
+    for folder in failed.keys() & rows.keys():
+        if rows[folder]["status"] != "done":
+            rows[folder] |= {"status": "failed", "error": failed[folder]}
+    return rows
 
 
 def _run_row(folder: Path, result: RunResult) -> dict[str, Any]:
@@ -161,6 +213,13 @@ def _notes(results: Sequence[RunResult]) -> list[str]:
             varied = line.startswith(("SEED:", "ACTIVE.")) or "'(absent)'" in line  # samplers, and what learners they bring
             notes += [] if varied else [f"{pair} differ in {line}."]
     return list(dict.fromkeys(notes))
+
+
+def _notes_on_folders(paths: Iterable[Path], rows: Container[Path], failed: dict[Path, str]) -> list[str]:
+    """Return what stands in no table: failures without keys, and runs that --overwrite has moved aside."""
+    notes = [f"{folder} failed and is in no table: {failed[folder]}" for folder in sorted(failed) if folder not in rows]
+    aside = [file.parent for path in paths for file in _everywhere(path, RESULTS) if _is_replaced(file, path)]
+    return notes + ([f"Left out are {len(aside)} runs that --overwrite has moved aside, first {aside[0]}."] if aside else [])
 
 
 def _pair(one: dict[str, Any], other: dict[str, Any]) -> str:

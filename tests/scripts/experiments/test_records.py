@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from active.output import move_aside
 from active.results import RunResult
 from dassl.utils.errors import DataError, UserError
 from scripts.experiments.records import CELLS, FAILED, KEYS, load_records
@@ -127,6 +128,60 @@ def test_a_failure_that_has_no_keys_is_noted(tmp_path):
         load_records([tmp_path])
     write_run(tmp_path / "a", [0.4])
     assert "unknown key OPTIM.LRR" in " ".join(load_records([tmp_path]).notes)
+
+
+def test_cells_below_the_experiment_are_asked_for_too(tmp_path):
+    """The list of a sweep lies above the folder that is looked at; cells beside that folder are none of its."""
+    keys = {"dataset": "Toy", "learner": "CoOp", "backbone": "tiny", "query_size": "1%", "method": "random"}
+    cells = [keys | {"seed": seed, "folder": f"{place}/seed{seed}"} for seed, place in ((1, "a"), (2, "a"), (3, "b"))]
+    (tmp_path / CELLS).write_text(json.dumps({"cells": cells}))
+    write_run(tmp_path / "a" / "seed1", [0.4], seed=1)
+    assert load_records([tmp_path / "a"]).runs[["seed", "status"]].values.tolist() == [[1, "done"], [2, "missing"]]
+    assert list(load_records([tmp_path / "a" / "seed1" / "results.json"]).runs.status) == ["done"]
+
+
+def test_a_cell_that_was_run_elsewhere_is_not_missing(tmp_path):
+    """A run by hand of a cell that a sweep has not come to yet: one row, not two of one seed."""
+    keys = {"dataset": "Toy", "learner": "CoOp", "backbone": "tiny", "query_size": "1%", "method": "random", "seed": 1}
+    (tmp_path / CELLS).write_text(json.dumps({"cells": [keys | {"folder": "swept"}]}))
+    write_run(tmp_path / "hand", [0.4], seed=1)
+    assert list(load_records([tmp_path]).runs.status) == ["done"]
+
+
+def test_what_overwrite_has_moved_aside_is_left_out(tmp_path):
+    """Its cell has been run again beside it; asked for by name it is read."""
+    write_run(tmp_path / "seed1", [0.4])
+    move_aside(tmp_path / "seed1")
+    aside, = tmp_path.iterdir()
+    write_run(tmp_path / "seed1", [0.6])
+    records = load_records([tmp_path])
+    assert records.rounds.accuracy.tolist() == [0.6] and len(records.runs) == 1
+    assert records.notes == [f"Left out are 1 runs that --overwrite has moved aside, first {aside}."]
+    assert load_records([aside]).rounds.accuracy.tolist() == [0.4]
+
+
+@pytest.mark.parametrize("damage", ["cut", "edited"])
+def test_a_damaged_record_is_a_cell_that_has_failed(tmp_path, damage):
+    """Row 32: its reason is listed and its numbers are in no table; the other tables are made. With no keys it is a note."""
+    keys = {"dataset": "Toy", "learner": "CoOp", "backbone": "tiny", "query_size": "1%", "method": "random", "seed": 2}
+    write_run(tmp_path / "1", [0.4], seed=1)
+    file = write_run(tmp_path / "2", [0.5], seed=2)
+    file.write_text(file.read_text()[:-9] if damage == "cut" else file.read_text().replace("0.5", "0.9"))
+    reason = "is not a JSON file" if damage == "cut" else "does not match its checksum"
+    alone = load_records([tmp_path])
+    (tmp_path / CELLS).write_text(json.dumps({"cells": [keys | {"folder": "2"}]}))
+    for records in [load_records([tmp_path])] + [alone] * (damage == "edited"):
+        assert list(records.runs.status) == ["done", "failed"] and reason in records.runs.error[1]
+        assert records.rounds.accuracy.tolist() == [0.4]
+    assert damage == "edited" or reason in " ".join(alone.notes)
+
+
+def test_a_damaged_copy_of_a_run_is_no_second_cell(tmp_path):
+    write_run(tmp_path / "a", [0.4])
+    file = write_run(tmp_path / "b", [0.5])
+    file.write_text(file.read_text().replace("0.5", "0.9"))
+    records = load_records([tmp_path])
+    assert list(records.runs.status) == ["done"] and "checksum" in " ".join(records.notes)
 
 
 def test_a_folder_without_runs_is_an_error(tmp_path):
