@@ -35,7 +35,8 @@ def build_dataset(cfg: CfgNode, *, seed: int, n_threads: int = 1) -> Dataset:
     if cfg.NUM_SHOTS > 0:
         dataset = few_shot(dataset, cfg.NUM_SHOTS, seed)
     if cfg.SUBSAMPLE_CLASSES != "all":
-        dataset = subsample_classes(dataset, cfg.SUBSAMPLE_CLASSES)
+        n_classes, dataset = len(dataset.classnames), subsample_classes(dataset, cfg.SUBSAMPLE_CLASSES)
+        logger.info("%s: %d of %d classes, %s", dataset.name, len(dataset.classnames), n_classes, cfg.SUBSAMPLE_CLASSES)
     check_files(dataset)
     if cfg.CORRUPT == "skip":
         dataset = _without_corrupt(dataset, n_threads)

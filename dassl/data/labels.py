@@ -2,6 +2,7 @@
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
@@ -20,7 +21,7 @@ def read_classnames(file: Path) -> dict[str, str]:
     """Return class names by the names of their folders, in the order of the labels.
 
     The file is text with one name a line, a YAML list of names, or a YAML mapping of folders to names. Raises DataError
-    if it is something else, or names a class twice.
+    if it is something else, or names a class twice: two folders of one class would be two classes of one name.
     """
     if file.suffix.lower() not in (".yaml", ".yml"):
         names = read_lines(file)
@@ -34,8 +35,8 @@ def read_classnames(file: Path) -> dict[str, str]:
     if isinstance(names, str) or not pairs or odd:
         raise DataError(f"{file}: expected class names, one a line or as a YAML list"
                         + (f"; {odd[0]!r} is not text, put it in quotes" if odd else ""))
-    folders = [folder for folder, _ in pairs]
-    if doubled := sorted({folder for folder in folders if folders.count(folder) > 1}):
+    counts = Counter(name for _, name in pairs)
+    if doubled := sorted(name for name, count in counts.items() if count > 1):
         raise DataError(f"{file}: these classes stand twice: {', '.join(doubled)}")
     return dict(pairs)
 

@@ -27,8 +27,11 @@ def few_shot(dataset: Dataset, n_shots: int, seed: int) -> Dataset:
 def subsample_classes(dataset: Dataset, part: Literal["base", "new"]) -> Dataset:
     """Return the data set of the first half of the classes (base, rounded up) or of the others (new), labels from 0.
 
+    Raises DataError if there is only one class, or if train images have no label: nobody knows of which half they are.
     Source: Zhou et al., "Conditional Prompt Learning for Vision-Language Models", CVPR 2022, Section 4.1.
     """
+    if any(datum.label == UNLABELED for datum in dataset.train):
+        raise DataError(f"{dataset.name}: DATASET.SUBSAMPLE_CLASSES takes images by their class, but some have no label")
     n_classes = len(dataset.classnames)
     n_base = (n_classes + 1) // 2
     kept = range(n_base) if part == "base" else range(n_base, n_classes)

@@ -46,6 +46,15 @@ def test_shots_and_base_classes_are_applied_together(node):
     assert {datum.path.split("/")[2] for datum in dataset.train if datum.label == 0} == {"c2"}
 
 
+@pytest.mark.parametrize("part", ["base", "new"])
+def test_half_of_the_classes_is_said(node, caplog, part):
+    """Row 31 of the faults table: a run on a part of the classes must not look like one on all."""
+    node.SUBSAMPLE_CLASSES = part
+    with caplog.at_level(logging.INFO):
+        build_dataset(node, seed=1)
+    assert f"DTD: 2 of 4 classes, {part}" in caplog.text
+
+
 def test_zero_shots_are_a_config_error(node):
     node.NUM_SHOTS = 0
     with pytest.raises(ConfigError, match="NUM_SHOTS is 0"):

@@ -50,7 +50,8 @@ def test_a_table_that_no_csv_reader_takes_is_an_error(tmp_path):
 @pytest.mark.parametrize(("file", "content", "message"), [
     ("a.txt", "", "expected class names"), ("a.yaml", "", "expected class names"), ("a.yaml", "cat", "expected class names"),
     ("a.yaml", "[yes, dog]", "True is not text, put it in quotes"), ("a.yaml", "cat: 1", "1 is not text"),
-    ("a.txt", "cat\ndog\ncat\n", "these classes stand twice: cat"), ("a.yaml", "[cat", "cannot read")])
+    ("a.txt", "cat\ndog\ncat\n", "these classes stand twice: cat"), ("a.yaml", "a: cat\nb: cat", "stand twice: cat"),
+    ("a.yaml", "[cat", "cannot read")])
 def test_a_wrong_file_of_class_names_is_an_error(tmp_path, file, content, message):
     (tmp_path / file).write_text(content)
     with pytest.raises(DataError, match=message):

@@ -1,6 +1,7 @@
 """Few shots and base/new classes."""
 
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -43,10 +44,12 @@ def test_a_class_with_fewer_images_keeps_them_all():
     assert set(few_shot(dataset(), 100, seed=1).train) == set(dataset().train)
 
 
-def test_shots_of_images_without_a_label_are_refused():
-    unlabeled = Dataset("Toy", Path("."), (Datum("a", UNLABELED),), (), (), ("x",))
+@pytest.mark.parametrize("cut", [partial(few_shot, n_shots=1, seed=1), partial(subsample_classes, part="base")])
+def test_parts_of_images_without_a_label_are_refused(cut):
+    """Else a pool that people are to label would be empty."""
+    unlabeled = Dataset("Toy", Path("."), (Datum("a", UNLABELED), Datum("b", 0)), (), (), ("x", "y"))
     with pytest.raises(DataError, match="some have no label"):
-        few_shot(unlabeled, 1, seed=1)
+        cut(unlabeled)
 
 
 @pytest.mark.parametrize(("n_classes", "base", "new"), [(5, 3, 2), (4, 2, 2), (2, 1, 1), (101, 51, 50)])
