@@ -5,13 +5,17 @@
 `my_photos` holds one of these:
 
 - a folder a class, with images in it (the folders' names are the class names);
-- the folders `train` and `test`, perhaps `val`, each with a folder a class: the split is then as given;
+- the folders `train` and `test`, perhaps `val` (or `valid`), each with a folder a class: the split is then as given;
 - images in any folders, with `CLASSES`, a file of class names, and perhaps `LABELS`, a CSV file with the columns path and
   label. Images without a label are pool images that somebody has to label.
 
-A random split is drawn once and stored in `my_photos`, in a file whose name holds its parameters.
+A random split is drawn once and stored in `my_photos`, in a file whose name holds its parameters. How many files are left
+out, because they lie too deep or have the suffix of no image that is read, stands in the log.
 """
 
+import logging
+import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +23,27 @@ from typing import Annotated
 
 from dassl.data.dataset import DATASETS, SPLITS, UNLABELED, Dataset, Datum
 from dassl.data.labels import read_classnames, read_labels
-from dassl.data.splits import Row, Splits, cut_classes, folder_rows, image_files, read_split, subfolders, write_split
+from dassl.data.splits import (
+    IMAGE_SUFFIXES,
+    Row,
+    Splits,
+    cut_classes,
+    folder_rows,
+    image_files,
+    read_split,
+    subfolders,
+    write_split,
+)
 from dassl.utils.errors import ConfigError, DataError, did_you_mean
 from dassl.utils.files import lock
 from dassl.utils.registry import AtLeast
 
 Share = Annotated[float, AtLeast(0.0)]
+
+PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}  # folders' names, in lower case
+NOTES = {".txt", ".yaml", ".yml", ".csv", ".json"}  # suffixes of files that stand beside images
+
+logger = logging.getLogger(__name__)
 
 
 @DATASETS.register("ImageFolder")
@@ -50,8 +69,13 @@ def image_folder(
         splits, classnames = _from_table(root, names, labels, drawn)
     elif _is_split(folders):
         splits, classnames = _from_given_folders(root, names)
+    elif not names and len(_parts(folders)) > 1:
+        raise DataError(f"{root} holds {', '.join(folders[:9])}: for a given split, nothing but train, test and perhaps val, "
+                        "each with a folder for each class; for a random split, a folder for each class right below")
     else:
         splits, classnames = _from_class_folders(root, names, drawn)
+    if not split:
+        _say_left_out(os.path.abspath(root), splits)
     return Dataset("ImageFolder", root, **splits, classnames=classnames, template=template)
 
 
@@ -97,11 +121,11 @@ def _from_table(root: Path, names: Mapping[str, str], labels: str, drawn: _Draw)
 
 def _from_given_folders(root: Path, names: Mapping[str, str]) -> tuple[Splits, tuple[str, ...]]:
     """The folders train, test and perhaps val, each with a folder a class; a class may be missing in some of them."""
-    parts = [part for part in SPLITS if (root / part).is_dir()]
+    parts = _parts(subfolders(root))
     names = names or {folder: folder for folder in sorted({name for part in parts for name in subfolders(root / part)})}
     splits: Splits = dict.fromkeys(SPLITS, ())
-    for part in parts:
-        splits[part] = tuple(Datum(f"{part}/{path}", label) for path, label, _ in _class_rows(root / part, names))
+    for part, split in parts.items():
+        splits[split] = tuple(Datum(f"{part}/{path}", label) for path, label, _ in _class_rows(root / part, names))
     return splits, _required(names, "train and test must hold a folder for each class")
 
 
@@ -120,6 +144,21 @@ def _class_rows(folder: Path, names: Mapping[str, str]) -> list[Row]:
     return [(path, labels[path.split("/")[0]], name) for path, _, name in folder_rows(folder, names=names)]
 
 
+def _say_left_out(root: str, splits: Splits) -> None:
+    """Log how many files below the root are none of the images, except notes and what is hidden."""
+    used = {os.path.join(root, datum.path) for items in splits.values() for datum in items}
+    left: Counter[str] = Counter()
+    for folder, inner, files in os.walk(root):
+        inner[:] = [name for name in inner if not name.startswith(".")]
+        left.update(os.path.splitext(file)[1].lower() for file in files
+                    if not file.startswith(".") and os.path.join(folder, file) not in used)
+    if n_deep := sum(left[suffix] for suffix in IMAGE_SUFFIXES):
+        logger.warning("%s: %d images are left out, as they do not lie right in the folder of a class", root, n_deep)
+    if others := {suffix: count for suffix, count in sorted(left.items()) if suffix not in IMAGE_SUFFIXES | NOTES}:
+        logger.warning("%s: %d files are left out, as their suffix is that of no image that is read: %s", root,
+                       sum(others.values()), ", ".join(f"{count} {suffix or 'none'}" for suffix, count in others.items()))
+
+
 def _file(root: Path, name: str) -> Path:
     """Return the path of a file named in the config; raises ConfigError if it is in neither place."""
     for path in (root / name, Path(name).expanduser()):
@@ -134,8 +173,16 @@ def _required(names: Mapping[str, str], hint: str) -> tuple[str, ...]:
     return tuple(names.values())
 
 
+def _parts(folders: Sequence[str]) -> dict[str, str]:
+    """Return the splits that folders are named after, by folder; none without one for train."""
+    parts = {folder: PARTS[folder.lower()] for folder in folders if folder.lower() in PARTS}
+    return parts if "train" in parts.values() else {}
+
+
 def _is_split(folders: Sequence[str]) -> bool:
-    return {"train", "test"} <= set(folders) <= set(SPLITS)
+    """Tell whether folders are those of a given split, and nothing else."""
+    parts = _parts(folders)
+    return len(set(parts.values())) == len(folders) and {"train", "test"} <= set(parts.values())
 
 
 def _all_images(root: Path) -> list[str]:

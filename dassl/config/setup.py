@@ -49,8 +49,8 @@ def setup_config(
 
 def load_plugin(name: str) -> None:
     """Import a plug-in, a `.py` file or a module's dotted name, once a process; raises ConfigError if it cannot be."""
-    path, module_name = Path(name).expanduser().resolve(), _module_name(name)
     try:
+        path, module_name = Path(name).expanduser().resolve(), _module_name(name)
         if path.suffix != ".py":
             file = getattr(importlib.import_module(name), "__file__", None)
             _imported.setdefault(name, sha256_of(file) if file else "")

@@ -83,6 +83,56 @@ def test_folders_named_train_and_test_are_the_split(tmp_path):
     assert list(root.glob("*.json")) == []
 
 
+@pytest.mark.parametrize("name", ["valid", "Validation"])
+def test_a_validation_folder_may_have_other_names(tmp_path, name):
+    """As a class, with train and test, it would be a data set of three classes called train, valid and test."""
+    dataset = build(touch(tmp_path, "Train/cat/1.jpg", f"{name}/cat/3.jpg", "test/cat/2.jpg"))
+    assert dataset.classnames == ("cat",)
+    assert [dataset.split(split)[0].path for split in SPLITS] == ["Train/cat/1.jpg", f"{name}/cat/3.jpg", "test/cat/2.jpg"]
+
+
+@pytest.mark.parametrize("folders", [("train", "val"), ("train", "valid", "val", "test"), ("train", "test", "extra")])
+def test_folders_that_are_half_a_split_are_no_classes(tmp_path, folders):
+    """With a file of class names that lists them they are."""
+    root = touch(tmp_path, *(f"{folder}/{row}.jpg" for folder in folders for row in range(9)))
+    with pytest.raises(DataError, match="for a given split, nothing but train, test and perhaps val"):
+        build(root)
+    (root / "classes.txt").write_text("\n".join(folders))
+    assert build(root, classes="classes.txt").classnames == folders
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    """One folder of such a name is no split."""
+    assert build(touch(tmp_path, *(f"{name}/{row}.jpg" for name in ("bus", "train") for row in range(9)))).classnames == (
+        "bus", "train")
+
+
+def test_a_given_split_without_class_folders_is_refused(tmp_path):
+    with pytest.raises(DataError, match="train and test must hold a folder for each class"):
+        build(touch(tmp_path, "train/1.jpg", "valid/2.jpg", "test/3.jpg"))
+
+
+@pytest.mark.parametrize("layout", ["classes", "split", "table"])
+def test_files_that_are_left_out_are_counted(tmp_path, caplog, layout):
+    """Images too deep or right in the root, and files of other suffixes; not notes, and nothing of a whole folder."""
+    root = touch(tmp_path, *(f"{part}{name}/{row}.jpg" for part in (("train/", "test/") if layout == "split" else ("",))
+                             for name in ("cat", "dog") for row in range(9)), "notes.txt")
+    words = {}
+    if layout == "table":
+        (root / "names.txt").write_text("heron")
+        words = {"classes": "names.txt"}
+    build(root, **words)
+    assert not caplog.records
+    part = "train/" if layout == "split" else ""
+    touch(root, f"{part}cat/a.HEIC", f"{part}dog/b.heic", f"{part}cat/c", f"{part}cat/young/1.jpg", f"{part}0.png",
+          f"{part}cat/.d.heic")
+    build(root, **words)
+    lines = [record.getMessage().partition(": ")[2] for record in caplog.records]
+    deep = ["2 images are left out, as they do not lie right in the folder of a class"]
+    assert lines == deep * (layout != "table") + ["3 files are left out, as their suffix is that of no image that is read: "
+                                                  "1 none, 2 .heic"]
+
+
 @pytest.mark.parametrize(("file", "content", "expected"), [
     ("c.txt", "dog\ncat\nbird\n", ("dog", "cat", "bird")), ("c.yaml", "[dog, cat]", ("dog", "cat")),
     ("c.yml", "dog: golden retriever\ncat: house cat\n", ("golden retriever", "house cat"))])
