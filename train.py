@@ -18,7 +18,7 @@ from yacs.config import CfgNode
 import datasets  # noqa: F401  registers the data sets
 from active.board import check_tensorboard
 from active.certificate import code_hash, config_hash, data_hash
-from active.features import bank_key, list_digest, load_bank
+from active.features import bank_key, cache_folder, list_digest, load_bank
 from active.loop import run
 from active.output import RESULTS, check_files, check_same_config, clean, made_by, move_aside, prompts_path
 from active.pool import query_size
@@ -132,11 +132,6 @@ def set_up(cfg: CfgNode, held: Held | None = None, splits: Sequence[str] = ("tra
     return dataset, inputs.with_seed(cfg.SEED)
 
 
-def cache_folder(cfg: CfgNode) -> Path:
-    """Return where features and hashes of the images are kept."""
-    return Path(cfg.CACHE_DIR or Path(cfg.DATASET.ROOT) / ".cache").expanduser()
-
-
 def frozen_features(cfg: CfgNode, clip: FrozenCLIP, dataset: Dataset, split: str) -> torch.Tensor:
     """Return the frozen tower's unit-norm features of a split, from the cache where it has them."""
     preprocessing = preprocessing_for(cfg.INPUT, clip.preprocessing)
@@ -147,7 +142,7 @@ def frozen_features(cfg: CfgNode, clip: FrozenCLIP, dataset: Dataset, split: str
         return predict(batches, lambda images: normalized(clip.encode_image(images)), n_rows=len(dataset.split(split)),
                        description=f"features of {dataset.name} {split}")
 
-    key = bank_key(clip.fingerprint, preprocessing, dataset, split, cfg.MODEL.PREC)
+    key = bank_key(clip.fingerprint, preprocessing, dataset, split, cfg.MODEL.PREC, clip.device.type)
     return load_bank(cache_folder(cfg), key, extract).features
 
 

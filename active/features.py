@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 import zlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -13,9 +14,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from yacs.config import CfgNode
 
 from dassl.data.dataset import Dataset
 from dassl.data.transforms import Preprocessing
+from dassl.utils.errors import UserError
 from dassl.utils.files import atomic_path, lock, remove_leftovers
 
 logger = logging.getLogger(__name__)
@@ -31,8 +34,23 @@ class FeatureBank:
     key: Key
 
 
-def bank_key(weights: str, preprocessing: Preprocessing, dataset: Dataset, split: str, precision: str) -> Key:
-    """Return all that the features of a split depend on: weights, preprocessing, file list, precision of the tower.
+def cache_folder(cfg: CfgNode) -> Path:
+    """Return where features and hashes of the images are kept, made if absent; UserError unless it can be written."""
+    folder = Path(cfg.CACHE_DIR or Path(cfg.DATASET.ROOT) / ".cache").expanduser()
+    hint = "CACHE_DIR names another folder for features and hashes of the images"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror}; {hint}") from error
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"cannot write {folder}; {hint}")
+    return folder
+
+
+def bank_key(weights: str, preprocessing: Preprocessing, dataset: Dataset, split: str, precision: str, device: str) -> Key:
+    """Return all that the features of a split depend on: weights, preprocessing, file list, precision and device of the tower.
+
+    `device` is its type, "cpu" or "cuda": they round differently.
 
     A file counts by its relative path, size and time of change, so a moved data root keeps its cache and a changed image
     does not.
@@ -40,7 +58,8 @@ def bank_key(weights: str, preprocessing: Preprocessing, dataset: Dataset, split
     return {"weights": weights, "size": list(preprocessing.size), "mean": list(preprocessing.mean),
             "std": list(preprocessing.std), "interpolation": preprocessing.interpolation,
             "decoding": asdict(preprocessing.decoding),
-            "dataset": dataset.name, "split": split, "files": list_digest(dataset, split), "precision": precision}
+            "dataset": dataset.name, "split": split, "files": list_digest(dataset, split), "precision": precision,
+            "device": device}
 
 
 def list_digest(dataset: Dataset, split: str) -> str:

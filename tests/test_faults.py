@@ -119,6 +119,13 @@ def test_a_read_only_output_folder_is_named(start, tmp_path):
     assert files(tmp_path / "run") == before
 
 
+def test_a_data_root_that_cannot_be_written_is_named_with_the_way_out(start, tmp_path):
+    """Row 11: shared data are often read-only; features and hashes may lie elsewhere."""
+    code, err = start("CACHE_DIR", "/proc/cache")
+    assert code == 1 and err == ("train.py: cannot write /proc/cache: No such file or directory; CACHE_DIR names another "
+                                 "folder for features and hashes of the images\n")
+
+
 def test_two_runs_on_one_empty_cache_both_finish(tmp_path):
     """Rows 8 and 12: started together, one extracts and the other waits; both end with what one alone computes."""
     words = [sys.executable, "train.py", *QUICK, "--root", str(tmp_path / "data"), "--output-dir"]

@@ -41,7 +41,7 @@ def dataset(tmp_path):
 
 @pytest.fixture
 def key(dataset):
-    return bank_key("weights", PREPROCESSING, dataset, "train", "fp32")
+    return bank_key("weights", PREPROCESSING, dataset, "train", "fp32", "cpu")
 
 
 def never():
@@ -56,15 +56,16 @@ def test_features_are_extracted_once(tmp_path, key):
     assert second.key == key
 
 
-def test_the_key_covers_weights_preprocessing_split_and_precision(dataset, key):
+def test_the_key_covers_weights_preprocessing_split_precision_and_device(dataset, key):
     """Row 8: anything that features depend on gives another key."""
     changed = [dataclasses.replace(PREPROCESSING, **{name: value}) for name, value in [
         ("size", (64, 64)), ("mean", (0.4, 0.5, 0.5)), ("std", (0.2, 0.25, 0.25)), ("interpolation", "nearest")]]
-    others = [bank_key("other", PREPROCESSING, dataset, "train", "fp32"),
-              bank_key("weights", PREPROCESSING, dataset, "test", "fp32"),
-              bank_key("weights", PREPROCESSING, dataset, "train", "fp16"),
-              bank_key("weights", PREPROCESSING, dataclasses.replace(dataset, name="Other"), "train", "fp32"),
-              *(bank_key("weights", preprocessing, dataset, "train", "fp32") for preprocessing in changed)]
+    others = [bank_key("other", PREPROCESSING, dataset, "train", "fp32", "cpu"),
+              bank_key("weights", PREPROCESSING, dataset, "test", "fp32", "cpu"),
+              bank_key("weights", PREPROCESSING, dataset, "train", "fp16", "cpu"),
+              bank_key("weights", PREPROCESSING, dataset, "train", "fp32", "cuda"),
+              bank_key("weights", PREPROCESSING, dataclasses.replace(dataset, name="Other"), "train", "fp32", "cpu"),
+              *(bank_key("weights", preprocessing, dataset, "train", "fp32", "cpu") for preprocessing in changed)]
     paths = {bank_path(Path("."), other) for other in [key, *others]}
     assert len(paths) == 1 + len(others)
 
@@ -72,7 +73,7 @@ def test_the_key_covers_weights_preprocessing_split_and_precision(dataset, key):
 def test_the_key_follows_the_list_of_files_and_each_file(dataset, key):
     """Row 8: another order, one file fewer, another size or another time of change: each is another key."""
     def now(items=dataset.train):
-        return bank_key("weights", PREPROCESSING, dataclasses.replace(dataset, train=items), "train", "fp32")
+        return bank_key("weights", PREPROCESSING, dataclasses.replace(dataset, train=items), "train", "fp32", "cpu")
 
     assert now() == key
     assert now(dataset.train[::-1]) != key
@@ -92,7 +93,7 @@ def test_a_moved_data_root_keeps_its_cache(tmp_path, dataset, key):
     (tmp_path / "link").symlink_to(tmp_path / "moved")
     for root in ("moved", "link"):
         there = dataclasses.replace(dataset, root=tmp_path / root)
-        assert bank_key("weights", PREPROCESSING, there, "train", "fp32") == key
+        assert bank_key("weights", PREPROCESSING, there, "train", "fp32", "cpu") == key
 
 
 @pytest.mark.parametrize("damage", [

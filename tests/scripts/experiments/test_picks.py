@@ -50,7 +50,7 @@ def record(photos, tmp_path):
 
     def write(method="random", seed=1, **dataset):
         file = write_run(tmp_path / "runs" / f"{method}{seed}", [0.4, 0.5], dataset="ImageFolder", method=method, seed=seed,
-                         DATASET=tree["DATASET"] | dataset, INPUT=tree["INPUT"], CACHE_DIR="")
+                         DATASET=tree["DATASET"] | dataset, INPUT=tree["INPUT"], CACHE_DIR="", USE_CUDA=True)
         result = RunResult.read(file)
         picks = [["train/red $x/3.png", "train/blue sky/0.png"], ["train/blue sky/2.png", "train/red $x/0.png"]]
         result.rounds = [dataclasses.replace(round, queried=paths, query_hash=query_hash(paths))
@@ -67,9 +67,10 @@ def run(record):
     return SimpleNamespace(result=result, dataset=recorded_dataset(result.config))
 
 
-def store(run, *, weights="w", precision="fp32", preprocessing=NATIVE):
+def store(run, *, weights="w", precision="fp32", preprocessing=NATIVE, device="cpu"):
     """Put features that no other file there has into the cache as a run does, and return them."""
-    key, folder = bank_key(weights, preprocessing, run.dataset, "train", precision), run.dataset.root / ".cache"
+    key = bank_key(weights, preprocessing, run.dataset, "train", precision, device)
+    folder = run.dataset.root / ".cache"
     features = torch.randn(8, 5, generator=torch.Generator().manual_seed(len(list(folder.glob("*.safetensors")))))
     return load_bank(folder, key, lambda: features).features.numpy()
 
@@ -118,12 +119,15 @@ def test_labels_that_people_gave_stand_below_their_images(run):
 
 
 def test_features_are_those_of_the_record_s_backbone(run):
-    """Of several in the cache, by weights, precision and preprocessing."""
+    """Of several in the cache, by weights, precision, preprocessing and device."""
     features = store(run)
     store(run, weights="other")
     store(run, precision="fp16")
     store(run, preprocessing=dataclasses.replace(NATIVE, decoding=Decoding(exif_rotation=False)))
+    on_a_gpu = store(run, device="cuda")
     assert np.array_equal(pool_features(run.result, run.dataset), features)
+    run.result.environment["gpu"] = "A"
+    assert np.array_equal(pool_features(run.result, run.dataset), on_a_gpu)
 
 
 @pytest.mark.parametrize("what", ["none", "weights", "changed image", "renamed"])
