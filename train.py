@@ -148,8 +148,9 @@ def frozen_features(cfg: CfgNode, clip: FrozenCLIP, dataset: Dataset, split: str
 
 def certificate(cfg: CfgNode, dataset: Dataset, weights: str) -> dict[str, str]:
     """Return the hashes of all that a run's numbers follow from; `weights` is that of the backbone."""
+    texts = [Path(cfg.TRAINER.DESCRIPTIONS.FILE).expanduser()] if cfg.TRAINER.DESCRIPTIONS.FILE else []
     return {"config": config_hash(as_dict(cfg)), "code": code_hash(cfg.ACTIVE.PLUGINS), "weights": weights,
-            "data": data_hash(dataset, cache_folder(cfg), n_threads=cfg.DATALOADER.NUM_WORKERS)}
+            "data": data_hash(dataset, cache_folder(cfg), texts, n_threads=cfg.DATALOADER.NUM_WORKERS)}
 
 
 def evaluate_only(cfg: CfgNode, model_dir: Path) -> None:
@@ -159,6 +160,7 @@ def evaluate_only(cfg: CfgNode, model_dir: Path) -> None:
         rounds = RunResult.read(model_dir / RESULTS).rounds
         if not rounds:
             raise UserError(f"{model_dir} holds a run that has not finished its first round")
+        check_files(rounds[-1:], model_dir)
         path = prompts_path(model_dir, len(rounds) - 1)
     dataset, inputs = set_up(cfg, splits=("test",))
     if not dataset.test:

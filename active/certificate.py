@@ -1,7 +1,7 @@
 """The certificate of a run: a hash of each thing that its numbers follow from, and nothing of where or when it ran."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -39,14 +39,15 @@ def code_hash(plugins: Sequence[str] = ()) -> str:
     return json_hash([CODE, [digest for digest in map(plugin_hash, plugins) if digest]])
 
 
-def data_hash(dataset: Dataset, folder: Path, *, n_threads: int = 1) -> str:
+def data_hash(dataset: Dataset, folder: Path, files: Iterable[Path] = (), *, n_threads: int = 1) -> str:
     """Return the SHA-256 of class names, template, and of path, label and bytes of every image, by split.
 
-    The bytes are read once: their hashes are kept in `folder`, bound to paths, sizes and times of change.
+    `files`, such as descriptions, count by their bytes. Those of the images are read once: their hashes are kept in `folder`,
+    bound to paths, sizes and times of change.
     """
     labels = [[datum.label for datum in dataset.split(split)] for split in SPLITS]
     content = [_content(dataset, split, folder, n_threads) for split in SPLITS if dataset.split(split)]
-    return json_hash([dataset.name, dataset.classnames, dataset.template, labels, content])
+    return json_hash([dataset.name, dataset.classnames, dataset.template, labels, content, *map(sha256_of, files)])
 
 
 def _content(dataset: Dataset, split: str, folder: Path, n_threads: int) -> str:

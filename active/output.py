@@ -61,7 +61,7 @@ def move_aside(output: Path) -> None:
 def open_result(cfg: CfgNode, dataset: Dataset, certificate: Mapping[str, str]) -> RunResult:
     """Return the record in the output folder, or a new one.
 
-    Raises UserError with the differences if the folder holds a run of another config, other images, labels or weights. A
+    Raises UserError with the differences if the folder holds a run of another config or other data or weights. A
     record made by other code or in another environment is continued: the log says so and the record then names both.
     """
     new = RunResult(as_dict(cfg), environment(), {
@@ -114,7 +114,7 @@ def made_by(result: RunResult, code: str) -> bool:
 def _continue_certificate(old: RunResult, new: RunResult, path: Path) -> None:
     if not old.certificate:
         return
-    for what, name in (("data", "images or labels"), ("weights", "backbone weights")):
+    for what, name in (("data", "images, labels or descriptions"), ("weights", "backbone weights")):
         if old.certificate.get(what) != new.certificate.get(what):
             raise UserError(f"{path} holds a run on other {name} (see its certificate); choose another --output-dir, or "
                             "--overwrite to move it aside")

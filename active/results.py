@@ -73,15 +73,14 @@ class RunResult:
         content = read_json(path)
         if not isinstance(content, dict) or content.get("schema") != SCHEMA:
             raise DataError(f"{path} is not a record of schema {SCHEMA}")
-        stated = content.pop("checksum", None)  # records of before checksums have none
-        own = stated and json_hash(content)
+        is_whole = content.pop("checksum", None) == json_hash(content)
         try:
             rounds = [RoundRecord(**record) for record in content.pop("rounds")]
             result = RunResult(rounds=rounds, **content)
             changed = result._changed()
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path} is not a whole record: {error}") from error
-        if changed or stated != own:
+        if changed or not is_whole:
             raise DataError(f"{path}: {changed or 'the content does not match its checksum'}; the file was changed")
         return result
 

@@ -234,6 +234,28 @@ def test_eval_only_repeats_the_last_accuracy(capsys, root, tmp_path):
     assert code == 0 and f"accuracy {100 * result['rounds'][-1]['accuracy']:.2f} %" in out
 
 
+def test_eval_only_refuses_prompts_that_were_altered(capsys, root, tmp_path):
+    """Row 13: the record holds their hash."""
+    run(capsys, root, tmp_path / "run", "ACTIVE.ROUNDS", "1")
+    prompts = tmp_path / "run" / "prompts" / "round_000.safetensors"
+    prompts.write_bytes(prompts.read_bytes()[:-1] + b"\x01")
+    code, out, err = call(capsys, *QUICK, "--root", root, "--eval-only", "--model-dir", tmp_path / "run")
+    assert code == 1 and not out and f"not as they were written, first {prompts}" in err
+
+
+def test_a_run_is_not_continued_with_other_descriptions(capsys, root, tmp_path):
+    """Row 13: the file's name stands in the config, its bytes in the certificate."""
+    file = tmp_path / "texts.json"
+    names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+    file.write_text(json.dumps({name: [f"a drawn {name}"] for name in names}))
+    words = ("TRAINER.DESCRIPTIONS.MODE", "AS", "TRAINER.DESCRIPTIONS.FILE", file, "ACTIVE.ROUNDS", "2")
+    run(capsys, root, tmp_path / "run", *words)
+    cut_back(tmp_path / "run" / "results.json", 1)
+    file.write_text(json.dumps({name: [f"a printed {name}"] for name in names}))
+    code, _, err = call(capsys, *QUICK, "--root", root, "--output-dir", tmp_path / "run", *words)
+    assert code == 1 and "other images, labels or descriptions" in err
+
+
 def test_eval_only_of_a_run_without_a_round_says_so(capsys, root, tmp_path):
     """A run that waits for its first labels has no prompts yet."""
     run(capsys, root, tmp_path / "run", "ACTIVE.ROUNDS", "1")

@@ -80,6 +80,14 @@ def test_the_data_hash_follows_bytes_labels_classes_and_split(dataset, tmp_path)
     assert len({*hashes, hashed(dataset)}) == 6
 
 
+def test_the_data_hash_follows_the_bytes_of_further_files(dataset, tmp_path):
+    """Descriptions are data too; without any, the hash is that of the images alone."""
+    (tmp_path / "texts.json").write_text("one")
+    hashes = [data_hash(dataset, tmp_path / "cache"), data_hash(dataset, tmp_path / "cache", [tmp_path / "texts.json"])]
+    (tmp_path / "texts.json").write_text("two")
+    assert len({*hashes, data_hash(dataset, tmp_path / "cache", [tmp_path / "texts.json"])}) == 3
+
+
 def test_a_moved_data_root_has_the_same_data_hash(dataset, tmp_path):
     """Copied with other times of change to another folder, the data are the same."""
     shutil.copytree(dataset.root, tmp_path / "moved", copy_function=shutil.copyfile)

@@ -12,7 +12,7 @@ from active.loop import prompts_path, run
 from active.registry import SAMPLERS
 from active.results import RunResult, query_hash
 from dassl.utils.errors import ConfigError, TrainingError, UserError
-from tests.active.toy import N_CLASSES, N_TRAIN, ToyTrainer, record_of, toy_config, toy_task
+from tests.active.toy import N_CLASSES, N_TRAIN, ToyTrainer, edit, record_of, toy_config, toy_task
 
 RUN_KEYS = ["schema", "status", "config", "environment", "dataset", "zero_shot", "rounds", "certificate", "failure", "checksum"]
 ROUND_KEYS = {"round", "sampler", "queried", "n_labeled", "n_paid", "n_pseudo", "accuracy", "macro_f1", "ece",
@@ -159,12 +159,13 @@ def test_a_record_that_names_an_unknown_image_is_refused(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         toy_run(tmp_path, stop=("fit", 1))
     path = tmp_path / "results.json"
-    content = json.loads(path.read_text())
-    record = content["rounds"][0]
-    record["queried"][0] = "train/gone.png"
-    record["query_hash"] = query_hash(record["queried"])
-    del content["checksum"]
-    path.write_text(json.dumps(content))
+
+    def rename(content: dict) -> None:
+        record = content["rounds"][0]
+        record["queried"][0] = "train/gone.png"
+        record["query_hash"] = query_hash(record["queried"])
+
+    edit(path, rename)
     with pytest.raises(UserError, match=r"not in the train split, first 'train/gone\.png'"):
         toy_run(tmp_path)
 

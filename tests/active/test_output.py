@@ -35,7 +35,8 @@ def test_a_run_carries_its_certificate(tmp_path):
     assert json.loads((tmp_path / "results.json").read_text())["certificate"] == CERTIFICATE
 
 
-@pytest.mark.parametrize(("what", "words"), [("data", "other images or labels"), ("weights", "other backbone weights")])
+@pytest.mark.parametrize(("what", "words"), [("data", "other images, labels or descriptions"),
+                                             ("weights", "other backbone weights")])
 def test_a_run_on_other_data_or_weights_is_not_continued(stopped, what, words):
     """Row 13: the record would mix two experiments under one name; it stays as it is."""
     before = (stopped / "results.json").read_bytes()

@@ -1,12 +1,12 @@
 """The record of a run on disk."""
 
-import dataclasses
 import json
 
 import pytest
 
 from active.results import RoundRecord, RunResult, query_hash
 from dassl.utils.errors import DataError
+from tests.active.toy import edit
 
 
 def record(round: int = 0, queried: tuple[str, ...] = ("a/1.jpg", "b/2.jpg")) -> RoundRecord:
@@ -58,14 +58,24 @@ def test_a_changed_number_is_found(tmp_path, old, new):
         RunResult.read(path)
 
 
+def test_a_record_without_its_checksum_is_refused(tmp_path):
+    """Row 32: else who edits a number would only have to take the checksum away."""
+    path = tmp_path / "results.json"
+    result(record()).write(path)
+    content = json.loads(path.read_text())
+    del content["checksum"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(DataError, match="does not match its checksum"):
+        RunResult.read(path)
+
+
 @pytest.mark.parametrize("value", [None, 5, "x", [], {}, [[]], {"a": []}])
 def test_values_of_other_types_are_refused_in_every_place(tmp_path, value):
     """Row 19 of the faults table: whatever stands where lists, texts or mappings belong is an error with the path."""
     path = tmp_path / "results.json"
     for place in ("rounds", "config", "certificate", "queried", "pseudo_labeled", "answers", "query_hash"):
-        content = {"schema": 1} | dataclasses.asdict(result(record()))
-        (content if place in content else content["rounds"][0])[place] = value
-        path.write_text(json.dumps(content))
+        result(record()).write(path)
+        edit(path, lambda content, place=place: (content if place in content else content["rounds"][0]).update({place: value}))
         try:
             RunResult.read(path)  # an empty mapping may be right here
         except DataError as error:
@@ -107,8 +117,7 @@ def test_the_hash_covers_pseudo_labels():
 
 def test_a_record_without_the_later_fields_is_read(tmp_path):
     """Records written before budgets were kept apart have no saved labels."""
-    content = json.loads(json.dumps(dataclasses.asdict(result(record()))))
-    for key in ("n_saved", "pseudo_precision", "pseudo_labeled"):
-        del content["rounds"][0][key]
-    (tmp_path / "results.json").write_text(json.dumps(content))
+    result(record()).write(tmp_path / "results.json")
+    edit(tmp_path / "results.json", lambda content: [content["rounds"][0].pop(key) for key in (
+        "n_saved", "pseudo_precision", "pseudo_labeled")])
     assert RunResult.read(tmp_path / "results.json") == result(record())

@@ -1,7 +1,6 @@
 """`python -m active.verify`: equal, different, and what cannot be repeated."""
 
 import copy
-import json
 import os
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import active.verify
 import train
 from active.results import RunResult, query_hash
 from active.verify import differences, main
+from tests.active.toy import edit
 
 PROJECT = Path(__file__).parents[2]
 
@@ -31,10 +31,7 @@ def edited(finished, tmp_path):
     """A function that writes the record with a change and returns its path."""
 
     def write(change) -> Path:
-        content = json.loads(finished.read_text())
-        del content["checksum"]
-        change(content)
-        (tmp_path / "results.json").write_text(json.dumps(content))
+        edit(finished, change, tmp_path / "results.json")
         return tmp_path / "results.json"
 
     return write

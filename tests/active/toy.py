@@ -1,6 +1,8 @@
 """A toy task for tests of the loop: Gaussian classes as frozen features, and a learner that is the nearest class mean."""
 
 import dataclasses
+import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +17,7 @@ from active.registry import SAMPLERS
 from active.results import RunResult
 from dassl.config.setup import setup_config
 from dassl.data.dataset import Dataset, Datum
+from dassl.utils.files import json_hash
 
 N_TRAIN, N_TEST, N_CLASSES, WIDTH, SCALE = 60, 40, 5, 8, 20.0
 
@@ -105,6 +108,14 @@ def record_of(result: RunResult) -> list[dict]:
     measured = ("seconds", "peak_memory_mb")
     return [{key: value for key, value in dataclasses.asdict(record).items() if key not in measured}
             for record in result.rounds]
+
+
+def edit(path: Path, change: Callable[[dict], object], to: Path | None = None) -> None:
+    """Write a record with a change of its content, and a checksum that fits, to its own path or another."""
+    content = json.loads(path.read_text())
+    del content["checksum"]
+    change(content)
+    (to or path).write_text(json.dumps(content | {"checksum": json_hash(content)}))
 
 
 def cut_back(path: Path, n_rounds: int) -> None:

@@ -9,7 +9,7 @@ from active.loop import run
 from active.registry import check_sampler_names
 from active.results import query_hash
 from dassl.utils.errors import ConfigError, DataError
-from tests.active.toy import ToyTrainer, record_of, toy_config, toy_task
+from tests.active.toy import ToyTrainer, edit, record_of, toy_config, toy_task
 
 
 def toy_run(output, **values):
@@ -76,11 +76,13 @@ def test_images_of_another_data_set_are_named(tmp_path):
     """A record whose images are not in the pool stops with the first of them."""
     toy_run(tmp_path / "first")
     path = tmp_path / "first" / "results.json"
-    content = json.loads(path.read_text())
-    content["rounds"][0]["queried"][1] = "train/gone.png"
-    content["rounds"][0]["query_hash"] = query_hash(content["rounds"][0]["queried"])
-    del content["checksum"]
-    path.write_text(json.dumps(content))
+
+    def rename(content: dict) -> None:
+        record = content["rounds"][0]
+        record["queried"][1] = "train/gone.png"
+        record["query_hash"] = query_hash(record["queried"])
+
+    edit(path, rename)
     with pytest.raises(DataError, match=r"not in this pool, first 'train/gone\.png'"):
         replayed(tmp_path / "again", path)
 

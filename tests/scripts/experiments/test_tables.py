@@ -10,6 +10,7 @@ import pytest
 from dassl.utils.errors import UserError
 from scripts.experiments.records import CELLS, FAILED, Records, load_records
 from scripts.experiments.tables import AVERAGE, best, cells, check_budgets, in_order, missing, shown, table_sets, values
+from tests.active.toy import edit
 from tests.scripts.experiments.made import write_run
 
 ACCURACIES = {("A", 1): 0.40, ("A", 2): 0.50, ("B", 1): 0.70, ("B", 2): 0.60}
@@ -172,9 +173,7 @@ def test_every_gap_is_listed_with_its_reason(tmp_path):
 def load_records_of_other_lengths(folder) -> Records:
     """Return the records of a folder in which all runs asked for two rounds."""
     for file in folder.rglob("results.json"):
-        content = {key: value for key, value in json.loads(file.read_text()).items() if key != "checksum"}
-        content["config"]["ACTIVE"]["ROUNDS"] = 2
-        file.write_text(json.dumps(content))
+        edit(file, lambda content: content["config"]["ACTIVE"].update(ROUNDS=2))
     return load_records([folder])
 
 
