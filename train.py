@@ -25,7 +25,7 @@ from active.pool import query_size
 from active.registry import SAMPLERS, check_learner
 from active.report import plot_learning_curve, table
 from active.results import RunResult
-from dassl.config.cli import Pairs, Parser
+from dassl.config.cli import Pairs, Parser, command
 from dassl.config.setup import as_dict, check_config, drop_unused, setup_config
 from dassl.data.build import build_dataset, check_labeled
 from dassl.data.dataset import DATASETS, SPLITS, Dataset, check_dataset_name
@@ -269,4 +269,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command(main)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dassl.config.cli import Parser
+from dassl.config.cli import Parser, command
 from dassl.utils.errors import ConfigError, UserError
 from scripts.experiments import published, summary
 from scripts.experiments.printing import FORMATS, Table, document
@@ -101,4 +101,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command(main)

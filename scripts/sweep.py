@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import train
 from active.certificate import code_hash, config_hash
-from dassl.config.cli import Parser
+from dassl.config.cli import Parser, command
 from dassl.config.setup import as_dict
 from dassl.utils.errors import ConfigError, DataError, UserError
 from dassl.utils.events import Terminated, stop_on_sigterm
@@ -192,4 +192,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command(main)

@@ -1,8 +1,11 @@
 """The command line: flags, and KEY VALUE pairs that may stand before, between and after them."""
 
 import argparse
+import os
 import re
-from collections.abc import Sequence
+import select
+import sys
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from dassl.utils.errors import ConfigError, did_you_mean
@@ -50,3 +53,18 @@ class Parser(argparse.ArgumentParser):
                 if word in one_value and argv and not argv[0].startswith("--"):
                     words.append(argv.pop(0))
         return words, pairs
+
+
+def command(main: Callable[[], int]) -> NoReturn:
+    """Exit with the code of a command; one whose reader has gone, as in `... | head`, ends quietly with 141, as by SIGPIPE."""
+    try:
+        code = main()
+        sys.stdout.flush()
+    except BrokenPipeError:
+        poll = select.poll()
+        poll.register(sys.stdout, select.POLLOUT)
+        if not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
+            raise  # another pipe than this one
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
+        code = 141
+    sys.exit(code)

@@ -1,9 +1,17 @@
 """Flags and KEY VALUE pairs on one command line."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from dassl.config.cli import Parser
 from dassl.utils.errors import ConfigError
+from tests.scripts.experiments.made import write_run
+
+PROJECT = Path(__file__).parents[2]
 
 
 def parser() -> Parser:
@@ -69,3 +77,17 @@ def test_a_wrong_command_line_is_one_line(line, parts):
         parser().parse(line.split())
     assert "\n" not in str(caught.value)
     assert [part for part in parts if part not in str(caught.value)] == []
+
+
+@pytest.mark.parametrize("words", [
+    ["train.py", "--list"], ["scripts/sweep.py", "--list", "--config-file", "configs/experiments/tiny.yaml"],
+    ["scripts/summarize.py", "RUNS"]])
+def test_a_reader_that_has_gone_ends_a_command_quietly(tmp_path, words):
+    """As `... | head` does: no traceback, neither of the command nor of Python's last flush."""
+    write_run(tmp_path / "run", [0.4])
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, *(word.replace("RUNS", str(tmp_path)) for word in words)], cwd=PROJECT, stdout=write,
+                          stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
