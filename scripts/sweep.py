@@ -77,7 +77,7 @@ class Sweep:
                 asked.append(keys | {"folder": cell.folder.relative_to(self.folder).as_posix()})
                 if (other := names.setdefault(tuple(keys.values()), cell.name)) != cell.name:
                     raise ConfigError(f"{other} and {cell.name} would be one cell in tables: data set and backbone go by the "
-                                      "names in their configs")
+                                      "names in their configs; LABEL.DATASET names a data set otherwise")
                 settled(cfg)
                 self.hashes[cell.name] = {"config": config_hash(as_dict(cfg)), "code": code_hash(cfg.ACTIVE.PLUGINS)}
                 if is_done(cfg):

@@ -51,7 +51,8 @@ ALSO_TYPES = {"ACTIVE.QUERY_SIZE": (int,), "OPTIM.STEPSIZE": (int,)}
 
 # Keys that say where and how fast a run happens, not what it computes: two runs that differ in these alone are the same.
 NOT_PART_OF_A_RUN = ("OUTPUT_DIR", "CACHE_DIR", "DATASET.ROOT", "DATALOADER.NUM_WORKERS", "DATALOADER.MEMORY_MB",
-                     "VERBOSE", "TRAIN.PRINT_FREQ", "LOG.TENSORBOARD", "ACTIVE.PLUGINS", "LABEL.METHOD", "LABEL.LEARNER")
+                     "VERBOSE", "TRAIN.PRINT_FREQ", "LOG.TENSORBOARD", "ACTIVE.PLUGINS", "LABEL.METHOD", "LABEL.LEARNER",
+                     "LABEL.DATASET")
 
 
 def default_config() -> Node:
@@ -124,9 +125,10 @@ def default_config() -> Node:
     cfg.LOG = Node()
     cfg.LOG.TENSORBOARD = False  # write each round's numbers for TensorBoard (pip install tensorboard)
 
-    cfg.LABEL = Node()  # how tables and figures name a run; "" is the name of its sampler or learner
+    cfg.LABEL = Node()  # how tables and figures name a run; "" is the name of its sampler, learner or data set
     cfg.LABEL.METHOD = ""
     cfg.LABEL.LEARNER = ""
+    cfg.LABEL.DATASET = ""
 
     cfg.TRAINER = Node()
     cfg.TRAINER.NAME = "CoOp"

@@ -78,9 +78,10 @@ def load_records(paths: Iterable[str | Path]) -> Records:
 def keys_of(config: dict[str, Any]) -> dict[str, Any]:
     """Return the values of `KEYS` in a whole config."""
     label = config.get("LABEL", {})
-    return {"dataset": config["DATASET"]["NAME"], "learner": label.get("LEARNER") or config["TRAINER"]["NAME"],
-            "backbone": config["MODEL"]["BACKBONE"]["NAME"], "query_size": str(config["ACTIVE"]["QUERY_SIZE"]),
-            "method": label.get("METHOD") or config["ACTIVE"]["SAMPLER"], "seed": config["SEED"]}
+    return {"dataset": label.get("DATASET") or config["DATASET"]["NAME"],
+            "learner": label.get("LEARNER") or config["TRAINER"]["NAME"], "backbone": config["MODEL"]["BACKBONE"]["NAME"],
+            "query_size": str(config["ACTIVE"]["QUERY_SIZE"]), "method": label.get("METHOD") or config["ACTIVE"]["SAMPLER"],
+            "seed": config["SEED"]}
 
 
 def _below(path: Path, name: str) -> list[Path]:
@@ -176,14 +177,14 @@ def _check_repetitions(results: dict[Path, RunResult]) -> None:
         cell = (*group, keys["seed"])
         if cell in seen:
             raise UserError(f"{folder} and {seen[cell]} hold runs of the same cell: {_said(keys)}; name one of them, or tell "
-                            "them apart by LABEL.METHOD")
+                            "them apart by LABEL.METHOD, LABEL.LEARNER or LABEL.DATASET")
         seen[cell] = folder
         other_folder, other = first.setdefault(group, (folder, result))
         changed = [line for line in differences(other.config, result.config) if not line.startswith("SEED:")]
         changed += [f"certificate of the {what}" for what in _other_inputs(other, result)]
         if changed:
-            raise UserError(f"{folder} is no repetition of {other_folder}; tell them apart by LABEL.METHOD:\n  "
-                            + "\n  ".join(changed))
+            raise UserError(f"{folder} is no repetition of {other_folder}; tell them apart by LABEL.METHOD or LABEL.DATASET:"
+                            + "".join(f"\n  {line}" for line in changed))
 
 
 def _other_inputs(one: RunResult, other: RunResult) -> list[str]:

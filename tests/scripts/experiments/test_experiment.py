@@ -6,10 +6,12 @@ import pytest
 import yaml
 
 import train
+from dassl.config.setup import as_dict, differences
 from dassl.utils.environment import PROJECT
 from dassl.utils.errors import ConfigError
 from scripts.experiments.cell import configured
 from scripts.experiments.experiment import read_experiment
+from scripts.experiments.records import keys_of
 
 SMALL = {"OUTPUT_DIR": "output/x", "CONFIG_FILES": ["configs/quickstart.yaml"], "DATASETS": ["Digits"], "LEARNERS": ["CoOp"],
          "BACKBONES": ["tiny_clip"], "SAMPLERS": ["random"], "SEEDS": [1]}
@@ -54,6 +56,14 @@ def test_an_entry_s_own_keys_win_over_the_overrides_and_the_command_line_over_bo
     assert (cfg.ACTIVE.SAMPLER, cfg.ACTIVE.PCB.BASE, cfg.OPTIM.LR, cfg.ACTIVE.ROUNDS) == ("pcb", "entropy", 0.2, 3)
     assert cfg.LABEL.METHOD == "pcb_entropy"
     assert configured(cells_of(tmp_path, [("OPTIM.LR", "0.7")], **changes)[0].words).OPTIM.LR == 0.7
+
+
+def test_two_folders_of_images_stand_in_one_experiment(tmp_path):
+    """Each with its own name in tables, which is no part of what a run computes."""
+    folders = [{name: {"DATASET": {"NAME": "ImageFolder", "ROOT": name}, "LABEL": {"DATASET": name}}}
+               for name in ("birds", "cars")]
+    configs = [as_dict(configured(cell.words)) for cell in cells_of(tmp_path, DATASETS=folders)]
+    assert [keys_of(config)["dataset"] for config in configs] == ["birds", "cars"] and differences(*configs) == []
 
 
 def test_query_sizes_are_an_axis_and_full_labels_one_more_method(tmp_path):

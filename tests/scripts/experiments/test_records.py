@@ -28,6 +28,15 @@ def test_a_label_takes_the_place_of_the_sampler(tmp_path):
     assert list(load_records([tmp_path]).runs.method) == ["pcb", "pcb over badge"]
 
 
+def test_a_label_takes_the_place_of_the_data_set(tmp_path):
+    """Two folders of images are two data sets, although both are read as ImageFolder."""
+    for name, data in (("birds", "b"), ("cars", "c")):
+        write_run(tmp_path / name, [0.4], dataset="ImageFolder", LABEL={"METHOD": "", "LEARNER": "", "DATASET": name},
+                  certificate={"code": "c", "data": data, "weights": "w"})
+    records = load_records([tmp_path])
+    assert list(records.runs.dataset) == ["birds", "cars"] and records.notes == []
+
+
 def test_a_combination_without_a_run_is_missing(tmp_path):
     """Where no sweep says what was asked for, every data set, method and seed that occurs is expected of the others."""
     write_run(tmp_path / "a", [0.4], method="random", seed=1)
