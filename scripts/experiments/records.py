@@ -219,8 +219,8 @@ def _notes(results: Sequence[RunResult]) -> list[str]:
 def _notes_on_folders(paths: Iterable[Path], rows: Container[Path], failed: dict[Path, str]) -> list[str]:
     """Return what stands in no table: failures without keys, and runs that --overwrite has moved aside."""
     notes = [f"{folder} failed and is in no table: {failed[folder]}" for folder in sorted(failed) if folder not in rows]
-    aside = [file.parent for path in paths for file in _everywhere(path, RESULTS) if _is_replaced(file, path)]
-    return notes + ([f"Left out are {len(aside)} runs that --overwrite has moved aside, first {aside[0]}."] if aside else [])
+    aside = sorted({file.parent for path in paths for file in _everywhere(path, RESULTS) if _is_replaced(file, path)})
+    return notes + ([f"Runs that --overwrite has moved aside are left out: {len(aside)}, first {aside[0]}."] if aside else [])
 
 
 def _pair(one: dict[str, Any], other: dict[str, Any]) -> str:

@@ -165,7 +165,7 @@ def test_what_overwrite_has_moved_aside_is_left_out(tmp_path):
     write_run(tmp_path / "seed1", [0.6])
     records = load_records([tmp_path])
     assert records.rounds.accuracy.tolist() == [0.6] and len(records.runs) == 1
-    assert records.notes == [f"Left out are 1 runs that --overwrite has moved aside, first {aside}."]
+    assert records.notes == [f"Runs that --overwrite has moved aside are left out: 1, first {aside}."]
     assert load_records([aside]).rounds.accuracy.tolist() == [0.4]
 
 
