@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -25,6 +26,7 @@ class LocalWorker:
         self._log = log
         self._process: subprocess.Popen | None = None
         self._stopped = False
+        self._starting = threading.Lock()  # no process may start once `stop` has looked
 
     def run(self, words: Sequence[str], *, wait: bool) -> Outcome:
         """Return the outcome of a cell; raises WorkerDied."""
@@ -44,8 +46,9 @@ class LocalWorker:
 
     def stop(self) -> None:
         """End the process; a run in hand comes to a safe point first, or is killed after `GRACE` seconds."""
-        self._stopped = True
-        if (process := self._process) is None:
+        with self._starting:
+            self._stopped, process = True, self._process
+        if process is None:
             return
         with contextlib.suppress(BrokenPipeError):
             process.stdin.close()
@@ -57,15 +60,16 @@ class LocalWorker:
         _close(process)
 
     def _started(self) -> subprocess.Popen:
-        if self._stopped:
-            raise WorkerDied("stopped")
-        if self._process is None:
-            self._log.parent.mkdir(parents=True, exist_ok=True)
-            with self._log.open("a") as log:
-                self._process = subprocess.Popen(  # a session of its own: Ctrl-C reaches the sweep, which stops it
-                    [sys.executable, str(WORKER)], env=self._environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-                    stderr=log, text=True, encoding="utf-8", start_new_session=True)
-        return self._process
+        with self._starting:
+            if self._stopped:
+                raise WorkerDied("stopped")
+            if self._process is None:
+                self._log.parent.mkdir(parents=True, exist_ok=True)
+                with self._log.open("a") as log:
+                    self._process = subprocess.Popen(  # a session of its own: Ctrl-C reaches the sweep, which stops it
+                        [sys.executable, str(WORKER)], env=self._environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                        stderr=log, text=True, encoding="utf-8", start_new_session=True)
+            return self._process
 
 
 def _close(process: subprocess.Popen) -> None:
