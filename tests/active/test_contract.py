@@ -19,7 +19,7 @@ VARIANTS = [
     ("alfa_mix", {"delta": 0.05}), ("cb", {"fusion": "mean"}), ("cbsq", {"fusion": "mean", "factor": 1}),
     ("cec", {"prior_support": "union", "kernel": "rbf", "combine": "convex", "over": "all", "prior_floor": 1e-6}),
     ("cec", {"choose": "k_means", "calibrate": False}), ("cec", {"choose": "top"}), ("coreset", {"start": "medoid"}),
-    ("dual_prompt", {"remainder": "global", "k": 2}), ("gcnal", {"variant": "uncertain", "subset": 0}),
+    ("dual_prompt", {"remainder": "global", "k": 2}), ("gcnal", {"variant": "uncertain", "subset": 0, "steps": 20}),
     ("pcb", {"mode": "reference"}), ("pcb", {"within": "random", "gamma": 1.0}), ("pcb", {"base": "badge"}),
     ("pcb", {"base": "coreset"}), ("pcb", {"base": "random"}), ("probcover", {"delta": 0.4}),
     ("typiclust", {"max_clusters": 4}),

@@ -80,8 +80,7 @@ def test_a_wrong_command_line_is_one_line(line, parts):
 
 
 @pytest.mark.parametrize("words", [
-    ["train.py", "--list"], ["scripts/sweep.py", "--list", "--config-file", "configs/experiments/tiny.yaml"],
-    ["scripts/summarize.py", "RUNS"]])
+    ["scripts/sweep.py", "--list", "--config-file", "configs/experiments/tiny.yaml"], ["scripts/summarize.py", "RUNS"]])
 def test_a_reader_that_has_gone_ends_a_command_quietly(tmp_path, words):
     """As `... | head` does: no traceback, neither of the command nor of Python's last flush."""
     write_run(tmp_path / "run", [0.4])
