@@ -107,7 +107,8 @@ def check(cfg: CfgNode) -> None:
 def set_up(cfg: CfgNode, held: Held | None = None, splits: Sequence[str] = ("train", "test")) -> tuple[Dataset, Inputs]:
     """Return the data set and what trainers read of it, with the frozen features of some splits.
 
-    What the process holds of earlier runs is made anew if a file of the data set has changed since.
+    What the process holds of earlier runs is made anew if an image of the data set has changed since. Which images there are,
+    and their labels, are those of its first run on the data set.
     """
     held = held or Held()
     torch.set_num_threads(cfg.CPU_THREADS or THREADS)
@@ -125,7 +126,7 @@ def set_up(cfg: CfgNode, held: Held | None = None, splits: Sequence[str] = ("tra
     logger.info("%s: %d train, %d val, %d test images of %d classes; %s on %s", dataset.name, len(dataset.train),
                 len(dataset.val), len(dataset.test), len(dataset.classnames), clip.name, device)
     n_bytes, files = cfg.DATALOADER.MEMORY_MB * 2**20, [list_digest(dataset, split) for split in SPLITS]
-    store = held.get("store", (cfg.DATASET.ROOT, n_bytes, files), lambda: ImageStore(n_bytes))
+    store = held.get("store", (cfg.DATASET.ROOT, n_bytes), lambda: ImageStore(n_bytes))
     read = cfg.DATASET, drawn_by, files, cfg.MODEL, device, cfg.INPUT, cfg.DATALOADER, cfg.CACHE_DIR, splits
     inputs = held.get("inputs", read, lambda: build_inputs(cfg, clip, dataset, {
         split: frozen_features(cfg, clip, dataset, split) for split in splits if dataset.split(split)}, store))

@@ -33,12 +33,12 @@ logger = logging.getLogger(__name__)
 class Predicted(Protocol):
     """What the loop reads of a prediction: float32 on the CPU, rows in the order of the split.
 
-    A model with negative prompts also gives `negative_text_features` [C, D], unit norm.
+    A model with negative prompts also gives `negative_text_features` [C, D]. Texts are those of logits, see `active.context`.
     """
 
     features: Tensor  # [N, D], unit norm
     logits: Tensor  # [N, C]
-    text_features: Tensor  # [C, D], unit norm
+    text_features: Tensor  # [C, D]
 
 
 class Trainer(Protocol):

@@ -98,7 +98,7 @@ def check_files(records: Iterable[RoundRecord], output: Path) -> None:
              if not (output / name).is_file() or sha256_of(output / name) != digest]
     if wrong:
         raise UserError(f"{output / RESULTS} names {len(wrong)} files that are missing or not as they were written, "
-                        f"first {wrong[0]}; --overwrite moves the folder aside and runs it again")
+                        f"first {wrong[0]}; running it again with --overwrite moves the folder aside")
 
 
 def environments(environment: Mapping[str, str], what: str) -> list[str]:

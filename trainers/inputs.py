@@ -20,7 +20,7 @@ from dassl.engine.predict import predict
 from dassl.utils.seeding import rng_for, seed_for
 from trainers.frozen_clip import FrozenCLIP, normalized
 
-AHEAD_BYTES = 2**28  # of views encoded ahead and held at once: 131,072 features of 512, or 443 views of ViT-B/16's tokens
+AHEAD_BYTES = 2**28  # of views encoded ahead, held of each source: 131,072 features of 512, or 443 views of ViT-B/16's tokens
 
 Encode = Callable[[Tensor], Tensor]
 Batch = tuple[Tensor, Tensor]

@@ -40,8 +40,8 @@ Labeled = tuple[Tensor, Tensor]
 class Prediction:
     """What a model says of one split, on the CPU in float32.
 
-    Unit-norm image features [N, D], logits [N, C], unit-norm text features [C, D], and those of the negative contexts
-    where the learner has them.
+    Unit-norm image features [N, D], logits [N, C], the text features [C, D] that logits are made of (unit norm but under AS),
+    and those of the negative contexts where the learner has them.
     """
 
     features: Tensor

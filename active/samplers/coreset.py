@@ -24,7 +24,11 @@ def coreset(ctx: SelectionContext, *, start: Literal["random", "medoid"] = "rand
     """
     first = None
     if not len(ctx.labels):
-        medoid = start == "medoid"
-        features = ctx.features.float()
-        first = int((features @ features.mean(0)).argmax()) if medoid else int(ctx.rng.integers(ctx.n_pool))
+        first = medoid(ctx.features) if start == "medoid" else int(ctx.rng.integers(ctx.n_pool))
     return k_center(ctx.features, ctx.labeled_features, ctx.n_query, first)
+
+
+def medoid(features: Tensor) -> int:
+    """Return the row of unit-norm features [N, D] nearest to their mean."""
+    features = features.float()
+    return int((features @ features.mean(0)).argmax())

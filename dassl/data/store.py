@@ -1,5 +1,6 @@
 """Decoded images in memory, each file read once a run and shared by all that asks for it."""
 
+import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -17,7 +18,8 @@ class ImageStore:
     """Pixels of files, uint8 [height, width, 3], kept from their first use on while `max_bytes` last.
 
     A deterministic transform's view is kept at the size the tower takes; for random transforms the whole decoded image is,
-    because a crop of something smaller would be another augmentation. What finds no room is decoded again at each use.
+    because a crop of something smaller would be another augmentation. What finds no room is decoded again at each use, and a
+    file anew whose size or time of change is another one now.
     """
 
     def __init__(self, max_bytes: int):
@@ -77,7 +79,11 @@ def undecodable(errors: Sequence[DataError]) -> DataError:
 
 
 def _key(path: str | Path, transform: Transform) -> tuple:
-    return str(path), transform.name, transform.decoding
+    try:
+        status = os.stat(path)
+    except OSError:  # reading it says what is wrong
+        return str(path), transform.name, transform.decoding
+    return str(path), status.st_size, status.st_mtime_ns, transform.name, transform.decoding
 
 
 def _to_keep(path: str | Path, transform: Transform) -> np.ndarray:

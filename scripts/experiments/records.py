@@ -117,13 +117,17 @@ def _read(files: Iterable[Path]) -> tuple[dict[Path, RunResult], dict[Path, str]
 
 def _asked(path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Yield folder and keys of each cell that sweeps were asked for below a path; a sweep's list may lie above it."""
+    for file in _below(path, CELLS):
+        yield from _cells(file)
     here = path.resolve()
-    above = [folder / CELLS for folder in here.parents if (folder / CELLS).is_file()]
-    for file in [*_below(path, CELLS), *above]:
-        for cell in read_json(file)["cells"]:
-            folder = (file.parent / cell.pop("folder")).resolve()
-            if file not in above or folder.is_relative_to(here):
-                yield folder, cell
+    for file in (folder / CELLS for folder in here.parents):
+        with contextlib.suppress(AttributeError, DataError, KeyError, TypeError):  # none, or of that name and no sweep's
+            yield from [(folder, keys) for folder, keys in _cells(file) if folder.is_relative_to(here)]
+
+
+def _cells(file: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    for cell in read_json(file)["cells"]:
+        yield (file.parent / cell["folder"]).resolve(), {key: cell[key] for key in KEYS}
 
 
 def _rows(

@@ -102,6 +102,17 @@ def test_the_store_keeps_to_its_memory(paths):
     assert not store.holds(paths[:5], PREPROCESSING.transform())
 
 
+def test_a_file_that_has_changed_is_decoded_anew(paths, n_decoded):
+    """By size and time of change; the others stay as they are."""
+    store, transform = ImageStore(2**20), PREPROCESSING.transform()
+    store.fill(paths, transform, n_threads=1)
+    Image.fromarray(np.full((20, 30, 3), 7, np.uint8)).save(paths[0])
+    assert not store.holds(paths[:1], transform) and store.holds(paths[1:], transform)
+    assert (store.pixels(paths[0], transform) == 7).all()
+    store.fill(paths, transform, n_threads=1)
+    assert sorted(map(str, n_decoded)) == sorted(map(str, [paths[0], *paths]))
+
+
 def test_views_of_other_sizes_and_decodings_are_kept_apart(paths):
     store = ImageStore(2**20)
     larger = Preprocessing((24, 24), PREPROCESSING.mean, PREPROCESSING.std).transform()

@@ -221,3 +221,11 @@ def test_cells_without_any_record_are_still_there(tmp_path):
 def test_a_run_has_the_rounds_that_were_asked_for(tmp_path):
     write_run(tmp_path / "a", [0.4], n_rounds=6, status="running")
     assert list(load_records([tmp_path]).runs.n_rounds) == [6]
+
+
+@pytest.mark.parametrize("content", ['{"cells": [{"folder": "x"}]}', '{"other": 1}', "[]", "{", '{"cells": [1]}'])
+def test_a_file_that_is_no_sweeps_list_is_no_obstacle_above_the_runs(tmp_path, content):
+    """Some other program's `cells.json` may lie in any folder above."""
+    (tmp_path / CELLS).write_text(content)
+    write_run(tmp_path / "runs" / "a", [0.4])
+    assert list(load_records([tmp_path / "runs"]).runs.status) == ["done"]
