@@ -20,4 +20,18 @@ if [ "${1:-}" = --oldest ]; then
 fi
 source scripts/setup.sh "$requirements" requirements-dev.txt requirements-cluster.txt
 "$PYTHON" -m ruff check .
-exec "$PYTHON" -m pytest -q ${warnings[@]+"${warnings[@]}"} "$@"
+pytest=("$PYTHON" -m pytest -q ${warnings[@]+"${warnings[@]}"})
+if [ $# -gt 0 ]; then
+    exec "${pytest[@]}" "$@"
+fi
+
+# All tests: two halves at the same time, since most of them keep one core busy. The second half's output comes last.
+log=$(mktemp)
+"${pytest[@]}" tests/active tests/benchmarks > "$log" 2>&1 &
+half=$!
+trap 'kill "$half" 2> /dev/null || true; rm -f "$log"' EXIT
+status=0
+"${pytest[@]}" tests --ignore tests/active --ignore tests/benchmarks || status=$?
+wait "$half" || status=$?
+cat "$log"
+exit "$status"
