@@ -42,12 +42,12 @@ from dassl.utils.files import lock
 from dassl.utils.held import Held
 from dassl.utils.logging import setup_logging
 from dassl.utils.seeding import drawn_seed, forbid_tf32, use_deterministic_algorithms
-from trainers.backbones import check_backbone, load_clip
+from trainers.backbones import check_backbone, load_clip, tower_depths
 from trainers.descriptions import check_descriptions
 from trainers.frozen_clip import FrozenCLIP, normalized
 from trainers.inputs import Inputs
 from trainers.prompt_trainer import build_inputs, build_selector, build_trainer, check_learners, has_negative_texts
-from trainers.prompts import TRAINERS
+from trainers.prompts import TRAINERS, settle_depths
 
 REGISTRIES = (DATASETS, TRAINERS, SAMPLERS)
 THREADS = torch.get_num_threads()  # torch's own choice
@@ -208,9 +208,10 @@ def settle_seed(cfg: CfgNode) -> None:
 
 
 def settle(cfg: CfgNode) -> None:
-    """Settle the seed and freeze a checked config, with the nodes of the components that it uses alone."""
+    """Settle seed and depths and freeze a checked config, with the nodes of the components that it uses alone."""
     settle_seed(cfg)
     drop_unused(cfg, REGISTRIES, always=("ZeroShot",))
+    settle_depths(cfg.TRAINER, tower_depths(cfg.MODEL.BACKBONE.NAME))
     cfg.freeze()
 
 

@@ -9,7 +9,7 @@ from dassl.data.dataset import DATASETS, Dataset, data_folder
 from dassl.data.splits import Rows, SplitSource, field_split, folder_rows, three_way
 
 
-@DATASETS.register("DTD")
+@DATASETS.register("DTD", also_known_as=["DescribableTextures"])
 def dtd(root: Path, *, split: SplitSource = "published") -> Dataset:
     """Return the data set in `root/dtd`."""
     splits, classnames = field_split(data_folder(root, "dtd"), "DescribableTextures", "images", split, _draw)

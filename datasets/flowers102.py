@@ -15,7 +15,7 @@ from dassl.utils.files import read_json
 TEMPLATE = "a photo of a {}, a type of flower."
 
 
-@DATASETS.register("Flowers102")
+@DATASETS.register("Flowers102", also_known_as=["OxfordFlowers"])
 def flowers102(root: Path, *, split: SplitSource = "published") -> Dataset:
     """Return the data set in `root/oxford_flowers`."""
     splits, classnames = field_split(data_folder(root, "oxford_flowers"), "OxfordFlowers", "jpg", split, _draw)

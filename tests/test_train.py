@@ -163,6 +163,38 @@ def test_runs_of_one_process_share_clip_and_features(capsys, root, tmp_path, mon
     assert without_times(alone) == without_times(json.loads((tmp_path / "b" / "results.json").read_text()))
 
 
+@pytest.mark.parametrize(("words", "taken"), [
+    (("--trainer", "VPT"), {"VPT": {"PROMPT_DEPTH": 4}}),
+    (("--trainer", "MaPLe"), {"MAPLE": {"PROMPT_DEPTH": 2}}),
+    (("--trainer", "IVLP"), {"IVLP": {"PROMPT_DEPTH_TEXT": 2, "PROMPT_DEPTH_VISION": 4}}),
+    (("--trainer", "IVLP", "TRAINER.IVLP.N_CTX_VISION", "0"), {"IVLP": {"PROMPT_DEPTH_TEXT": 2}}),
+    (("ACTIVE.SELECTOR_TRAINER", "DualPrompt"), {"DUALPROMPT": {"PROMPT_DEPTH_VISION": 4}}),
+    (("--trainer", "MaPLe", "TRAINER.MAPLE.PROMPT_DEPTH", "at most 1"), {"MAPLE": {"PROMPT_DEPTH": 1}}),
+    (("--trainer", "VPT", "TRAINER.VPT.PROMPT_DEPTH", "3"), {"VPT": {"PROMPT_DEPTH": 3}})])
+def test_every_learner_runs_on_the_embedded_model_with_its_defaults(capsys, root, tmp_path, words, taken):
+    """The tower has 2 text and 4 image blocks: defaults take what there is, and the record names the number."""
+    result = run(capsys, root, tmp_path / "run", *words, "ACTIVE.ROUNDS", "1", "OPTIM.MAX_EPOCH", "1")
+    for learner, keys in taken.items():
+        assert result["config"]["TRAINER"][learner] | keys == result["config"]["TRAINER"][learner]
+
+
+def test_a_record_with_the_depth_as_a_number_goes_on(capsys, root, tmp_path):
+    """Records of before depths could be words hold numbers; the same command, which now says `all`, is the same run."""
+    words = ("--trainer", "VPT", "ACTIVE.ROUNDS", "2", "OPTIM.MAX_EPOCH", "1")
+    run(capsys, root, tmp_path / "run", *words, "TRAINER.VPT.PROMPT_DEPTH", "4")
+    cut_back(tmp_path / "run" / "results.json", 1)
+    assert len(run(capsys, root, tmp_path / "run", *words)["rounds"]) == 2
+
+
+@pytest.mark.parametrize(("depth", "said"), [("5", "tower has 4"), ("some", "'all', or 'at most 9'"), ("0", "from 1 on"),
+                                             ("at most 0", "from 1 on"), ("at most x", "from 1 on")])
+def test_a_depth_that_is_none_is_refused_before_anything_loads(capsys, monkeypatch, tmp_path, depth, said):
+    """An explicit number beyond the tower stays an error, and names its key."""
+    monkeypatch.setattr(train, "set_up", lambda *_: pytest.fail("something was loaded"))
+    code, _, err = call(capsys, *QUICK, "--output-dir", tmp_path, "--trainer", "VPT", "TRAINER.VPT.PROMPT_DEPTH", depth)
+    assert code in (1, 2) and "TRAINER.VPT.PROMPT_DEPTH" in err and said in err
+
+
 @pytest.mark.parametrize("learner", ["CoOp", "VPT"])
 def test_a_changed_image_is_read_again_by_the_next_run_of_a_process(capsys, root, tmp_path, learner):
     """Row 8: a run whose process has read the images before computes what a run by itself does, and is certified so."""

@@ -43,7 +43,7 @@ def check_backbone(name: str, pretrained: str) -> None:
     if name not in known:
         raise ConfigError(f"MODEL.BACKBONE.NAME: unknown backbone {name!r}; {did_you_mean(name, known)}")
     model_name = _open_clip_name(name, _quick_gelu_of_tag(name, pretrained))
-    config = json.loads(custom[name].read_text()) if name in custom else open_clip.get_model_config(model_name)
+    config = _model_config(name)
     if not _is_clips_text(config["text_cfg"]):
         raise ConfigError(f"MODEL.BACKBONE.NAME: {name} {OTHER_TEXT_TOWER}")
     if _weights_file(pretrained) is None:
@@ -53,6 +53,19 @@ def check_backbone(name: str, pretrained: str) -> None:
                               + did_you_mean(pretrained, tags))
         if fault := _resize_fault(get_pretrained_cfg(model_name, pretrained)):
             raise ConfigError(f"MODEL.BACKBONE.PRETRAINED: {pretrained} of {name} {fault}")
+
+
+def tower_depths(name: str) -> dict[str, int]:
+    """Return the number of blocks of the towers "text" and "image" of a known backbone, without loading it.
+
+    A tower that takes no prompts, such as a ResNet, is left out.
+    """
+    config = _model_config(name)
+    depths = {"text": config["text_cfg"].get("layers", open_clip.CLIPTextCfg.layers),
+              "image": config["vision_cfg"].get("layers", open_clip.CLIPVisionCfg.layers)}
+    if "timm_model_name" in config["vision_cfg"]:
+        del depths["image"]
+    return {tower: depth for tower, depth in depths.items() if isinstance(depth, int)}
 
 
 def load_clip(name: str, pretrained: str, *, device: str | torch.device = "cpu", precision: str = "fp32") -> FrozenCLIP:
@@ -168,6 +181,13 @@ def _native_preprocessing(model: nn.Module) -> Preprocessing:
 
 def _custom_models() -> dict[str, Path]:
     return {path.stem: path for path in sorted(MODEL_FOLDER.glob("*.json"))}
+
+
+def _model_config(name: str) -> dict:
+    """Return the architecture of a known backbone, as its JSON file or open_clip says."""
+    if (custom := _custom_models().get(name)) is not None:
+        return json.loads(custom.read_text())
+    return open_clip.get_model_config(OPENAI_NAMES.get(name, name))
 
 
 def _open_clip_name(name: str, quick_gelu: bool | None) -> str:

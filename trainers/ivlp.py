@@ -11,7 +11,7 @@ import numpy as np
 
 from dassl.utils.registry import AtLeast
 from trainers.frozen_clip import FrozenCLIP
-from trainers.prompts import TRAINERS, ClassTexts, PromptLearner, Prompts, checked_depth, deep_context
+from trainers.prompts import TRAINERS, ClassTexts, InBlocksOf, PromptLearner, Prompts, checked_depth, deep_context
 from trainers.vpt import image_tokens
 
 
@@ -27,8 +27,8 @@ class IVLP(PromptLearner):
         *,
         n_ctx_text: Annotated[int, AtLeast(1)] = 2,
         n_ctx_vision: Annotated[int, AtLeast(0)] = 2,
-        prompt_depth_text: Annotated[int, AtLeast(1)] = 12,
-        prompt_depth_vision: Annotated[int, AtLeast(1)] = 12,
+        prompt_depth_text: Annotated[int | str, InBlocksOf(("text",))] = "all",
+        prompt_depth_vision: Annotated[int | str, InBlocksOf(("image",))] = "all",
         ctx_init: str = "a photo of a",
     ):
         super().__init__()

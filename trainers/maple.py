@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dassl.utils.registry import AtLeast
 from trainers.frozen_clip import FrozenCLIP
-from trainers.prompts import TRAINERS, ClassTexts, PromptLearner, Prompts, checked_depth, deep_context
+from trainers.prompts import TRAINERS, ClassTexts, InBlocksOf, PromptLearner, Prompts, checked_depth, deep_context
 
 
 @TRAINERS.register("MaPLe")
@@ -31,7 +31,7 @@ class MaPLe(PromptLearner):
         rng: np.random.Generator,
         *,
         n_ctx: Annotated[int, AtLeast(1)] = 2,
-        prompt_depth: Annotated[int, AtLeast(1)] = 9,
+        prompt_depth: Annotated[int | str, InBlocksOf(("text", "image"))] = "at most 9",
         ctx_init: str = "a photo of a",
     ):
         """`n_ctx` tokens in each of the first `prompt_depth` blocks of both towers."""

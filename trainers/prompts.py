@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -11,6 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from yacs.config import CfgNode
 
 from dassl.utils.errors import ConfigError, UserError
 from dassl.utils.registry import Registry
@@ -155,11 +156,49 @@ def deep_context(
     return nn.ParameterList(tokens), rows
 
 
-def checked_depth(depth: int, n_blocks: int) -> int:
-    """Return the depth; raises UserError if the tower has fewer blocks."""
-    if depth > n_blocks:
-        raise UserError(f"prompts in {depth} blocks are asked for, but the tower has {n_blocks}; lower PROMPT_DEPTH")
-    return depth
+@dataclass(frozen=True)
+class InBlocksOf:
+    """Marks a parameter as a number of prompted blocks of one tower, or of the one of two that has fewer, for `Annotated`.
+
+    It is an integer, "all", or "at most N".
+    """
+
+    towers: tuple[str, ...]
+
+
+def checked_depth(depth: int | str, n_blocks: int) -> int:
+    """Return how many of a tower's blocks an integer, "all" or "at most N" takes.
+
+    Raises ConfigError for anything else, UserError for an integer beyond the tower.
+    """
+    if depth == "all":
+        return n_blocks
+    at_most = isinstance(depth, str) and depth.startswith("at most ")
+    number = depth.removeprefix("at most ") if at_most else str(depth)
+    if not number.isdecimal() or len(number) > 9 or int(number) < 1:
+        raise ConfigError(f"{depth!r} is no number of blocks; it may be an integer from 1 on, 'all', or 'at most 9'")
+    if at_most:
+        return min(int(number), n_blocks)
+    if int(number) > n_blocks:
+        raise UserError(f"prompts in {depth} blocks are asked for, but the tower has {n_blocks}; lower it, or ask for 'all'")
+    return int(number)
+
+
+def settle_depths(node: CfgNode, n_blocks: Mapping[str, int]) -> None:
+    """Replace each depth in the learners' nodes of a `TRAINER` node by the number of blocks that it takes of these towers.
+
+    Raises ConfigError and UserError as `checked_depth` does, naming the key. Depths in towers that are not given stay.
+    """
+    for component in TRAINERS:
+        for parameter in component.parameters:
+            towers = next((extra.towers for extra in parameter.extras if isinstance(extra, InBlocksOf)), None)
+            if towers is None or component.key not in node or not n_blocks.keys() >= set(towers):
+                continue
+            own = node[component.key]
+            try:
+                own[parameter.key] = checked_depth(own[parameter.key], min(n_blocks[tower] for tower in towers))
+            except UserError as error:
+                raise type(error)(f"TRAINER.{component.key}.{parameter.key}: {error}") from None
 
 
 def template_rows(tokenizer, classnames: Sequence[str], template: str) -> TokenRows:

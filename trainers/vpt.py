@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from dassl.utils.registry import AtLeast
 from trainers.frozen_clip import FrozenCLIP
-from trainers.prompts import INITIAL_STD, TRAINERS, ClassTexts, PromptLearner, Prompts, checked_depth, template_rows
+from trainers.prompts import INITIAL_STD, TRAINERS, ClassTexts, InBlocksOf, PromptLearner, Prompts, checked_depth, template_rows
 
 Layout = Literal["maple", "deft"]
 
@@ -33,7 +33,7 @@ class VPT(PromptLearner):
         rng: np.random.Generator,
         *,
         n_ctx: Annotated[int, AtLeast(1)] = 8,
-        prompt_depth: Annotated[int, AtLeast(1)] = 12,
+        prompt_depth: Annotated[int | str, InBlocksOf(("image",))] = "all",
         layout: Layout = "maple",
         template: str = "a photo of a {}.",
     ):

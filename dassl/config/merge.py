@@ -6,7 +6,7 @@ key without its neighbors. Here every fault is one `ConfigError` line: file, key
 
 import ast
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from yacs.config import CfgNode
 
 from dassl.config.defaults import ALSO_TYPES
 from dassl.utils.errors import ConfigError, did_you_mean
+
+Types = Mapping[str, tuple[type, ...]]
 
 
 class _StrictLoader(yaml.SafeLoader):
@@ -54,29 +56,39 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
     return tree
 
 
-def merge_tree(cfg: CfgNode, tree: Mapping[str, Any], source: str, prefix: str = "") -> None:
-    """Merge a nested mapping into `cfg`; `source` (a file name) stands in front of every message."""
+def types_of(cfg: CfgNode) -> Types:
+    """Return the types that each leaf of a tree of defaults may hold, that of its default first."""
+    return {key: (type(lookup(cfg, key)), *ALSO_TYPES.get(key, ())) for key in dotted_keys(cfg)}
+
+
+def merge_tree(cfg: CfgNode, tree: Mapping[str, Any], source: str, types: Types | None = None, prefix: str = "") -> None:
+    """Merge a nested mapping into `cfg`; `source` (a file name) stands in front of every message.
+
+    `types` are those of the defaults, see `types_of`. Without them `cfg` must still hold its defaults: a value that was merged
+    before may be of another type than its default, and says nothing of what else the key may hold.
+    """
+    types = types_of(cfg) if types is None else types
     for key, value in tree.items():
         full_key = f"{prefix}{key}"
         if key not in cfg:
             known = dotted_keys(cfg, prefix) if prefix else _all_keys(cfg)
-            hint = "a file holds it as nested keys" if full_key in known else did_you_mean(full_key, known)
-            raise ConfigError(f"{source}: unknown key {full_key}; {hint}")
+            raise ConfigError(f"{source}: unknown key {full_key}; {_hint(full_key, known, types)}")
         if isinstance(cfg[key], CfgNode):
             if not isinstance(value, Mapping):
                 raise ConfigError(f"{source}: {full_key} holds keys of its own, but {value!r} came")
-            merge_tree(cfg[key], value, source, f"{full_key}.")
+            merge_tree(cfg[key], value, source, types, f"{full_key}.")
         else:
-            cfg[key] = _converted(value, cfg[key], full_key, source)
+            cfg[key] = _converted(value, types[full_key], full_key, source)
 
 
-def merge_pairs(cfg: CfgNode, pairs: list[tuple[str, str]]) -> None:
-    """Merge KEY VALUE pairs of the command line, such as `("OPTIM.LR", "1e-3")`."""
+def merge_pairs(cfg: CfgNode, pairs: list[tuple[str, str]], types: Types | None = None) -> None:
+    """Merge KEY VALUE pairs of the command line, such as `("OPTIM.LR", "1e-3")`; `types` as for `merge_tree`."""
+    types = types_of(cfg) if types is None else types
     for key, value in pairs:
         tree: Any = value
         for part in reversed(key.split(".")):
             tree = {part: tree}
-        merge_tree(cfg, tree, "command line")
+        merge_tree(cfg, tree, "command line", types)
 
 
 def dotted_keys(cfg: CfgNode, prefix: str = "") -> list[str]:
@@ -94,21 +106,28 @@ def lookup(cfg: CfgNode, dotted: str) -> Any:
     return cfg
 
 
+def _hint(key: str, known: list[str], all_leaves: Iterable[str]) -> str:
+    """Return what may be meant: the only key of the same last part (for TRAINER.COOP.PREC), or the nearest in its node."""
+    if key in known:
+        return "a file holds it as nested keys"
+    same = [leaf for leaf in all_leaves if leaf.rpartition(".")[2] == key.rpartition(".")[2]]
+    return did_you_mean(key, known) if len(same) != 1 else f"did you mean {same[0]!r}?"
+
+
 def _all_keys(cfg: CfgNode) -> list[str]:
     return [*dotted_keys(cfg), *(key for key in cfg if isinstance(cfg[key], CfgNode))]
 
 
-def _converted(value: Any, default: Any, key: str, source: str) -> Any:
-    """Return `value` in the type of `default`; strings are read as Python literals where a string is not wanted."""
-    wanted = (type(default), *ALSO_TYPES.get(key, ()))
-    if isinstance(value, str) and not isinstance(default, str):
+def _converted(value: Any, wanted: tuple[type, ...], key: str, source: str) -> Any:
+    """Return `value` in one of the wanted types; strings are read as Python literals where a string is not wanted."""
+    if isinstance(value, str) and str not in wanted:
         value = _literal(value)
-    if isinstance(value, str) and isinstance(default, str) and int in wanted and _is_int(value):
+    if isinstance(value, str) and int in wanted and _is_int(value):
         value = int(value)
     if isinstance(value, int) and not isinstance(value, bool) and float in wanted:
         value = float(value) if abs(value) < 1e300 else math.inf
-    if isinstance(value, (list, tuple)) and isinstance(default, (list, tuple)):
-        value = type(default)(_finite(_literal(item), key, source) for item in value)
+    if isinstance(value, (list, tuple)) and issubclass(wanted[0], (list, tuple)):
+        value = wanted[0](_finite(_literal(item), key, source) for item in value)
     if type(value) not in wanted:
         names = " or ".join(_NAMES[kind] for kind in wanted)
         raise ConfigError(f"{source}: {key} must be {names}, not {_type_name(value)} {value!r}")

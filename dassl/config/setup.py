@@ -5,14 +5,14 @@ import importlib
 import importlib.util
 import json
 import sys
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from yacs.config import CfgNode
 
 from dassl.config.defaults import CHOICES, MINIMUM, NOT_PART_OF_A_RUN, default_config
-from dassl.config.merge import dotted_keys, lookup, merge_pairs, merge_tree, read_yaml
+from dassl.config.merge import Types, dotted_keys, lookup, merge_pairs, merge_tree, read_yaml, types_of
 from dassl.utils.errors import ConfigError, did_you_mean
 from dassl.utils.files import sha256_of
 from dassl.utils.registry import Registry
@@ -23,7 +23,7 @@ _imported: dict[str, str] = {}  # SHA-256 of the files of plug-ins when they wer
 
 
 def setup_config(
-    files: Iterable[str], pairs: Pairs, registries: Iterable[Registry], *, nodes: Collection[str] = ()
+    files: Iterable[str], pairs: Pairs, registries: Sequence[Registry], *, nodes: Collection[str] = ()
 ) -> CfgNode:
     """Return the config of files merged left to right, then the KEY VALUE pairs. Not frozen yet, see `check_config`.
 
@@ -41,10 +41,19 @@ def setup_config(
     cfg = default_config()
     for registry in registries:
         add_component_nodes(cfg, registry)
+    types = types_of(cfg) | _component_types(registries)
     for source, tree in trees:
-        merge_tree(cfg, {key: tree[key] for key in tree if not nodes or key in nodes}, source)
-    merge_pairs(cfg, pairs)
+        merge_tree(cfg, {key: tree[key] for key in tree if not nodes or key in nodes}, source, types)
+    merge_pairs(cfg, pairs, types)
+    for registry in registries:
+        if "NAME" in cfg[registry.node]:
+            cfg[registry.node].NAME = registry.canonical(cfg[registry.node].NAME)
     return cfg
+
+
+def _component_types(registries: Iterable[Registry]) -> Types:
+    return {f"{registry.node}.{component.key}.{parameter.key}": parameter.types
+            for registry in registries for component in registry for parameter in component.parameters}
 
 
 def load_plugin(name: str) -> None:

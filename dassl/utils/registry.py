@@ -2,13 +2,14 @@
 
 A component's keyword-only parameters are its YAML node: `pcb(ctx, *, gamma: float = 0.1)`, registered as "pcb" in the
 registry of node `ACTIVE`, is configured by `ACTIVE.PCB.GAMMA`. What the annotation says is checked when the YAML is
-merged: `Literal["end", "front"]` lists the choices, `Annotated[int, AtLeast(1)]` sets a lower bound.
+merged: `Literal["end", "front"]` lists the choices, `Annotated[int, AtLeast(1)]` sets a lower bound, `int | str` allows either.
 """
 
 import inspect
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import UnionType
 from typing import Annotated, Any, Literal
 
 from dassl.utils.errors import ConfigError, did_you_mean
@@ -27,6 +28,7 @@ class Parameter:
 
     name: str
     default: Any
+    types: tuple[type, ...]  # that of the default first
     choices: tuple = ()
     minimum: float | None = None
     extras: tuple = ()
@@ -61,9 +63,10 @@ class Registry:
         self.kind = kind
         self.node = node
         self._components: dict[str, Component] = {}
+        self._canonical: dict[str, str] = {}
 
-    def register(self, name: str, **facts: Any) -> Callable:
-        """Return a decorator that registers a function or class under `name`.
+    def register(self, name: str, *, also_known_as: Sequence[str] = (), **facts: Any) -> Callable:
+        """Return a decorator that registers a function or class under `name`, and under the names it has elsewhere.
 
         Raises TypeError if a parameter is not keyword-only, has no default, or its default cannot stand in YAML, and
         ValueError if the name is taken.
@@ -75,17 +78,23 @@ class Registry:
                 if other.key == component.key:
                     raise ValueError(f"{self.kind} {name!r} is registered twice: {other.build} and {build}")
             self._components[name] = component
+            self._canonical |= dict.fromkeys(also_known_as, name)
             return build
 
         return decorate
 
+    def canonical(self, name: str) -> str:
+        """Return the name under which records and messages know a component; a name that nobody knows stays as it is."""
+        return self._canonical.get(name, name)
+
     def __getitem__(self, name: str) -> Component:
+        name = self.canonical(name)
         if name not in self._components:
             raise ConfigError(f"unknown {self.kind} {name!r}; {did_you_mean(name, self._components)}")
         return self._components[name]
 
     def __contains__(self, name: str) -> bool:
-        return name in self._components
+        return self.canonical(name) in self._components
 
     def __iter__(self) -> Iterator[Component]:
         return iter(sorted(self._components.values(), key=lambda component: component.name))
@@ -113,7 +122,8 @@ def _parameter(owner: str, name: str, default: Any, hint: Any) -> Parameter:
         hint, *extras = typing.get_args(hint)
     choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
     minimum = next((extra.minimum for extra in extras if isinstance(extra, AtLeast)), None)
-    return Parameter(name, default, choices, minimum, tuple(extras))
+    types = dict.fromkeys([type(default), *(typing.get_args(hint) if isinstance(hint, UnionType) else ())])
+    return Parameter(name, default, tuple(types), choices, minimum, tuple(extras))
 
 
 def _fits_yaml(value: Any) -> bool:

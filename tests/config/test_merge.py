@@ -5,9 +5,13 @@ from pathlib import Path
 import pytest
 from yacs.config import CfgNode
 
+import datasets  # noqa: F401  registers the data sets
 from dassl.config.defaults import default_config
 from dassl.config.merge import dotted_keys, lookup, merge_pairs, merge_tree, read_yaml
+from dassl.config.setup import setup_config
+from dassl.data.dataset import DATASETS
 from dassl.utils.errors import ConfigError
+from trainers.prompts import TRAINERS
 
 COOP_VIT_B16 = """\
 DATALOADER:
@@ -208,3 +212,42 @@ def assert_one_line(error: ConfigError, *parts: object) -> None:
     assert "\n" not in message
     assert message.startswith(f"{parts[0]}: ")
     assert [part for part in parts if str(part) not in message] == []
+
+
+@pytest.mark.parametrize(("key", "first", "second", "expected"), [
+    ("ACTIVE.QUERY_SIZE", "4", "1%", "1%"), ("ACTIVE.QUERY_SIZE", "1%", "4", 4),
+    ("ACTIVE.QUERY_SIZE", "4", "per_class", "per_class"),
+    ("OPTIM.STEPSIZE", "5", "(5, 10)", (5, 10)), ("OPTIM.STEPSIZE", "(5, 10)", "7", 7)])
+def test_a_key_that_is_set_twice_keeps_its_types(tmp_path, key, first, second, expected):
+    """What came before says nothing of what may come: a file, then the line; or twice on the line."""
+    node, leaf = key.split(".")
+    file = tmp_path / "a.yaml"
+    file.write_text(f"{node}: {{{leaf}: {first if '(' not in first else [5, 10]}}}\n")
+    for files, pairs in (([file], [(key, second)]), ([], [(key, first), (key, second)])):
+        assert lookup(setup_config([str(path) for path in files], pairs, ()), key) == expected
+
+
+def test_a_key_of_a_component_takes_the_types_of_its_annotation():
+    """`int | str` holds words and numbers, in any order."""
+    for pairs, expected in (([("TRAINER.VPT.PROMPT_DEPTH", "3")], 3), ([("TRAINER.VPT.PROMPT_DEPTH", "all")], "all"),
+                            ([("TRAINER.VPT.PROMPT_DEPTH", "3"), ("TRAINER.VPT.PROMPT_DEPTH", "all")], "all")):
+        assert expected == setup_config([], pairs, (TRAINERS,)).TRAINER.VPT.PROMPT_DEPTH
+    with pytest.raises(ConfigError, match=r"TRAINER.VPT.PROMPT_DEPTH must be a string or an integer, not a number 1.5"):
+        merge_tree(cfg := setup_config([], [], (TRAINERS,)), {"TRAINER": {"VPT": {"PROMPT_DEPTH": 1.5}}}, "file",
+                   {"TRAINER.VPT.PROMPT_DEPTH": (str, int)})
+    assert cfg.TRAINER.VPT.PROMPT_DEPTH == "all"
+
+
+@pytest.mark.parametrize("learner", ["COOP", "MAPLE", "VPT"])
+def test_the_precision_of_published_files_points_to_ours(learner):
+    """CoOp and MaPLe keep it with the learner; a key that several nodes have is no pointer."""
+    with pytest.raises(ConfigError, match=rf"unknown key TRAINER.{learner}.PREC; did you mean 'MODEL.PREC'\?"):
+        setup_config([], [(f"TRAINER.{learner}.PREC", "fp16")], (TRAINERS,))
+
+
+@pytest.mark.parametrize(("published", "own"), [
+    ("DescribableTextures", "DTD"), ("OxfordFlowers", "Flowers102"), ("DTD", "DTD")])
+def test_published_names_of_data_sets_are_known(published, own):
+    """A published YAML names CoOp's classes; the record has one name for one data set."""
+    assert own == setup_config([], [("DATASET.NAME", published)], (DATASETS,)).DATASET.NAME
+    assert DATASETS[published].name == own and published in DATASETS

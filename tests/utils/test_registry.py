@@ -93,10 +93,10 @@ def test_annotations_become_choices_minimum_and_extras(registry):
             depth: Annotated[Literal[1, 2], "mark", AtLeast(1)] = 1, plain=(1, 2)): ...
 
     assert registry["pcb"].parameters == (
-        Parameter("gamma", 0.5, minimum=0.1, extras=(AtLeast(0.1),)),
-        Parameter("norm", "l2", choices=("l1", "l2")),
-        Parameter("depth", 1, choices=(1, 2), minimum=1, extras=("mark", AtLeast(1))),
-        Parameter("plain", (1, 2)))
+        Parameter("gamma", 0.5, (float,), minimum=0.1, extras=(AtLeast(0.1),)),
+        Parameter("norm", "l2", (str,), choices=("l1", "l2")),
+        Parameter("depth", 1, (int,), choices=(1, 2), minimum=1, extras=("mark", AtLeast(1))),
+        Parameter("plain", (1, 2), (tuple,)))
 
 
 @pytest.mark.parametrize("own_init", [True, False])
@@ -107,7 +107,7 @@ def test_a_class_is_registered_by_its_constructor(registry, own_init):
         def __init__(self, clip, texts, *, n_ctx: Annotated[int, AtLeast(1)] = 4): ...
 
     registry.register("learner")(Learner if own_init else type("Child", (Learner,), {}))
-    assert registry["learner"].parameters == (Parameter("n_ctx", 4, minimum=1, extras=(AtLeast(1),)),)
+    assert registry["learner"].parameters == (Parameter("n_ctx", 4, (int,), minimum=1, extras=(AtLeast(1),)),)
 
 
 def test_a_node_becomes_keyword_arguments(registry):
