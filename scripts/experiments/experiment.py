@@ -37,6 +37,10 @@ FULL, ZERO_SHOT = "full", "zero-shot"  # rows of tables beside the samplers; FUL
 FULL_KEYS = {"ACTIVE": {"SAMPLER": "random", "INITIAL_SAMPLER": "auto", "SELECTOR_TRAINER": "", "ROUNDS": 1,
                         "QUERY_SIZE": "100%"}}
 
+# Keys that each cell has of its own, and where they come from.
+OWN_KEYS = {"OUTPUT_DIR": "OUTPUT_DIR at the top of the file, or --output-dir", "SEED": "the list SEEDS",
+            "LABEL.METHOD": "the names in SAMPLERS", "LABEL.LEARNER": "the names in LEARNERS"}
+
 Pairs = list[tuple[str, str]]
 
 
@@ -71,6 +75,7 @@ def read_experiment(path: str | Path, *, output: str | None = None, pairs: Pairs
     """
     source, tree = str(path), _checked(read_yaml(path), str(path))
     folder = Path(output or tree["OUTPUT_DIR"])
+    _check_settings("the command line", pairs, tree)
     datasets, samplers = ([_entry(key, item, source) for item in tree[key]] for key in ("DATASETS", "SAMPLERS"))
     variants = list(product(tree["QUERY_SIZES"] or [None], samplers))
     if tree["FULL_LABELS"]:
@@ -111,11 +116,25 @@ def _checked(tree: dict[str, Any], source: str) -> dict[str, Any]:
                 raise ConfigError(f"{source}: {key} holds {name!r}, which cannot be the name of a folder; write NAME: {{KEYS}}")
     if taken := {*map(_name, tree["SAMPLERS"])} & {FULL, ZERO_SHOT}:
         raise ConfigError(f"{source}: SAMPLERS holds {min(taken)!r}, which is the name of a line of its own in tables")
-    if missing := [file for file in tree.get("CONFIG_FILES", []) if not Path(_shown(Path(file))).is_file()]:
-        raise ConfigError(f"{source}: CONFIG_FILES holds {missing[0]}, which is no file")
+    for file in tree.get("CONFIG_FILES", []):
+        if not isinstance(file, str) or not Path(_shown(Path(file))).is_file():
+            raise ConfigError(f"{source}: CONFIG_FILES holds {file!r}, which is no file")
     if bad := [seed for seed in tree["SEEDS"] if type(seed) is not int or seed < 0]:
         raise ConfigError(f"{source}: SEEDS holds {bad[0]!r}, but seeds are integers of at least 0")
-    return OPTIONAL | tree
+    tree = OPTIONAL | tree
+    _check_settings(f"{source}: OVERRIDES", _pairs(tree["OVERRIDES"]), tree)
+    for name in LISTS:
+        for item in tree[name]:
+            _check_settings(f"{source}: {name}", _own(name, item, source), tree)
+    return tree
+
+
+def _check_settings(where: str, pairs: Pairs, tree: Mapping[str, Any]) -> None:
+    """Raise ConfigError if keys for all cells are among those that each cell has of its own."""
+    own = OWN_KEYS | ({"ACTIVE.QUERY_SIZE": "the list QUERY_SIZES"} if tree["QUERY_SIZES"] else {})
+    for key, _ in pairs:
+        if key in own:
+            raise ConfigError(f"{where} sets {key}, but each cell has its own, from {own[key]}")
 
 
 def _entry(key: str, item: str | Mapping[str, Any], source: str) -> _Entry:

@@ -117,3 +117,23 @@ def test_every_experiment_of_the_project_merges(path):
 def test_the_head_of_every_experiment_names_its_command(path):
     head = [line for line in path.read_text().splitlines() if line.startswith("#")]
     assert any(f"scripts/sweep.py --config-file configs/experiments/{path.name}" in line for line in head)
+
+
+@pytest.mark.parametrize(("changes", "pairs", "said"), [
+    ({}, [("OUTPUT_DIR", "elsewhere")], "the command line sets OUTPUT_DIR.*--output-dir"),
+    ({}, [("SEED", "5")], "the command line sets SEED.*SEEDS"),
+    ({"QUERY_SIZES": ["1%"]}, [("ACTIVE.QUERY_SIZE", "5")], "the command line sets ACTIVE.QUERY_SIZE.*QUERY_SIZES"),
+    ({"OVERRIDES": {"OUTPUT_DIR": "elsewhere"}}, [], "OVERRIDES sets OUTPUT_DIR"),
+    ({"OVERRIDES": {"LABEL": {"METHOD": "x"}}}, [], "OVERRIDES sets LABEL.METHOD.*SAMPLERS"),
+    ({"SAMPLERS": [{"random": {"SEED": 3}}]}, [], "SAMPLERS sets SEED"),
+    ({"LEARNERS": [{"CoOp": {"LABEL": {"LEARNER": "x"}}}]}, [], "LEARNERS sets LABEL.LEARNER"),
+    ({"CONFIG_FILES": [1]}, [], "CONFIG_FILES holds 1, which is no file"),
+    ({"CONFIG_FILES": [["a"]]}, [], "CONFIG_FILES holds")])
+def test_what_each_cell_has_of_its_own_is_no_key_for_all(tmp_path, changes, pairs, said):
+    """One folder, seed or name for all cells would fail 95 of 96 of them, or be ignored."""
+    with pytest.raises(ConfigError, match=said):
+        cells_of(tmp_path, pairs, **changes)
+
+
+def test_the_query_size_of_all_cells_may_be_set_where_the_file_lists_none(tmp_path):
+    assert configured(cells_of(tmp_path, [("ACTIVE.QUERY_SIZE", "5")])[0].words).ACTIVE.QUERY_SIZE == 5
