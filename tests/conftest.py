@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: one torch thread, a tiny random CLIP, a few small images on disk."""
 
+import os
 import random
 from pathlib import Path
 
@@ -9,13 +10,32 @@ import pytest
 import torch
 
 from dassl.data.transforms import Preprocessing
+from dassl.utils.environment import PROJECT
 from trainers.frozen_clip import FrozenCLIP
+
+PROJECT_FILES = ("active", "benchmarks", "configs", "dassl", "datasets", "docs", "scripts", "tests", "trainers", "train.py")
 
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
     """Small models run slower, and not bit for bit alike, with more."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def working_folder(tmp_path_factory):
+    """Run all tests in a folder with the project's files and nothing that runs leave lying there, such as `data` and `output`.
+
+    It must be as empty at the end: a test writes into folders of its own.
+    """
+    folder = tmp_path_factory.mktemp("working_folder")
+    for name in PROJECT_FILES:
+        (folder / name).symlink_to(PROJECT / name)
+    before = os.getcwd()
+    os.chdir(folder)
+    yield folder
+    os.chdir(before)
+    assert {path.name for path in folder.iterdir()} == set(PROJECT_FILES)
 
 
 @pytest.fixture

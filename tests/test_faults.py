@@ -31,11 +31,6 @@ def root(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("data")
 
 
-@pytest.fixture(autouse=True)
-def in_project(monkeypatch):
-    monkeypatch.chdir(PROJECT)
-
-
 @pytest.fixture
 def start(root, tmp_path, capsys):
     """A function that runs the quickstart in `tmp_path/run` and returns code and standard error."""

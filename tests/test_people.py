@@ -43,9 +43,8 @@ def truth(source) -> dict[str, str]:
 
 
 @pytest.fixture
-def start(photos, tmp_path, monkeypatch, capsys):
+def start(photos, tmp_path, capsys):
     """A function that gives the command of the run (two rounds of four labels) and returns code and standard error."""
-    monkeypatch.chdir(PROJECT)
 
     def call(*words: str, output: str = "run") -> tuple[int, str]:
         code = train.main(["--config-file", "configs/quickstart.yaml", "--root", str(photos), "--output-dir",

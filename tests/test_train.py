@@ -28,11 +28,6 @@ def root(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("data")
 
 
-@pytest.fixture(autouse=True)
-def in_project(monkeypatch):
-    monkeypatch.chdir(PROJECT)
-
-
 def call(capsys, *words) -> tuple[int, str, str]:
     """Return exit code, standard output and standard error of one call."""
     code = train.main([str(word) for word in words])

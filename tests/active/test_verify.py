@@ -92,7 +92,7 @@ def test_a_run_is_repeated_with_the_recorded_number_of_threads(finished, tmp_pat
     """Sums of floats follow their order; where the number cannot be had, as in a run that changed it, that is said."""
     words = ["--config-file", "configs/quickstart.yaml", "--root", finished.parents[1] / "data", "--output-dir",
              tmp_path / "run", "ACTIVE.ROUNDS", "1", "OPTIM.MAX_EPOCH", "1", "CPU_THREADS", "0"]
-    subprocess.run([sys.executable, "train.py", *words], check=True, cwd=PROJECT, capture_output=True,
+    subprocess.run([sys.executable, "train.py", *words], check=True, capture_output=True,
                    env=os.environ | {"OMP_NUM_THREADS": "2"})
     assert RunResult.read(tmp_path / "run" / "results.json").environment["threads"] == "2"
     assert main([str(tmp_path / "run" / "results.json")]) == 0

@@ -86,7 +86,7 @@ def test_a_reader_that_has_gone_ends_a_command_quietly(tmp_path, words):
     write_run(tmp_path / "run", [0.4])
     read, write = os.pipe()
     os.close(read)
-    done = subprocess.run([sys.executable, *(word.replace("RUNS", str(tmp_path)) for word in words)], cwd=PROJECT, stdout=write,
+    done = subprocess.run([sys.executable, *(word.replace("RUNS", str(tmp_path)) for word in words)], stdout=write,
                           stderr=subprocess.PIPE, text=True)
     os.close(write)
     assert (done.returncode, done.stderr) == (141, "")

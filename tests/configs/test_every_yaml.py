@@ -28,9 +28,8 @@ def test_yaml_merges(file):
 
 
 @pytest.mark.parametrize("file", RUNS)
-def test_head_comment_names_a_command_that_parses(file, monkeypatch):
+def test_head_comment_names_a_command_that_parses(file):
     """The head comment of each file holds at least one `train.py` command; it parses, and it uses that file."""
-    monkeypatch.chdir(PROJECT)
     assert commands(file)
     assert any(file in words for words in commands(file))
     for words in commands(file):

@@ -16,12 +16,11 @@ def call(*words: str) -> subprocess.CompletedProcess:
                           env=os.environ | {"PYTHON": "echo", "DATA": "/data"})
 
 
-def test_it_calls_train_with_the_files_of_its_names(monkeypatch):
+def test_it_calls_train_with_the_files_of_its_names():
     """The words are those of a cell of a sweep: files, data root, seed, a folder of its own, then what follows."""
     done = call("dtd", "CoOp/vit_b16", "badge", "3", "OPTIM.LR", "0.1")
     assert done.returncode == 0
     program, *words = done.stdout.split()
-    monkeypatch.chdir(PROJECT)
     cfg = train.build_config(*train.parser().parse(words))
     assert program == "train.py" and (cfg.DATASET.NAME, cfg.ACTIVE.SAMPLER, cfg.SEED) == ("DTD", "badge", 3)
     assert (cfg.OPTIM.LR, cfg.DATASET.ROOT, cfg.OUTPUT_DIR) == (0.1, "/data", "/output/dtd/CoOp/vit_b16/badge/seed3")

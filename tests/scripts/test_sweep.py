@@ -28,11 +28,6 @@ SMALL = {"OUTPUT_DIR": "set by every test", "CONFIG_FILES": ["configs/quickstart
 MEASURED = ["seconds", "peak_memory_mb"]
 
 
-@pytest.fixture(autouse=True)
-def in_project(monkeypatch):
-    monkeypatch.chdir(PROJECT)
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
     """A data root that the runs of this file share, with its feature cache."""
@@ -50,12 +45,10 @@ def words(tmp_path: Path, root: Path, *further: str, name: str = "runs", **chang
 def whole(tmp_path_factory, root):
     """The records of the experiment, run by itself, cell by cell, without the sweep."""
     folder = tmp_path_factory.mktemp("whole")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(PROJECT)
-        pairs = [("DATASET.ROOT", str(root))]
-        _, cells = sweep.read_experiment(words(folder, root)[1], output=str(folder / "runs"), pairs=pairs)
-        for one in cells:
-            assert train.main(list(one.words)) == 0
+    pairs = [("DATASET.ROOT", str(root))]
+    _, cells = sweep.read_experiment(words(folder, root)[1], output=str(folder / "runs"), pairs=pairs)
+    for one in cells:
+        assert train.main(list(one.words)) == 0
     return load_records([folder / "runs"])
 
 

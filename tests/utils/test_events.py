@@ -11,7 +11,7 @@ PROJECT = Path(__file__).parents[2]
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-c", code], cwd=PROJECT, env=environment, capture_output=True, text=True)
+    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
 
 
 EVENTS = "from dassl.utils.events import event\nfor name in 'abab': event(name); print(name, flush=True)"

@@ -186,7 +186,7 @@ with lock(Path(sys.argv[1]), wait=False):
 @contextlib.contextmanager
 def holder(path: Path, seconds: float) -> Iterator[subprocess.Popen]:
     """Another process that holds the lock for some seconds from now."""
-    with subprocess.Popen([sys.executable, "-c", HOLD, str(path), str(seconds)], cwd=PROJECT,
+    with subprocess.Popen([sys.executable, "-c", HOLD, str(path), str(seconds)],
                           stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout.readline() == "held\n"
         yield process

@@ -54,7 +54,7 @@ def test_a_seed_is_the_same_on_every_machine(key, seed):
 def test_a_seed_does_not_depend_on_the_environment(variables):
     """Row 30 of the faults table: hash seed, locale and -O change nothing."""
     code = "from dassl.utils.seeding import seed_for; print(seed_for(7, 'view', 2, 'caf\\u00e9.jpg'))"
-    answer = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, env=os.environ | variables, text=True,
+    answer = subprocess.run([sys.executable, "-c", code], env=os.environ | variables, text=True,
                             capture_output=True, check=True).stdout
     assert int(answer) == seed_for(7, "view", 2, "café.jpg")
 

@@ -18,11 +18,6 @@ SMALL = {"OUTPUT_DIR": "output/x", "CONFIG_FILES": ["configs/quickstart.yaml"], 
 EXPERIMENTS = sorted((PROJECT / "configs" / "experiments").glob("*.yaml"))
 
 
-@pytest.fixture(autouse=True)
-def in_project(monkeypatch):
-    monkeypatch.chdir(PROJECT)
-
-
 def cells_of(tmp_path, pairs=(), **changes):
     file = tmp_path / "experiment.yaml"
     file.write_text(yaml.safe_dump(SMALL | changes))
