@@ -5,6 +5,11 @@
     python train.py --list
 """
 
+if __name__ == "__main__":
+    from dassl.utils import starting
+
+    starting.begin()
+
 import argparse
 import contextlib
 import logging
@@ -271,4 +276,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    command(main)
+    command("train.py", main)

@@ -23,6 +23,7 @@ import yaml
 
 from active.output import QUERIES, RESULTS
 from active.results import MEASURED, RunResult
+from dassl.config.cli import command
 from dassl.utils.environment import PROJECT
 from dassl.utils.errors import UserError
 
@@ -98,4 +99,4 @@ def _differing(place: str, old: Any, new: Any) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command("active.verify", main)

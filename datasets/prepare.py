@@ -20,7 +20,7 @@ from pathlib import Path
 import gdown
 import requests
 
-from dassl.config.cli import Parser
+from dassl.config.cli import Parser, command
 from dassl.data.archives import unpack
 from dassl.data.build import check_files
 from dassl.data.dataset import DATASETS, SPLITS
@@ -188,4 +188,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command("datasets.prepare", main)

@@ -31,8 +31,14 @@ from tabulate import tabulate
 PROJECT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(PROJECT))
 
+if __name__ == "__main__":
+    from dassl.utils import starting
+
+    starting.begin()
+
 from active.output import RESULTS  # noqa: E402
 from active.results import MEASURED  # noqa: E402
+from dassl.config.cli import command  # noqa: E402
 from dassl.utils import events  # noqa: E402
 
 RUNS = {
@@ -179,4 +185,4 @@ def report(outcomes: dict[str, Outcome], seconds: float) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command("kill_test.py", main)

@@ -16,7 +16,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dassl.config.cli import Parser
+if __name__ == "__main__":
+    from dassl.utils import starting
+
+    starting.begin()
+
+from dassl.config.cli import Parser, command
 from dassl.utils.errors import UserError
 from scripts.experiments.album import LeftOut, add_flags, chosen, folder_of, pictures
 from scripts.experiments.style import write_figure
@@ -57,4 +62,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command("plot.py", main)

@@ -16,7 +16,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from dassl.config.cli import Parser
+if __name__ == "__main__":
+    from dassl.utils import starting
+
+    starting.begin()
+
+from dassl.config.cli import Parser, command
 from dassl.utils.errors import ConfigError, UserError
 from dassl.utils.files import write_text
 from scripts.experiments import summary
@@ -80,4 +85,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command("report.py", main)

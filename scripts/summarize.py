@@ -18,6 +18,11 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+if __name__ == "__main__":
+    from dassl.utils import starting
+
+    starting.begin()
+
 from dassl.config.cli import Parser, command
 from dassl.utils.errors import ConfigError, UserError
 from scripts.experiments import published, summary
@@ -101,4 +106,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    command(main)
+    command("summarize.py", main)

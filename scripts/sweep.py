@@ -23,6 +23,11 @@ from tqdm import tqdm
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+if __name__ == "__main__":
+    from dassl.utils import starting
+
+    starting.begin()
+
 import train
 from active.certificate import code_hash, config_hash
 from dassl.config.cli import Parser, command
@@ -192,4 +197,4 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    command(main)
+    command("sweep.py", main)

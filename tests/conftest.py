@@ -4,6 +4,8 @@ import os
 import random
 from pathlib import Path
 
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch: also of the processes that tests start
+
 import numpy as np
 import open_clip
 import pytest

@@ -1,16 +1,21 @@
 """The command line: flags, and KEY VALUE pairs that may stand before, between and after them."""
 
 import argparse
+import errno
 import os
 import re
 import select
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn
+from typing import IO, NoReturn
 
+from dassl.utils import starting
 from dassl.utils.errors import ConfigError, did_you_mean
+from dassl.utils.events import Terminated
 
 KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*")
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF)  # what a full disk and a terminal that has gone answer
 
 Pairs = list[tuple[str, str]]
 
@@ -55,16 +60,49 @@ class Parser(argparse.ArgumentParser):
         return words, pairs
 
 
-def command(main: Callable[[], int]) -> NoReturn:
-    """Exit with the code of a command; one whose reader has gone, as in `... | head`, ends quietly with 141, as by SIGPIPE."""
+def command(name: str, main: Callable[[], int]) -> NoReturn:
+    """Exit with the code of a command; whatever becomes of the terminal or of who reads its output, there is no trace.
+
+    A reader that has gone, as in `... | head`, is no error (141, as by SIGPIPE); an output that cannot be written is one line
+    and 1; Ctrl-C that `main` did not answer is 130, SIGTERM 143. Where a standard stream is closed, what is written is lost.
+    """
+    _open_closed_streams()
+    starting.end()
     try:
         code = main()
         sys.stdout.flush()
+    except KeyboardInterrupt as error:
+        code = 143 if isinstance(error, Terminated) else 130
     except BrokenPipeError:
-        poll = select.poll()
-        poll.register(sys.stdout, select.POLLOUT)
-        if not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
+        if not _is_broken(sys.stdout):
             raise  # another pipe than this one
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at its end
         code = 141
+    except OSError as error:
+        if error.filename is not None or error.errno not in NO_ROOM:
+            raise
+        sys.stderr.write(f"{name}: cannot write the output: {error.strerror}\n")
+        code = 1
+    if code in (1, 141):
+        _flush_nowhere(sys.stdout)
     sys.exit(code)
+
+
+def _open_closed_streams() -> None:
+    """Give the standard streams that the caller has closed to /dev/null, before a file gets their numbers."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.open(os.devnull, os.O_RDWR), mode, closefd=False))  # noqa: SIM115
+
+
+def _is_broken(stream: IO) -> bool:
+    poll = select.poll()
+    poll.register(stream, select.POLLOUT)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
+
+
+def _flush_nowhere(stream: IO) -> None:
+    """Let what is left in the buffer of a stream that may take no more go to /dev/null: Python flushes once more at its end."""
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -35,9 +35,10 @@ def kill_at(event: str) -> None:
 
 
 def stop_on_sigterm() -> None:
-    """Make SIGTERM raise `Terminated` in the main thread of this process."""
+    """Make SIGTERM raise `Terminated` in the main thread of this process, once: on the way out a second one changes nothing."""
 
     def stop(*_: object) -> NoReturn:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         raise Terminated
 
     signal.signal(signal.SIGTERM, stop)

@@ -90,3 +90,60 @@ def test_a_reader_that_has_gone_ends_a_command_quietly(tmp_path, words):
                           stderr=subprocess.PIPE, text=True)
     os.close(write)
     assert (done.returncode, done.stderr) == (141, "")
+
+
+PRINTS = "from dassl.config.cli import command; command('x.py', lambda: print('a' * 100_000) or 0)"
+
+
+def started(code: str, streams: str) -> subprocess.CompletedProcess:
+    """Run Python code with its standard streams as the shell says."""
+    return subprocess.run(["bash", "-c", f'exec "$0" -W error -c "$1" {streams}', sys.executable, code], stderr=subprocess.PIPE,
+                          text=True)
+
+
+@pytest.mark.parametrize(("streams", "expected"), [
+    ("> /dev/full", (1, "x.py: cannot write the output: No space left on device\n")), (">&-", (0, "")), (">&- <&-", (0, "")),
+    ("> /dev/null", (0, ""))])
+def test_an_output_that_cannot_be_written_is_one_line(streams, expected):
+    """Row 11: a full disk behind the output is said; a closed output is nobody's loss."""
+    done = started(PRINTS, streams)
+    assert (done.returncode, done.stderr) == expected
+
+
+def test_a_closed_error_stream_is_no_trace_in_the_output(tmp_path):
+    """And no file of the run gets its number."""
+    code = ("import os; from dassl.config.cli import command; "
+            f"command('x.py', lambda: os.write(2, b'x') and int(open({str(tmp_path / 'f')!r}, 'w').fileno() < 3))")
+    assert started(code, "2>&- >&-").returncode == 0
+    assert (tmp_path / "f").read_bytes() == b""
+
+
+@pytest.mark.parametrize(("signals", "code"), [(["SIGINT"], 130), (["SIGTERM"], 143), (["SIGTERM", "SIGTERM"], 143)])
+def test_a_signal_that_a_command_does_not_answer_ends_it_quietly(signals, code):
+    """Also a second one, while the first is being answered."""
+    kill = "".join(f"os.kill(os.getpid(), signal.{name})\n    " for name in signals[:1])
+    again = "".join(f"os.kill(os.getpid(), signal.{name})\n        " for name in signals[1:])
+    done = started(f"""
+import os, signal
+from dassl.config.cli import command
+from dassl.utils.events import stop_on_sigterm
+def main():
+    stop_on_sigterm()
+    try:
+        {kill.strip()}
+        signal.pause()
+    except KeyboardInterrupt:
+        {again or 'pass'}
+        raise
+command('x.py', main)""", "")
+    assert (done.returncode, done.stderr) == (code, "")
+
+
+def test_every_command_ends_through_command():
+    """What is run by a person has `command(<its name>, main)` as its last line."""
+    files = [PROJECT / "train.py", *PROJECT.glob("scripts/*.py"), *PROJECT.glob("datasets/*.py"), *PROJECT.glob("active/*.py")]
+    mains = {file: text for file in files if 'if __name__ == "__main__":' in (text := file.read_text()).splitlines()}
+    assert len(mains) >= 9
+    for file, text in mains.items():
+        name = file.name if file.parent.name not in ("datasets", "active") else f"{file.parent.name}.{file.stem}"
+        assert text.endswith(f'if __name__ == "__main__":\n    command("{name}", main)\n'), file
