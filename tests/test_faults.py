@@ -60,7 +60,7 @@ def test_sigterm_stops_and_says_how_to_go_on(root, tmp_path):
         if line.startswith("round 1:"):
             break
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=240)
     assert process.returncode == 143 and "stopped by SIGTERM; the same command goes on" in err and "Traceback" not in err
     assert "stopped by SIGTERM" in (tmp_path / "run" / "log.txt").read_text()
     assert not [path for path in (tmp_path / "run").rglob("*.tmp")]

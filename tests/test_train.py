@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from functools import partial
 from pathlib import Path
 
@@ -88,13 +87,13 @@ def test_the_first_random_round_does_not_depend_on_the_sampler(capsys, root, tmp
     assert firsts[0] == firsts[1] == firsts[2]
 
 
-def test_a_finished_run_is_said_to_be_finished_and_left_alone(capsys, root, tmp_path):
-    """A second call prints the table again, trains nothing and changes no byte of the record."""
+def test_a_finished_run_is_said_to_be_finished_and_left_alone(capsys, root, tmp_path, monkeypatch):
+    """A second call prints the table again, loads and trains nothing and changes no byte of the record."""
     run(capsys, root, tmp_path / "run")
     before = (tmp_path / "run" / "results.json").read_bytes()
-    start = time.perf_counter()
+    monkeypatch.setattr(train, "set_up", lambda *_: pytest.fail("something was loaded"))
     code, out, _ = call(capsys, *QUICK, "--root", root, "--output-dir", tmp_path / "run")
-    assert code == 0 and "finished" in out and "zero-shot" in out and time.perf_counter() - start < 5
+    assert code == 0 and "finished" in out and "zero-shot" in out
     assert (tmp_path / "run" / "results.json").read_bytes() == before
 
 
@@ -408,7 +407,7 @@ def test_ctrl_c_stops_with_a_hint_and_the_run_goes_on(capsys, root, tmp_path):
                 break
         process.send_signal(signal.SIGINT)
         try:
-            _, err = process.communicate(timeout=60)
+            _, err = process.communicate(timeout=240)
         finally:
             process.kill()
     assert process.returncode == 130 and "goes on" in err and "Traceback" not in err

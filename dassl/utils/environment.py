@@ -44,5 +44,10 @@ def peak_memory_mb() -> float:
     """Return the largest memory of this process so far, in MiB: of the GPU where one is used, else resident."""
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return round(torch.cuda.max_memory_allocated() / 2**20, 1)
+    return peak_resident_mb()
+
+
+def peak_resident_mb() -> float:
+    """Return the largest resident memory of this process so far, in MiB; macOS counts in bytes, others in KiB."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)

@@ -1,7 +1,7 @@
 """Files that are either whole or absent: every write goes to a temporary name, is flushed to disk and then renamed."""
 
 import contextlib
-import fcntl
+import errno
 import glob
 import hashlib
 import json
@@ -10,8 +10,9 @@ import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
+from filelock import BaseFileLock, FileLock, SoftFileLock, Timeout
 from safetensors import SafetensorError
 
 from dassl.utils.errors import DataError, InUseError, UserError
@@ -19,15 +20,20 @@ from dassl.utils.events import event
 
 logger = logging.getLogger(__name__)
 
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)  # of file systems without flock
+_held: dict[str, tuple[int, int]] = {}  # device and inode of each lock's file, by its absolute path
+
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on a clean exit it takes the place of `path`, otherwise it is removed.
 
-    Raises UserError with the path, and the bytes that found room, if the folder cannot be written or the disk is full; the
-    old file stays as it was. Only kill -9 leaves a temporary file behind, see `remove_leftovers`.
+    Raises UserError with the path, and the bytes that found room, if the folder cannot be written or the disk is full, or if
+    it is no longer the one that this process has locked, see `lock`; the old file stays as it was. Only kill -9 leaves a
+    temporary file behind, see `remove_leftovers`.
     """
     path = Path(path)
+    _check_not_replaced(path)
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,6 +45,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
+        _check_not_replaced(path)
         event("rename")
         os.replace(temporary, path)
         event("renamed")
@@ -101,34 +108,65 @@ def sha256_of(path: Path) -> str:
 def lock(path: Path, *, wait: bool) -> Iterator[None]:
     """Hold an exclusive lock on `path` (made if absent); the system frees it when the process ends, however it ends.
 
-    With `wait` the caller says so and waits for its turn, without it InUseError says that another process is at work; so does
-    a folder that was moved away in the meantime.
+    Processes that this one forks do not hold it. On a file system without locks a file beside `path` says who holds it. With
+    `wait` the caller says so and waits for its turn, without it InUseError says that another process is at work; so does
+    a folder that was moved away in the meantime. As long as it is held, `atomic_path` writes nothing to a folder that has
+    taken the place of the locked one.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        file = path.open("a")
+        path.touch()
+        opened = _identity(path)
+        held = _acquired(path, wait)
     except OSError as error:
         raise UserError(f"cannot write {path}: {error.strerror}") from error
-    with file:
-        try:
-            _flock(file, path, wait)
-            if not os.path.samestat(os.fstat(file.fileno()), path.stat()):
-                raise FileNotFoundError
-        except FileNotFoundError:
-            raise InUseError(f"another process is at work in {path.parent}") from None
-        except OSError as error:
-            raise UserError(f"cannot lock {path}: {error.strerror}") from error
-        yield
-
-
-def _flock(file: IO, path: Path, wait: bool) -> None:
+    key = os.path.abspath(path)
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+        if opened is None or _identity(path) != opened:
+            raise InUseError(f"another process is at work in {path.parent}")
+        _held[key] = opened
+        yield
+    finally:
+        _held.pop(key, None)
+        held.release()
+
+
+def _acquired(path: Path, wait: bool) -> BaseFileLock:
+    """Return a lock that is held, by the system or, where its file system has none, by a file of its own."""
+    try:
+        return _turn(FileLock(path, fallback_to_soft=False), path, wait)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        return _turn(SoftFileLock(path.with_name(f"{path.name}.held")), path, wait)
+
+
+def _turn(own: BaseFileLock, path: Path, wait: bool) -> BaseFileLock:
+    try:
+        own.acquire(timeout=0)
+    except Timeout:
         if not wait:
             raise InUseError(f"another process is at work in {path.parent}") from None
         logger.info("waiting for another process at work in %s", path.parent)
-        fcntl.flock(file, fcntl.LOCK_EX)
+        own.acquire()
+    return own
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what tells a file from another one that has its name later; None if there is none."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _check_not_replaced(path: Path) -> None:
+    """Raise UserError if a folder above `path` in which this process holds a lock is no longer the locked one."""
+    for locked, identity in _held.items():
+        folder = os.path.dirname(locked)
+        if os.path.abspath(path).startswith(os.path.join(folder, "")) and _identity(Path(locked)) != identity:
+            raise UserError(f"{folder} was moved away or replaced while this process was at work in it; {path} is not written")
 
 
 def _umask() -> int:

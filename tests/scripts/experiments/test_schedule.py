@@ -82,7 +82,7 @@ def test_a_cell_that_gets_on_is_started_as_often_as_it_takes(monkeypatch):
 def test_workers_are_stopped_together():
     """Each may need seconds to come to a safe point: all are told at once, and none waits for another."""
     workers = [FakeWorker() for _ in range(4)]
-    together = threading.Barrier(4, timeout=10)
+    together = threading.Barrier(4, timeout=240)
     for worker in workers:
         worker.stop = together.wait
     schedule = Schedule(CELLS, workers, lambda *outcome: None)
