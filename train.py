@@ -25,7 +25,7 @@ from active.board import check_tensorboard
 from active.certificate import code_hash, config_hash, data_hash
 from active.features import bank_key, cache_folder, list_digest, load_bank
 from active.loop import run
-from active.output import RESULTS, check_files, check_same_config, clean, made_by, move_aside, prompts_path
+from active.output import RESULTS, check_files, check_same_config, clean, is_done, made_by, move_aside, prompts_path
 from active.pool import query_size
 from active.registry import SAMPLERS, check_learner
 from active.report import plot_learning_curve, table
@@ -188,7 +188,7 @@ def train(cfg: CfgNode, held: Held | None = None, *, wait: bool = False) -> None
         if result:
             check_same_config(result, as_dict(cfg), results)
         clean(output)
-        if result and result.finished:
+        if result and is_done(result, as_dict(cfg)):
             check_files(result.rounds, output)
             by = "" if made_by(result, code_hash(cfg.ACTIVE.PLUGINS)) else " by other code than this"
             print(f"this run is finished{by}; choose another --output-dir or --overwrite to run it again\n\n{table(result)}\n")

@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
-from active.asked import read_query, write_query
+from active.asked import read_query, stands_on, write_query
 from active.board import add_round
 from active.context import Query, SelectionContext
-from active.output import RESULTS, check_files, file_hashes, open_result, prompts_path, selector_path
+from active.output import RESULTS, check_files, file_hashes, open_result, prompts_path, query_path, selector_path
 from active.people import ask_people
 from active.pool import LabelPool, Oracle, query_size
 from active.registry import SAMPLERS, build_sampler, check_learner, initial_sampler, select, warm_start, wrapped
@@ -59,6 +59,7 @@ class Trainer(Protocol):
 class _State:
     """What one round hands to the next."""
 
+    config: dict[str, Any]  # of the record
     zero_shot: Predicted  # of the train split
     pool: LabelPool
     oracle: Oracle
@@ -127,7 +128,8 @@ def _check_selector(cfg: CfgNode, is_given: bool, chooser: Trainer) -> None:
 def _known_labels(cfg: CfgNode, dataset: Dataset) -> Tensor:
     """Return the labels of the train split, with what people answered in a record that a sampler repeats."""
     labels = dataset.labels("train")
-    for name in wrapped(cfg.ACTIVE.SAMPLER, cfg.ACTIVE):
+    samplers = (initial_sampler(cfg.ACTIVE), cfg.ACTIVE.SAMPLER)
+    for name in dict.fromkeys(name for sampler in samplers for name in wrapped(sampler, cfg.ACTIVE)):
         if "answers" in SAMPLERS[name].facts:
             for path, label in SAMPLERS[name].facts["answers"](cfg.ACTIVE, dataset.classnames).items():
                 row = dataset.train_rows.get(path)
@@ -141,7 +143,7 @@ def _start(trainer: Trainer, dataset: Dataset, oracle: Oracle, result: RunResult
     if not result.zero_shot:
         result.zero_shot = {"accuracy": _evaluate(trainer, model, dataset)["accuracy"]}
     logger.info("zero-shot accuracy %s", percent(result.zero_shot["accuracy"]))
-    return _State(trainer.predict(model, "train"), LabelPool(len(dataset.train)), oracle)
+    return _State(result.config, trainer.predict(model, "train"), LabelPool(len(dataset.train)), oracle)
 
 
 def _replay(
@@ -176,7 +178,9 @@ def _round(
     if not round:
         _warm_start(cfg, state, dataset, chooser, name)
     event("before-select")
-    asked = read_query(cfg, round, dataset, state.pool) if cfg.ACTIVE.ORACLE == "file" else None
+    asked = None
+    if cfg.ACTIVE.ORACLE == "file":
+        asked = read_query(query_path(output, round), stands_on(state.config, state.pool), dataset)
     query = asked or state.timed("select", _select, cfg, state, dataset, chooser, name, n_query, round)
     event("after-select")
     answers = _ask(cfg, query, state, dataset, chooser, round) if cfg.ACTIVE.ORACLE == "file" else {}
@@ -235,7 +239,7 @@ def _ask(
         now = state.zero_shot if state.model is None else chooser.predict(state.model, "train")
         return now.logits[rows].softmax(1)
 
-    write_query(cfg, round, query, dataset, state.pool)
+    write_query(query_path(Path(cfg.OUTPUT_DIR), round), stands_on(state.config, state.pool), query, dataset)
     labels = ask_people(Path(cfg.OUTPUT_DIR), round, dataset, rows.tolist(), guess, labeled=state.pool.labeled.tolist())
     state.oracle.learn(rows, torch.tensor(labels))
     return {dataset.train[row].path: label for row, label in zip(rows.tolist(), labels, strict=True)}

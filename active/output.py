@@ -9,6 +9,7 @@ from typing import Any
 
 from yacs.config import CfgNode
 
+from active.certificate import config_hash
 from active.people import FOLDER as QUERIES
 from active.results import RoundRecord, RunResult
 from dassl.config.setup import as_dict, differences
@@ -72,6 +73,8 @@ def open_result(cfg: CfgNode, dataset: Dataset, certificate: Mapping[str, str]) 
         return new
     old = RunResult.read(path)
     check_same_config(old, new.config, path)
+    if not is_done(old, new.config):
+        _take_rounds(old, new.config)
     if old.dataset != new.dataset:
         raise UserError(f"{path} holds a run on another data set: {_of(old)}, not {_of(new)}")
     if not old.finished:
@@ -80,9 +83,17 @@ def open_result(cfg: CfgNode, dataset: Dataset, certificate: Mapping[str, str]) 
     return old
 
 
+def is_done(result: RunResult, config: dict[str, Any]) -> bool:
+    """Return whether a run is finished and a config that is otherwise its own asks for no more rounds."""
+    return result.finished and not _more_rounds(result, config)
+
+
 def check_same_config(old: RunResult, config: dict[str, Any], path: Path) -> None:
-    """Raise UserError, showing each key, if a record was made with another config than this one."""
-    if changed := differences(old.config, config):
+    """Raise UserError, showing each key, if a record was made with another config than this one; more rounds are no other."""
+    now = config
+    if _more_rounds(old, config):
+        now = config | {"ACTIVE": config["ACTIVE"] | {"ROUNDS": old.config["ACTIVE"]["ROUNDS"]}}
+    if changed := differences(old.config, now):
         raise UserError(f"{path} holds a run of another config; choose another --output-dir, or --overwrite to move it "
                         "aside:\n  " + "\n  ".join(changed))
 
@@ -109,6 +120,19 @@ def environments(environment: Mapping[str, str], what: str) -> list[str]:
 def made_by(result: RunResult, code: str) -> bool:
     """Return whether the last part of a run was made by the code of this hash; True for records without a certificate."""
     return not result.certificate or result.certificate.get("code", "").endswith(code)
+
+
+def _more_rounds(result: RunResult, config: dict[str, Any]) -> bool:
+    return config["ACTIVE"]["ROUNDS"] > result.config["ACTIVE"]["ROUNDS"]
+
+
+def _take_rounds(old: RunResult, config: dict[str, Any]) -> None:
+    """Let a run go on to as many rounds as a config asks for: no round depends on how many follow."""
+    if _more_rounds(old, config):
+        old.config["ACTIVE"]["ROUNDS"] = config["ACTIVE"]["ROUNDS"]
+        if "config" in old.certificate:
+            old.certificate["config"] = config_hash(old.config)
+        old.status = "running"
 
 
 def _continue_certificate(old: RunResult, new: RunResult, path: Path) -> None:

@@ -13,17 +13,18 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from active.context import Query, SelectionContext
-from active.registry import SAMPLERS
+from active.registry import SAMPLERS, wrapped
 from active.results import RunResult
 from dassl.utils.errors import ConfigError, DataError
 
 
 def check(node: CfgNode) -> None:
-    """Raise ConfigError unless `ACTIVE.REPLAY.RESULTS` is a record with enough rounds."""
+    """Raise ConfigError unless `ACTIVE.REPLAY.RESULTS` is a record with enough rounds: one for the sampler of round 0 alone."""
     if not Path(node.REPLAY.RESULTS).is_file():
         raise ConfigError(f"ACTIVE.REPLAY.RESULTS is {node.REPLAY.RESULTS!r}, but must be the results.json to be replayed")
     n_rounds = len(_record(node.REPLAY.RESULTS).rounds)
-    if n_rounds < node.ROUNDS:
+    n_needed = node.ROUNDS if "replay" in wrapped(node.SAMPLER, node) else 1
+    if n_rounds < n_needed:
         raise ConfigError(f"{node.REPLAY.RESULTS} holds {n_rounds} rounds; set ACTIVE.ROUNDS, now {node.ROUNDS}, to no more")
 
 

@@ -15,10 +15,11 @@ from dassl.config.defaults import CHOICES, MINIMUM, NOT_PART_OF_A_RUN, default_c
 from dassl.config.merge import Types, dotted_keys, lookup, merge_pairs, merge_tree, read_yaml, types_of
 from dassl.utils.errors import ConfigError, did_you_mean
 from dassl.utils.files import sha256_of
-from dassl.utils.registry import Registry
+from dassl.utils.registry import Before, Parameter, Registry
 
 Pairs = list[tuple[str, str]]
 
+_component_defaults: dict[str, Any] = {}  # by dotted key, as JSON holds them, of what this process has configured
 _imported: dict[str, str] = {}  # SHA-256 of the files of plug-ins when they were imported, by the names of their modules
 
 
@@ -75,7 +76,7 @@ def load_plugin(name: str) -> None:
             del sys.modules[module_name]
             raise
         _imported[module_name] = digest
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
         raise ConfigError(f"ACTIVE.PLUGINS: cannot import {name!r}: {reason}") from error
 
@@ -99,6 +100,14 @@ def add_component_nodes(cfg: CfgNode, registry: Registry) -> None:
                                   "which is a shared key; register it under another name")
             values = {parameter.key: parameter.default for parameter in component.parameters}
             cfg[registry.node][component.key] = CfgNode(values)
+            for parameter in component.parameters:
+                key = f"{registry.node}.{component.key}.{parameter.key}"
+                _component_defaults[key] = json.loads(json.dumps(_before(parameter)))
+
+
+def _before(parameter: Parameter) -> Any:
+    """Return what a record without the parameter means."""
+    return next((extra.value for extra in parameter.extras if isinstance(extra, Before)), parameter.default)
 
 
 def drop_unused(cfg: CfgNode, registries: Iterable[Registry], always: Collection[str] = ()) -> None:
@@ -147,9 +156,17 @@ def as_dict(cfg: CfgNode) -> dict[str, Any]:
 
 
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Return a line `KEY: old -> new` for each key that changes what a run computes and differs between two configs."""
-    old_values, new_values = ({key: lookup(tree, key) for key in dotted_keys(tree)}
-                              for tree in (CfgNode(old), CfgNode(new)))
-    return [f"{key}: {old_values.get(key, '(absent)')!r} -> {new_values.get(key, '(absent)')!r}"
-            for key in sorted(old_values.keys() | new_values.keys())
-            if key not in NOT_PART_OF_A_RUN and old_values.get(key) != new_values.get(key)]
+    """Return a line `KEY: old -> new` for each key that changes what a run computes and differs between two configs.
+
+    A key that one of them lacks, as records of before the key do, has its default there, or what `Before` says.
+    """
+    defaults = _leaves(as_dict(default_config())) | _component_defaults
+    old_values, new_values = _leaves(old), _leaves(new)
+    keys = [key for key in sorted(old_values.keys() | new_values.keys()) if key not in NOT_PART_OF_A_RUN]
+    pairs = {key: [values.get(key, defaults.get(key, "(absent)")) for values in (old_values, new_values)] for key in keys}
+    return [f"{key}: {before!r} -> {now!r}" for key, (before, now) in pairs.items() if before != now]
+
+
+def _leaves(config: dict[str, Any]) -> dict[str, Any]:
+    tree = CfgNode(config)
+    return {key: lookup(tree, key) for key in dotted_keys(tree)}

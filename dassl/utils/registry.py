@@ -23,6 +23,13 @@ class AtLeast:
 
 
 @dataclass(frozen=True)
+class Before:
+    """What records of before a parameter mean, where that is not its default, for use in `Annotated`."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
 class Parameter:
     """One key of a component's YAML node. `extras` is what stands in its `Annotated` beside the type."""
 

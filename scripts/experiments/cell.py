@@ -8,6 +8,7 @@ from pathlib import Path
 from yacs.config import CfgNode
 
 import train
+from active import output
 from active.output import RESULTS, check_files, check_same_config
 from active.people import WaitingForLabels
 from active.results import RunResult
@@ -48,9 +49,9 @@ def is_done(cfg: CfgNode) -> bool:
         return False
     result = RunResult.read(path)
     check_same_config(result, as_dict(cfg), path)
-    if result.finished:
+    if done := output.is_done(result, as_dict(cfg)):
         check_files(result.rounds, path.parent)
-    return result.finished
+    return done
 
 
 def run_cell(words: Sequence[str], held: train.Held, *, wait: bool = False) -> Outcome:

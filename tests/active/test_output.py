@@ -2,17 +2,24 @@
 
 import json
 import logging
+import shutil
 from pathlib import Path
+from typing import Annotated, Literal
 
 import pytest
 
 from active.loop import run
 from active.output import check_files, clean, prompts_path
 from active.results import RunResult
+from dassl.config.defaults import default_config
+from dassl.config.setup import add_component_nodes, differences
 from dassl.utils.errors import DataError, UserError
 from dassl.utils.files import remove_leftovers
-from tests.active.toy import ToyTrainer, record_of, toy_config, toy_task
+from dassl.utils.registry import Before, Registry
+from tests.active.toy import ToyTrainer, edit, record_of, toy_config, toy_task
 
+BEFORE = Path(__file__).parents[1] / "files" / "before"  # written by commit 2dbb33f
+MEANT: dict[str, dict[str, str]] = {}  # keys whose default has changed since, with what the records mean
 CERTIFICATE = {"code": "1", "data": "2", "weights": "3"}
 
 
@@ -119,3 +126,75 @@ def test_leftovers_of_one_file_are_told_from_those_of_others(tmp_path):
     other.touch()
     remove_leftovers(tmp_path, "a[1].json")
     assert not own.exists() and other.exists()
+
+
+@pytest.mark.parametrize("sampler", ["gcnal", "typiclust"])
+def test_a_record_of_before_is_continued(tmp_path, sampler):
+    """Written by commit 2dbb33f, two rounds of four: keys that came since are not in it and change nothing."""
+    shutil.copytree(BEFORE / sampler, tmp_path, dirs_exist_ok=True)
+    before = json.loads((tmp_path / "results.json").read_text())
+    dataset, features, texts = toy_task()
+    result = run(toy_config(tmp_path, ACTIVE__SAMPLER=sampler, **MEANT.get(sampler, {})), dataset, ToyTrainer(features, texts))
+    assert result.finished and len(result.rounds) == 4 and result.config == before["config"]
+    assert [record.query_hash for record in result.rounds[:2]] == [record["query_hash"] for record in before["rounds"]]
+
+
+def test_a_key_that_a_record_lacks_has_its_default(tmp_path):
+    """In either direction; another value than the default is another config, and is named."""
+    toy_run(tmp_path, CERTIFICATE)
+
+    def older(content: dict) -> None:
+        del content["config"]["OPTIM"]["LR"], content["config"]["ACTIVE"]["CB"]["FUSION"]
+        content["certificate"] = {}
+
+    edit(tmp_path / "results.json", older)
+    assert toy_run(tmp_path, {}).finished
+    for key, value in (("OPTIM__LR", 0.5), ("ACTIVE__CB__FUSION", "mean")):
+        dataset, features, texts = toy_task()
+        with pytest.raises(UserError, match=f"{key.replace('__', '.')}: .* -> '?{value}"):
+            run(toy_config(tmp_path, **{key: value}), dataset, ToyTrainer(features, texts))
+
+
+def test_what_a_record_of_before_a_parameter_means_may_not_be_the_default(registry_of_one):
+    """`Before` says it: the default may change, the meaning of old records may not."""
+    old, new = ({"ACTIVE": {"NEWER": {"SPACE": space} if space else {}}} for space in ("", "wide"))
+    add_component_nodes(default_config(), registry_of_one)
+    assert differences(old, new) == ["ACTIVE.NEWER.SPACE: 'narrow' -> 'wide'"]
+    new["ACTIVE"]["NEWER"]["SPACE"] = "narrow"
+    assert differences(old, new) == []
+
+
+@pytest.fixture
+def registry_of_one() -> Registry:
+    registry = Registry("sampler", "ACTIVE")
+
+    @registry.register("newer")
+    def newer(ctx, *, space: Annotated[Literal["narrow", "wide"], Before("narrow")] = "wide"): ...
+
+    return registry
+
+
+def test_a_finished_run_may_be_given_more_rounds(tmp_path):
+    """It ends as one that was asked for as many from the start, bit for bit, and its record says so."""
+    dataset, features, texts = toy_task()
+    for n_rounds in (2, 4):
+        run(toy_config(tmp_path / "grown", ACTIVE__ROUNDS=n_rounds, ACTIVE__SAMPLER="badge"), dataset,
+            ToyTrainer(features, texts), certificate=CERTIFICATE)
+    run(toy_config(tmp_path / "whole", ACTIVE__ROUNDS=4, ACTIVE__SAMPLER="badge"), dataset, ToyTrainer(features, texts),
+        certificate=CERTIFICATE)
+    grown, whole = (RunResult.read(tmp_path / name / "results.json") for name in ("grown", "whole"))
+    assert record_of(grown) == record_of(whole) and grown.finished
+    assert grown.config["ACTIVE"] == whole.config["ACTIVE"]
+
+
+def test_more_rounds_on_other_data_are_refused_and_fewer_are_another_run(tmp_path):
+    """A grown run stands on what it began with; a record is never cut."""
+    toy_run(tmp_path, CERTIFICATE)
+    dataset, features, texts = toy_task()
+    before = (tmp_path / "results.json").read_bytes()
+    for values, other, said in (({"ACTIVE__ROUNDS": 6}, {"data": "9"}, "other images, labels or descriptions"),
+                                ({"ACTIVE__ROUNDS": 3}, {}, r"ACTIVE\.ROUNDS: 4 -> 3"),
+                                ({"ACTIVE__ROUNDS": 6, "OPTIM__LR": 0.5}, {}, r"OPTIM\.LR: 0\.002 -> 0\.5")):
+        with pytest.raises(UserError, match=said):
+            run(toy_config(tmp_path, **values), dataset, ToyTrainer(features, texts), certificate=CERTIFICATE | other)
+    assert (tmp_path / "results.json").read_bytes() == before

@@ -177,10 +177,11 @@ def test_plugins_that_are_no_list_are_refused(registry, tmp_path, plugins):
 
 
 def test_a_difference_is_a_line_with_both_values(registry):
-    """Changed, added and removed keys are each reported, sorted by key."""
+    """Changed keys are each reported, sorted by key; one that is not there has its default, if anybody knows it."""
     old, new = as_dict(config(registry, ("OPTIM.LR", "1"))), as_dict(config(registry, ("OPTIM.LR", "2")))
     del old["SEED"], new["USE_CUDA"]
-    assert differences(old, new) == ["OPTIM.LR: 1.0 -> 2.0", "SEED: '(absent)' -> 1", "USE_CUDA: True -> '(absent)'"]
+    new["SEED"], old["GONE"] = 2, 5
+    assert differences(old, new) == ["GONE: 5 -> '(absent)'", "OPTIM.LR: 1.0 -> 2.0", "SEED: 1 -> 2"]
 
 
 def test_where_a_run_happens_makes_no_difference(registry):

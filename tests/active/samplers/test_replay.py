@@ -57,6 +57,19 @@ def test_fewer_rounds_may_be_replayed_and_more_may_not(tmp_path):
         check_sampler_names(node)
 
 
+def test_the_first_round_alone_may_be_replayed(tmp_path):
+    """One record gives several samplers the same start; a record of one round is enough."""
+    first = toy_run(tmp_path / "first", ACTIVE__ROUNDS=1)
+    results = tmp_path / "first" / "results.json"
+    cfg = toy_config(tmp_path / "again", ACTIVE__SAMPLER="entropy", ACTIVE__INITIAL_SAMPLER="replay",
+                     ACTIVE__REPLAY__RESULTS=results)
+    check_sampler_names(cfg.ACTIVE)
+    dataset, features, texts = toy_task()
+    again = run(cfg, dataset, ToyTrainer(features, texts))
+    assert [record.sampler for record in again.rounds] == ["replay", "entropy", "entropy", "entropy"]
+    assert again.rounds[0].queried == first.rounds[0].queried
+
+
 @pytest.mark.parametrize("results", ["", "absent.json"])
 def test_a_record_that_is_not_there_is_named(tmp_path, results):
     """Also where the key was forgotten."""
