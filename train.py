@@ -126,7 +126,7 @@ def set_up(cfg: CfgNode, held: Held | None = None, splits: Sequence[str] = ("tra
     if cfg.ACTIVE.ORACLE == "labels":
         check_labeled(dataset)
     clip = held.get("clip", (cfg.MODEL, device), lambda: load_clip(
-        cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.PRETRAINED, device=device, precision=cfg.MODEL.PREC))
+        cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.PRETRAINED, device=device, precision=cfg.MODEL.PREC), holders=["inputs"])
     check_learners(cfg, clip, dataset)
     logger.info("%s: %d train, %d val, %d test images of %d classes; %s on %s", dataset.name, len(dataset.train),
                 len(dataset.val), len(dataset.test), len(dataset.classnames), clip.name, device)

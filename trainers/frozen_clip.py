@@ -9,7 +9,7 @@ token through every block), but leave out what cannot reach the result:
 - the last block is evaluated at the one token that is read (end token, class token).
 """
 
-from functools import cached_property, lru_cache
+from functools import cached_property
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ from trainers.prompts import Prompts, TokenRows
 from trainers.text_stream import TextStream, text_stream
 
 QUICK = 1.702  # of QuickGELU
+N_STREAMS = 8  # kept at a time: those of a learner, its selector and zero-shot CLIP are three
 
 
 class FrozenCLIP:
@@ -38,6 +39,7 @@ class FrozenCLIP:
         self.preprocessing = preprocessing
         self.name = name
         self.fingerprint = fingerprint
+        self._made_streams: dict[tuple[TokenRows, bool, bool], tuple[TextStream, Tensor]] = {}
         self.logit_scale = float(model.logit_scale.detach().double().exp())
 
     @property
@@ -137,8 +139,16 @@ class FrozenCLIP:
             attended.append(_attention(_texts(q, group.n_texts), keys, values, None if last else group.mask))
         return _after_attention(block, x, torch.cat(attended))
 
-    @lru_cache(maxsize=8)  # noqa: B019  a process holds one or two CLIPs for its whole life
     def _streams(self, rows: TokenRows, shared: bool, deep: bool) -> tuple[TextStream, Tensor]:
+        """Return the stream of the texts and its embedded tokens [n, width], kept for the last `N_STREAMS` sets of texts."""
+        key = rows, shared, deep
+        if key not in self._made_streams:
+            if len(self._made_streams) == N_STREAMS:
+                del self._made_streams[next(iter(self._made_streams))]
+            self._made_streams[key] = self._make_stream(rows, shared, deep)
+        return self._made_streams[key]
+
+    def _make_stream(self, rows: TokenRows, shared: bool, deep: bool) -> tuple[TextStream, Tensor]:
         """Return the stream of the texts and its embedded tokens [n, width], with positions alone at the slots."""
         stream = text_stream(rows, shared=shared, device=self.device)
         if deep and stream.slots.tolist() != list(range(rows.slots.shape[1])):

@@ -244,9 +244,33 @@ def check_learners(cfg: CfgNode, clip: FrozenCLIP, dataset: Dataset) -> None:
     texts = build_texts(cfg.TRAINER.DESCRIPTIONS, dataset)
     learners = {name: _bound(cfg, name)(clip, texts, rng_for(cfg.SEED, "check"))
                 for name in ("ZeroShot", cfg.TRAINER.NAME, cfg.ACTIVE.SELECTOR_TRAINER or cfg.TRAINER.NAME)}
+    for name, learner in learners.items():
+        check_texts_differ(name, learner, texts.classnames)
     if texts.averaging is not None and learners[cfg.TRAINER.NAME].averaging is None:
         raise ConfigError(f"TRAINER.DESCRIPTIONS.MODE is {cfg.TRAINER.DESCRIPTIONS.MODE}, but the texts of {cfg.TRAINER.NAME} "
                           "are those of a fixed template; set it to none, or take a learner with a text context")
+
+
+def check_texts_differ(name: str, learner: PromptLearner, classnames: Sequence[str]) -> None:
+    """Raise UserError if a learner's texts of two classes of different names are the same tokens, as no image tells them apart.
+
+    Two classes of one name have been warned of with the data set: some published lists have such.
+    """
+    class_of: dict[tuple, int] = {}
+    for label, rows in enumerate(_rows_of_classes(learner)):
+        other = class_of.setdefault(rows, label)
+        if classnames[other] != classnames[label]:
+            raise UserError(f"classes {classnames[other]!r} and {classnames[label]!r} have the same text after tokenization by "
+                            f"{name}, so that no image can be told apart; let their names differ in more than case, "
+                            "punctuation and what lies beyond the context length")
+
+
+def _rows_of_classes(learner: PromptLearner) -> list[tuple]:
+    """Return the token rows of each class, in a form that can be compared."""
+    rows = [tuple(row) for row in torch.cat([learner.rows.ids, learner.rows.slots], 1).tolist()]
+    if learner.averaging is None:
+        return rows
+    return [tuple(sorted(rows[text] for text in own.nonzero().flatten().tolist())) for own in learner.averaging.matrix]
 
 
 def has_negative_texts(name: str) -> bool:

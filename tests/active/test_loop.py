@@ -133,7 +133,7 @@ def test_a_run_resumes_into_more_rounds_only_under_the_same_config(tmp_path):
     toy_run(tmp_path)
     before = (tmp_path / "results.json").read_bytes()
     with pytest.raises(UserError, match=r"aside:\n  OPTIM\.LR: 0\.002 -> 0\.5\n  SEED: 1 -> 2$"):
-        toy_run(tmp_path, ACTIVE__ROUNDS=5, SEED=2)
+        toy_run(tmp_path, ACTIVE__ROUNDS=5, OPTIM__LR=0.5, SEED=2)
     assert (tmp_path / "results.json").read_bytes() == before
 
 

@@ -1,12 +1,14 @@
 """The encoders against open_clip itself."""
 
+import weakref
+
 import numpy as np
 import pytest
 import torch
 
 from tests.conftest import random_clip
 from trainers.backbones import load_clip
-from trainers.frozen_clip import normalized
+from trainers.frozen_clip import N_STREAMS, normalized
 from trainers.prompted_clip import PromptedCLIP, averaged
 from trainers.prompts import TRAINERS, Averaging, ClassTexts, Prompts, template_rows, token_rows
 
@@ -99,3 +101,24 @@ def test_the_test_clip_spreads_its_features():
     images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     cosines = torch.corrcoef(clip.encode_image(images))
     assert cosines.fill_diagonal_(0).max() < 0.99
+
+
+def test_a_clip_is_freed_with_its_last_user():
+    """Text streams are kept, but not beyond the CLIP, so that a sweep over backbones holds one at a time."""
+    clip = random_clip()
+    rows = token_rows(clip.tokenizer, NAMES, 3)
+    context = torch.zeros(3, 24)
+    first = clip.encode_text(rows, Prompts(text=(context,)))
+    assert torch.equal(clip.encode_text(rows, Prompts(text=(context,))), first)
+    gone = weakref.ref(clip)
+    del clip
+    assert gone() is None
+
+
+def test_no_more_streams_are_kept_than_said(clip):
+    """Old ones make room, and are made again when they are needed."""
+    context = Prompts(text=(torch.zeros(3, 24),))
+    rows = [token_rows(clip.tokenizer, [f"name {number}"], 3) for number in range(N_STREAMS + 2)]
+    before = [clip.encode_text(own, context) for own in rows]
+    assert len(clip._made_streams) == N_STREAMS
+    assert all(torch.equal(clip.encode_text(own, context), features) for own, features in zip(rows, before, strict=True))
