@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 OPENAI_NAMES = {"ViT-B/32": "ViT-B-32-quickgelu", "ViT-B/16": "ViT-B-16-quickgelu", "ViT-L/14": "ViT-L-14-quickgelu",
                 "RN50": "RN50-quickgelu", "RN101": "RN101-quickgelu"}
 OPENAI_NUMBERS = ("input_resolution", "context_length", "vocab_size")  # beside the weights in OpenAI's state dicts
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 MODEL_FOLDER = PROJECT / "configs" / "models"
 OTHER_TEXT_TOWER = ("has another text tower than CLIP's (causal, read at the end token, open_clip's own blocks and tokenizer), "
                     "which prompts are not made for; choose a ViT or ResNet CLIP")
@@ -117,11 +118,37 @@ def _read_state(file: Path, model_name: str) -> dict[str, Tensor]:
     OpenAI's released .pt files are programs (TorchScript) and are refused: the tag `openai` fetches the same weights as
     safetensors.
     """
+    with file.open("rb") as opened:
+        is_pointer = opened.read(len(LFS_POINTER)) == LFS_POINTER
+    if is_pointer:
+        raise ValueError("the file is a Git LFS pointer and not the weights; `git lfs pull` in its checkout fetches them")
     if _is_program(file):
         same = get_pretrained_cfg(model_name, "openai") and f"; OpenAI's weights as data: {_where_to_get(model_name, 'openai')}"
         raise ValueError(f"the file is a program (TorchScript), and programs are not run{same or ''}")
     state = load_file(file) if file.suffix == ".safetensors" else torch.load(file, map_location="cpu", weights_only=True)
-    return {key.removeprefix("module."): value for key, value in state.get("state_dict", state).items()}
+    for wrapper in ("state_dict", "model"):
+        state = state[wrapper] if isinstance(state, dict) and isinstance(state.get(wrapper), dict) else state
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise ValueError("the file holds something else than tensors by name; save the state dict of the model")
+    for prefix in ("module.", "clip."):
+        if all(key.startswith(prefix) or key in OPENAI_NUMBERS for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    if kind := _other_kind(state):
+        raise ValueError(kind)
+    return state
+
+
+def _other_kind(state: dict[str, Tensor]) -> str:
+    """Return what a state dict is and what to do, if it is of a known kind that is not open_clip's or OpenAI's; else ""."""
+    if any(key.startswith(("text_model.encoder.", "vision_model.encoder.")) for key in state):
+        return ("they are in the format of transformers (CLIPModel); take the same weights in open_clip's format, by a tag of "
+                "`open_clip.list_pretrained()` or as open_clip_model.safetensors")
+    if any(key.split(".")[-1] in ("token_prefix", "token_suffix") or key.startswith("prompt_learner.") for key in state):
+        return ("they are the prompts of a CoOp or MaPLe checkpoint, which cannot be read, and not CLIP's weights; name these "
+                "here, or the tag openai")
+    if any(key.startswith("clip.") for key in state):
+        return "they are of a model around a CLIP (clip.* and others); save the state dict of its CLIP alone"
+    return ""
 
 
 def _said_of(file: Path) -> dict[str, dict]:

@@ -268,3 +268,37 @@ def test_every_model_file_names_a_merges_file_that_exists():
     for file in MODEL_FOLDER.glob("*.json"):
         arguments = json.loads(file.read_text())["text_cfg"].get("tokenizer_kwargs", {})
         assert (file.parent / arguments.get("bpe_path", ".")).exists()
+
+
+@pytest.mark.parametrize("wrapped", [
+    lambda state: {"model": state, "optimizer": {}, "epoch": 3}, lambda state: {"state_dict": state},
+    lambda state: {f"clip.{key}": value for key, value in state.items()},
+    lambda state: {"model": {f"module.clip.{key}": value for key, value in state.items()}}])
+def test_weights_in_a_wrapper_are_those_inside(tmp_path, small, wrapped):
+    """Training code saves the model among other things, or as a part that is called clip."""
+    torch.save(wrapped(small), tmp_path / "weights.pt")
+    state = load_clip("Small", str(tmp_path / "weights.pt")).model.state_dict()
+    assert all(torch.equal(value, small[key]) for key, value in state.items())
+
+
+@pytest.mark.parametrize(("state", "said"), [
+    ({"text_model.encoder.layers.0.mlp.fc1.weight": torch.ones(2)}, "format of transformers .*open_clip"),
+    ({"state_dict": {"prompt_learner.ctx": torch.ones(4, 8), "prompt_learner.token_prefix": torch.ones(3, 1, 8)}},
+     "prompts of a CoOp or MaPLe checkpoint"),
+    ({"ctx": torch.ones(4, 8), "token_prefix": torch.ones(3, 1, 8)}, "prompts of a CoOp or MaPLe checkpoint"),
+    ({"clip.logit_scale": torch.ones(()), "head.weight": torch.ones(2)}, "a model around a CLIP .*CLIP alone"),
+    ({"epoch": 3, "weights": [torch.ones(2)]}, "something else than tensors by name"),
+    ([torch.ones(2)], "something else than tensors by name")])
+def test_a_file_of_another_kind_is_named_as_what_it_is(tmp_path, small, state, said):
+    """With the remedy, instead of a count of tensors that are missing."""
+    torch.save(state, tmp_path / "weights.pt")
+    with pytest.raises(UserError, match=said):
+        load_clip("Small", str(tmp_path / "weights.pt"))
+
+
+@pytest.mark.parametrize("name", ["weights.safetensors", "weights.pt"])
+def test_a_git_lfs_pointer_is_named(tmp_path, small, name):
+    """What a checkout without LFS holds in place of the weights."""
+    (tmp_path / name).write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'4d' * 32}\nsize 12345\n")
+    with pytest.raises(UserError, match=r"Git LFS pointer .*git lfs pull"):
+        load_clip("Small", str(tmp_path / name))
