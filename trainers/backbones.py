@@ -5,30 +5,26 @@ import hashlib
 import json
 import logging
 import warnings
-import zipfile
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import open_clip
 import torch
 from open_clip.pretrained import get_pretrained_cfg
 from open_clip.transformer import ResidualAttentionBlock
-from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dassl.data.transforms import Preprocessing
 from dassl.utils.environment import PROJECT
 from dassl.utils.errors import ConfigError, UserError, did_you_mean
-from dassl.utils.files import read_json
 from trainers.frozen_clip import FrozenCLIP
+from trainers.weights import OPENAI_NUMBERS, load_state, read_state, said_of
 
 logger = logging.getLogger(__name__)
 
 OPENAI_NAMES = {"ViT-B/32": "ViT-B-32-quickgelu", "ViT-B/16": "ViT-B-16-quickgelu", "ViT-L/14": "ViT-L-14-quickgelu",
                 "RN50": "RN50-quickgelu", "RN101": "RN101-quickgelu"}
-OPENAI_NUMBERS = ("input_resolution", "context_length", "vocab_size")  # beside the weights in OpenAI's state dicts
-LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 MODEL_FOLDER = PROJECT / "configs" / "models"
 OTHER_TEXT_TOWER = ("has another text tower than CLIP's (causal, read at the end token, open_clip's own blocks and tokenizer), "
                     "which prompts are not made for; choose a ViT or ResNet CLIP")
@@ -73,8 +69,8 @@ def load_clip(name: str, pretrained: str, *, device: str | torch.device = "cpu",
     """Return the frozen CLIP of a backbone name and a weights file or tag, see `check_backbone`.
 
     `precision` is that of the towers: fp32, fp16 or bf16. A weights file may say its preprocessing and its activation, see
-    `_said_of`; otherwise open_clip's preprocessing is taken, and the activation that the name stands for. Raises UserError
-    if the weights cannot be had or do not fit.
+    `weights.said_of`; otherwise open_clip's preprocessing is taken, and the activation that the name stands for. Raises
+    UserError if the weights cannot be had or do not fit.
     """
     check_backbone(name, pretrained)
     file, tokenizer_arguments = _weights_file(pretrained), {}
@@ -83,7 +79,7 @@ def load_clip(name: str, pretrained: str, *, device: str | torch.device = "cpu",
         open_clip.add_model_config(custom)
         tokenizer_arguments = _tokenizer_arguments(custom)
     try:
-        state, said = (_read_state(file, model_name), _said_of(file)) if file else ({}, {})
+        state, said = (read_state(file, partial(_same_weights, model_name)), said_of(file)) if file else ({}, {})
         if file:
             model_name = _name_of_weights(name, state, said)
         with warnings.catch_warnings(), _quiet_root():
@@ -91,7 +87,7 @@ def load_clip(name: str, pretrained: str, *, device: str | torch.device = "cpu",
             model = open_clip.create_model(model_name, pretrained=None if file else pretrained, device=device,
                                            precision=precision, force_preprocess_cfg=said.get("preprocess_cfg", {}))
         if file:
-            _load_state(model, state)
+            load_state(model, state)
         fingerprint = _fingerprint(model, model_name)
     except Exception as error:
         hint = f"; {_where_to_get(model_name, pretrained)}" if isinstance(error, (OSError, RuntimeError)) and not file else ""
@@ -112,78 +108,9 @@ def _quiet_root() -> Iterator[None]:
         root.setLevel(level)
 
 
-def _read_state(file: Path, model_name: str) -> dict[str, Tensor]:
-    """Return the tensors of a safetensors file or a pickled state dict; nothing in it is executed.
-
-    OpenAI's released .pt files are programs (TorchScript) and are refused: the tag `openai` fetches the same weights as
-    safetensors.
-    """
-    with file.open("rb") as opened:
-        is_pointer = opened.read(len(LFS_POINTER)) == LFS_POINTER
-    if is_pointer:
-        raise ValueError("the file is a Git LFS pointer and not the weights; `git lfs pull` in its checkout fetches them")
-    if _is_program(file):
-        same = get_pretrained_cfg(model_name, "openai") and f"; OpenAI's weights as data: {_where_to_get(model_name, 'openai')}"
-        raise ValueError(f"the file is a program (TorchScript), and programs are not run{same or ''}")
-    state = load_file(file) if file.suffix == ".safetensors" else torch.load(file, map_location="cpu", weights_only=True)
-    for wrapper in ("state_dict", "model"):
-        state = state[wrapper] if isinstance(state, dict) and isinstance(state.get(wrapper), dict) else state
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise ValueError("the file holds something else than tensors by name; save the state dict of the model")
-    for prefix in ("module.", "clip."):
-        if all(key.startswith(prefix) or key in OPENAI_NUMBERS for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
-    if kind := _other_kind(state):
-        raise ValueError(kind)
-    return state
-
-
-def _other_kind(state: dict[str, Tensor]) -> str:
-    """Return what a state dict is and what to do, if it is of a known kind that is not open_clip's or OpenAI's; else ""."""
-    if any(key.startswith(("text_model.encoder.", "vision_model.encoder.")) for key in state):
-        return ("they are in the format of transformers (CLIPModel); take the same weights in open_clip's format, by a tag of "
-                "`open_clip.list_pretrained()` or as open_clip_model.safetensors")
-    if any(key.split(".")[-1] in ("token_prefix", "token_suffix") or key.startswith("prompt_learner.") for key in state):
-        return ("they are the prompts of a CoOp or MaPLe checkpoint, which cannot be read, and not CLIP's weights; name these "
-                "here, or the tag openai")
-    if any(key.startswith("clip.") for key in state):
-        return "they are of a model around a CLIP (clip.* and others); save the state dict of its CLIP alone"
-    return ""
-
-
-def _said_of(file: Path) -> dict[str, dict]:
-    """Return what is said of a weights file: open_clip's `preprocess_cfg` and `model_cfg`, as far as they are there.
-
-    They are JSON in the safetensors metadata, or stand in an `open_clip_config.json` beside the file.
-    """
-    beside, said = file.with_name("open_clip_config.json"), {}
-    if beside.is_file():
-        said |= read_json(beside)
-    if file.suffix == ".safetensors":
-        with safe_open(file, "pt") as weights:
-            metadata = weights.metadata() or {}
-        said |= {key: json.loads(metadata[key]) for key in ("preprocess_cfg", "model_cfg") if key in metadata}
-    return said
-
-
-def _load_state(model: nn.Module, state: dict[str, Tensor]) -> None:
-    """Load a state dict of open_clip's or OpenAI's; raises ValueError if it is of another architecture."""
-    state = {key: value for key, value in state.items() if key not in OPENAI_NUMBERS}
-    own = model.state_dict()
-    if hasattr(model, "text"):
-        state = {key if key in own or f"text.{key}" not in own else f"text.{key}": value for key, value in state.items()}
-    other = [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape]
-    missing, unknown = own.keys() - state.keys(), state.keys() - own.keys()
-    if other or missing or unknown:
-        worst = min(other or missing or unknown)
-        raise ValueError(f"they are of another architecture: {len(other)} tensors have other shapes, {len(missing)} are "
-                         f"missing, {len(unknown)} are unknown, such as {worst}")
-    model.load_state_dict(state)
-
-
-def _is_program(file: Path) -> bool:
-    """Return whether a file is a TorchScript archive."""
-    return zipfile.is_zipfile(file) and any(name.endswith("/constants.pkl") for name in zipfile.ZipFile(file).namelist())
+def _same_weights(model_name: str) -> str:
+    """Return where OpenAI's weights of a model are to be had as data, "" if it is none of theirs."""
+    return f"; OpenAI's weights as data: {_where_to_get(model_name, 'openai')}" if get_pretrained_cfg(model_name, "openai") else ""
 
 
 def _where_to_get(model_name: str, tag: str) -> str:
