@@ -25,7 +25,17 @@ from active.board import check_tensorboard
 from active.certificate import code_hash, config_hash, data_hash
 from active.features import bank_key, cache_folder, list_digest, load_bank
 from active.loop import run
-from active.output import RESULTS, check_files, check_same_config, clean, is_done, made_by, move_aside, prompts_path
+from active.output import (
+    RESULTS,
+    check_files,
+    check_output,
+    check_same_config,
+    clean,
+    is_done,
+    made_by,
+    move_aside,
+    prompts_path,
+)
 from active.pool import query_size
 from active.registry import SAMPLERS, check_learner
 from active.report import plot_learning_curve, table
@@ -73,7 +83,8 @@ def parser() -> Parser:
     flags.add_argument("--deterministic", action="store_true", help="runs on a GPU repeat bit for bit too (DETERMINISTIC)")
     flags.add_argument("--print-config", action="store_true", help="print the merged config and exit")
     flags.add_argument("--list", action="store_true", help="print all data sets, trainers and samplers and exit")
-    flags.add_argument("--eval-only", action="store_true", help="only evaluate the prompts in --model-dir on the test split")
+    flags.add_argument("--eval-only", action="store_true", help="only evaluate the prompts in --model-dir on the test split, "
+                       "under the config of their run where it is recorded beside them")
     flags.add_argument("--model-dir", metavar="PATH", help="a run's output folder (its last round) or one prompts file")
     return flags
 
@@ -89,12 +100,16 @@ def build_config(arguments: argparse.Namespace, pairs: Pairs) -> CfgNode:
         raise ConfigError("--eval-only and --model-dir go together")
     if arguments.eval_only and arguments.overwrite:
         raise ConfigError("--eval-only writes nothing, so that there is nothing to --overwrite")
-    return setup_config([*files, *arguments.config_file], [*flags, *pairs], REGISTRIES)
+    recorded = None
+    if arguments.eval_only and (record := record_of(Path(arguments.model_dir))[0]):
+        recorded = {node: keys for node, keys in record.config.items() if node not in ("ACTIVE", "LABEL", "OUTPUT_DIR")}
+    return setup_config([*files, *arguments.config_file], [*flags, *pairs], REGISTRIES, recorded=recorded)
 
 
 def check(cfg: CfgNode) -> None:
     """Raise ConfigError for anything in the config that could not work."""
     check_config(cfg, REGISTRIES)
+    check_output(cfg.OUTPUT_DIR)
     check_dataset_name(cfg.DATASET.NAME)
     for name in (cfg.TRAINER.NAME, selecting := cfg.ACTIVE.SELECTOR_TRAINER or cfg.TRAINER.NAME):
         TRAINERS[name]
@@ -123,7 +138,7 @@ def set_up(cfg: CfgNode, held: Held | None = None, splits: Sequence[str] = ("tra
     drawn_by = cfg.SEED if cfg.DATASET.NUM_SHOTS > 0 else None
     dataset = held.get("dataset", (cfg.DATASET, drawn_by), lambda: build_dataset(
         cfg.DATASET, seed=cfg.SEED, n_threads=cfg.DATALOADER.NUM_WORKERS))
-    if cfg.ACTIVE.ORACLE == "labels":
+    if "train" in splits and cfg.ACTIVE.ORACLE == "labels":
         check_labeled(dataset)
     clip = held.get("clip", (cfg.MODEL, device), lambda: load_clip(
         cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.PRETRAINED, device=device, precision=cfg.MODEL.PREC), holders=["inputs"])
@@ -159,21 +174,36 @@ def certificate(cfg: CfgNode, dataset: Dataset, weights: str) -> dict[str, str]:
             "data": data_hash(dataset, cache_folder(cfg), texts, n_threads=cfg.DATALOADER.NUM_WORKERS)}
 
 
+def record_of(model_dir: Path) -> tuple[RunResult | None, Path]:
+    """Return the record of a run by its folder, or by one of its prompts files, and the file of prompts that is meant.
+
+    A prompts file that lies alone has no record; of a folder, the last round's prompts are meant.
+    """
+    folder = model_dir if model_dir.is_dir() else model_dir.absolute().parent.parent
+    if not model_dir.is_dir() and not (folder / RESULTS).is_file():
+        return None, model_dir
+    record = RunResult.read(folder / RESULTS)
+    if not model_dir.is_dir():
+        return record, model_dir
+    if not record.rounds:
+        raise UserError(f"{model_dir} holds a run that has not finished its first round")
+    check_files(record.rounds[-1:], model_dir)
+    return record, prompts_path(model_dir, len(record.rounds) - 1)
+
+
 def evaluate_only(cfg: CfgNode, model_dir: Path) -> None:
-    """Print the test metrics of stored prompts."""
-    path = model_dir
-    if model_dir.is_dir():
-        rounds = RunResult.read(model_dir / RESULTS).rounds
-        if not rounds:
-            raise UserError(f"{model_dir} holds a run that has not finished its first round")
-        check_files(rounds[-1:], model_dir)
-        path = prompts_path(model_dir, len(rounds) - 1)
+    """Print the test metrics of stored prompts, without the test images that the run was trained on."""
+    record, path = record_of(model_dir)
     dataset, inputs = set_up(cfg, splits=("test",))
-    if not dataset.test:
-        raise UserError(f"{dataset.name} has no test images to evaluate on")
+    seen = {name for round in record.rounds for name in (*round.queried, *round.pseudo_labeled)} if record else set()
+    rows = torch.tensor([row for row, datum in enumerate(dataset.test) if datum.path not in seen], dtype=torch.int64)
+    if not len(rows):
+        raise UserError(f"{dataset.name} has no test images to evaluate on" + (" beside those of the run" if seen else ""))
+    if n_seen := len(dataset.test) - len(rows):
+        print(f"{n_seen} of {len(dataset.test)} test images were labeled in this run and are left out")
     trainer = build_trainer(cfg, inputs)
     logits = trainer.predict(trainer.load(path), "test").logits
-    print("  ".join(f"{name} {100 * value:.2f} %" for name, value in evaluate(logits, dataset.labels("test"))))
+    print("  ".join(f"{name} {100 * value:.2f} %" for name, value in evaluate(logits[rows], dataset.labels("test")[rows])))
 
 
 def train(cfg: CfgNode, held: Held | None = None, *, wait: bool = False) -> None:
@@ -255,7 +285,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         check(cfg)
         if arguments.overwrite:
-            move_aside(Path(cfg.OUTPUT_DIR))
+            move_aside(Path(cfg.OUTPUT_DIR), Path(cfg.DATASET.ROOT).expanduser())
         settle(cfg)
         stop_on_sigterm()
         if arguments.eval_only:

@@ -15,13 +15,14 @@ from active.results import RoundRecord, RunResult
 from dassl.config.setup import as_dict, differences
 from dassl.data.dataset import Dataset
 from dassl.utils.environment import environment
-from dassl.utils.errors import UserError
+from dassl.utils.errors import ConfigError, UserError
 from dassl.utils.files import lock, remove_leftovers, sha256_of
 
 logger = logging.getLogger(__name__)
 
 RESULTS = "results.json"
 PROMPTS = "prompts"
+LEFT_BY_RUNS = (RESULTS, ".lock", "log.txt", "failed.json")
 TENSORBOARD = "tensorboard"
 REPLACED = re.compile(r".+\.\d{8}-\d{6}-\d{6}")  # what `move_aside` calls a folder
 AND = " and "  # between the versions of a record that was continued by another one
@@ -48,10 +49,25 @@ def clean(output: Path) -> None:
         remove_leftovers(folder)
 
 
-def move_aside(output: Path) -> None:
-    """Rename an output folder to one that says when it was replaced; raises UserError if a process is at work in it."""
+def check_output(folder: str) -> None:
+    """Raise ConfigError for an OUTPUT_DIR that is no folder's name: an empty one, or a ~ that no shell has replaced."""
+    if not folder.strip() or folder.startswith("~"):
+        meant = f", such as {Path(folder).expanduser()}" if folder.startswith("~/") else ""
+        raise ConfigError(f"OUTPUT_DIR is {folder!r}, but must be the path of a folder{meant}")
+
+
+def move_aside(output: Path, root: Path) -> None:
+    """Rename an output folder to one that says when it was replaced.
+
+    Raises UserError if a process is at work in it, if it is no run's (it has files, and none of `LEFT_BY_RUNS`), or if it
+    holds the data root.
+    """
     if not output.exists():
         return
+    if not output.is_dir() or (any(output.iterdir()) and not any((output / name).exists() for name in LEFT_BY_RUNS)):
+        raise UserError(f"{output} holds no run, so --overwrite does not move it aside; choose another --output-dir")
+    if root.resolve().is_relative_to(output.resolve()):
+        raise UserError(f"{output} holds the data root {root}, so --overwrite does not move it aside; choose another one")
     with lock(output / ".lock", wait=False):
         try:
             output.rename(output.absolute().with_name(f"{output.name}.{datetime.now():%Y%m%d-%H%M%S-%f}"))

@@ -12,7 +12,7 @@ A round's files stand in `queries/` of the output folder:
 import csv
 import io
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -47,7 +47,7 @@ def ask_people(
     Raises WaitingForLabels until every image has a label, and DataError, listing all faults, if the files name an unknown
     class, an image that was not asked, or two labels of one: then no label of them counts.
     """
-    table = output / FOLDER / f"round_{round:03d}.csv"
+    table = table_path(output, round)
     paths = [dataset.train[row].path for row in rows]
     if not table.exists():
         _write(table, round, dataset, paths, guess())
@@ -61,6 +61,18 @@ def ask_people(
             "--overwrite")
     logger.info("round %d: %d labels read from %s", round, len(paths), table.parent)
     return [labels[path] for path in paths]
+
+
+def table_path(output: Path, round: int) -> Path:
+    """Return the CSV file that people fill in a round."""
+    return output / FOLDER / f"round_{round:03d}.csv"
+
+
+def write_table(file: Path, names: Mapping[str, str]) -> None:
+    """Write the CSV file of a round that has been labeled: class names by path."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([("path", "label"), *names.items()])
+    write_text(file, text.getvalue())
 
 
 def _answers(table: Path, labeled: Collection[str]) -> list[LabelRow]:

@@ -3,15 +3,15 @@
     python -m active.verify output/run/results.json [--root DATA] [--fresh]
 
 The recorded config is run in a temporary folder, with the recorded number of threads; picks, labels and metrics of every
-round must be equal bit for bit, as they are on the same machine with the same versions. Labels that people gave are taken
-from the record's `queries` folder. `--fresh` also extracts the features again instead of taking them from the cache. The
-exit code is 0 if all is equal and 1 if not, or if the run could not be repeated; 130 for Ctrl-C.
+round must be equal bit for bit, as they are on the same machine with the same versions. Labels that people gave are those of
+the record. `--fresh` also extracts the features again instead of taking them from the cache; `--plugins` allows the code that
+the record names as ACTIVE.PLUGINS to be run. The exit code is 0 if all is equal and 1 if not, or if the run could not be
+repeated; 130 for Ctrl-C.
 """
 
 import argparse
 import dataclasses
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -21,7 +21,8 @@ from typing import Any
 
 import yaml
 
-from active.output import QUERIES, RESULTS
+from active.output import RESULTS
+from active.people import table_path, write_table
 from active.results import MEASURED, RunResult
 from dassl.config.cli import command
 from dassl.utils.environment import PROJECT
@@ -35,13 +36,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags.add_argument("results", type=Path, help="the results.json of a finished run")
     flags.add_argument("--root", help="folder that holds the data sets, where it is not the recorded one")
     flags.add_argument("--fresh", action="store_true", help="extract the features again")
+    flags.add_argument("--plugins", action="store_true", help="run the code of the plug-ins that the record names")
     arguments = flags.parse_args(argv)
     try:
         old = RunResult.read(arguments.results)
         if not old.finished:
             raise UserError(f"{arguments.results} is a run that is not finished")
+        if (plugins := old.config["ACTIVE"]["PLUGINS"]) and not arguments.plugins:
+            named = ", ".join(map(repr, plugins))
+            raise UserError(f"the record names plug-ins, which are code: {named}; look at them, and allow them by --plugins")
         with tempfile.TemporaryDirectory() as folder:
-            new = run_again(old, arguments.results.parent, Path(folder), arguments.root, fresh=arguments.fresh)
+            new = run_again(old, Path(folder), arguments.root, fresh=arguments.fresh)
     except UserError as error:
         print(f"active.verify: {error}", file=sys.stderr)  # noqa: T201
         return error.exit_code
@@ -58,12 +63,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0 if first is None else 1
 
 
-def run_again(old: RunResult, origin: Path, folder: Path, root: str | None, *, fresh: bool) -> RunResult:
+def run_again(old: RunResult, folder: Path, root: str | None, *, fresh: bool) -> RunResult:
     """Return the record of the same config, run in `folder`; raises UserError with what `train.py` said if it failed."""
     output, config = folder / "run", folder / "config.yaml"
     config.write_text(yaml.safe_dump(old.config), "utf-8")
-    if (origin / QUERIES).is_dir():
-        shutil.copytree(origin / QUERIES, output / QUERIES, ignore=shutil.ignore_patterns("*_query.json"))  # selected again
+    for record in old.rounds:
+        if record.answers:
+            names = {path: old.dataset["classnames"][label] for path, label in record.answers.items()}
+            write_table(table_path(output, record.round), names)
     words = ["--config-file", config, "--output-dir", output, *(["--root", root] if root else []),
              *(["CACHE_DIR", folder / "cache"] if fresh else [])]
     threads = {"OMP_NUM_THREADS": old.environment["threads"]} if old.environment.get("threads", "").isdigit() else {}

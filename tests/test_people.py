@@ -355,7 +355,7 @@ def test_answers_come_along_when_a_run_is_replayed(start, truth, tmp_path):
 
 
 def test_a_run_labeled_by_people_can_be_verified(start, truth, tmp_path, capsys):
-    """The repetition takes the answers from the files beside the record, and finds an answer that was changed there."""
+    """The repetition takes the answers from the record: what became of the files that were filled does not matter."""
     for round in range(2):
         start()
         fill(table(tmp_path, round), truth)
@@ -363,9 +363,9 @@ def test_a_run_labeled_by_people_can_be_verified(start, truth, tmp_path, capsys)
     results = tmp_path / "run" / "results.json"
     for file in (tmp_path / "run" / "queries").glob("*_query.json"):
         file.write_text("[]")  # else it would be taken from there instead of being selected again
-    assert verify.main([str(results)]) == 0
     first = asked(table(tmp_path, 1))[0]
     fill(table(tmp_path, 1), truth | {first: next(name for name in NAMES if name != truth[first])})
+    table(tmp_path, 0).unlink()
     capsys.readouterr()
-    assert verify.main([str(results)]) == 1
-    assert "first in round 1: class_counts[" in capsys.readouterr().out
+    assert verify.main([str(results)]) == 0
+    assert capsys.readouterr().out == "equal: 2 rounds, all picks, labels and metrics\n"

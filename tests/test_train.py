@@ -14,7 +14,7 @@ import pytest
 
 import train
 from active.results import RunResult
-from tests.active.toy import cut_back
+from tests.active.toy import cut_back, edit
 
 PROJECT = Path(__file__).parents[1]
 QUICK = ["--config-file", "configs/quickstart.yaml", "ACTIVE.ROUNDS", "3", "OPTIM.MAX_EPOCH", "4"]
@@ -260,6 +260,67 @@ def test_eval_only_repeats_the_last_accuracy(capsys, root, tmp_path):
     assert code == 0 and f"accuracy {100 * result['rounds'][-1]['accuracy']:.2f} %" in out
 
 
+def test_eval_only_takes_the_config_of_the_record(capsys, root, tmp_path):
+    """Neither a config file nor the data root is given again; a prompts file finds the record of its folder, too."""
+    result = run(capsys, root, tmp_path / "run", "TRAINER.COOP.N_CTX", "3", "--seed", "5")
+    for round, place in ((2, tmp_path / "run"), (1, tmp_path / "run" / "prompts" / "round_001.safetensors")):
+        code, out, err = call(capsys, "--eval-only", "--model-dir", place)
+        assert code == 0 and f"accuracy {100 * result['rounds'][round]['accuracy']:.2f} %" in out, err
+    code, _, err = call(capsys, "--eval-only", "--model-dir", tmp_path / "run", "TRAINER.COOP.N_CTX", "4")
+    assert code == 1 and "prompts of another shape" in err  # keys on the line win
+
+
+def test_eval_only_does_not_run_the_plugins_of_a_record(capsys, root, tmp_path):
+    """A record may come from anybody; only plug-ins on the line are imported."""
+    plugin = tmp_path / "plugin.py"
+    plugin.write_text(PLUGIN.replace("far_from_text", "of_a_record"))
+    words = ("ACTIVE.PLUGINS", f"['{plugin}']", "ACTIVE.SAMPLER", "of_a_record", "ACTIVE.ROUNDS", "1")
+    run(capsys, root, tmp_path / "run", *words)
+    other = tmp_path / "other.py"
+    edit(tmp_path / "run" / "results.json", lambda content: (content["config"]["ACTIVE"].update(PLUGINS=[str(other)]),
+                                                             content["certificate"].clear()))
+    other.write_text("raise AssertionError('imported')")
+    code, out, err = call(capsys, "--eval-only", "--model-dir", tmp_path / "run")
+    assert code == 0 and "accuracy" in out, err
+
+
+def test_images_that_were_trained_on_are_no_test_images(capsys, root, tmp_path):
+    """After the split was drawn anew, what the run has labeled is left out of its test, and said."""
+    run(capsys, root, tmp_path / "run", "ACTIVE.ROUNDS", "1")
+    shutil.copytree(root, data := tmp_path / "data")
+    split = json.loads((data / "digits" / "split_digits.json").read_text())
+    asked = json.loads((tmp_path / "run" / "results.json").read_text())["rounds"][0]["queried"]
+    moved = [row for row in split["train"] if f"digits/images/{row[0]}" in asked][:5]
+    split["test"] += moved
+    split["train"] = [row for row in split["train"] if row not in moved]
+    (data / "digits" / "split_digits.json").write_text(json.dumps(split))
+    _, before, _ = call(capsys, "--eval-only", "--model-dir", tmp_path / "run")
+    code, out, _ = call(capsys, "--eval-only", "--model-dir", tmp_path / "run", "--root", data)
+    assert code == 0 and "5 of 455 test images were labeled in this run and are left out" in out
+    assert before.splitlines()[-1] == out.splitlines()[-1]
+
+
+def test_eval_only_needs_no_labels_of_train_images(tmp_path, root, capsys):
+    """A partly labeled folder has labeled test images, which is all that is asked for."""
+    result = run(capsys, root, tmp_path / "run", "ACTIVE.ROUNDS", "1")
+    shutil.copytree(root, data := tmp_path / "data")
+    split = json.loads((data / "digits" / "split_digits.json").read_text())
+    split["train"] = [[path, -1, "?"] for path, *_ in split["train"]]
+    plugin = tmp_path / "unlabeled.py"
+    plugin.write_text("""
+from dataclasses import replace
+from dassl.data.dataset import DATASETS, Datum
+
+@DATASETS.register("UnlabeledDigits")
+def unlabeled(root):
+    whole = DATASETS["Digits"].build(root)
+    return replace(whole, train=tuple(Datum(datum.path, -1) for datum in whole.train))
+""")
+    words = ("--model-dir", tmp_path / "run", "ACTIVE.PLUGINS", f"['{plugin}']", "DATASET.NAME", "UnlabeledDigits")
+    code, out, err = call(capsys, "--eval-only", *words)
+    assert code == 0 and f"accuracy {100 * result['rounds'][0]['accuracy']:.2f} %" in out, err
+
+
 def test_eval_only_refuses_prompts_that_were_altered(capsys, root, tmp_path):
     """Row 13: the record holds their hash."""
     run(capsys, root, tmp_path / "run", "ACTIVE.ROUNDS", "1")
@@ -441,9 +502,37 @@ def test_a_folder_that_cannot_be_moved_aside_is_named(capsys, root, tmp_path):
     """Row 11: here its new name would be too long; nothing is touched, and there is no traceback."""
     output = tmp_path / ("n" * 250)
     output.mkdir()
+    (output / "log.txt").touch()
     code, _, err = call(capsys, *QUICK, "--root", root, "--output-dir", output, "--overwrite")
     assert code == 1 and err == f"train.py: cannot move {output} aside: File name too long\n"
     assert [path.name for path in tmp_path.iterdir()] == [output.name]
+
+
+@pytest.mark.parametrize("name", ["data", ".", "photos", "notes.txt"])
+def test_a_folder_that_is_no_run_s_is_not_moved_aside(capsys, root, tmp_path, name, monkeypatch):
+    """The data root, a folder above it, somebody's photos: --overwrite is for runs. Nothing is made or renamed."""
+    (tmp_path / "data" / "digits").mkdir(parents=True)
+    (tmp_path / "log.txt").touch()  # of a run in the folder above
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "cat.jpg").touch()
+    (tmp_path / "notes.txt").touch()
+    before = sorted(tmp_path.rglob("*"))
+    code, _, err = call(capsys, *QUICK, "--root", tmp_path / "data", "--output-dir", tmp_path / name, "--overwrite")
+    assert code == 1 and "--overwrite does not move it aside" in err and "Traceback" not in err
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_empty_folder_may_be_overwritten(capsys, root, tmp_path):
+    (tmp_path / "run").mkdir()
+    assert call(capsys, *QUICK, "--root", root, "--output-dir", tmp_path / "run", "--overwrite", "ACTIVE.ROUNDS", "1")[0] == 0
+
+
+@pytest.mark.parametrize("folder", ["", " ", "~/runs", "~other/runs"])
+def test_an_output_that_is_no_folder_s_name_is_refused(capsys, tmp_path, folder):
+    """A `~` that no shell has replaced would become a folder of that name."""
+    code, _, err = call(capsys, *QUICK, "OUTPUT_DIR", folder)
+    assert code == 2 and f"OUTPUT_DIR is {folder!r}" in err and "Traceback" not in err
+    assert not Path("~").exists()
 
 
 @pytest.mark.parametrize("environment", [{"PYTHONHASHSEED": "1", "LC_ALL": "C"}, {"PYTHONOPTIMIZE": "1"}])

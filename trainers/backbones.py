@@ -110,7 +110,9 @@ def _quiet_root() -> Iterator[None]:
 
 def _same_weights(model_name: str) -> str:
     """Return where OpenAI's weights of a model are to be had as data, "" if it is none of theirs."""
-    return f"; OpenAI's weights as data: {_where_to_get(model_name, 'openai')}" if get_pretrained_cfg(model_name, "openai") else ""
+    if not get_pretrained_cfg(model_name, "openai"):
+        return ""
+    return f"; OpenAI's weights as data: {_where_to_get(model_name, 'openai')}"
 
 
 def _where_to_get(model_name: str, tag: str) -> str:

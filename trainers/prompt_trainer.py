@@ -1,5 +1,6 @@
 """Fit and predict for any prompt learner."""
 
+import hashlib
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -132,7 +133,8 @@ class PromptTrainer:
         state = {name: value.detach().cpu().contiguous() for name, value in model.learner.state_dict().items()}
         with atomic_path(path) as temporary:
             # one entry: safetensors writes several in an order that differs from process to process
-            save_file(state, temporary, metadata={"belongs_to": json.dumps(self._belongs_to(model))})
+            about = self._belongs_to(model) | {"checksum": _digest(state)}
+            save_file(state, temporary, metadata={"belongs_to": json.dumps(about)})
 
     def load(self, path: Path) -> PromptedCLIP:
         """Return the model of a file that `save` wrote; raises UserError if it is damaged or belongs to something else."""
@@ -142,6 +144,8 @@ class PromptTrainer:
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
         except (OSError, SafetensorError, TypeError, ValueError) as error:
             raise UserError(f"cannot read the prompts {path}: {error}") from error
+        if belongs_to.get("checksum", digest := _digest(state)) != digest:  # files of before have none
+            raise UserError(f"{path} does not match its checksum; the file was changed")
         model = self._fresh(0)
         own = {name: tuple(value.shape) for name, value in model.learner.state_dict().items()}
         stored = {name: tuple(value.shape) for name, value in state.items()}
@@ -281,6 +285,15 @@ def has_negative_texts(name: str) -> bool:
 def _bound(cfg: CfgNode, name: str) -> BuildLearner:
     component = TRAINERS[name]
     return partial(component.build, **component.arguments(cfg.TRAINER.get(component.key, {})))
+
+
+def _digest(state: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of tensors: names, shapes, types and bytes."""
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _short(value: Any) -> str:

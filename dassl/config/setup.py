@@ -5,7 +5,7 @@ import importlib
 import importlib.util
 import json
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,12 @@ _imported: dict[str, str] = {}  # SHA-256 of the files of plug-ins when they wer
 
 
 def setup_config(
-    files: Iterable[str], pairs: Pairs, registries: Sequence[Registry], *, nodes: Collection[str] = ()
+    files: Iterable[str], pairs: Pairs, registries: Sequence[Registry], *, nodes: Collection[str] = (),
+    recorded: Mapping[str, Any] | None = None,
 ) -> CfgNode:
     """Return the config of files merged left to right, then the KEY VALUE pairs. Not frozen yet, see `check_config`.
+
+    `recorded` is the config of a record, merged first; plug-ins that it names are not imported, as they may be anybody's code.
 
     Plug-ins are imported first, so that their components' nodes are known. With `nodes` only those nodes of the files are
     merged, for commands that do not know the others. Raises ConfigError.
@@ -43,6 +46,8 @@ def setup_config(
     for registry in registries:
         add_component_nodes(cfg, registry)
     types = types_of(cfg) | _component_types(registries)
+    if recorded:
+        merge_tree(cfg, recorded, "the record", types)
     for source, tree in trees:
         merge_tree(cfg, {key: tree[key] for key in tree if not nodes or key in nodes}, source, types)
     merge_pairs(cfg, pairs, types)

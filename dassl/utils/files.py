@@ -115,7 +115,8 @@ def lock(path: Path, *, wait: bool) -> Iterator[None]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
+        if not path.exists():
+            path.touch()
         opened = _identity(path)
         held = _acquired(path, wait)
     except OSError as error:

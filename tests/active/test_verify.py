@@ -114,11 +114,21 @@ def test_a_run_that_cannot_be_repeated_says_why(finished, tmp_path, capsys):
     assert "could not be repeated; it ended with exit code 1" in err and str(tmp_path / "file") in err
 
 
+def test_plugins_of_a_record_are_run_only_where_that_is_allowed(edited, monkeypatch, capsys):
+    """A record may come from anybody, and a plug-in is code."""
+    seen = []
+    monkeypatch.setattr(active.verify, "run_again", lambda old, *_, **__: seen.append(old) or old)
+    path = edited(lambda content: (content["config"]["ACTIVE"].update(PLUGINS=["theirs.py"]), content["certificate"].clear()))
+    assert main([str(path)]) == 1 and not seen
+    assert "'theirs.py'; look at them, and allow them by --plugins" in capsys.readouterr().err
+    assert main([str(path), "--plugins"]) == 0 and seen
+
+
 def test_ctrl_c_stops_without_a_trace(finished, monkeypatch, capsys):
     """Row 10: the temporary folder goes, and one line says so."""
     folders = []
 
-    def interrupted(_old, _origin, folder, *_, **__):
+    def interrupted(_old, folder, *_, **__):
         folders.append(folder)
         raise KeyboardInterrupt
 
