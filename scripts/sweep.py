@@ -34,12 +34,12 @@ from dassl.config.cli import Parser, command
 from dassl.config.setup import as_dict
 from dassl.utils.errors import ConfigError, DataError, UserError
 from dassl.utils.events import Terminated, stop_on_sigterm
-from dassl.utils.files import read_json, write_json
+from dassl.utils.files import write_json
 from scripts.experiments.cell import DONE, FAILED, REFUSED, WAITING, Outcome, is_done, settled
 from scripts.experiments.cluster import ray_workers, slurm_workers
 from scripts.experiments.experiment import Cell, read_experiment
 from scripts.experiments.local import local_workers
-from scripts.experiments.records import CELLS, keys_of
+from scripts.experiments.records import CELLS, failure_of, keys_of
 from scripts.experiments.records import FAILED as FAILED_FILE
 from scripts.experiments.schedule import Schedule, Worker
 
@@ -123,11 +123,11 @@ class Sweep:
     def _refused_before(self, cell: Cell) -> Outcome | None:
         """Return how a cell failed before, if it was for a reason of its config, and config and code are what they were."""
         try:
-            kept = read_json(cell.folder / FAILED_FILE)
+            kept = failure_of(cell.folder / FAILED_FILE)
         except DataError:
             return None
         same = {key: kept.get(key) for key in ("config", "code")} == self.hashes[cell.name]
-        return Outcome(REFUSED, kept["error"]) if same and kept["kind"] == REFUSED else None
+        return Outcome(REFUSED, kept["error"]) if same and kept.get("kind") == REFUSED else None
 
     @property
     def exit_code(self) -> int:

@@ -19,7 +19,8 @@ from dassl.utils.registry import Before, Parameter, Registry
 
 Pairs = list[tuple[str, str]]
 
-_component_defaults: dict[str, Any] = {}  # by dotted key, as JSON holds them, of what this process has configured
+# The name of its component and its default, as JSON holds it, of each key that this process has configured.
+_component_defaults: dict[str, tuple[str, Any]] = {}
 _imported: dict[str, str] = {}  # SHA-256 of the files of plug-ins when they were imported, by the names of their modules
 
 
@@ -107,7 +108,7 @@ def add_component_nodes(cfg: CfgNode, registry: Registry) -> None:
             cfg[registry.node][component.key] = CfgNode(values)
             for parameter in component.parameters:
                 key = f"{registry.node}.{component.key}.{parameter.key}"
-                _component_defaults[key] = json.loads(json.dumps(_before(parameter)))
+                _component_defaults[key] = component.name, json.loads(json.dumps(_before(parameter)))
 
 
 def _before(parameter: Parameter) -> Any:
@@ -163,13 +164,22 @@ def as_dict(cfg: CfgNode) -> dict[str, Any]:
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
     """Return a line `KEY: old -> new` for each key that changes what a run computes and differs between two configs.
 
-    A key that one of them lacks, as records of before the key do, has its default there, or what `Before` says.
+    A key that one of them lacks, as records of before the key do, has its default there, or what `Before` says; those of a
+    component that it does not use are absent.
     """
-    defaults = _leaves(as_dict(default_config())) | _component_defaults
-    old_values, new_values = _leaves(old), _leaves(new)
+    old_values, new_values = _values(old), _values(new)
     keys = [key for key in sorted(old_values.keys() | new_values.keys()) if key not in NOT_PART_OF_A_RUN]
-    pairs = {key: [values.get(key, defaults.get(key, "(absent)")) for values in (old_values, new_values)] for key in keys}
+    pairs = {key: [values.get(key, "(absent)") for values in (old_values, new_values)] for key in keys}
     return [f"{key}: {before!r} -> {now!r}" for key, (before, now) in pairs.items() if before != now]
+
+
+def _values(config: dict[str, Any]) -> dict[str, Any]:
+    """Return the leaves of a config by dotted key, with the defaults of what it leaves out."""
+    own = _leaves(config)
+    nodes, named = {key.rpartition(".")[0] for key in own}, {value for value in own.values() if isinstance(value, str)}
+    used = {key: default for key, (component, default) in _component_defaults.items()
+            if component in named or key.rpartition(".")[0] in nodes}
+    return _leaves(as_dict(default_config())) | used | own
 
 
 def _leaves(config: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The records of many runs as two tables, with what must not be mixed refused or said aloud."""
 
 import contextlib
-from collections.abc import Container, Iterable, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields
 from itertools import product
 from pathlib import Path
@@ -61,8 +61,10 @@ def load_records(paths: Iterable[str | Path]) -> Records:
     if absent := [path for path in paths if not path.exists()]:
         raise DataError(f"{absent[0]}: no such file or folder")
     results, damaged, keys = _read([file for path in paths for file in _below(path, RESULTS)])
-    failed = {file.parent.resolve(): read_json(file)["error"] for path in paths for file in _below(path, FAILED)} | damaged
-    asked = {folder: keys for path in paths for folder, keys in _asked(path)}
+    failures, odd = _whole(failure_of, [file for path in paths for file in _below(path, FAILED)])
+    failed = {file.parent.resolve(): kept["error"] for file, kept in failures.items()} | damaged
+    lists, odd_lists = _whole(_cells, [file for path in paths for file in _below(path, CELLS)])
+    asked = {folder: keys for cells in (*lists.values(), *map(_asked_above, paths)) for folder, keys in cells.items()}
     rows = _rows(results, asked | keys, failed)
     if not rows:
         reasons = "".join(f"\n  {folder}: {error}" for folder, error in failed.items())
@@ -71,7 +73,7 @@ def load_records(paths: Iterable[str | Path]) -> Records:
     cells = [*rows.values(), *(_holes(rows.values()) if rows.keys() - asked.keys() else [])]
     runs = pd.DataFrame(cells, columns=RUN).sort_values(KEYS, ignore_index=True)
     rounds = [row for folder, result in results.items() for row in _round_rows(rows[folder], result)]
-    notes = [*_notes(list(results.values())), *_notes_on_folders(paths, rows, failed)]
+    notes = [*odd, *odd_lists, *_notes(list(results.values())), *_notes_on_folders(paths, rows, failed)]
     return Records(runs, pd.DataFrame(rounds, columns=ROUND), notes)
 
 
@@ -110,24 +112,51 @@ def _read(files: Iterable[Path]) -> tuple[dict[Path, RunResult], dict[Path, str]
             damaged[folder] = str(error)
             with contextlib.suppress(AttributeError, DataError, KeyError, TypeError):  # whatever may stand in such a file
                 found = keys_of(read_json(file)["config"])
-                if all(isinstance(value, int if key == "seed" else str) for key, value in found.items()):
+                if _are_keys(found):
                     keys[folder] = found
     return results, damaged, keys
 
 
-def _asked(path: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Yield folder and keys of each cell that sweeps were asked for below a path; a sweep's list may lie above it."""
-    for file in _below(path, CELLS):
-        yield from _cells(file)
+def _whole(read: Callable[[Path], Any], files: Iterable[Path]) -> tuple[dict[Path, Any], list[str]]:
+    """Return what files hold, and a note for each that holds something else: one bad file hides no run."""
+    found, notes = {}, []
+    for file in files:
+        try:
+            found[file] = read(file)
+        except DataError as error:
+            notes.append(f"A file is left out: {error}.")
+    return found, notes
+
+
+def failure_of(file: Path) -> dict[str, Any]:
+    """Return what a sweep has noted of a failed cell, `kind`, `error` and hashes; raises DataError if it is no such note."""
+    kept = read_json(file)
+    if not isinstance(kept, dict) or not isinstance(kept.get("error"), str) or not kept["error"]:
+        raise DataError(f"{file} is not a sweep's note of a failed cell")
+    return kept
+
+
+def _asked_above(path: Path) -> dict[Path, dict[str, Any]]:
+    """Return the cells below a path in lists that lie above it; a file of that name there may be anybody's."""
     here = path.resolve()
-    for file in (folder / CELLS for folder in here.parents):
-        with contextlib.suppress(AttributeError, DataError, KeyError, TypeError):  # none, or of that name and no sweep's
-            yield from [(folder, keys) for folder, keys in _cells(file) if folder.is_relative_to(here)]
+    found, _ = _whole(_cells, [folder / CELLS for folder in here.parents])
+    return {folder: keys for cells in found.values() for folder, keys in cells.items() if folder.is_relative_to(here)}
 
 
-def _cells(file: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    for cell in read_json(file)["cells"]:
-        yield (file.parent / cell["folder"]).resolve(), {key: cell[key] for key in KEYS}
+def _cells(file: Path) -> dict[Path, dict[str, Any]]:
+    """Return the keys of each cell that a sweep was asked for, by folder; raises DataError if the file is no such list."""
+    try:
+        cells = {(file.parent / cell["folder"]).resolve(): {key: cell[key] for key in KEYS}
+                 for cell in read_json(file)["cells"]}
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{file} is not a sweep's list of cells") from error
+    if not all(map(_are_keys, cells.values())):
+        raise DataError(f"{file} is not a sweep's list of cells")
+    return cells
+
+
+def _are_keys(values: dict[str, Any]) -> bool:
+    return all(type(value) is (int if key == "seed" else str) for key, value in values.items())
 
 
 def _rows(

@@ -144,12 +144,12 @@ def test_a_key_that_a_record_lacks_has_its_default(tmp_path):
     toy_run(tmp_path, CERTIFICATE)
 
     def older(content: dict) -> None:
-        del content["config"]["OPTIM"]["LR"], content["config"]["ACTIVE"]["CB"]["FUSION"]
+        del content["config"]["OPTIM"]["LR"], content["config"]["ACTIVE"]["PCB"]["GAMMA"]
         content["certificate"] = {}
 
     edit(tmp_path / "results.json", older)
     assert toy_run(tmp_path, {}).finished
-    for key, value in (("OPTIM__LR", 0.5), ("ACTIVE__CB__FUSION", "mean")):
+    for key, value in (("OPTIM__LR", 0.5), ("ACTIVE__PCB__GAMMA", 0.5)):
         dataset, features, texts = toy_task()
         with pytest.raises(UserError, match=f"{key.replace('__', '.')}: .* -> '?{value}"):
             run(toy_config(tmp_path, **{key: value}), dataset, ToyTrainer(features, texts))
@@ -157,11 +157,14 @@ def test_a_key_that_a_record_lacks_has_its_default(tmp_path):
 
 def test_what_a_record_of_before_a_parameter_means_may_not_be_the_default(registry_of_one):
     """`Before` says it: the default may change, the meaning of old records may not."""
-    old, new = ({"ACTIVE": {"NEWER": {"SPACE": space} if space else {}}} for space in ("", "wide"))
+    old, new = ({"ACTIVE": {"SAMPLER": "newer"} | own} for own in ({}, {"NEWER": {"SPACE": "wide"}}))
     add_component_nodes(default_config(), registry_of_one)
     assert differences(old, new) == ["ACTIVE.NEWER.SPACE: 'narrow' -> 'wide'"]
     new["ACTIVE"]["NEWER"]["SPACE"] = "narrow"
     assert differences(old, new) == []
+    for config in (old, new):
+        config["ACTIVE"]["SAMPLER"] = "random"
+    assert differences(old, new) == ["ACTIVE.NEWER.SPACE: '(absent)' -> 'narrow'"]  # nobody uses it
 
 
 @pytest.fixture

@@ -229,3 +229,16 @@ def test_a_file_that_is_no_sweeps_list_is_no_obstacle_above_the_runs(tmp_path, c
     (tmp_path / CELLS).write_text(content)
     write_run(tmp_path / "runs" / "a", [0.4])
     assert list(load_records([tmp_path / "runs"]).runs.status) == ["done"]
+
+
+@pytest.mark.parametrize("content", [
+    "[]", "null", "5", "", "{", '"text"', "{}", '{"error": 5}', '{"error": []}', '{"cells": 5}', '{"cells": [1]}',
+    '{"cells": [{"folder": 1}]}', '{"cells": [{"folder": "a\\u0000"}]}'])
+@pytest.mark.parametrize("name", [CELLS, FAILED])
+def test_one_bad_file_hides_no_run(tmp_path, name, content):
+    """Half-written, empty, or another program's: the runs are there, and a note names the file."""
+    write_run(tmp_path / "a" / "seed1", [0.4])
+    (tmp_path / "a" / "seed1" / name).write_text(content)
+    records = load_records([tmp_path])
+    assert list(records.runs.status) == ["done"]
+    assert any(str(tmp_path / "a" / "seed1" / name) in note for note in records.notes)
