@@ -4,8 +4,10 @@ Every kernel takes float16, float32 or float64 rows and computes in float32; sum
 Ties go to the lower row. No kernel holds a matrix of N x N numbers: what is compared at once is a block.
 """
 
+import math
 import warnings
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 import numpy as np
 import torch
@@ -22,7 +24,7 @@ TILE = 1024  # rows and columns of a tile of cosines
 QUERIES = 512  # rows that are compared with all others at once; products of 83 rows, a `BLOCK` at 50,000, run at half the speed
 ROUNDING = 2e-6  # squared distances below this share of the squared norms are rounding errors of float32 products
 SKLEARN_LIMIT = 2**32  # N K D above which k-means runs in faiss; one step of the one-thread scikit-learn is 0.2 s here
-CANDIDATES = 1024  # drawn at a time for seeds in batches; one that is turned down costs a row of a small matrix
+BATCH = 2**27  # distances of candidates for seeds that are held at once above that limit: 512 MiB
 MAX_STEPS = 300  # of k-means, and the tolerance on the squared shift of the centers: scikit-learn's defaults
 TOLERANCE = 1e-4
 LARGE, LARGE_STEPS = 2**38, 25  # N K D above which k-means takes fewer steps; one is 2^39 operations: 7 s of a core
@@ -77,58 +79,24 @@ def squared_distances(squared_norms: Tensor, squared_norm: Tensor, products: Ten
 
 
 def d2_sampling(
-    n: int, n_rows: int, distances_to: Callable[[int], Tensor], rng: np.random.Generator, *,
-    first: int | None = None, weights: Tensor | None = None, fill: bool = True,
+    n: int, n_rows: int, distances_to: Callable[[int], Tensor], rng: np.random.Generator, *, first: int
 ) -> Tensor:
-    """Return n distinct rows of n_rows, each drawn with probability w_i D_i^2, D_i the distance to the nearest one before.
+    """Return n distinct rows of n_rows: `first`, then each drawn with probability D_i^2, D_i the distance to those before it.
 
-    `distances_to(row)` gives the squared distances [n_rows] of all rows to one. The first row is `first`, or is drawn
-    with probability w_i. Once every w_i D_i^2 is 0, the rest is drawn uniformly from the rows not yet picked, or, with
-    `fill=False`, left out. Each draw takes one uniform number u and is the first row whose cumulative sum is above u
-    times the total. The sums are float64 on the CPU, so the draw does not depend on the device.
+    `distances_to(row)` gives the squared distances [n_rows] of all rows to one. Once every D_i^2 is 0, the rest is drawn
+    uniformly from the rows not yet picked. Each draw takes one uniform number u and is the first row whose cumulative sum
+    is above u times the total. The sums are float64 on the CPU, so the draw does not depend on the device.
     Source: Arthur and Vassilvitskii, "k-means++: The Advantages of Careful Seeding", SODA 2007, Section 2.2.
     """
-    weights = torch.ones(n_rows, dtype=torch.float64) if weights is None else weights.double().cpu()
-    mass, nearest, free = weights.clone(), torch.inf, torch.ones(n_rows, dtype=torch.bool)
-    picked: list[int] = []
-    for _ in tqdm(range(min(n, n_rows)), "D^2 sampling", **BAR):
-        drawn = [first] if first is not None and not picked else _drawn_rows(mass, 1, rng)
+    picked, nearest, free = [first], torch.inf, torch.ones(n_rows, dtype=torch.bool)
+    for _ in tqdm(range(1, min(n, n_rows)), "D^2 sampling", **BAR):
+        free[picked[-1]] = False
+        nearest = distances_to(picked[-1]).double().cpu().clamp(max=nearest)
+        drawn = _drawn_rows(nearest * free, 1, rng)
         if not drawn:
-            if not fill:
-                break
             rest = free.nonzero().flatten()
             drawn = [int(rest[int(rng.random() * len(rest))])]
-        row = drawn[0]
-        picked.append(row)
-        free[row] = False
-        nearest = distances_to(row).double().cpu().clamp(max=nearest)
-        mass = weights * nearest * free
-    return torch.tensor(picked, dtype=torch.int64)
-
-
-def d2_sampling_in_batches(rows: Tensor, n: int, rng: np.random.Generator, *, weights: Tensor) -> Tensor:
-    """Return rows as `d2_sampling` with `fill=False` draws them, by the same law, from [N, D] rows in far fewer passes.
-
-    Sequential draws are n passes over all rows, each as slow as memory. Here `CANDIDATES` are drawn from the mass w_i D_i^2
-    of the last pass, and one after another is kept with probability D_i^2 now / D_i^2 then, where "now" knows those kept
-    before it. Mass never grows, so this is rejection sampling from the mass of now: each row kept follows the law exactly.
-    The first candidate is always kept; one pass of matrix products then tells all rows of all that were kept.
-    O(n N D) time, O(N) memory beside the rows.
-    """
-    norms, nearest = squared_norms(rows), rows.new_full((len(rows),), torch.inf)
-    kept = _drawn_rows(weights.double(), 1, rng)
-    picked = list(kept)
-    with tqdm(total=n, desc="D^2 sampling", **BAR) as bar:
-        while kept and len(picked) < n:
-            bar.update(len(kept))
-            for block in row_blocks(len(rows), max(rows.shape[1], len(kept))):
-                products = rows[block] @ rows[kept].T  # [block, kept]
-                distances = squared_distances(norms[block, None], norms[kept], products).amin(1)
-                nearest[block] = torch.minimum(nearest[block], distances)
-            nearest[kept] = 0
-            candidates = _drawn_rows(weights.double() * nearest.double(), CANDIDATES, rng)
-            kept = _kept_candidates(candidates, rows, norms, nearest, rng)[: n - len(picked)]
-            picked += kept
+        picked += drawn
     return torch.tensor(picked, dtype=torch.int64)
 
 
@@ -139,8 +107,8 @@ def k_means(
 
     K is k, less where there are fewer distinct rows (of positive weight) or a cluster ends empty; every cluster has a member.
     One that empties on the way takes the row farthest from its center, whatever that row's weight. Seeds come from
-    `d2_sampling` and Lloyd's steps are scikit-learn's; where N K D is above `SKLEARN_LIMIT`, seeds come in batches and the
-    steps are faiss's, with the same stopping rule. Above `LARGE` there are at most `LARGE_STEPS` steps, which may end before
+    `k_means_seeds` and Lloyd's steps are scikit-learn's, or faiss's with the same stopping rule where N K D is above
+    `SKLEARN_LIMIT`. Above `LARGE` there are at most `LARGE_STEPS` steps, which may end before
     they converge. Only ratios of the weights matter.
     """
     rows = features.float()
@@ -151,15 +119,72 @@ def k_means(
 
 
 def k_means_seeds(rows: Tensor, k: int, rng: np.random.Generator, weights: Tensor) -> Tensor:
-    """Return the rows that k-means starts from: at most k, all distinct as points."""
-    if rows.numel() * k > SKLEARN_LIMIT:
-        return d2_sampling_in_batches(rows, k, rng, weights=weights)
-    norms = squared_norms(rows)
+    """Return the rows that k-means starts from, by greedy k-means++: at most k, all distinct as points.
 
-    def distances_to(row: int) -> Tensor:
-        return squared_distances(norms, norms[row], rows @ rows[row])
+    The first is drawn with probability w_i; for each other one, `n_candidates(k)` are drawn with probability w_i D_i^2, D_i
+    the distance to the nearest seed before, and the one that leaves the least sum_i w_i D_i^2 is kept.
+    Where N K D is above `SKLEARN_LIMIT`, a pass of matrix products serves several seeds: see `_Seeds.extend`. The law is
+    the same. O(n_candidates K N D) time; memory for `BATCH` distances beside the rows.
+    Source: Arthur and Vassilvitskii, "k-means++: The Advantages of Careful Seeding", SODA 2007 (greedy, in its conclusion); the
+    number of candidates is scikit-learn's. Analyzed in Grunau et al., "A Nearly Tight Analysis of Greedy k-means++", SODA 2023.
+    """
+    seeds, n_tried = _Seeds(rows, weights, rng), n_candidates(k)
+    most = 1 if rows.numel() * k <= SKLEARN_LIMIT else max(1, BATCH // (n_tried * len(rows)))  # seeds of a pass
+    with tqdm(total=k, desc="k-means++", **BAR) as bar:
+        while len(seeds.picked) < k:
+            n_seeds = min(len(seeds.picked), most, k - len(seeds.picked))  # mass falls fast in the beginning
+            candidates = _drawn_rows(seeds.mass(), n_seeds * n_tried, rng)
+            if not candidates:
+                break
+            seeds.extend(candidates, n_tried, rng)
+            bar.update(len(seeds.picked) - bar.n)
+    return torch.tensor(seeds.picked, dtype=torch.int64)
 
-    return d2_sampling(k, len(rows), distances_to, rng, weights=weights, fill=False)
+
+def n_candidates(k: int) -> int:
+    """Return the number of rows that are tried for each of k seeds."""
+    return 2 + int(math.log(k))
+
+
+class _Seeds:
+    """Rows picked to start k-means from, and the squared distance `nearest` [N] of every row to the nearest of them."""
+
+    def __init__(self, rows: Tensor, weights: Tensor, rng: np.random.Generator) -> None:
+        self._rows, self._weights, self._norms = rows, weights, squared_norms(rows)
+        self._rounding = ROUNDING * float(weights.double() @ self._norms.double())  # of a sum of squared distances
+        self.picked = _drawn_rows(weights.double(), 1, rng)
+        self.nearest = self._distances(self.picked)[0]
+
+    def mass(self) -> Tensor:
+        """Return w_i D_i^2 [N] in float64."""
+        return self._weights.double() * self.nearest.double()
+
+    def extend(self, candidates: list[int], n_tried: int, rng: np.random.Generator) -> None:
+        """Pick the best of each `n_tried` candidates, which were drawn from the mass as it is now.
+
+        Later ones must follow the mass that the picks before them leave. Mass never grows, so a candidate is kept with
+        probability D_i^2 now / D_i^2 when it was drawn: rejection sampling. What is left at the end is thrown away.
+        """
+        distances, then = self._distances(candidates), self.nearest[candidates].tolist()
+        follows = (i for i, row in enumerate(candidates)
+                   if i < n_tried or rng.random() * then[i] < float(self.nearest[row]))  # asked for one by one
+        while len(tried := list(islice(follows, n_tried))) == n_tried:
+            left = torch.minimum(distances[tried], self.nearest)  # [n_tried, N]
+            inertia = (left * self._weights).sum(1, dtype=torch.float64)
+            best = int((inertia <= inertia.min() + self._rounding).nonzero()[0])  # the first of those that tie
+            row = candidates[tried[best]]
+            self.picked.append(row)
+            self.nearest = left[best]
+            self.nearest[row] = 0
+
+    def _distances(self, candidates: list[int]) -> Tensor:
+        """Return the squared distances [M, N] of all rows to M of them."""
+        points, norms = self._rows[candidates], self._norms[candidates, None]
+        distances = torch.empty(len(candidates), len(self._rows))
+        for block in row_blocks(len(self._rows), max(self._rows.shape[1], len(candidates))):
+            products = (self._rows[block] @ points.T).T  # three times as fast as points @ rows.T where points are few
+            distances[:, block] = squared_distances(norms, self._norms[block], products)
+        return distances
 
 
 def lloyd(rows: Tensor, seeds: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
@@ -226,21 +251,6 @@ def _drawn_rows(mass: Tensor, n: int, rng: np.random.Generator) -> list[int]:
     uniforms = np.array([rng.random() for _ in range(n)])
     rows = cumulative.searchsorted(uniforms * cumulative[-1], side="right")
     return rows.clip(max=cumulative.searchsorted(cumulative[-1])).tolist()  # u times the total may round up to the total
-
-
-def _kept_candidates(
-    candidates: list[int], rows: Tensor, norms: Tensor, then: Tensor, rng: np.random.Generator
-) -> list[int]:
-    """Return the candidates that rejection keeps, in turn; `then` are the squared distances [N] that they were drawn from."""
-    points = rows[candidates]
-    between = squared_distances(norms[candidates, None], norms[candidates], points @ points.T)
-    then, kept = then[candidates], []
-    now = then
-    for i, row in enumerate(candidates):
-        if rng.random() < float(now[i] / then[i]):
-            kept.append(row)
-            now = torch.minimum(now, between[i])
-    return kept
 
 
 def _lloyd_sklearn(rows: np.ndarray, seeds: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

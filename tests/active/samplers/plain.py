@@ -40,37 +40,47 @@ def drawn(mass: list[float], u: float) -> int:
     return max(row for row, weight in enumerate(mass) if weight > 0)
 
 
-def d2_sample(points, n, rng, *, first=None, weights=None, fill=True) -> list[int]:
-    """k-means++ sampling with the distances recomputed from the points at every pick."""
-    weights = weights or [1.0] * len(points)
+def nearest_distances(points, picked) -> list[float]:
+    """The squared distance of each point to the nearest one picked; 1 while nothing is picked."""
     norms = [dot(x, x) for x in points]
-    picked = []
+    return [min((gap if gap > ROUNDING * (norms[row] + norms[other]) else 0.0
+                 for other in picked for gap in [squared_distance(x, points[other])]), default=1.0)
+            for row, x in enumerate(points)]
+
+
+def d2_sample(points, n, rng, first) -> list[int]:
+    """D^2 sampling with the distances recomputed from the points at every pick."""
+    picked = [first]
     while len(picked) < min(n, len(points)):
-        mass = []
-        for row, x in enumerate(points):
-            nearest = 1.0
-            if picked:
-                nearest = min(squared_distance(x, points[other])
-                              if squared_distance(x, points[other]) > ROUNDING * (norms[row] + norms[other]) else 0.0
-                              for other in picked)
-            mass.append(0.0 if row in picked else weights[row] * nearest)
-        if first is not None and not picked:
-            picked.append(first)
-        elif sum(mass) > 0:
-            picked.append(drawn(mass, rng.random()))
-        elif fill:
-            rest = [row for row in range(len(points)) if row not in picked]
-            picked.append(rest[int(rng.random() * len(rest))])
-        else:
+        mass = [0.0 if row in picked else nearest for row, nearest in enumerate(nearest_distances(points, picked))]
+        rest = [row for row in range(len(points)) if row not in picked]
+        picked.append(drawn(mass, rng.random()) if sum(mass) > 0 else rest[int(rng.random() * len(rest))])
+    return picked
+
+
+def greedy_seeds(points, k, rng, weights) -> list[int]:
+    """Of each 2 + floor(ln k) points drawn by w D^2, the first of those that leave the least sum of w D^2, up to rounding."""
+    def inertia(picked):
+        return sum(weight * gap for weight, gap in zip(weights, nearest_distances(points, picked), strict=True))
+
+    tolerance = ROUNDING * sum(weight * dot(x, x) for weight, x in zip(weights, points, strict=True))
+    picked = [drawn(weights, rng.random())]
+    while len(picked) < k:
+        mass = [weight * gap for weight, gap in zip(weights, nearest_distances(points, picked), strict=True)]
+        if not sum(mass) > 0:
             break
+        uniforms = [rng.random() for _ in range(2 + math.floor(math.log(k)))]
+        candidates = [drawn(mass, u) for u in uniforms]
+        left = [inertia([*picked, row]) for row in candidates]
+        picked.append(next(row for row, own in zip(candidates, left, strict=True) if own <= min(left) + tolerance))
     return picked
 
 
 def k_means(points, k, rng, weights=None) -> tuple[list[list[float]], list[int]]:
-    """Weighted Lloyd from seeds of `d2_sample`; an empty cluster takes the point farthest from its own center."""
+    """Weighted Lloyd from greedy seeds; an empty cluster takes the point farthest from its own center."""
     if not weights or not any(weight > 0 for weight in weights):
         weights = [1.0] * len(points)
-    return lloyd(points, [points[row] for row in d2_sample(points, k, rng, weights=weights, fill=False)], weights)
+    return lloyd(points, [points[row] for row in greedy_seeds(points, k, rng, weights)], weights)
 
 
 def lloyd(points, centers, weights) -> tuple[list[list[float]], list[int]]:
