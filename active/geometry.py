@@ -54,16 +54,17 @@ def euclidean_k_center(rows: Tensor, centers: Tensor, n: int, first: int | None)
     """Return n of the rows [N, H], each farthest from `centers` [M, H] and from those before it; rows of any norm.
 
     Without centers the first is `first`. Ties go to the lower row and none is picked twice. O((M + n) N H) time, O(N H)
-    memory. On unit-norm rows the picks are those of `k_center`, which is faster.
+    memory. Distances are sums of squared differences: products lose the small ones where rows have a large part in common.
+    On unit-norm rows the picks are those of `k_center`, which is faster.
     """
-    norms, nearest = squared_norms(rows), rows.new_full((len(rows),), torch.inf)
-    for center in centers:
-        nearest = torch.minimum(nearest, squared_distances(norms, center.square().sum(), rows @ center))
+    nearest = rows.new_full((len(rows),), torch.inf)
+    for block in row_blocks(len(centers), len(rows)):
+        nearest = torch.minimum(nearest, _exact_distances(rows, centers[block]).amin(1))
     picked = []
     for _ in tqdm(range(n), "k-center", **BAR):
         row = first if not picked and first is not None else int(nearest.argmax())
         picked.append(row)
-        nearest = torch.minimum(nearest, squared_distances(norms, norms[row], rows @ rows[row]))
+        nearest = torch.minimum(nearest, _exact_distances(rows, rows[row, None])[:, 0])
         nearest[row] = -torch.inf
     return torch.tensor(picked)
 
@@ -241,6 +242,11 @@ def cosine_tiles(features: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
 def squared_norms(rows: Tensor) -> Tensor:
     """Return |x_i|^2 [N] in float32."""
     return by_block(lambda block: block.square().sum(1), rows)
+
+
+def _exact_distances(rows: Tensor, others: Tensor) -> Tensor:
+    """Return the Euclidean distances [N, M] without products, exact also where they are small beside the norms."""
+    return torch.cdist(rows, others, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def _drawn_rows(mass: Tensor, n: int, rng: np.random.Generator) -> list[int]:

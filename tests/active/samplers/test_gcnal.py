@@ -79,11 +79,21 @@ def test_200_pools_are_picked_as_by_a_dense_reference():
         rng.permutation(ctx.n_pool)
         features = F.normalize(torch.cat([ctx.features, ctx.labeled_features]).double(), dim=1).numpy()
         nodes, logits = slow_network(features, ctx.n_pool, int(rng.integers(2**63)))
-        core, uncertain = (gcnal(replace(ctx, rng=rng_for(0, "gcnal", seed)), variant=variant, subset=0, **SETTINGS).tolist()
-                           for variant in ("core", "uncertain"))
+        both, hidden, uncertain = (gcnal(replace(ctx, rng=rng_for(0, "gcnal", seed)), subset=0, **SETTINGS, **options).tolist()
+                                   for options in ({}, {"space": "hidden"}, {"variant": "uncertain"}))
         doubt = np.abs(1 / (1 + np.exp(-logits[: ctx.n_pool])) - 0.1)
         assert uncertain == np.argsort(doubt, kind="stable")[: ctx.n_query].tolist()
-        assert core == slow_k_center(nodes, ctx.n_pool, ctx.n_query)
+        assert both == slow_k_center(np.column_stack([nodes, logits]), ctx.n_pool, ctx.n_query)
+        assert hidden == slow_k_center(nodes, ctx.n_pool, ctx.n_query)
+
+
+def test_the_logit_is_a_coordinate_of_the_space_unless_it_is_hidden_alone(monkeypatch):
+    """Hidden features 0, 1, 2 and logits 0, 5, 0 beside a labeled (0, 0): row 1 is farthest with the logit, row 2 without."""
+    nodes, logits = torch.tensor([[0.0], [1.0], [2.0], [0.0]]), torch.tensor([0.0, 5.0, 0.0, 0.0])
+    monkeypatch.setattr(module, "fit_graph_network", lambda *_, **__: (nodes, logits))
+    ctx = make_context(n_pool=3, n_labeled=1, n_query=1)
+    assert gcnal(ctx).tolist() == gcnal(ctx, space="hidden_and_logit").tolist() == [1]
+    assert gcnal(ctx, space="hidden").tolist() == [2]
 
 
 @pytest.mark.parametrize("n", [1, 2, 30])
@@ -139,7 +149,7 @@ def test_core_on_the_features_themselves_is_coreset(monkeypatch):
     monkeypatch.setattr(module, "fit_graph_network", lambda features, n_pool, **_: (features, features[:, 0]))
     for ctx in small_pools(30):
         ctx = replace(ctx, n_query=min(ctx.n_query, ctx.n_pool - 1))
-        assert gcnal(ctx, subset=0).tolist() == coreset(ctx).tolist()
+        assert gcnal(ctx, subset=0, space="hidden").tolist() == coreset(ctx).tolist()
 
 
 def test_euclidean_k_center_is_the_brute_force_one():
@@ -152,6 +162,13 @@ def test_euclidean_k_center_is_the_brute_force_one():
         assert euclidean_k_center(units[:15], units[15:], 8, None).tolist() == k_center(units[:15], units[15:], 8).tolist()
     same = torch.ones(6, 3)
     assert euclidean_k_center(same, same[:0], 6, 4).tolist() == [4, 0, 1, 2, 3, 5]
+
+
+def test_euclidean_k_center_sees_small_distances_beside_a_large_common_part():
+    """Rows that differ in the fourth digit, as smoothed features and their logits do, are told apart as in float64."""
+    rng = np.random.default_rng(0)
+    rows = torch.from_numpy(50 + 0.005 * rng.normal(size=(30, 5))).float()
+    assert euclidean_k_center(rows[:25], rows[25:], 24, None).tolist() == slow_k_center(rows.double().numpy(), 25, 24)
 
 
 def test_the_subset_bounds_what_can_be_asked(monkeypatch):
