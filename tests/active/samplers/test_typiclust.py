@@ -15,8 +15,8 @@ def _circle(*degrees: float) -> torch.Tensor:
     return torch.stack([radians.cos(), radians.sin()], 1)
 
 
-def _plain(ctx, rng, n_neighbors=20, max_clusters=500, min_size=5) -> list[int]:
-    """Cluster all rows; visit the clusters in turn and take the row of smallest mean distance."""
+def _plain(ctx, rng, n_neighbors=20, max_clusters=500, min_size=5, distance="plain") -> list[int]:
+    """Cluster all rows; visit the clusters in turn and take the row of smallest mean distance, or mean squared distance."""
     points = ctx.features.double().tolist() + ctx.labeled_features.double().tolist()
     n, picked = ctx.n_pool, []
     _, labels = plain.k_means(points, min(len(ctx.labels) + ctx.n_query, max_clusters), rng)
@@ -28,8 +28,9 @@ def _plain(ctx, rng, n_neighbors=20, max_clusters=500, min_size=5) -> list[int]:
                 if mine and len(picked) < ctx.n_query:
                     means = []
                     for row in mine:
-                        gaps = sorted(math.sqrt(plain.squared_distance(points[row], points[other]))
+                        gaps = sorted(plain.squared_distance(points[row], points[other])
                                       for other in mine if other != row)[: min(n_neighbors, len(mine) // 2)]
+                        gaps = gaps if distance == "squared" else [math.sqrt(gap) for gap in gaps]
                         means.append(sum(gaps) / max(1, len(gaps)))
                     picked.append(next(row for row, mean in zip(mine, means, strict=True) if mean <= min(means) + 1e-9))
     return picked
@@ -39,7 +40,8 @@ def test_equals_plain_python():
     """The picks on 200 pools, with and without labels and with several sizes of neighborhood and cluster."""
     for seed, ctx in enumerate(small_pools(200, n_labeled=4)):
         ctx = replace(without_labels(ctx) if seed % 2 else ctx, n_query=min(ctx.n_query, ctx.n_pool - 1))
-        options = {"n_neighbors": (1, 3, 20)[seed % 3], "max_clusters": (2, 5, 500)[seed // 3 % 3]}
+        options = {"n_neighbors": (1, 3, 20)[seed % 3], "max_clusters": (2, 5, 500)[seed // 3 % 3],
+                   "distance": ("plain", "squared")[seed // 2 % 2]}
         if ctx.n_query:
             sampler = sampler_by_name("typiclust", **options)
             rows = select(sampler, replace(ctx, rng=plain.fresh(seed))).rows.tolist()
@@ -54,6 +56,15 @@ def test_two_clusters_solved_by_hand():
     ctx = make_context(n_pool=13, n_labeled=1, width=2, n_query=2)
     ctx = replace(without_labels(ctx), features=_circle(*A, *B))
     assert select(sampler_by_name("typiclust", n_neighbors=2), ctx).rows.tolist() == [3, 10]
+
+
+def test_mean_distance_and_mean_squared_distance_differ_by_hand():
+    """Row 1 has neighbors at 1.5 and 5.5 degrees, row 4 two at 4: 7 against 8 together, squared 32.5 against 32."""
+    ctx = without_labels(make_context(n_pool=6, n_labeled=1, width=2, n_query=1))
+    ctx = replace(ctx, features=_circle(0, 1.5, 7, 40, 44, 48))
+    rows = [select(sampler_by_name("typiclust", n_neighbors=2, max_clusters=1, distance=distance), ctx).rows.tolist()
+            for distance in ("plain", "squared")]
+    assert rows == [[1], [4]]
 
 
 def test_a_cluster_with_a_label_is_visited_later():
