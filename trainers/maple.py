@@ -1,13 +1,15 @@
 """MaPLe: text prompts in several blocks, from which linear maps make the image prompts.
 
 Source: Khattak et al., "MaPLe: Multi-modal Prompt Learning", CVPR 2023, Eqs. 1 to 7.
+`deep_maps: cloned` starts the maps of all blocks but the first from the same numbers, as the authors' code does; they are
+trained apart from then on. `drawn`, the default, draws each.
 Differences from the authors' code: any widths of the towers; all maps fp32; the context may be given in any number of
 words, of which the first `n_ctx` tokens are learned and the others stay ordinary tokens; only prompts and maps are given to
 the optimizer.
 """
 
 import math
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 import torch
@@ -33,6 +35,7 @@ class MaPLe(PromptLearner):
         n_ctx: Annotated[int, AtLeast(1)] = 2,
         prompt_depth: Annotated[int | str, InBlocksOf(("text", "image"))] = "at most 9",
         ctx_init: str = "a photo of a",
+        deep_maps: Literal["drawn", "cloned"] = "drawn",
     ):
         """`n_ctx` tokens in each of the first `prompt_depth` blocks of both towers."""
         super().__init__()
@@ -40,6 +43,9 @@ class MaPLe(PromptLearner):
         self.tokens, self.rows = deep_context(clip, texts, rng, n_ctx, depth, ctx_init)
         self.averaging = texts.averaging
         self.maps = nn.ModuleList(_linear(clip.text_width, clip.image_width, rng) for _ in range(depth))
+        if deep_maps == "cloned":
+            for later in self.maps[2:]:
+                later.load_state_dict(self.maps[1].state_dict())
 
     def forward(self) -> Prompts:
         tokens = tuple(self.tokens)

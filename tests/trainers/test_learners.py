@@ -170,6 +170,15 @@ def test_maple_starts_from_words_and_keeps_the_others(clip):
     assert learner.rows.slots[0].tolist() == [1, 2] and learner.rows.ids[0, 3:9].tolist() == sentence[3:9].tolist()
 
 
+def test_maps_of_maples_deeper_blocks_start_equal_if_cloned(clip):
+    """All but the first, as the authors' clones do; they are parameters of their own. By default each is drawn."""
+    clip.model_dtype = torch.float32
+    cloned, drawn = (model_of(clip, "MaPLe", {"prompt_depth": 3} | own).learner.maps for own in ({"deep_maps": "cloned"}, {}))
+    assert torch.equal(cloned[1].weight, cloned[2].weight) and torch.equal(cloned[1].bias, cloned[2].bias)
+    assert cloned[1].weight is not cloned[2].weight and not torch.equal(cloned[0].weight, cloned[1].weight)
+    assert not torch.equal(drawn[1].weight, drawn[2].weight)
+
+
 @pytest.mark.parametrize(("layout", "deviation"), [("maple", 0.02), ("deft", math.sqrt(6 / (3 * 64 + 32)) / math.sqrt(3))])
 def test_initial_image_tokens(clip, layout, deviation):
     """N(0, 0.02^2), or DeFT's uniform distribution between +-sqrt(6 / (3 patch^2 + width))."""
