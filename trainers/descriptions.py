@@ -1,9 +1,10 @@
 """Description augmentation: several texts a class, brought together by one averaging matrix.
 
 Source: Bang et al., "Active Prompt Learning in Vision Language Models", CVPR 2024, Section 3.3: AS (average score) and AE
-(average embedding). The texts are "{name}, which is/has {descriptor}." behind the learned context, the verb chosen by the
-descriptor's first word as in Menon and Vondrick, "Visual Classification via Description from Large Language Models",
-ICLR 2023.
+(average embedding). Behind the learned context stands, by `TRAINER.DESCRIPTIONS.FORM`,
+- `verb`: "{name}, which is {descriptor}." or "has", the verb chosen by the descriptor's first word as in Menon and Vondrick,
+  "Visual Classification via Description from Large Language Models", ICLR 2023;
+- `is/has`: literally "{name}, which is/has {descriptor}.", the text of PCB's code.
 """
 
 from pathlib import Path
@@ -31,7 +32,7 @@ def build_texts(cfg: CfgNode, dataset: Dataset) -> ClassTexts:
     if cfg.MODE == "none":
         return ClassTexts(dataset.classnames, dataset.template)
     descriptors = read_descriptions(Path(cfg.FILE).expanduser(), dataset.classnames)
-    phrases = tuple(described(name, text)
+    phrases = tuple(described(name, text, cfg.FORM)
                     for name, texts in zip(dataset.classnames, descriptors, strict=True) for text in texts)
     matrix = torch.block_diag(*(torch.full((1, len(texts)), 1 / len(texts), dtype=torch.float64) for texts in descriptors))
     return ClassTexts(dataset.classnames, dataset.template, phrases, Averaging(matrix, normalize=cfg.MODE == "AE"))
@@ -58,8 +59,10 @@ def read_descriptions(file: Path, classnames: tuple[str, ...]) -> list[list[str]
     return [entries[_folded(name)] for name in classnames]
 
 
-def described(name: str, descriptor: str) -> str:
+def described(name: str, descriptor: str, form: str) -> str:
     """Return what follows the context, such as "banded, which has dark stripes" (the period is added with the row)."""
+    if form == "is/has":
+        return f"{readable(name).lower()}, which is/has {descriptor}"
     first = descriptor.split()[0].lower()
     verb = {"a": "is ", "an": "is ", "used": "is ", **dict.fromkeys(("has", "often", "typically", "may", "can", "is"), "")}
     return f"{readable(name).lower()}, which {verb.get(first, 'has ')}{descriptor.strip().rstrip('.')}"

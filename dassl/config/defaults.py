@@ -12,6 +12,7 @@ CHOICES = {
     "INPUT.INTERPOLATION": ("", "bicubic", "bilinear", "nearest"),
     "MODEL.PREC": ("fp32", "fp16", "bf16"),
     "TRAINER.DESCRIPTIONS.MODE": ("none", "AS", "AE"),
+    "TRAINER.DESCRIPTIONS.FORM": ("verb", "is/has"),
     "OPTIM.NAME": ("sgd", "adam", "adamw"),
     "OPTIM.LR_SCHEDULER": ("cosine", "single_step", "multi_step", "constant"),
     "OPTIM.WARMUP_TYPE": ("constant", "linear"),
@@ -135,6 +136,7 @@ def default_config() -> Node:
     cfg.TRAINER.DESCRIPTIONS = Node()  # several texts a class, for learners with a text context
     cfg.TRAINER.DESCRIPTIONS.MODE = "none"  # AS averages scores, AE embeddings
     cfg.TRAINER.DESCRIPTIONS.FILE = ""  # JSON, class name to list of descriptions
+    cfg.TRAINER.DESCRIPTIONS.FORM = "verb"  # "which is" or "which has" by the first word, or is/has: both, as PCB's code writes
 
     cfg.ACTIVE = Node()
     cfg.ACTIVE.SAMPLER = "random"

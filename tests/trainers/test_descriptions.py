@@ -1,9 +1,12 @@
 """Descriptions of classes: the file's faults, the texts made of it, the matrix."""
 
 import json
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import yaml
 
 from dassl.config.setup import setup_config
 from dassl.data.dataset import Dataset, Datum
@@ -11,6 +14,8 @@ from dassl.utils.errors import ConfigError, DataError
 from trainers.descriptions import build_texts, check_descriptions, described, read_descriptions
 from trainers.prompt_trainer import check_learners
 from trainers.prompts import TRAINERS
+
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 def written(tmp_path, content):
@@ -24,7 +29,34 @@ def written(tmp_path, content):
     ("often red", "hot dog, which often red"), ("An apple", "hot dog, which is An apple")])
 def test_the_verb_follows_the_first_word(descriptor, text):
     """ "which is" in front of an article or "used", nothing in front of a verb, "which has" else."""
-    assert described("Hot_Dog", descriptor) == text
+    assert described("Hot_Dog", descriptor, "verb") == text
+
+
+@pytest.mark.parametrize("descriptor", ["dark stripes", "a long tail", "used for eating.", "has fur"])
+def test_pcbs_form_is_literal(descriptor):
+    """Whatever the descriptor begins with."""
+    assert described("Hot_Dog", descriptor, "is/has") == f"hot dog, which is/has {descriptor}"
+
+
+def test_pcbs_pages_use_its_form():
+    """The form is the verb's by default, and PCB's on its five pages and in its experiment."""
+    assert setup_config([], [], [TRAINERS]).TRAINER.DESCRIPTIONS.FORM == "verb"
+    pages = sorted(CONFIGS.glob("trainers/CoOp/*_csc.yaml"))
+    assert [setup_config([str(page)], [], [TRAINERS]).TRAINER.DESCRIPTIONS.FORM for page in pages] == 5 * ["is/has"]
+    experiment = yaml.safe_load((CONFIGS / "experiments" / "pcb.yaml").read_text())
+    assert experiment["OVERRIDES"]["TRAINER"]["DESCRIPTIONS"]["FORM"] == "is/has"
+
+
+def test_the_form_reaches_the_tokens(clip, tmp_path):
+    """The row of a class is the start, the context and the literal text with its period, as the tokenizer reads it."""
+    file = written(tmp_path, {"hot dog": ["dark stripes"]})
+    pairs = {"MODE": "AS", "FILE": str(file), "FORM": "is/has"}
+    cfg = setup_config([], [(f"TRAINER.DESCRIPTIONS.{key}", value) for key, value in pairs.items()], [TRAINERS])
+    dataset = Dataset("Food", tmp_path, (Datum("a", 0),), (), (Datum("b", 0),), ("hot_dog",))
+    texts = build_texts(cfg.TRAINER.DESCRIPTIONS, dataset)
+    learner = TRAINERS["CoOp"].build(clip, texts, np.random.default_rng(0), n_ctx=2)
+    expected = clip.tokenizer.encode("hot dog, which is/has dark stripes.")
+    assert learner.rows.ids[0, 3 : 3 + len(expected)].tolist() == expected
 
 
 def test_names_match_in_any_case_and_with_underscores(tmp_path):
