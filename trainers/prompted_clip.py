@@ -17,6 +17,7 @@ class PromptedCLIP:
         self.clip = clip
         self.learner = learner
         self._constant: Tensor | None = None
+        self._averaging: Averaging | None = None
 
     def classifier(self, prompts: Prompts) -> Classifier:
         """Return the class features; the same for every image, so compute them once a step or once an evaluation."""
@@ -38,7 +39,10 @@ class PromptedCLIP:
         return self.clip.logit_scale * image_features @ class_features.T
 
     def _class_features(self, prompts: Prompts) -> Tensor:
-        return averaged(self.clip.encode_text(self.learner.rows, prompts), self.learner.averaging)
+        features = self.clip.encode_text(self.learner.rows, prompts)
+        if self._averaging is None and self.learner.averaging is not None:
+            self._averaging = self.learner.averaging.like(features)  # once a model, not once a step
+        return averaged(features, self._averaging)
 
 
 def averaged(features: Tensor, averaging: Averaging | None) -> Tensor:
@@ -46,6 +50,6 @@ def averaged(features: Tensor, averaging: Averaging | None) -> Tensor:
     features = features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
     if averaging is None:
         return normalized(features)
-    matrix = averaging.matrix.to(features)
+    matrix = averaging.like(features).matrix
     return normalized(matrix @ features) if averaging.normalize else matrix @ normalized(features)
 

@@ -4,7 +4,7 @@ import hashlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -76,6 +76,10 @@ class Averaging:
 
     matrix: Tensor
     normalize: bool
+
+    def like(self, features: Tensor) -> "Averaging":
+        """Return the same with the matrix where the features are and in their precision, float32 at least."""
+        return replace(self, matrix=self.matrix.to(features.device, torch.promote_types(features.dtype, torch.float32)))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,10 @@
 """How often the text tower is asked."""
 
+import json
+
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.trainers.colors import ROWS, trainer_of
 from trainers.frozen_clip import FrozenCLIP
@@ -40,3 +43,29 @@ def test_a_classifier_that_does_not_learn_is_computed_once_and_without_a_graph(c
     """VPT leaves the text tower untouched: one pass for all steps and the prediction behind them."""
     assert torch.is_grad_enabled()
     assert fit_and_predict(clip, colors, "VPT", text_calls) == ([False], [])
+
+
+class Conversions(TorchDispatchMode):
+    """Counts the float64 tensors of one shape that are copied to another precision or device."""
+
+    def __init__(self, shape):
+        super().__init__()
+        self.shape, self.n = shape, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten._to_copy.default and args[0].dtype == torch.float64:
+            self.n += tuple(args[0].shape) == self.shape
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("mode", ["AS", "AE"])
+@pytest.mark.parametrize("name", ["CoOp", "DualPrompt"])
+def test_the_averaging_matrix_is_converted_once_a_model(clip, colors, tmp_path, name, mode):
+    """Not once a step: six steps and a prediction need it in the precision and on the device of the features."""
+    file = tmp_path / "descriptions.json"
+    file.write_text(json.dumps({"red": ["warmth", "a long wave"], "green": ["leaves"], "blue": ["sky"]}))
+    trainer = trainer_of(clip, colors, ("TRAINER.NAME", name), ("OPTIM.MAX_EPOCH", "2"),
+                         ("TRAINER.DESCRIPTIONS.MODE", mode), ("TRAINER.DESCRIPTIONS.FILE", str(file)))
+    with Conversions(shape=(3, 4)) as conversions:  # three classes, four texts
+        trainer.predict(trainer.fit(ROWS, colors.labels("train")[ROWS], 0), "test")
+    assert conversions.n == 1
