@@ -182,7 +182,7 @@ class _Seeds:
         """Return the squared distances [M, N] of all rows to M of them."""
         points, norms = self._rows[candidates], self._norms[candidates, None]
         distances = torch.empty(len(candidates), len(self._rows))
-        for block in row_blocks(len(self._rows), max(self._rows.shape[1], len(candidates))):
+        for block in row_blocks(len(self._rows), max(self._rows.shape[1], 4 * len(candidates))):  # stays in the cache
             products = (self._rows[block] @ points.T).T  # three times as fast as points @ rows.T where points are few
             distances[:, block] = squared_distances(norms, self._norms[block], products)
         return distances

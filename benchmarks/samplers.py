@@ -19,9 +19,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
@@ -30,6 +31,7 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import active.geometry as geometry
 from active.context import SelectionContext
 from active.geometry import nearest_members, neighbors, squared_norms
 from active.registry import choosing_samplers, select
@@ -133,40 +135,48 @@ def cell(name: str, n: int, n_classes: int, n_query: int, folder: str | None) ->
 
 def k_means_table(sizes: list[tuple[int, int]]) -> None:
     """Print time and inertia of k-means by backend, seeding and number of steps, and the share of picks that agree."""
-    import active.geometry as geometry
-
     torch.set_num_threads(THREADS)
-    print("| N | K | N K D / 2^32 | k-means | s (of all cores) | inertia | picks as scikit-learn's |\n" + "|---" * 7 + "|")
+    print("| N | K | N K D / 2^32 | k-means | s (of all cores) | of these the seeds | inertia | picks as the first row's |")
+    print("|---" * 8 + "|")
     for n, k in sizes:
         features, first = synthetic(n, 100, 1).features[:n], None
-        clusterings = {
-            "scikit-learn": partial(_k_means, features, k, 2**60, 2**60, 2**60),
-            "faiss": partial(_k_means, features, k, 2**60, 0, 2**60),
-            "faiss, seeds in batches": partial(_k_means, features, k, 0, 0, 2**60),
-            f"the same, at most {geometry.LARGE_STEPS} steps": partial(_k_means, features, k, 0, 0, 0),
-            "scikit-learn's own seeds": partial(_own_seeds, features, k),
-            "faiss's defaults": partial(_faiss_defaults, features, k),
-        }
-        for name, clustering in clusterings.items():
+        for name, clustering in clusterings(features, k).items():
             start, cpu = time.perf_counter(), time.process_time()
-            centers, assignment = clustering()
+            centers, assignment, *seeds = clustering()
             seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
             picks = {int(members[0]) for members in nearest_members(features, centers, assignment) if len(members)}
             first = first or picks
             inertia = float((features - centers[assignment]).square().sum())
-            print(f"| {n:,} | {k} | {n * k * WIDTH / 2**32:.2f} | {name} | {seconds:.1f} ({cpu:.1f}) | {inertia:.1f} | "
-                  f"{100 * len(picks & first) / len(first):.1f} % |", flush=True)
+            of_seeds = f"{seeds[0]:.1f} ({seeds[1]:.1f})" if seeds else ""
+            print(f"| {n:,} | {k} | {n * k * WIDTH / 2**32:.2f} | {name} | {seconds:.1f} ({cpu:.1f}) | {of_seeds} | "
+                  f"{inertia:.1f} | {100 * len(picks & first) / len(first):.1f} % |", flush=True)
 
 
-def _k_means(features: Tensor, k: int, batches_from: int, faiss_from: int, few_steps_from: int) -> tuple[Tensor, Tensor]:
-    """k-means of this project with its limits moved: N K D above which seeds, steps and their number change."""
-    import active.geometry as geometry
+def clusterings(features: Tensor, k: int) -> dict[str, Callable[[], tuple]]:
+    """Return the k-means that are compared: each gives centers and assignment, those of this project the time of seeds too."""
+    own = partial(_k_means, features, k)
+    return {
+        "greedy seeds, scikit-learn": own,
+        "greedy seeds, faiss": partial(own, faiss=True),
+        "greedy seeds, several a pass, faiss": partial(own, passes=True, faiss=True),
+        f"the same, at most {geometry.LARGE_STEPS} steps": partial(own, passes=True, faiss=True, few_steps=True),
+        "plain seeds, scikit-learn": partial(own, greedy=False),
+        "scikit-learn's own": partial(_own_seeds, features, k),
+        "faiss's defaults": partial(_faiss_defaults, features, k),
+    }
 
-    weights = torch.ones(len(features))
-    geometry.SKLEARN_LIMIT, geometry.LARGE = batches_from, few_steps_from
-    seeds = features[geometry.k_means_seeds(features, k, np.random.default_rng(0), weights)]
-    geometry.SKLEARN_LIMIT = faiss_from
-    return geometry.lloyd(features, seeds, weights)
+
+def _k_means(features: Tensor, k: int, *, greedy: bool = True, passes: bool = False, faiss: bool = False,
+             few_steps: bool = False) -> tuple[Tensor, Tensor, float, float]:
+    """k-means of this project with its limits moved, and the seconds of its seeds, on the clock and of all cores."""
+    weights, start, cpu = torch.ones(len(features)), time.perf_counter(), time.process_time()
+    limits = {"SKLEARN_LIMIT": 0 if passes else 2**60, "LARGE": 0 if few_steps else 2**60}
+    limits |= {} if greedy else {"n_candidates": lambda k: 1}
+    with mock.patch.multiple(geometry, **limits):
+        seeds = features[geometry.k_means_seeds(features, k, np.random.default_rng(0), weights)]
+        seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
+        with mock.patch.object(geometry, "SKLEARN_LIMIT", 0 if faiss else 2**60):
+            return *geometry.lloyd(features, seeds, weights), seconds, cpu
 
 
 def _own_seeds(features: Tensor, k: int) -> tuple[Tensor, Tensor]:
