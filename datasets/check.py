@@ -3,9 +3,9 @@
     python -m datasets.check --config-file configs/datasets/dtd.yaml --root DATA
     python -m datasets.check --root my_photos --json report.json DATASET.NAME ImageFolder
 
-Errors (exit code 1): files that are missing, empty or cannot be decoded, and the same image in two splits. Warnings (exit
-code 0): the same image twice in a split, or under two labels; classes without an image in a split; images that are not
-RGB or grey, or that EXIF rotates; class names that CLIP may not understand. Exit code 2: a wrong command line.
+Errors (exit code 1): files that are missing, empty, or cannot be read or decoded, and the same image in two splits.
+Warnings (exit code 0): the same image twice in a split, or under two labels; classes without an image in a split; images
+that are not RGB or grey, or that EXIF rotates; class names that CLIP may not understand. Exit code 2: a wrong command line.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from dassl.utils.errors import UserError
 from dassl.utils.files import write_json
 
 ERRORS = {"missing": "missing files", "empty": "empty files", "corrupt": "files that cannot be decoded",
-          "leaks": "images that are in two splits"}
+          "unread": "files that could not be read or decoded this time", "leaks": "images that are in two splits"}
 WARNINGS = {"duplicates": "images that are twice in a split", "conflicts": "images with two labels",
             "empty_classes": "classes without an image", "modes": "images that are neither RGB nor grey",
             "rotated": "images that EXIF rotates", "class_names": "class names that look wrong"}
@@ -60,12 +60,13 @@ def check(dataset: Dataset, *, n_threads: int) -> dict[str, Any]:
 
 
 def _broken(files: dict[str, FileReport]) -> dict[str, list[str]]:
-    """Return what cannot be decoded, each file in one of three lists."""
-    missing = [path for path, file in files.items() if file.error and not os.path.lexists(file.path)]
-    empty = [path for path, file in files.items() if file.error and file.sha256 and not file.n_bytes]
-    known = {*missing, *empty}
-    corrupt = [file.error for path, file in files.items() if file.error and path not in known]
-    return {"missing": missing, "empty": empty, "corrupt": corrupt}
+    """Return what cannot be decoded, each file in one of four lists."""
+    faulty = {path: file for path, file in files.items() if file.error}
+    missing = [path for path, file in faulty.items() if not os.path.lexists(file.path)]
+    empty = [path for path, file in faulty.items() if file.sha256 and not file.n_bytes]
+    rest = [file for path, file in faulty.items() if path not in {*missing, *empty}]
+    return {"missing": missing, "empty": empty, "corrupt": [file.error for file in rest if file.is_refused],
+            "unread": [file.error for file in rest if not file.is_refused]}
 
 
 def _copies(dataset: Dataset, files: dict[str, FileReport]) -> dict[str, list[str]]:

@@ -10,9 +10,9 @@ from yacs.config import CfgNode
 
 from dassl.data.dataset import DATASETS, SPLITS, UNLABELED, Dataset
 from dassl.data.images import printable
-from dassl.data.scan import scan
+from dassl.data.scan import inspect, scan
 from dassl.data.subsets import few_shot, subsample_classes
-from dassl.utils.errors import ConfigError, DataError
+from dassl.utils.errors import ConfigError, DataError, listed
 
 logger = logging.getLogger(__name__)
 
@@ -58,19 +58,27 @@ def check_files(dataset: Dataset) -> None:
     """Raise one DataError for all image files that are missing."""
     missing = [printable(path) for split in SPLITS for path in dataset.files(split) if not path.is_file()]
     if missing:
-        shown = "\n  ".join(missing[:20]) + ("\n  ..." if len(missing) > 20 else "")
-        raise DataError(f"{dataset.name}: {len(missing)} image files are missing below {dataset.root}:\n  {shown}")
+        raise DataError(listed(f"{dataset.name}: {len(missing)} image files are missing below {dataset.root}", missing))
 
 
 def _without_corrupt(dataset: Dataset, n_threads: int) -> Dataset:
-    """Return the data set without the images that cannot be decoded, which are counted and named in the log."""
+    """Return the data set without the images that a decoder refuses, which are counted and named in the log.
+
+    Each of them is looked at a second time, alone. Raises DataError if one cannot be read for another reason.
+    """
     paths = list(dict.fromkeys(path for split in SPLITS for path in dataset.files(split)))
-    errors = {report.path: report.error for report in scan(paths, n_threads=n_threads) if report.error}
-    if not errors:
+    suspects = [report.path for report in scan(paths, n_threads=n_threads) if report.error]
+    reports = [report for report in map(inspect, suspects) if report.error]
+    unread = [report.error for report in reports if not report.is_refused]
+    if unread:
+        raise DataError(listed(f"{dataset.name}: {len(unread)} image files cannot be read, which DATASET.CORRUPT skip does not "
+                                "leave out, as it may pass", unread))
+    if not reports:
         return dataset
-    logger.warning("%s: %d of %d images cannot be decoded and are left out:\n  %s", dataset.name, len(errors), len(paths),
-                   "\n  ".join(errors.values()))
-    return replace(dataset, **{split: tuple(datum for datum in dataset.split(split) if dataset.root / datum.path not in errors)
+    logger.warning("%s: %d of %d images cannot be decoded and are left out:\n  %s", dataset.name, len(reports), len(paths),
+                   "\n  ".join(report.error for report in reports))
+    refused = {report.path for report in reports}
+    return replace(dataset, **{split: tuple(datum for datum in dataset.split(split) if dataset.root / datum.path not in refused)
                                for split in SPLITS})
 
 

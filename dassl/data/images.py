@@ -3,28 +3,42 @@
 What is done with odd files (the images of this project's field are ordinary RGB or grey JPEG and PNG files, for which
 nothing but the decoder matters):
 
-- empty, truncated, not an image, a folder: DataError; nothing is ever filled in with grey;
+- empty, truncated, not an image: Undecodable; nothing is ever filled in with grey;
+- a file that cannot be read (a folder, no right to it, a disk or network that fails, too many open files) and a lack of
+  memory: DataError, which says nothing of the file;
 - more than `MAX_PIXELS` pixels, or a side over `MAX_ASPECT` times the other, which would become a bomb when the shorter
-  side is resized: DataError, before a pixel is decoded;
-- 16-bit grey: scaled to 8 bits, not clipped; 32-bit integer and floating-point pixels: DataError, their range is unknown;
+  side is resized: Undecodable, before a pixel is decoded;
+- 16-bit grey: scaled to 8 bits, not clipped; 32-bit integer and floating-point pixels: Undecodable, their range is unknown;
 - transparent pixels lie on `TRANSPARENT_ON`; palette and CMYK are converted as Pillow does; animations give their first frame;
 - the EXIF rotation is applied, unless `Decoding` says otherwise.
 """
 
 import contextlib
+import io
 import os
+import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
+from PIL.Image import Transpose
 
 from dassl.utils.errors import DataError
 
 TRANSPARENT_ON = (255, 255, 255)  # white, as on paper and on most web pages
 MAX_PIXELS = 89_478_485  # Pillow's own limit: 256 MiB of 3 bytes a pixel
 MAX_ASPECT = 1000  # at 224 pixels for the shorter side, 50 million in all
+DECODER_BYTES = 2**26  # that no decoder needs beside `PIXEL_BYTES` for each pixel
+PIXEL_BYTES = 16  # the largest need: coefficients of a progressive JPEG, planes of an AVIF
+
+_UPRIGHT = {2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
+            6: Transpose.ROTATE_270, 7: Transpose.TRANSVERSE, 8: Transpose.ROTATE_90}  # by EXIF's orientation
+
+
+class Undecodable(DataError):
+    """A decoder, or a limit of this module, refuses the bytes of a file: reading them again changes nothing."""
 
 
 @dataclass(frozen=True)
@@ -41,34 +55,98 @@ class Decoding:
 
 
 def read_image(path: str | Path, decoding: Decoding = Decoding()) -> Image.Image:
-    """Return the image of a file as 8-bit RGB. Raises DataError naming the file if it cannot be had."""
-    return decode(path, path, decoding)
+    """Return the image of a file as 8-bit RGB. Raises Undecodable or DataError, naming the file, if it cannot be had."""
+    return decode(read_bytes(path), path, decoding)
 
 
-def decode(source: str | Path | BinaryIO, name: str | Path, decoding: Decoding = Decoding()) -> Image.Image:
-    """Return the image in a file or a stream of bytes as 8-bit RGB; `name` is what errors call it."""
+def read_bytes(path: str | Path) -> bytes:
+    """Return what a file holds; raises DataError naming it, whatever keeps it from being read."""
     try:
-        with Image.open(source) as image:
-            _check_size(*image.size)
-            if decoding.draft:
-                _draft(image, decoding.draft)
-            image.load()
-            if decoding.exif_rotation:
-                _rotate(image)
-            return _to_rgb(image)
+        if stat.S_ISFIFO(os.stat(path).st_mode):
+            raise OSError("a pipe, not a file")
+        with open(path, "rb") as file:
+            return file.read()
+    except (OSError, ValueError, MemoryError) as error:
+        raise _unreadable(path, error) from error
+
+
+def decode(content: bytes, name: str | Path, decoding: Decoding = Decoding()) -> Image.Image:
+    """Return the image in the bytes of a file as 8-bit RGB; `name` is what errors call it."""
+    with opened(content, name) as image:
+        return pixels_of(image, decoding)
+
+
+@contextlib.contextmanager
+def opened(content: bytes, name: str | Path) -> Iterator[Image.Image]:
+    """Open the bytes of an image file for a block, in which all that goes wrong becomes one error with the file's name.
+
+    Undecodable is what a decoder says of the bytes; DataError is a lack of memory, or a fault of the system.
+    """
+    image = None
+    try:
+        with Image.open(io.BytesIO(content)) as image:
+            yield image
+            return
     except UnidentifiedImageError:
-        reason = "empty file" if _is_empty(source) else "not an image that Pillow reads"
-    except OSError as error:
-        reason = error.strerror or str(error)
+        reason = "not an image that Pillow reads" if content else "empty file"
     except Exception as error:  # on damaged files Pillow's plug-ins raise whatever their parser trips over
+        if _is_the_system_s(error, image):
+            raise _unreadable(name, error) from error
         reason = str(error) or type(error).__name__
-    raise DataError(f"cannot decode {printable(name)}: {reason}")
+    raise Undecodable(f"cannot decode {printable(name)}: {reason}")
+
+
+def pixels_of(image: Image.Image, decoding: Decoding) -> Image.Image:
+    """Return an image that was just opened as 8-bit RGB."""
+    _check_size(*image.size)
+    if decoding.draft:
+        _draft(image, decoding.draft)
+    image.load()
+    return _to_rgb(_upright(image) if decoding.exif_rotation else image)
+
+
+def orientation(image: Image.Image) -> int:
+    """Return the orientation that EXIF gives, 1 to 8; 1, upright, where there is none or its block is damaged."""
+    try:
+        value = image.getexif().get(0x0112, 1)
+    except MemoryError:
+        raise
+    except Exception:  # whatever the parser trips over; the pixels are whole
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    method = _UPRIGHT.get(orientation(image))
+    return image if method is None else image.transpose(method)
 
 
 def printable(path: str | Path) -> str:
     """Return a path as a message can show it: in one line, with bytes that are not UTF-8 as escapes."""
     text = os.fsdecode(path)
     return text if text.isprintable() else ascii(text)
+
+
+def _unreadable(name: str | Path, error: Exception) -> DataError:
+    reason = "out of memory" if isinstance(error, MemoryError) else getattr(error, "strerror", None) or str(error)
+    return DataError(f"cannot read {printable(name)}: {reason}")
+
+
+def _is_the_system_s(error: Exception, image: Image.Image | None) -> bool:
+    """Tell whether an error is a lack of memory or the operating system's, and no fault of the file.
+
+    Some decoders call a lack of memory a broken file; so what they may need is asked for again.
+    """
+    if isinstance(error, DataError):
+        return False
+    if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None or "memory" in str(error).lower():
+        return True
+    width, height = image.size if image else (0, 0)
+    try:
+        bytearray(DECODER_BYTES + PIXEL_BYTES * min(width * height, MAX_PIXELS))
+    except MemoryError:
+        return True
+    return False
 
 
 def _check_size(width: int, height: int) -> None:
@@ -78,21 +156,10 @@ def _check_size(width: int, height: int) -> None:
         raise DataError(f"{width} x {height} pixels: one side is more than {MAX_ASPECT} times the other")
 
 
-def _is_empty(source: str | Path | BinaryIO) -> bool:
-    if isinstance(source, (str, Path)):
-        return os.path.getsize(source) == 0
-    return source.seek(0, os.SEEK_END) == 0
-
-
 def _draft(image: Image.Image, shorter_side: int) -> None:
     """Set a JPEG's decoder to the smallest scale that keeps the shorter side; other formats take no notice."""
     scale = shorter_side / min(image.size)
     image.draft(None, (int(np.ceil(image.width * scale)), int(np.ceil(image.height * scale))))
-
-
-def _rotate(image: Image.Image) -> None:
-    with contextlib.suppress(Exception):  # a damaged EXIF block says nothing of a rotation; the pixels are loaded already
-        ImageOps.exif_transpose(image, in_place=True)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

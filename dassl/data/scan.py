@@ -1,22 +1,26 @@
 """Read every file once, in parallel: what is in it, or why it cannot be decoded."""
 
 import hashlib
-import io
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
 from tqdm import tqdm
 
-from dassl.data.images import Decoding, decode, printable
+from dassl.data.images import Decoding, Undecodable, opened, orientation, pixels_of, read_bytes
 from dassl.utils.errors import DataError
+
+AS_STORED = Decoding(exif_rotation=False)
 
 
 @dataclass(frozen=True)
 class FileReport:
-    """What one image file holds. `error` is empty if it can be decoded; `mode` is Pillow's, such as RGB, L or CMYK."""
+    """What one image file holds. `mode` is Pillow's, such as RGB, L or CMYK.
+
+    `error` is empty if the file can be decoded; `is_refused` says that a decoder has found the fault in its bytes, and not
+    the disk, the network or a lack of memory.
+    """
 
     path: Path
     n_bytes: int = 0
@@ -24,6 +28,7 @@ class FileReport:
     mode: str = ""
     is_rotated: bool = False
     error: str = ""
+    is_refused: bool = False
 
 
 def scan(paths: Sequence[Path], *, n_threads: int, description: str = "reading images") -> Iterator[FileReport]:
@@ -35,13 +40,14 @@ def scan(paths: Sequence[Path], *, n_threads: int, description: str = "reading i
 def inspect(path: Path) -> FileReport:
     """Return the report of one file; what cannot be read or decoded is in `error`, nothing is raised."""
     try:
-        content = path.read_bytes()
-    except OSError as error:
-        return FileReport(path, error=f"cannot read {printable(path)}: {error.strerror}")
+        content = read_bytes(path)
+    except DataError as error:
+        return FileReport(path, error=str(error))
     sha256 = hashlib.sha256(content).hexdigest()
     try:
-        decode(io.BytesIO(content), path, Decoding(exif_rotation=False))
-        with Image.open(io.BytesIO(content)) as image:
-            return FileReport(path, len(content), sha256, image.mode, image.getexif().get(0x0112, 1) != 1)
+        with opened(content, path) as image:
+            mode, is_rotated = image.mode, orientation(image) != 1
+            pixels_of(image, AS_STORED)
     except DataError as error:
-        return FileReport(path, len(content), sha256, error=str(error))
+        return FileReport(path, len(content), sha256, error=str(error), is_refused=isinstance(error, Undecodable))
+    return FileReport(path, len(content), sha256, mode, is_rotated)

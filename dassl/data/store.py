@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from dassl.data.images import read_image
+from dassl.data.images import Undecodable, printable, read_image
 from dassl.data.transforms import Transform
-from dassl.utils.errors import DataError
+from dassl.utils.errors import DataError, listed
 
 
 class ImageStore:
@@ -34,7 +34,7 @@ class ImageStore:
         if kept is None:
             kept = _to_keep(path, transform)
             self._keep(key, kept)
-        return kept if transform.name else transform.pixels(Image.fromarray(kept))
+        return kept if transform.name else _view(path, transform, Image.fromarray(kept))
 
     def holds(self, paths: Iterable[str | Path], transform: Transform) -> bool:
         """Tell whether all these files are in memory, as this transform needs them."""
@@ -71,11 +71,13 @@ class ImageStore:
 
 
 def undecodable(errors: Sequence[DataError]) -> DataError:
-    """Return one error for all files that could not be decoded, with the first twenty."""
+    """Return one error for all files that could not be had, with the first twenty."""
     if len(errors) == 1:
         return errors[0]
-    shown = "\n  ".join(str(error) for error in errors[:20]) + ("\n  ..." if len(errors) > 20 else "")
-    return DataError(f"{len(errors)} images cannot be decoded; DATASET.CORRUPT skip leaves them out:\n  {shown}")
+    lines = [str(error) for error in errors]
+    if all(isinstance(error, Undecodable) for error in errors):
+        return Undecodable(listed(f"{len(errors)} images cannot be decoded; DATASET.CORRUPT skip leaves them out", lines))
+    return DataError(listed(f"{len(errors)} images cannot be read or decoded", lines))
 
 
 def _key(path: str | Path, transform: Transform) -> tuple:
@@ -88,4 +90,11 @@ def _key(path: str | Path, transform: Transform) -> tuple:
 
 def _to_keep(path: str | Path, transform: Transform) -> np.ndarray:
     image = read_image(path, transform.decoding)
-    return transform.pixels(image) if transform.name else np.asarray(image)
+    return _view(path, transform, image) if transform.name else np.asarray(image)
+
+
+def _view(path: str | Path, transform: Transform, image: Image.Image) -> np.ndarray:
+    try:
+        return transform.pixels(image)
+    except MemoryError as error:
+        raise DataError(f"cannot resize {printable(path)}: out of memory") from error

@@ -1,7 +1,7 @@
 """Errors that a person can act on. `train.py` prints their one line and exits with `exit_code`, without a traceback."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 
 class UserError(Exception):
@@ -26,6 +26,11 @@ class InUseError(UserError):
 
 class TrainingError(UserError):
     """Training went out of the numbers: a loss or a prediction is NaN or Inf."""
+
+
+def listed(title: str, lines: Sequence[str]) -> str:
+    """Return a message with its first twenty lines below the title."""
+    return f"{title}:\n  " + "\n  ".join(lines[:20]) + ("\n  ..." if len(lines) > 20 else "")
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

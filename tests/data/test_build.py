@@ -1,6 +1,8 @@
 """From a config node to the data set of a run, and what is said of it."""
 
+import errno
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ from PIL import Image
 from yacs.config import CfgNode
 
 import datasets  # noqa: F401  registers the data sets
+from dassl.data import images, scan
 from dassl.data.build import build_dataset, check_labeled, classname_problems
 from dassl.data.dataset import UNLABELED, Dataset, Datum
 from dassl.utils.errors import ConfigError, DataError
@@ -86,6 +89,37 @@ def test_corrupt_images_are_left_out_with_a_count_where_that_is_asked_for(node, 
     assert [len(dataset.split(split)) for split in ("train", "val", "test")] == [23, 8, 7]
     assert "2 of 40 images cannot be decoded and are left out" in caplog.text
     assert "c0/train0.png: empty file" in caplog.text
+
+
+def test_images_that_cannot_be_read_this_time_are_not_left_out(node, monkeypatch):
+    """Row 1: a disk that fails for a moment, or a lack of memory, must not make the data set smaller."""
+    bad = Path(node.ROOT) / "dtd" / "images" / "c0" / "train0.png"
+
+    def failing(path, *arguments):
+        if Path(path) == bad:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return open(path, *arguments)
+
+    monkeypatch.setattr(images, "open", failing, raising=False)
+    node.CORRUPT = "skip"
+    with pytest.raises(DataError, match=r"(?s)1 image files cannot be read, .*c0/train0.png: Input/output error"):
+        build_dataset(node, seed=1)
+
+
+def test_an_image_that_is_refused_only_once_stays(node, monkeypatch, caplog):
+    """Row 1: under load a decoder may call a lack of memory a broken file; the second look is alone."""
+    refused, inspect = [], scan.inspect
+
+    def once(path):
+        if path.name == "train1.png" and path not in refused:
+            refused.append(path)
+            return scan.FileReport(path, error=f"cannot decode {path}: broken data stream", is_refused=True)
+        return inspect(path)
+
+    monkeypatch.setattr(scan, "inspect", once)
+    node.CORRUPT = "skip"
+    assert len(build_dataset(node, seed=1, n_threads=2).train) == 24
+    assert len(refused) == 4 and "left out" not in caplog.text
 
 
 def test_empty_classes_are_said_aloud_and_keep_their_labels(node, caplog):

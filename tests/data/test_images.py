@@ -1,17 +1,21 @@
 """Decoding: rows 1, 22, 23 and 24 of the faults table, each with a file written here."""
 
-import io
+import errno
 import os
 import struct
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import open_clip
 import pytest
 import torch
 from PIL import Image
+from PIL.JpegImagePlugin import JpegImageFile
 
-from dassl.data.images import MAX_PIXELS, Decoding, decode, read_image
+from dassl.data.images import MAX_PIXELS, Decoding, Undecodable, decode, read_image
 from dassl.data.transforms import Preprocessing
 from dassl.utils.errors import DataError
 
@@ -59,6 +63,84 @@ def test_a_missing_file_and_a_folder_are_errors(tmp_path, make):
     make(tmp_path / "a.jpg")
     with pytest.raises(DataError, match=r"a\.jpg: (No such file or directory|Is a directory)"):
         read_image(tmp_path / "a.jpg")
+
+
+def test_what_a_decoder_refuses_is_told_from_what_cannot_be_read(tmp_path):
+    """Row 1: only the former is a fault of the file, which `DATASET.CORRUPT skip` may leave out."""
+    (tmp_path / "text.jpg").write_text("text")
+    with pytest.raises(Undecodable):
+        read_image(tmp_path / "text.jpg")
+    with pytest.raises(DataError, match=r"^cannot read .*folder.jpg: Is a directory$") as caught:
+        (tmp_path / "folder.jpg").mkdir()
+        read_image(tmp_path / "folder.jpg")
+    assert not isinstance(caught.value, Undecodable)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ENOMEM, errno.EACCES, errno.ESTALE])
+def test_an_error_of_the_system_is_no_fault_of_the_file(tmp_path, monkeypatch, number):
+    """Row 1: a disk, a network, or a process with too many files, that fails once."""
+    Image.fromarray(noise()).save(tmp_path / "a.png")
+
+    def failing(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("builtins.open", failing)
+    with pytest.raises(DataError, match=rf"^cannot read .*a.png: {os.strerror(number)}$") as caught:
+        read_image(tmp_path / "a.png")
+    assert not isinstance(caught.value, Undecodable)
+
+
+def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"a\.png: a pipe, not a file"):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError("out of memory error when reading image file"), OSError(5, "I/O"),
+                                   RuntimeError("Pixel allocation failed: Out of memory")])
+@pytest.mark.parametrize("step", ["load", "transpose"])
+def test_a_lack_of_memory_while_decoding_is_no_fault_of_the_file(tmp_path, monkeypatch, error, step):
+    """Row 1: neither in the decoder, nor while an image is turned, which would be left out without a word."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(noise()).save(tmp_path / "a.jpg", exif=exif)
+
+    def failing(*_, **__):
+        raise error
+
+    monkeypatch.setattr(JpegImageFile, step, failing)
+    with pytest.raises(DataError, match=r"^cannot read .*a.jpg: (out of memory|I/O|.*memory)") as caught:
+        read_image(tmp_path / "a.jpg")
+    assert not isinstance(caught.value, Undecodable)
+
+
+LACK_OF_MEMORY = """
+import resource, sys
+from PIL import Image
+from dassl.data.images import Undecodable, read_image
+from dassl.utils.errors import DataError
+
+Image.init()
+in_use = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (in_use + int(sys.argv[2]), -1))
+try:
+    read_image(sys.argv[1])
+except DataError as error:
+    print(type(error).__name__, error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the address space")
+@pytest.mark.parametrize(("suffix", "options"), [("jpg", {}), ("jpg", {"progressive": True}), ("png", {}), ("webp", {})])
+def test_a_decoder_that_finds_no_memory_does_not_condemn_the_file(tmp_path, suffix, options):
+    """Row 1: some decoders call that a broken file, such as "broken data stream" of a progressive JPEG."""
+    Image.fromarray(noise(1500, 1500)).save(tmp_path / f"a.{suffix}", **options)
+    for n_bytes in (8 * 2**20, 12 * 2**20, 18 * 2**20):
+        done = subprocess.run([sys.executable, "-c", LACK_OF_MEMORY, tmp_path / f"a.{suffix}", str(n_bytes)], text=True,
+                              capture_output=True, cwd=Path(__file__).parents[2], check=False)
+        answers = ("DataError cannot read ",) if n_bytes == 8 * 2**20 else ("DataError cannot read ", "\n")  # or it suffices
+        assert f"{done.stdout}\n".startswith(answers), done.stdout
+        assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("suffix", ["png", "tif"])
@@ -161,7 +243,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(size):
     """Row 24: the file has a hundred bytes; above twice Pillow's limit Pillow itself refuses."""
     assert size[0] * size[1] > MAX_PIXELS
     with pytest.raises(DataError, match=r"^cannot decode bomb.png: .*(pixels|large)"):
-        decode(io.BytesIO(png_header(*size)), "bomb.png")
+        decode(png_header(*size), "bomb.png")
 
 
 def test_a_huge_image_below_the_limit_is_decoded(tmp_path):

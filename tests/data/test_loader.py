@@ -133,6 +133,30 @@ def test_all_files_that_cannot_be_decoded_are_listed_in_one_error(paths, n_worke
     assert [f"{row}.png" in line for row, line in zip((2, 9), lines[1:], strict=True)] == [True, True]
 
 
+@pytest.mark.parametrize("n_workers", [0, 2])
+@pytest.mark.parametrize("max_bytes", [0, 2**20])
+def test_files_that_cannot_be_read_are_not_to_be_skipped(paths, n_workers, max_bytes):
+    """Row 1: leaving out what a failing disk refuses is no advice."""
+    paths[2].write_bytes(b"")
+    paths[9].unlink()
+    paths[9].mkdir()
+    with pytest.raises(DataError, match=r"(?s)^2 images cannot be read or decoded:.*2.png: empty file.*9.png: Is a") as caught:
+        stacked(paths, PREPROCESSING.transform(), batch_size=4, n_workers=n_workers, store=ImageStore(max_bytes))
+    assert "skip" not in str(caught.value)
+
+
+def hungry(image: Image.Image) -> Image.Image:
+    raise MemoryError
+
+
+@pytest.mark.parametrize("name", ["", "hungry"])
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_a_view_that_finds_no_memory_is_an_error_with_the_file(paths, name, n_workers):
+    transform = Transform(hungry, PREPROCESSING.mean, PREPROCESSING.std, name=name)
+    with pytest.raises(DataError, match=r"cannot resize .*0\.png: out of memory"):
+        stacked(paths[:1] * 5, transform, batch_size=2, n_workers=n_workers)
+
+
 def test_no_batch_follows_a_file_that_cannot_be_decoded(paths):
     paths[5].write_bytes(b"")
     batches = image_batches(paths, PREPROCESSING.transform(), batch_size=4)

@@ -62,6 +62,15 @@ def test_files_that_cannot_be_read_are_found_by_kind(root):
     assert set(found(report)) == {"missing", "empty", "corrupt"}
 
 
+def test_files_that_cannot_be_read_this_time_are_told_from_corrupt_ones(root):
+    """Row 1: here a folder in the place of an image; a failing disk looks the same."""
+    (root / "cat/train0.png").unlink()
+    (root / "cat/train0.png").mkdir()
+    code, report = run(root)
+    assert (code, set(found(report))) == (1, {"unread"})
+    assert report["unread"][0].endswith("cat/train0.png: Is a directory")
+
+
 def test_the_same_bytes_in_train_and_test_are_a_leak(root):
     """Row 5 of the faults table."""
     (root / "dog/test0.png").write_bytes((root / "dog/train1.png").read_bytes())
