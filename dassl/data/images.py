@@ -3,7 +3,7 @@
 What is done with odd files (the images of this project's field are ordinary RGB or grey JPEG and PNG files, for which
 nothing but the decoder matters):
 
-- empty, truncated, not an image: Undecodable; nothing is ever filled in with grey;
+- empty, truncated, not an image in one of `FORMATS`, whatever its name: Undecodable; nothing is ever filled in with grey;
 - a file that cannot be read (a folder, no right to it, a disk or network that fails, too many open files) and a lack of
   memory: DataError, which says nothing of the file;
 - more than `MAX_PIXELS` pixels, or a side over `MAX_ASPECT` times the other, which would become a bomb when the shorter
@@ -14,6 +14,7 @@ nothing but the decoder matters):
 """
 
 import contextlib
+import functools
 import io
 import os
 import stat
@@ -28,6 +29,7 @@ from PIL.Image import Transpose
 from dassl.utils.errors import DataError
 
 TRANSPARENT_ON = (255, 255, 255)  # white, as on paper and on most web pages
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF")  # PostScript would start a program
 MAX_PIXELS = 89_478_485  # Pillow's own limit: 256 MiB of 3 bytes a pixel
 MAX_ASPECT = 1000  # at 224 pixels for the shorter side, 50 million in all
 DECODER_BYTES = 2**26  # that no decoder needs beside `PIXEL_BYTES` for each pixel
@@ -84,11 +86,11 @@ def opened(content: bytes, name: str | Path) -> Iterator[Image.Image]:
     """
     image = None
     try:
-        with Image.open(io.BytesIO(content)) as image:
+        with Image.open(io.BytesIO(content), formats=_formats()) as image:
             yield image
             return
     except UnidentifiedImageError:
-        reason = "not an image that Pillow reads" if content else "empty file"
+        reason = f"not an image in a format that is read ({', '.join(_formats())})" if content else "empty file"
     except Exception as error:  # on damaged files Pillow's plug-ins raise whatever their parser trips over
         if _is_the_system_s(error, image):
             raise _unreadable(name, error) from error
@@ -125,6 +127,13 @@ def printable(path: str | Path) -> str:
     """Return a path as a message can show it: in one line, with bytes that are not UTF-8 as escapes."""
     text = os.fsdecode(path)
     return text if text.isprintable() else ascii(text)
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Return those of `FORMATS` that this Pillow has; AVIF is not in every build."""
+    Image.init()
+    return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def _unreadable(name: str | Path, error: Exception) -> DataError:

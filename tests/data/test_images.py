@@ -12,9 +12,10 @@ import numpy as np
 import open_clip
 import pytest
 import torch
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 from PIL.JpegImagePlugin import JpegImageFile
 
+from dassl.data import scan
 from dassl.data.images import MAX_PIXELS, Decoding, Undecodable, decode, read_image
 from dassl.data.transforms import Preprocessing
 from dassl.utils.errors import DataError
@@ -37,6 +38,10 @@ def png_header(width: int, height: int) -> bytes:
             + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b""))
 
 
+NO_IMAGE = r"not an image in a format that is read \(JPEG, PNG, .*\)"
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\nshowpage\n%%EOF\n"
+
+
 @pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "webp", "tif", "bmp"])
 @pytest.mark.parametrize("share", [0.3, 0.9])
 def test_a_truncated_file_is_an_error_that_names_it(tmp_path, suffix, share):
@@ -48,13 +53,31 @@ def test_a_truncated_file_is_an_error_that_names_it(tmp_path, suffix, share):
         read_image(file)
 
 
-@pytest.mark.parametrize(("content", "reason"), [(b"", "empty file"), (b"this is text\n", "not an image that Pillow reads"),
-                                                 (b"<!DOCTYPE html><html>", "not an image that Pillow reads")])
+@pytest.mark.parametrize(("content", "reason"), [(b"", "empty file"), (b"this is text\n", NO_IMAGE),
+                                                 (b"<!DOCTYPE html><html>", NO_IMAGE), (POSTSCRIPT, NO_IMAGE)])
 def test_an_empty_file_and_text_named_jpg_are_errors(tmp_path, content, reason):
     """Row 1."""
     (tmp_path / "a.jpg").write_bytes(content)
     with pytest.raises(DataError, match=rf"^cannot decode .*a.jpg: {reason}$"):
         read_image(tmp_path / "a.jpg")
+
+
+def test_no_image_starts_a_program(tmp_path, monkeypatch):
+    """Row 19: PostScript that calls itself a photograph would be run by Ghostscript."""
+    started = []
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", "gs")
+    monkeypatch.setattr(EpsImagePlugin.subprocess, "check_call", lambda *call, **_: started.append(call))
+    (tmp_path / "a.jpg").write_bytes(POSTSCRIPT)
+    with pytest.raises(Undecodable):
+        read_image(tmp_path / "a.jpg")
+    assert scan.inspect(tmp_path / "a.jpg").is_refused and started == []
+
+
+@pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000"])
+def test_a_file_of_another_name_than_its_format_is_read(tmp_path, form):
+    """Published data sets have a few."""
+    Image.new("RGB", (6, 4), RED).save(tmp_path / "a.jpg", form)
+    assert np.abs(np.asarray(read_image(tmp_path / "a.jpg")).astype(int) - RED).max() <= 2
 
 
 @pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir()])

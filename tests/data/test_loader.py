@@ -129,7 +129,8 @@ def test_all_files_that_cannot_be_decoded_are_listed_in_one_error(paths, n_worke
         stacked(paths, PREPROCESSING.transform(), batch_size=4, n_workers=n_workers, store=ImageStore(max_bytes))
     lines = str(caught.value).splitlines()
     assert lines[0].startswith("2 images cannot be decoded")
-    assert [line.split(": ")[-1] for line in lines[1:]] == ["empty file", "not an image that Pillow reads"]
+    reasons = [line.split(": ")[-1] for line in lines[1:]]
+    assert reasons[0] == "empty file" and reasons[1].startswith("not an image in a format that is read")
     assert [f"{row}.png" in line for row, line in zip((2, 9), lines[1:], strict=True)] == [True, True]
 
 
