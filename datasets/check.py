@@ -5,7 +5,8 @@
 
 Errors (exit code 1): files that are missing, empty, or cannot be read or decoded, and the same image in two splits.
 Warnings (exit code 0): the same image twice in a split, or under two labels; classes without an image in a split; images
-that are not RGB or grey, or that EXIF rotates; class names that CLIP may not understand. Exit code 2: a wrong command line.
+that are not RGB or grey, that EXIF rotates, that store white as zero or leave upper bits unused; class names that CLIP may
+not understand. Exit code 2: a wrong command line.
 """
 
 import argparse
@@ -23,7 +24,7 @@ from dassl.config.setup import check_config, setup_config
 from dassl.data.build import classname_problems, load_dataset
 from dassl.data.dataset import DATASETS, SPLITS, UNLABELED, Dataset, check_dataset_name
 from dassl.data.images import printable
-from dassl.data.scan import FileReport, scan
+from dassl.data.scan import REMARKS, FileReport, scan
 from dassl.utils.errors import UserError
 from dassl.utils.files import write_json
 
@@ -31,6 +32,7 @@ ERRORS = {"missing": "missing files", "empty": "empty files", "corrupt": "files 
           "unread": "files that could not be read or decoded this time", "leaks": "images that are in two splits"}
 WARNINGS = {"duplicates": "images that are twice in a split", "conflicts": "images with two labels",
             "empty_classes": "classes without an image", "modes": "images that are neither RGB nor grey",
+            "inverted": "images that store white as zero", "narrow": "images that are dark, as their upper bits are unused",
             "rotated": "images that EXIF rotates", "class_names": "class names that look wrong"}
 ORDINARY_MODES = ("RGB", "L")
 MAX_TOKENS = 77  # of CLIP's text tower, with start and end
@@ -54,6 +56,8 @@ def check(dataset: Dataset, *, n_threads: int) -> dict[str, Any]:
         "empty_classes": _empty_classes(dataset),
         "mode_counts": dict(Counter(file.mode for file in readable.values())),
         "modes": [f"{path}: {file.mode}" for path, file in readable.items() if file.mode not in ORDINARY_MODES],
+        **{kind: [f"{path}: {file.remarks[kind]}" for path, file in readable.items() if kind in file.remarks]
+           for kind in REMARKS},
         "rotated": [path for path, file in readable.items() if file.is_rotated],
         "class_names": [*classname_problems(dataset.classnames), *_too_long(dataset.classnames)],
     }

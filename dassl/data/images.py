@@ -8,7 +8,9 @@ nothing but the decoder matters):
   memory: DataError, which says nothing of the file;
 - more than `MAX_PIXELS` pixels, or a side over `MAX_ASPECT` times the other, which would become a bomb when the shorter
   side is resized: Undecodable, before a pixel is decoded;
-- 16-bit grey: scaled to 8 bits, not clipped; 32-bit integer and floating-point pixels: Undecodable, their range is unknown;
+- grey of 9 to 16 bits: scaled to 8 by the bits that the file declares, not clipped, and never by what it happens to hold;
+  32-bit integer, signed and floating-point pixels: Undecodable, whatever they hold, as their range is unknown;
+- TIFF with white as zero (faxes, X-rays): black on white as in any other file;
 - transparent pixels lie on `TRANSPARENT_ON`; palette and CMYK are converted as Pillow does; animations give their first frame;
 - the EXIF rotation is applied, unless `Decoding` says otherwise.
 """
@@ -26,6 +28,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.Image import Transpose
 
+from dassl.data.depth import grey_of_8_bits, is_deep
 from dassl.utils.errors import DataError
 
 TRANSPARENT_ON = (255, 255, 255)  # white, as on paper and on most web pages
@@ -104,7 +107,9 @@ def pixels_of(image: Image.Image, decoding: Decoding) -> Image.Image:
     if decoding.draft:
         _draft(image, decoding.draft)
     image.load()
-    return _to_rgb(_upright(image) if decoding.exif_rotation else image)
+    method = _UPRIGHT.get(orientation(image)) if decoding.exif_rotation else None
+    rgb = _to_rgb(image)
+    return rgb if method is None else rgb.transpose(method)
 
 
 def orientation(image: Image.Image) -> int:
@@ -116,11 +121,6 @@ def orientation(image: Image.Image) -> int:
     except Exception:  # whatever the parser trips over; the pixels are whole
         return 1
     return value if value in range(1, 9) else 1
-
-
-def _upright(image: Image.Image) -> Image.Image:
-    method = _UPRIGHT.get(orientation(image))
-    return image if method is None else image.transpose(method)
 
 
 def printable(path: str | Path) -> str:
@@ -172,17 +172,9 @@ def _draft(image: Image.Image, shorter_side: int) -> None:
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        image = _grey_of_8_bits(image)
+    if is_deep(image):
+        image = grey_of_8_bits(image)
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, (*TRANSPARENT_ON, 255)), image)
     return image.convert("RGB")
-
-
-def _grey_of_8_bits(image: Image.Image) -> Image.Image:
-    """Return a 16-bit grey image in 8 bits: 0 stays 0, 65535 becomes 255. Pillow's own conversion clips at 255."""
-    grey = np.asarray(image)
-    if image.mode == "F" or grey.min() < 0 or grey.max() > 65535:
-        raise DataError("32-bit pixels have no known range; convert the file to 8 or 16 bits")
-    return Image.fromarray(((grey.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8))

@@ -3,14 +3,17 @@
 import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from PIL import Image
 from tqdm import tqdm
 
+from dassl.data.depth import is_inverted, raw_mode, unused_bits
 from dassl.data.images import Decoding, Undecodable, opened, orientation, pixels_of, read_bytes
 from dassl.utils.errors import DataError
 
+REMARKS = ("inverted", "narrow")
 AS_STORED = Decoding(exif_rotation=False)
 
 
@@ -19,7 +22,7 @@ class FileReport:
     """What one image file holds. `mode` is Pillow's, such as RGB, L or CMYK.
 
     `error` is empty if the file can be decoded; `is_refused` says that a decoder has found the fault in its bytes, and not
-    the disk, the network or a lack of memory.
+    the disk, the network or a lack of memory. `remarks` are what a person should look at, by the kinds of `REMARKS`.
     """
 
     path: Path
@@ -29,6 +32,7 @@ class FileReport:
     is_rotated: bool = False
     error: str = ""
     is_refused: bool = False
+    remarks: dict[str, str] = field(default_factory=dict)
 
 
 def scan(paths: Sequence[Path], *, n_threads: int, description: str = "reading images") -> Iterator[FileReport]:
@@ -46,8 +50,16 @@ def inspect(path: Path) -> FileReport:
     sha256 = hashlib.sha256(content).hexdigest()
     try:
         with opened(content, path) as image:
-            mode, is_rotated = image.mode, orientation(image) != 1
+            mode, stored = image.mode, raw_mode(image)
             pixels_of(image, AS_STORED)
+            is_rotated, remarks = orientation(image) != 1, _remarks(image, stored)
     except DataError as error:
         return FileReport(path, len(content), sha256, error=str(error), is_refused=isinstance(error, Undecodable))
-    return FileReport(path, len(content), sha256, mode, is_rotated)
+    return FileReport(path, len(content), sha256, mode, is_rotated, remarks=remarks)
+
+
+def _remarks(image: Image.Image, stored: str) -> dict[str, str]:
+    """Return what is odd about a loaded image; `stored` is Pillow's name of the pixels in the file."""
+    found = {"inverted": "white is stored as zero" if is_inverted(image) else "",
+             "narrow": unused_bits(image, raw_mode=stored)}
+    return {kind: text for kind, text in found.items() if text}

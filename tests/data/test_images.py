@@ -5,7 +5,6 @@ import os
 import struct
 import subprocess
 import sys
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from dassl.data import scan
 from dassl.data.images import MAX_PIXELS, Decoding, Undecodable, decode, read_image
 from dassl.data.transforms import Preprocessing
 from dassl.utils.errors import DataError
+from tests.data.files import grey_tiff, packed_12_bits, png, tiff
 
 RED = (255, 0, 0)
 JUST_RED = np.full((4, 6, 3), RED, dtype=np.uint8)
@@ -30,12 +30,7 @@ def noise(height=40, width=60, seed=0) -> np.ndarray:
 
 def png_header(width: int, height: int) -> bytes:
     """A PNG that announces any size and holds almost nothing, as a decompression bomb does."""
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    return (b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-            + chunk(b"IDAT", zlib.compress(b"\0" * 1000)) + chunk(b"IEND", b""))
+    return png((width, height, 8, 2, 0, 0, 0), b"\0" * 1000)
 
 
 NO_IMAGE = r"not an image in a format that is read \(JPEG, PNG, .*\)"
@@ -131,7 +126,7 @@ def test_a_lack_of_memory_while_decoding_is_no_fault_of_the_file(tmp_path, monke
     def failing(*_, **__):
         raise error
 
-    monkeypatch.setattr(JpegImageFile, step, failing)
+    monkeypatch.setattr(JpegImageFile if step == "load" else Image.Image, step, failing)
     with pytest.raises(DataError, match=r"^cannot read .*a.jpg: (out of memory|I/O|.*memory)") as caught:
         read_image(tmp_path / "a.jpg")
     assert not isinstance(caught.value, Undecodable)
@@ -142,6 +137,7 @@ import resource, sys
 from PIL import Image
 from dassl.data.images import Undecodable, read_image
 from dassl.utils.errors import DataError
+from tests.data.files import grey_tiff, packed_12_bits, png, tiff
 
 Image.init()
 in_use = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
@@ -175,11 +171,72 @@ def test_16_bit_grey_is_scaled_and_not_clipped(tmp_path, suffix):
     assert np.array_equal(grey, (ramp / 257).round().astype(np.uint8))
 
 
-@pytest.mark.parametrize("pixels", [np.float32([[0.0, 0.5]]), np.int32([[0, 70000]]), np.int32([[-1, 3]])])
-def test_pixels_of_unknown_range_are_refused(tmp_path, pixels):
-    Image.fromarray(pixels).save(tmp_path / "a.tif")
-    with pytest.raises(DataError, match="no known range"):
+@pytest.mark.parametrize("deflated", [False, True])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("pixels", [np.float32([[0.0, 0.5]]), np.float32([[0, 255]]), np.int32([[0, 70000]]),
+                                    np.int32([[-1, 3]]), np.int32([[0, 255]]), np.uint32([[0, 255]]), np.int16([[0, 255]]),
+                                    np.int16([[0, 32767]])])
+def test_pixels_of_unknown_range_are_refused(tmp_path, pixels, order, deflated):
+    """Row 23: whatever they hold; a TIFF of 32 bits with values up to 255 must not turn black."""
+    (tmp_path / "a.tif").write_bytes(grey_tiff(pixels, order=order, deflated=deflated))
+    with pytest.raises(Undecodable, match=rf"no known range|{NO_IMAGE}"):  # some of these Pillow does not know at all
         read_image(tmp_path / "a.tif")
+
+
+def test_the_grey_of_a_float_map_is_refused(tmp_path):
+    (tmp_path / "a.pfm").write_bytes(b"Pf\n2 1\n-1.0\n" + struct.pack("<ff", 0, 1))
+    with pytest.raises(Undecodable, match="no known range"):
+        read_image(tmp_path / "a.pfm")
+
+
+@pytest.mark.parametrize("deflated", [False, True])
+@pytest.mark.parametrize(("dtype", "order"), [(np.uint8, "<"), (np.uint8, ">"), (np.uint16, "<")])
+def test_white_as_zero_is_turned_round(tmp_path, dtype, order, deflated):
+    """Row 23: the same picture as with black as zero; an X-ray is no negative of itself."""
+    ramp = np.linspace(0, np.iinfo(dtype).max, 12).round().astype(dtype).reshape(3, 4)
+    (tmp_path / "black.tif").write_bytes(grey_tiff(ramp, order=order, deflated=deflated))
+    (tmp_path / "white.tif").write_bytes(grey_tiff(np.iinfo(dtype).max - ramp, photometric=0, order=order, deflated=deflated))
+    black, white = (np.asarray(read_image(tmp_path / f"{name}.tif")) for name in ("black", "white"))
+    assert np.array_equal(black, white)
+    assert black[0, 0].tolist() == [0] * 3 and black[-1, -1].tolist() == [255] * 3
+
+
+@pytest.mark.parametrize("compression", [None, "group3", "group4", "packbits"])
+@pytest.mark.parametrize("photometric", [0, 1])
+def test_one_bit_is_black_on_white_however_it_is_stored(tmp_path, compression, photometric):
+    """Row 23: faxes."""
+    page = Image.new("1", (16, 4), 255)
+    page.putpixel((3, 2), 0)
+    page.save(tmp_path / "a.tif", compression=compression, tiffinfo={262: photometric})
+    assert np.array_equal(read_image(tmp_path / "a.tif"), page.convert("RGB"))
+
+
+@pytest.mark.parametrize("deflated", [False, True])
+def test_12_bits_that_the_file_declares_are_scaled_as_12(tmp_path, deflated):
+    """Row 23: 4095 is white there, not a sixteenth of it."""
+    (tmp_path / "a.tif").write_bytes(tiff(packed_12_bits([0, 4095, 2048, 16]), 4, 1, bits=12, deflated=deflated))
+    assert np.asarray(read_image(tmp_path / "a.tif"))[0, :, 0].tolist() == [0, 255, 128, 1]
+
+
+def test_16_bits_are_scaled_as_16_whatever_they_hold(tmp_path):
+    """Row 23: the brightness of a picture does not depend on its brightest pixel."""
+    (tmp_path / "a.tif").write_bytes(grey_tiff(np.uint16([[0, 257, 4095]])))
+    assert np.asarray(read_image(tmp_path / "a.tif"))[0, :, 0].tolist() == [0, 1, 16]
+
+
+@pytest.mark.parametrize("largest", [4095, 1000, 65535])
+def test_a_grey_map_is_scaled_by_the_largest_value_that_it_declares(tmp_path, largest):
+    (tmp_path / "a.pgm").write_bytes(b"P5 2 1 %d\n" % largest + struct.pack(">HH", largest, 0))
+    assert np.asarray(read_image(tmp_path / "a.pgm"))[0, :, 0].tolist() == [255, 0]
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_deep_grey_is_scaled_and_turned(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.uint16([[0, 65535]])).save(tmp_path / "a.png", exif=exif)
+    pixels = np.asarray(read_image(tmp_path / "a.png"))[..., 0]
+    assert pixels.tolist() == ([[0, 255]] if orientation == 1 else [[0], [255]])
 
 
 def test_cmyk_becomes_rgb(tmp_path):

@@ -12,6 +12,7 @@ from PIL import Image
 import datasets  # noqa: F401  registers the data sets
 from dassl.utils.files import write_json
 from datasets.check import ERRORS, WARNINGS, main
+from tests.data.files import grey_tiff, png
 
 
 def write_image(path: Path, value: int, mode: str = "RGB", **options) -> None:
@@ -104,6 +105,24 @@ def test_odd_modes_and_rotations_are_found(root):
     assert code == 0
     assert found(report) == {"modes": ["cat/train0.png: CMYK", "cat/train1.png: RGBA"], "rotated": ["dog/train1.png"]}
     assert report["mode_counts"] == {"CMYK": 1, "RGBA": 1, "L": 1, "RGB": 5}
+
+
+def test_deep_and_inverted_pixels_are_found(root):
+    """Row 23 of the faults table: refused, dark, or turned round; each is named."""
+    dark, ramp = np.uint16([[0, 4095]]), np.uint16([[0, 65535]])
+    (root / "cat/train0.png").write_bytes(grey_tiff(np.int32([[0, 255]])))
+    (root / "cat/train1.png").write_bytes(grey_tiff(dark))
+    (root / "dog/train0.png").write_bytes(grey_tiff(np.uint8([[7, 255]]), photometric=0))
+    (root / "dog/train1.png").write_bytes(grey_tiff(ramp, photometric=0))
+    Image.fromarray(dark).save(root / "cat/val0.png")
+    Image.fromarray(ramp).save(root / "dog/val0.png")
+    (root / "cat/test0.png").write_bytes(png((2, 1, 16, 2, 0, 0, 0), b"\0" + np.full(6, 4095, ">u2").tobytes()))
+    code, report = run(root)
+    assert code == 1 and [line.split("/")[-1][:10] for line in report["corrupt"]] == ["train0.png"]
+    assert "no known range" in report["corrupt"][0]
+    assert report["inverted"] == [f"dog/train{row}.png: white is stored as zero" for row in (0, 1)]
+    assert [line.split(":")[0] for line in report["narrow"]] == ["cat/test0.png", "cat/train1.png", "cat/val0.png"]
+    assert {line.split(": ")[1] for line in report["narrow"]} == {"no pixel uses more than 12 of 16 bits"}
 
 
 def test_class_names_that_clip_cannot_read_are_found(root):
