@@ -2,9 +2,9 @@
 
     python -m datasets.prepare DTD --root DATA
 
-Downloads go to `.prepare` in the data set's folder and are continued where they stopped; what is there is not fetched again.
-A file takes its place in the data set's folder only whole and verified. When something fails, the steps to do by hand
-are printed, and the exit code is 1.
+Downloads go to `.prepare` in the data set's folder and are continued where they stopped; what is there is not fetched again,
+but compared with its checksum, where one is known of the file itself. A file takes its place in the data set's folder only
+whole and verified. When something fails, the steps to do by hand are printed, and the exit code is 1.
 """
 
 import argparse
@@ -24,7 +24,8 @@ from dassl.config.cli import Parser, command
 from dassl.data.archives import unpack
 from dassl.data.build import check_files
 from dassl.data.dataset import DATASETS, SPLITS
-from dassl.utils.errors import ConfigError, DataError, UserError, did_you_mean
+from dassl.data.images import printable
+from dassl.utils.errors import ConfigError, DataError, UserError, did_you_mean, listed
 from dassl.utils.files import lock
 from datasets.sources import SOURCES, Download, Source
 
@@ -41,7 +42,7 @@ def prepare(name: str, source: Source, root: Path) -> None:
     with lock(staging / ".lock", wait=False):
         for download in source.downloads:
             if all((folder / target).exists() for target in download.targets):
-                logger.info("%s is there", ", ".join(download.targets))
+                _check_present(download, folder)
             else:
                 _bring(download, staging, folder)
         absent = [path for path in source.by_hand if not (folder / path).exists()]
@@ -85,12 +86,22 @@ def fetch(url: str, file: Path, digest: str) -> Path:
             for part in parts:  # the server does not serve ranges, or has another file now
                 part.unlink(missing_ok=True)
             _download(url, file)
-    try:
-        _check(file, digest, url)
-    except DataError:
+    if fault := _fault(file, digest):
         file.unlink()
-        raise
+        raise DataError(f"{url} serves {fault}")
     return file
+
+
+def _check_present(download: Download, folder: Path) -> None:
+    """Raise DataError for a file that lies in its place and is not the published one; say what could be compared."""
+    if download.products:  # the checksum is that of the archive, which is gone
+        logger.info("%s: there; no checksum is known of what is in it (datasets.check reads every file)",
+                    ", ".join(download.targets))
+        return
+    file = folder / download.file
+    if fault := _fault(file, download.digest):
+        raise DataError(f"{file} is {fault}; remove it and run this command again, which fetches the published one")
+    logger.info("%s: there, %s", download.file, "its checksum is right" if download.digest else "no checksum of it is known")
 
 
 def _download(url: str, file: Path) -> None:
@@ -101,18 +112,22 @@ def _download(url: str, file: Path) -> None:
         raise DataError(f"cannot download {url}: {' '.join(str(error).split())}") from error
 
 
-def _check(file: Path, digest: str, url: str) -> None:
-    """Raise DataError unless the file has the digest; a split file may differ from it in white space."""
-    with open(file, "rb") as opened:
-        start = opened.read(512).lstrip().lower()
+def _fault(file: Path, digest: str) -> str:
+    """Return what a file is instead of the one of this digest, or ""; a split file may differ from it in white space."""
+    try:
+        with open(file, "rb") as opened:
+            start = opened.read(512).lstrip().lower()
+        kind, _, expected = digest.partition(":")
+        found = _digest(file, kind) if digest else ""
+    except OSError as error:
+        return f"not to be read: {error.strerror}"
     if start.startswith((b"<!doctype html", b"<html")):
-        raise DataError(f"{url} serves a web page instead of the file; it may be gone, or have been downloaded too often today")
+        return "a web page instead of the file; it may be gone, or have been downloaded too often today"
     if not start:
-        raise DataError(f"{url} serves an empty file")
-    kind, _, expected = digest.partition(":")
-    found = _digest(file, kind) if digest else ""
+        return "an empty file"
     if found != expected and not (file.suffix == ".json" and _digest_as_published(file, kind) == expected):
-        raise DataError(f"{url} serves another file: its {kind} is {found}, not {expected}")
+        return f"another file: its {kind} is {found}, not {expected}"
+    return ""
 
 
 def _digest(file: Path, kind: str) -> str:
@@ -139,12 +154,15 @@ def _member(unpacked: Path, member: str, download: Download) -> Path:
 
 
 def _verify(name: str, source: Source, root: Path) -> None:
-    """Raise DataError unless the data set has its published sizes and every image file is there."""
+    """Raise DataError unless the data set has its published sizes and every image file is there and not empty."""
     dataset = DATASETS[name].build(root)
     sizes = tuple(len(dataset.split(split)) for split in SPLITS)
     if sizes != source.sizes:
         raise DataError(f"{name} has {sizes} train, val and test images, not {source.sizes}")
     check_files(dataset)
+    empty = [printable(path) for split in SPLITS for path in dataset.files(split) if not path.stat().st_size]
+    if empty:
+        raise DataError(listed(f"{name}: {len(empty)} image files are empty; bring them again", empty))
 
 
 def manual_steps(name: str, source: Source, root: Path) -> str:

@@ -255,6 +255,37 @@ def test_imagenet_takes_labels_in_the_order_of_the_folders_and_the_validation_im
     assert dataset.test[2] == Datum("imagenet/images/val/n04008634/ILSVRC2012_val_1.JPEG", 2)
 
 
+@pytest.fixture
+def small_imagenet(tmp_path) -> Path:
+    """ImageNet's layout with two classes."""
+    write_lines(tmp_path / "imagenet" / "classnames.txt", "n01440764 tench", "n01443537 goldfish")
+    for part in ("train", "val"):
+        touch(tmp_path / "imagenet" / "images" / part, "n01440764/a.JPEG", "n01443537/a.JPEG")
+    return tmp_path
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_a_folder_of_imagenet_without_a_name_is_an_error(small_imagenet, part):
+    """Row 3: its images would vanish without a word, as they do when a line is missing in classnames.txt."""
+    touch(small_imagenet / "imagenet" / "images" / part, "n01443538/a.JPEG")
+    with pytest.raises(DataError, match=rf"images/{part}: 1 folders are not in classnames.txt, first 'n01443538'; did you"):
+        build("ImageNet", small_imagenet)
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_a_class_of_imagenet_without_a_folder_is_an_error(small_imagenet, part):
+    """Row 3."""
+    (small_imagenet / "imagenet" / "images" / part / "n01440764").rename(small_imagenet / "elsewhere")
+    with pytest.raises(DataError, match=rf"images/{part}: 1 classes of classnames.txt have no folder, first 'n01440764'"):
+        build("ImageNet", small_imagenet)
+
+
+def test_a_folder_of_imagenet_with_two_names_is_an_error(small_imagenet):
+    write_lines(small_imagenet / "imagenet" / "classnames.txt", "n01440764 tench", "n01443537 goldfish", "n01440764 carp")
+    with pytest.raises(DataError, match=r"classnames.txt: 1 folders stand twice, first 'n01440764'"):
+        build("ImageNet", small_imagenet)
+
+
 def test_real_images_of_caltech101_lie_where_the_split_file_says(real_data, tmp_path):
     """And the folders' names give the labels and class names that the split file has."""
     (tmp_path / "caltech-101").symlink_to(real_data / "caltech101_small")

@@ -5,6 +5,7 @@ import http.server
 import inspect
 import io
 import json
+import logging
 import re
 import tarfile
 import threading
@@ -157,6 +158,37 @@ def test_what_is_there_is_not_fetched_again(dtd, server, tmp_path):
     server.requests.clear()
     prepare("DTD", dtd, tmp_path / "data")
     assert server.requests == []
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (b'{"train": [], "val": [], "test": []}', "another file: its md5 is .*, not"), (b"", "an empty file"),
+    (HTML, "a web page")])
+def test_a_wrong_file_of_the_right_name_is_not_called_ready(dtd, server, tmp_path, content, message):
+    """Row 21: it is named with what to do, and left to the person who put it there."""
+    prepare("DTD", dtd, tmp_path / "data")
+    split = tmp_path / "data" / "dtd" / "split_zhou_DescribableTextures.json"
+    split.write_bytes(content)
+    with pytest.raises(DataError, match=rf"{split} is {message}.*; remove it and run this command again"):
+        prepare("DTD", dtd, tmp_path / "data")
+    assert split.read_bytes() == content
+    split.unlink()
+    prepare("DTD", dtd, tmp_path / "data")
+
+
+def test_what_is_there_is_compared_and_the_log_says_with_what(dtd, tmp_path, caplog):
+    """Row 21: nobody should take unpacked images for verified ones."""
+    prepare("DTD", dtd, tmp_path / "data")
+    with caplog.at_level(logging.INFO):
+        prepare("DTD", dtd, tmp_path / "data")
+    assert "split_zhou_DescribableTextures.json: there, its checksum is right" in caplog.text
+    assert "images: there; no checksum is known" in caplog.text
+
+
+def test_an_empty_image_in_its_place_is_not_called_ready(dtd, tmp_path):
+    prepare("DTD", dtd, tmp_path / "data")
+    (tmp_path / "data" / "dtd" / "images" / "banded" / "b.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"(?s)1 image files are empty.*banded/b\.png"):
+        prepare("DTD", dtd, tmp_path / "data")
 
 
 def test_a_failure_leaves_no_half_and_the_next_attempt_goes_on(dtd, server, tmp_path):
