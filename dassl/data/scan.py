@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from PIL import Image
-from tqdm import tqdm
 
 from dassl.data.depth import is_inverted, raw_mode, unused_bits
 from dassl.data.images import Decoding, Undecodable, opened, orientation, pixels_of, read_bytes
 from dassl.utils.errors import DataError
+from dassl.utils.progress import progress
 
 REMARKS = ("inverted", "narrow")
 AS_STORED = Decoding(exif_rotation=False)
@@ -38,7 +38,7 @@ class FileReport:
 def scan(paths: Sequence[Path], *, n_threads: int, description: str = "reading images") -> Iterator[FileReport]:
     """Yield the report of each file, in the order of `paths`, with a progress bar."""
     with ThreadPoolExecutor(max(1, n_threads)) as threads:  # reading, hashing and decoding run outside Python's lock
-        yield from tqdm(threads.map(inspect, paths), description, len(paths), unit="img", leave=False, disable=None)
+        yield from progress(threads.map(inspect, paths), description, total=len(paths), unit="img")
 
 
 def inspect(path: Path) -> FileReport:

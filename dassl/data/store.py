@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from dassl.data.images import Undecodable, printable, read_image
 from dassl.data.transforms import Transform
 from dassl.utils.errors import DataError, listed
+from dassl.utils.progress import progress
 
 
 class ImageStore:
@@ -55,7 +55,7 @@ class ImageStore:
                 return error
 
         with ThreadPoolExecutor(max(1, n_threads)) as threads:  # decoding and resizing run outside Python's lock
-            loaded = tqdm(threads.map(load, missing), "decoding", len(missing), unit="img", leave=False, disable=None)
+            loaded = progress(threads.map(load, missing), "decoding", total=len(missing), unit="img")
             for path, pixels in zip(missing, loaded, strict=True):
                 if isinstance(pixels, DataError):
                     errors.append(pixels)

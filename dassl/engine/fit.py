@@ -8,10 +8,10 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 from torch.optim.lr_scheduler import LRScheduler
-from tqdm import tqdm
 
 from dassl.utils.errors import TrainingError
 from dassl.utils.events import event
+from dassl.utils.progress import Progress
 
 Batch = TypeVar("Batch")
 logger = logging.getLogger(__name__)
@@ -33,23 +33,23 @@ def fit(
     then still are those before that batch.
     """
     means = []
-    progress = tqdm(epochs, description, total=n_epochs, unit="epoch", leave=False, disable=None)
-    for epoch, batches in enumerate(progress):
-        losses = []
-        for index, batch in enumerate(batches):
-            loss = loss_of(batch)
-            value = loss.item()
-            if not math.isfinite(value):
-                rate = scheduler.get_last_lr()[0]
-                raise TrainingError(f"the loss is {value} in epoch {epoch}, batch {index}, at learning rate {rate:.3g}")
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            losses.append(value)
-            event("train")
-        means.append(sum(losses) / max(len(losses), 1))
-        scheduler.step()
-        progress.set_postfix(loss=f"{means[-1]:.3f}")
-        if print_freq and (epoch + 1) % print_freq == 0:
-            logger.debug("%s: epoch %d/%d, loss %.4f", description, epoch + 1, n_epochs, means[-1])
+    with Progress(description, n_epochs, "epoch") as progress:
+        for epoch, batches in enumerate(epochs):
+            losses = []
+            for index, batch in enumerate(batches):
+                loss = loss_of(batch)
+                value = loss.item()
+                if not math.isfinite(value):
+                    rate = scheduler.get_last_lr()[0]
+                    raise TrainingError(f"the loss is {value} in epoch {epoch}, batch {index}, at learning rate {rate:.3g}")
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                losses.append(value)
+                event("train")
+            means.append(sum(losses) / max(len(losses), 1))
+            scheduler.step()
+            progress.update(loss=f"{means[-1]:.3f}")
+            if print_freq and (epoch + 1) % print_freq == 0:
+                logger.debug("%s: epoch %d/%d, loss %.4f", description, epoch + 1, n_epochs, means[-1])
     return means

@@ -1,0 +1,49 @@
+"""How far a long loop is: a bar on a terminal, elsewhere a line in the log now and then."""
+
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+from tqdm import tqdm
+
+LOG_EVERY = 30.0  # seconds
+
+Item = TypeVar("Item")
+logger = logging.getLogger(__name__)
+
+
+class Progress:
+    """The progress of one loop, used as `with Progress(...) as progress: ... progress.update(n)`."""
+
+    def __init__(self, description: str, total: int, unit: str):
+        self.bar = tqdm(total=total, desc=description, unit=unit, leave=False, disable=None)
+        self._description, self._total, self._unit, self._done = description, total, unit, 0
+        self._start = self._said = time.monotonic()
+
+    def update(self, n: int = 1, **shown: str) -> None:
+        """Say that n more are done; `shown` are names and values to show beside."""
+        self._done += n
+        if shown:
+            self.bar.set_postfix(shown)
+        self.bar.update(n)
+        now = time.monotonic()
+        if self.bar.disable and now - self._said >= LOG_EVERY:
+            self._said = now
+            beside = "".join(f", {name} {value}" for name, value in shown.items())
+            logger.info("%s: %d of %d %s after %.0f s%s", self._description, self._done, self._total, self._unit,
+                        now - self._start, beside)
+
+    def __enter__(self) -> "Progress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+
+def progress(items: Iterable[Item], description: str, *, total: int, unit: str) -> Iterator[Item]:
+    """Yield items, and show how many of them have come."""
+    with Progress(description, total, unit) as shown:
+        for item in items:
+            yield item
+            shown.update()
