@@ -14,7 +14,7 @@ import argparse
 import contextlib
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -23,7 +23,7 @@ from yacs.config import CfgNode
 import datasets  # noqa: F401  registers the data sets
 from active.board import check_tensorboard
 from active.certificate import code_hash, config_hash, data_hash
-from active.features import bank_key, cache_folder, list_digest, load_bank
+from active.features import bank_key, cache_folder, load_bank
 from active.loop import run
 from active.output import (
     RESULTS,
@@ -43,11 +43,12 @@ from active.results import RunResult
 from dassl.config.cli import Pairs, Parser, command
 from dassl.config.setup import as_dict, check_config, drop_unused, setup_config
 from dassl.data.build import build_dataset, check_labeled
-from dassl.data.dataset import DATASETS, SPLITS, Dataset, check_dataset_name
+from dassl.data.dataset import DATASETS, Dataset, check_dataset_name
+from dassl.data.digests import ImageFiles
 from dassl.data.loader import image_batches
 from dassl.data.store import ImageStore
 from dassl.data.transforms import check_transforms, preprocessing_for
-from dassl.engine.predict import predict
+from dassl.engine.predict import in_batches, predict_some
 from dassl.evaluation.evaluate import evaluate
 from dassl.optim.lr_scheduler import check_schedule
 from dassl.optim.optimizer import check_optimizer
@@ -124,54 +125,72 @@ def check(cfg: CfgNode) -> None:
     check_backbone(cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.PRETRAINED)
 
 
-def set_up(cfg: CfgNode, held: Held | None = None, splits: Sequence[str] = ("train", "test")) -> tuple[Dataset, Inputs]:
+def image_files(cfg: CfgNode, held: Held) -> ImageFiles:
+    """Return the data set of a run and the state of its files, each looked at once.
+
+    Which images there are, and their labels, are those of the first run of this process on the data set.
+    """
+    dataset = held.get("dataset", (cfg.DATASET, drawn_by(cfg)), lambda: build_dataset(
+        cfg.DATASET, seed=cfg.SEED, n_threads=cfg.DATALOADER.NUM_WORKERS, check_files=False))
+    return ImageFiles(dataset, cache_folder(cfg), n_threads=cfg.DATALOADER.NUM_WORKERS)
+
+
+def drawn_by(cfg: CfgNode) -> int | None:
+    """Return the seed that few shots are drawn with; None where all images are taken."""
+    return cfg.SEED if cfg.DATASET.NUM_SHOTS > 0 else None
+
+
+def set_up(
+    cfg: CfgNode, held: Held | None = None, splits: Sequence[str] = ("train", "test"), files: ImageFiles | None = None
+) -> tuple[Dataset, Inputs]:
     """Return the data set and what trainers read of it, with the frozen features of some splits.
 
-    What the process holds of earlier runs is made anew if an image of the data set has changed since. Which images there are,
-    and their labels, are those of its first run on the data set.
+    What the process holds of earlier runs is made anew if an image of the data set has changed since.
     """
     held = held or Held()
+    files = files or image_files(cfg, held)
+    dataset = files.dataset
+    if "train" in splits and cfg.ACTIVE.ORACLE == "labels":
+        check_labeled(dataset)
     torch.set_num_threads(cfg.CPU_THREADS or THREADS)
     use_deterministic_algorithms(cfg.DETERMINISTIC)
     forbid_tf32()
     device = "cuda" if cfg.USE_CUDA and torch.cuda.is_available() else "cpu"
-    drawn_by = cfg.SEED if cfg.DATASET.NUM_SHOTS > 0 else None
-    dataset = held.get("dataset", (cfg.DATASET, drawn_by), lambda: build_dataset(
-        cfg.DATASET, seed=cfg.SEED, n_threads=cfg.DATALOADER.NUM_WORKERS))
-    if "train" in splits and cfg.ACTIVE.ORACLE == "labels":
-        check_labeled(dataset)
     clip = held.get("clip", (cfg.MODEL, device), lambda: load_clip(
         cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.PRETRAINED, device=device, precision=cfg.MODEL.PREC), holders=["inputs"])
     check_learners(cfg, clip, dataset)
     logger.info("%s: %d train, %d val, %d test images of %d classes; %s on %s", dataset.name, len(dataset.train),
                 len(dataset.val), len(dataset.test), len(dataset.classnames), clip.name, device)
-    n_bytes, files = cfg.DATALOADER.MEMORY_MB * 2**20, [list_digest(dataset, split) for split in SPLITS]
+    n_bytes = cfg.DATALOADER.MEMORY_MB * 2**20
     store = held.get("store", (cfg.DATASET.ROOT, n_bytes), lambda: ImageStore(n_bytes))
-    read = cfg.DATASET, drawn_by, files, cfg.MODEL, device, cfg.INPUT, cfg.DATALOADER, cfg.CACHE_DIR, splits
+    read = (cfg.DATASET, drawn_by(cfg), files.digest(), cfg.MODEL, device, cfg.INPUT, cfg.DATALOADER, cfg.CACHE_DIR, splits)
     inputs = held.get("inputs", read, lambda: build_inputs(cfg, clip, dataset, {
-        split: frozen_features(cfg, clip, dataset, split) for split in splits if dataset.split(split)}, store))
+        split: frozen_features(cfg, clip, files, split) for split in splits if dataset.split(split)}, store))
     return dataset, inputs.with_seed(cfg.SEED)
 
 
-def frozen_features(cfg: CfgNode, clip: FrozenCLIP, dataset: Dataset, split: str) -> torch.Tensor:
+def frozen_features(cfg: CfgNode, clip: FrozenCLIP, files: ImageFiles, split: str) -> torch.Tensor:
     """Return the frozen tower's unit-norm features of a split, from the cache where it has them."""
-    preprocessing = preprocessing_for(cfg.INPUT, clip.preprocessing)
+    preprocessing, paths = preprocessing_for(cfg.INPUT, clip.preprocessing), files.dataset.files(split)
+    size = cfg.DATALOADER.TEST.BATCH_SIZE
 
-    def extract() -> torch.Tensor:
-        batches = image_batches(dataset.files(split), preprocessing.transform(), n_workers=cfg.DATALOADER.NUM_WORKERS,
-                                batch_size=cfg.DATALOADER.TEST.BATCH_SIZE)
-        return predict(batches, lambda images: normalized(clip.encode_image(images)), n_rows=len(dataset.split(split)),
-                       description=f"features of {dataset.name} {split}")
+    def extract(rows: Sequence[int]) -> Iterator[torch.Tensor]:
+        wanted = in_batches(rows, size)
+        images = image_batches([paths[row] for row in rows], preprocessing.transform(), batch_size=[len(own) for own in wanted],
+                               n_workers=cfg.DATALOADER.NUM_WORKERS)
+        return predict_some(images, lambda batch: normalized(clip.encode_image(batch)), wanted, batch_size=size,
+                            n_rows=len(paths), description=f"features of {files.dataset.name} {split}")
 
-    key = bank_key(clip.fingerprint, preprocessing, dataset, split, cfg.MODEL.PREC, clip.device.type)
-    return load_bank(cache_folder(cfg), key, extract).features
+    contents = files.contents(split)
+    key = bank_key(clip.fingerprint, preprocessing, contents, cfg.MODEL.PREC, clip.device.type)
+    return load_bank(cache_folder(cfg), key, contents, extract).features
 
 
-def certificate(cfg: CfgNode, dataset: Dataset, weights: str) -> dict[str, str]:
+def certificate(cfg: CfgNode, files: ImageFiles, weights: str) -> dict[str, str]:
     """Return the hashes of all that a run's numbers follow from; `weights` is that of the backbone."""
     texts = [Path(cfg.TRAINER.DESCRIPTIONS.FILE).expanduser()] if cfg.TRAINER.DESCRIPTIONS.FILE else []
     return {"config": config_hash(as_dict(cfg)), "code": code_hash(cfg.ACTIVE.PLUGINS), "weights": weights,
-            "data": data_hash(dataset, cache_folder(cfg), texts, n_threads=cfg.DATALOADER.NUM_WORKERS)}
+            "data": data_hash(files, texts)}
 
 
 def record_of(model_dir: Path) -> tuple[RunResult | None, Path]:
@@ -226,9 +245,10 @@ def train(cfg: CfgNode, held: Held | None = None, *, wait: bool = False) -> None
             setup_logging(output)
             if cfg.VERBOSE:
                 logger.debug("config:\n%s", cfg.dump())
-            dataset, inputs = set_up(cfg, held)
+            files = image_files(cfg, held := held or Held())
+            dataset, inputs = set_up(cfg, held, files=files)
             result = run(cfg, dataset, build_trainer(cfg, inputs), build_selector(cfg, inputs),
-                         certificate=certificate(cfg, dataset, inputs.clip.fingerprint))
+                         certificate=certificate(cfg, files, inputs.clip.fingerprint))
             print(f"\n{table(result)}\n")
         if result.dataset["n_test"] and (not curve.exists() or curve.stat().st_mtime < results.stat().st_mtime):
             plot_learning_curve(result, curve)

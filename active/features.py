@@ -1,29 +1,42 @@
-"""The cache of frozen features: extracted once, in one file, bound to all that they depend on."""
+"""The cache of frozen features: extracted once, in one file, bound to all that they depend on.
 
+An extraction that is stopped goes on where it was, and of a data set in which some images have changed those alone are
+extracted: both look for rows whose image has the same bytes and the same place in the split, since features of another place
+in a batch may differ in their last digits.
+"""
+
+import contextlib
+import glob
 import hashlib
 import json
 import logging
 import os
-import zlib
-from collections.abc import Callable
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from yacs.config import CfgNode
 
-from dassl.data.dataset import Dataset
+from dassl.data.digests import Contents
 from dassl.data.transforms import Preprocessing
 from dassl.utils.errors import UserError
-from dassl.utils.files import atomic_path, lock, remove_leftovers
+from dassl.utils.files import lock, remove_leftovers
+from dassl.utils.tensors import HINT, key_of, load_tensors, save_tensors
+
+MAX_BLOCKS = 256  # files that an extraction in hand is kept in, and one more for each time that it is stopped
+BLOCK_SECONDS = 10.0  # of work that a kill may cost, if that is more than a 256th of all
+TYPES = {"digests": torch.uint8, "features": torch.float32}
+BLOCK_TYPES = TYPES | {"rows": torch.int64}
 
 logger = logging.getLogger(__name__)
 
 Key = dict[str, Any]
+Extract = Callable[[Sequence[int]], Iterator[Tensor]]  # rows in ascending order -> their features, in parts of any size
 
 
 @dataclass(frozen=True)
@@ -37,54 +50,44 @@ class FeatureBank:
 def cache_folder(cfg: CfgNode) -> Path:
     """Return where features and hashes of the images are kept, made if absent; UserError unless it can be written."""
     folder = Path(cfg.CACHE_DIR or Path(cfg.DATASET.ROOT) / ".cache").expanduser()
-    hint = "CACHE_DIR names another folder for features and hashes of the images"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror}; {hint}") from error
+        raise UserError(f"cannot write {folder}: {error.strerror}; {HINT}") from error
     if not os.access(folder, os.W_OK):
-        raise UserError(f"cannot write {folder}; {hint}")
+        raise UserError(f"cannot write {folder}; {HINT}")
     return folder
 
 
-def bank_key(weights: str, preprocessing: Preprocessing, dataset: Dataset, split: str, precision: str, device: str) -> Key:
-    """Return all that the features of a split depend on: weights, preprocessing, file list, precision and device of the tower.
+def bank_key(weights: str, preprocessing: Preprocessing, contents: Contents, precision: str, device: str) -> Key:
+    """Return all that the features of a split depend on: weights, preprocessing, files, precision and device of the tower.
 
-    `device` is its type, "cpu" or "cuda": they round differently.
-
-    A file counts by its relative path, size and time of change, so a moved data root keeps its cache and a changed image
-    does not.
+    `device` is its type, "cpu" or "cuda": they round differently. A file counts by its relative path and its bytes, so a
+    moved or copied data root keeps its cache and a changed image does not.
     """
     return {"weights": weights, "size": list(preprocessing.size), "mean": list(preprocessing.mean),
             "std": list(preprocessing.std), "interpolation": preprocessing.interpolation,
             "decoding": asdict(preprocessing.decoding),
-            "dataset": dataset.name, "split": split, "files": list_digest(dataset, split), "precision": precision,
-            "device": device}
+            "dataset": contents.dataset, "split": contents.split, "files": contents.sha256, "files_by": "bytes",
+            "precision": precision, "device": device}
 
 
-def list_digest(dataset: Dataset, split: str) -> str:
-    """Return a SHA-256 of the relative path, size and time of change of each file of a split, in its order."""
-    digest = hashlib.sha256()
-    for datum, path in zip(dataset.split(split), dataset.files(split), strict=True):
-        status = path.stat()
-        digest.update(repr((datum.path, status.st_size, status.st_mtime_ns)).encode("utf-8", "surrogateescape"))
-    return digest.hexdigest()
-
-
-def load_bank(folder: Path, key: Key, extract: Callable[[], Tensor]) -> FeatureBank:
-    """Return the bank of a key from its file in `folder`, or of `extract()`, [N, D], which is then stored there.
+def load_bank(folder: Path, key: Key, contents: Contents, extract: Extract) -> FeatureBank:
+    """Return the bank of a key from its file in `folder`, or with what `extract` yields, which is then stored there.
 
     A file that is damaged or holds another key is said so and made anew. Of two processes that want the same bank one
-    extracts and the other waits. Raises UserError if the folder cannot be written.
+    extracts and the other waits. Raises UserError, with the bytes that it takes, if the folder cannot be written.
     """
     path = bank_path(folder, key)
     with lock(folder / f".{path.stem}.lock", wait=True):
         remove_leftovers(folder, path.name)
-        features = _read(path, key)
+        if (kept := load_tensors(path, key, TYPES)) is not None:
+            return FeatureBank(kept["features"], key)
+        features = _of_former_version(folder, key, contents)
         if features is None:
-            features = extract().contiguous()
-            with atomic_path(path) as temporary:
-                save_file({"features": features}, temporary, metadata={"bank": _stated(key, features)})
+            features = _extracted(folder, key, contents, extract)
+        save_tensors(path, key, {"digests": contents.digests, "features": features})
+        shutil.rmtree(_blocks_folder(folder, key), ignore_errors=True)
     return FeatureBank(features, key)
 
 
@@ -94,21 +97,89 @@ def bank_path(folder: Path, key: Key) -> Path:
     return folder / f"{key['dataset']}_{key['split']}_{digest}.safetensors"
 
 
-def _read(path: Path, key: Key) -> Tensor | None:
-    if not path.exists():
+def _of_former_version(folder: Path, key: Key, contents: Contents) -> Tensor | None:
+    """Return the features of a cache that went by sizes and times alone, if no file has changed in any way since then."""
+    former = {name: value for name, value in key.items() if name != "files_by"} | {"files": contents.former_digest()}
+    path = bank_path(folder, former)
+    if not path.exists() or contents.changed_after(path.stat().st_mtime_ns):
         return None
-    try:
-        with safe_open(path, "pt") as file:
-            metadata, features = file.metadata() or {}, file.get_tensor("features")
-    except (OSError, SafetensorError) as error:
-        logger.warning("the feature cache %s is damaged (%s) and is made anew", path, error)
-        return None
-    if features.dtype != torch.float32 or metadata.get("bank") != _stated(key, features):
-        logger.warning("the feature cache %s does not hold what its name says and is made anew", path)
-        return None
+    kept = load_tensors(path, former, {"features": torch.float32})
+    return None if kept is None or len(kept["features"]) != len(contents.digests) else kept["features"]
+
+
+def _extracted(folder: Path, key: Key, contents: Contents, extract: Extract) -> Tensor:
+    """Return the features of all images, extracting those that neither another bank nor an extraction that was stopped has."""
+    n_rows, features, missing = len(contents.digests), None, torch.ones(len(contents.digests), dtype=torch.bool)
+    for rows, known in _known(folder, key, contents):
+        features = known.new_empty(n_rows, known.shape[1]) if features is None else features
+        features[rows], missing[rows] = known, False
+    rows = missing.nonzero()[:, 0]
+    if len(rows) and len(rows) < n_rows:
+        logger.info("%s %s: %d of %d images have features already", key["dataset"], key["split"], n_rows - len(rows), n_rows)
+    with _Blocks(_blocks_folder(folder, key), _same_but_files(key), contents.digests) as blocks:
+        n_done = 0
+        for part in extract(rows.tolist()) if len(rows) else ():
+            features = part.new_empty(n_rows, part.shape[1]) if features is None else features
+            own = rows[n_done:n_done + len(part)]
+            features[own] = part
+            blocks.add(own, part)
+            n_done += len(part)
+    if n_done != len(rows):
+        raise RuntimeError(f"features of {len(rows)} images were asked for, but {n_done} came")
     return features
 
 
-def _stated(key: Key, features: Tensor) -> str:
-    """Return what a file says of itself: its key and the CRC-32 of the features. One text, so that files repeat exactly."""
-    return json.dumps({"key": key, "crc32": zlib.crc32(features.numpy().data)}, sort_keys=True)
+def _known(folder: Path, key: Key, contents: Contents) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield rows and their features from other files, as far as the images in these places have the same bytes."""
+    same, n_rows = _same_but_files(key), len(contents.digests)
+    for path in sorted(folder.glob(f"{glob.escape(key['dataset'])}_{key['split']}_*.safetensors")):
+        own = key_of(path)
+        if _same_but_files(own) == same and path == bank_path(folder, own):
+            kept = load_tensors(path, own, TYPES)
+            if kept is not None and len(kept["digests"]) == n_rows:
+                rows = (kept["digests"] == contents.digests).all(1).nonzero()[:, 0]
+                yield rows, kept["features"][rows]
+    for path in sorted(_blocks_folder(folder, key).glob("*.safetensors")):
+        kept = load_tensors(path, same | {"n_rows": n_rows}, BLOCK_TYPES)
+        if kept is not None:
+            fits = (kept["digests"] == contents.digests[kept["rows"]]).all(1)
+            yield kept["rows"][fits], kept["features"][fits]
+
+
+class _Blocks:
+    """The features of an extraction in hand, written to a folder now and then, and when it stops for any reason."""
+
+    def __init__(self, folder: Path, key: Key, digests: Tensor):
+        self._folder, self._key, self._digests = folder, key | {"n_rows": len(digests)}, digests
+        self._pending: list[tuple[Tensor, Tensor]] = []
+        self._written = time.monotonic()
+
+    def add(self, rows: Tensor, features: Tensor) -> None:
+        """Keep the features of rows, on disk if there is enough of them."""
+        self._pending.append((rows, features))
+        n_pending = sum(len(rows) for rows, _ in self._pending)
+        if n_pending * MAX_BLOCKS >= len(self._digests) and time.monotonic() - self._written >= BLOCK_SECONDS:
+            self.write()
+
+    def write(self) -> None:
+        """Write what is pending as one file."""
+        rows, features = (torch.cat(parts) for parts in zip(*self._pending, strict=True))
+        path = self._folder / f"{int(rows[0]):010d}.safetensors"
+        save_tensors(path, self._key, {"digests": self._digests[rows], "features": features, "rows": rows})
+        self._pending, self._written = [], time.monotonic()
+
+    def __enter__(self) -> "_Blocks":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None and self._pending:
+            with contextlib.suppress(UserError):  # a full disk is perhaps what it has stopped for
+                self.write()
+
+
+def _same_but_files(key: Key) -> Key:
+    return {name: value for name, value in key.items() if name != "files"}
+
+
+def _blocks_folder(folder: Path, key: Key) -> Path:
+    return bank_path(folder, key | {"files": ""}).with_suffix(".blocks")

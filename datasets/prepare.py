@@ -22,8 +22,8 @@ import requests
 
 from dassl.config.cli import Parser, command
 from dassl.data.archives import unpack
-from dassl.data.build import check_files
 from dassl.data.dataset import DATASETS, SPLITS
+from dassl.data.digests import ImageFiles
 from dassl.data.images import printable
 from dassl.utils.errors import ConfigError, DataError, UserError, did_you_mean, listed
 from dassl.utils.files import lock
@@ -159,7 +159,7 @@ def _verify(name: str, source: Source, root: Path) -> None:
     sizes = tuple(len(dataset.split(split)) for split in SPLITS)
     if sizes != source.sizes:
         raise DataError(f"{name} has {sizes} train, val and test images, not {source.sizes}")
-    check_files(dataset)
+    ImageFiles(dataset)
     empty = [printable(path) for split in SPLITS for path in dataset.files(split) if not path.stat().st_size]
     if empty:
         raise DataError(listed(f"{name}: {len(empty)} image files are empty; bring them again", empty))

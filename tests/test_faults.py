@@ -157,7 +157,7 @@ def test_a_planted_cache_is_made_anew(start, root, bomb, tmp_path):
     """Row 19: pickles in place of the cached features and hashes are not loaded; the run is the same."""
     assert start()[0] == 0
     whole = rounds(tmp_path / "run")
-    planted = [path for path in (root / ".cache").iterdir() if path.suffix in (".safetensors", ".json")]
+    planted = [path for path in (root / ".cache").iterdir() if path.suffix in (".safetensors", ".digests")]
     for path in planted:
         path.write_bytes(bomb)
     assert start("--overwrite")[0] == 0

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 import train
 from active.results import RunResult
 from tests.active.toy import cut_back, edit
+from trainers.frozen_clip import FrozenCLIP
 
 PROJECT = Path(__file__).parents[1]
 QUICK = ["--config-file", "configs/quickstart.yaml", "ACTIVE.ROUNDS", "3", "OPTIM.MAX_EPOCH", "4"]
@@ -242,6 +244,40 @@ def test_the_features_are_extracted_once_for_all_samplers_and_seeds(capsys, root
     run(capsys, root, tmp_path / "a")
     monkeypatch.setattr("trainers.frozen_clip.FrozenCLIP.encode_image", lambda *_: pytest.fail("an image was encoded"))
     run(capsys, root, tmp_path / "b", "ACTIVE.SAMPLER", "entropy", "--seed", "7")
+
+
+def test_a_start_looks_once_at_each_image_and_reads_none(capsys, root, tmp_path, monkeypatch):
+    """One pass of `stat`, and no byte of a data set whose features and hashes are known."""
+    run(capsys, root, tmp_path / "a")
+    looked, stat = Counter(), os.stat
+    monkeypatch.setattr(os, "stat", lambda path, **options: looked.update([str(path)]) or stat(path, **options))
+    monkeypatch.setattr("dassl.data.images.open", lambda path, *_: pytest.fail(f"{path} was read"), raising=False)
+    run(capsys, root, tmp_path / "b", "ACTIVE.ROUNDS", "1")
+    monkeypatch.undo()
+    images = {path: count for path, count in looked.items() if path.endswith(".png") and path.startswith(str(root))}
+    assert len(images) == 1797 and set(images.values()) == {1}
+
+
+def test_an_extraction_that_is_stopped_goes_on_and_ends_the_same(capsys, root, tmp_path, monkeypatch):
+    """Row 9: Ctrl-C in the fourth batch costs that batch; features and run are those of one that was not stopped."""
+    batches = ("DATALOADER.TEST.BATCH_SIZE", "100")
+    whole = run(capsys, root, tmp_path / "whole", "CACHE_DIR", tmp_path / "c", *batches)
+    sizes, encode = [], FrozenCLIP.encode_image
+
+    def counted(clip, images):
+        sizes.append(len(images))
+        if len(sizes) == 4:
+            raise KeyboardInterrupt
+        return encode(clip, images)
+
+    monkeypatch.setattr(FrozenCLIP, "encode_image", counted)
+    words = [*QUICK, "--root", root, "--output-dir", tmp_path / "run", "CACHE_DIR", tmp_path / "d", *batches]
+    assert call(capsys, *words)[0] == 130
+    assert call(capsys, *words)[0] == 0
+    assert sum(sizes) == 1197 + 450 + 100
+    assert without_times(whole) == without_times(json.loads((tmp_path / "run" / "results.json").read_text()))
+    banks = [{path.name: path.read_bytes() for path in (tmp_path / folder).glob("*.safetensors")} for folder in "cd"]
+    assert banks[0] == banks[1] and not list((tmp_path / "d").glob("*.blocks"))
 
 
 def test_a_moved_data_root_changes_nothing(capsys, root, tmp_path):

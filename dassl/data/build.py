@@ -9,7 +9,7 @@ from pathlib import Path
 from yacs.config import CfgNode
 
 from dassl.data.dataset import DATASETS, SPLITS, UNLABELED, Dataset
-from dassl.data.images import printable
+from dassl.data.digests import ImageFiles
 from dassl.data.scan import inspect, scan
 from dassl.data.subsets import few_shot, subsample_classes
 from dassl.utils.errors import ConfigError, DataError, listed
@@ -24,10 +24,10 @@ def load_dataset(cfg: CfgNode) -> Dataset:
     return component.build(Path(cfg.ROOT).expanduser(), **arguments)
 
 
-def build_dataset(cfg: CfgNode, *, seed: int, n_threads: int = 1) -> Dataset:
+def build_dataset(cfg: CfgNode, *, seed: int, n_threads: int = 1, check_files: bool = True) -> Dataset:
     """Return the data set of a `DATASET` node, with its few shots and its half of the classes, ready for a run.
 
-    `seed` draws the few shots. Raises DataError if an image file is missing, or a label that the run needs.
+    `seed` draws the few shots. Raises DataError if an image file is missing, unless the caller looks at the files anyway.
     """
     if cfg.NUM_SHOTS == 0:
         raise ConfigError("DATASET.NUM_SHOTS is 0, but must be -1 (all images) or at least 1")
@@ -37,7 +37,8 @@ def build_dataset(cfg: CfgNode, *, seed: int, n_threads: int = 1) -> Dataset:
     if cfg.SUBSAMPLE_CLASSES != "all":
         n_classes, dataset = len(dataset.classnames), subsample_classes(dataset, cfg.SUBSAMPLE_CLASSES)
         logger.info("%s: %d of %d classes, %s", dataset.name, len(dataset.classnames), n_classes, cfg.SUBSAMPLE_CLASSES)
-    check_files(dataset)
+    if check_files:
+        ImageFiles(dataset)
     if cfg.CORRUPT == "skip":
         dataset = _without_corrupt(dataset, n_threads)
     _warn(dataset)
@@ -52,13 +53,6 @@ def check_labeled(dataset: Dataset) -> None:
                         "answer a query")
     if not dataset.test:
         raise DataError(f"{dataset.name}: the test split is empty")
-
-
-def check_files(dataset: Dataset) -> None:
-    """Raise one DataError for all image files that are missing."""
-    missing = [printable(path) for split in SPLITS for path in dataset.files(split) if not path.is_file()]
-    if missing:
-        raise DataError(listed(f"{dataset.name}: {len(missing)} image files are missing below {dataset.root}", missing))
 
 
 def _without_corrupt(dataset: Dataset, n_threads: int) -> Dataset:

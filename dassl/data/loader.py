@@ -1,5 +1,6 @@
 """Files to batches of tensors, in the order given, with one random stream an image."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -39,43 +40,52 @@ class _Views(TorchDataset):
 
 
 def image_batches(
-    paths: Sequence[Path], transform: Transform, *, batch_size: int, n_workers: int = 0, seeds: Sequence[int] | None = None,
-    store: ImageStore | None = None,
+    paths: Sequence[Path], transform: Transform, *, batch_size: int | Sequence[int], n_workers: int = 0,
+    seeds: Sequence[int] | None = None, store: ImageStore | None = None,
 ) -> Iterator[Tensor]:
     """Yield float32 batches [B, 3, height, width] in the order of `paths`; the last one may be smaller.
 
-    With `seeds` a random transform of image i depends on `seeds[i]` alone, not on workers, batches or order; without
-    them the transform must not be random. The global random state is left as it was. What `store` has room for is
-    decoded first, by threads, and kept there. Raises one DataError for all images that cannot be decoded, and one if a
-    worker process dies.
+    `batch_size` is that of all batches, or the sizes of them. With `seeds` a random transform of image i depends on `seeds[i]`
+    alone, not on workers, batches or order; without them the transform must not be random. The global random state is left as
+    it was. What `store` has room for is decoded first, by threads, and kept there. Raises one DataError for all images that
+    cannot be decoded, and one if a worker process dies.
     """
     names = [str(path) for path in paths]
     store = ImageStore(0) if store is None else store
     if store.max_bytes:
         store.fill(names, transform, n_threads=n_workers)
-    if len(names) <= batch_size or (seeds is None and store.holds(names, transform)):
+    rows = _rows_of_batches(len(names), batch_size)
+    if len(rows) <= 1 or (seeds is None and store.holds(names, transform)):
         n_workers = 0
-    loader = DataLoader(_Views(names, transform, seeds, store), batch_size, num_workers=n_workers, collate_fn=list,
+    loader = DataLoader(_Views(names, transform, seeds, store), batch_sampler=rows, num_workers=n_workers, collate_fn=list,
                         generator=torch.Generator().manual_seed(0))
     errors = []
-    for rows in _named_deaths(loader, names, batch_size):
-        errors += [row for row in rows if isinstance(row, DataError)]
+    for views in _named_deaths(loader, names, rows):
+        errors += [view for view in views if isinstance(view, DataError)]
         if not errors:  # after a first error the pass only goes on to find the others
-            yield transform.normalize(torch.from_numpy(np.stack(rows)))
+            yield transform.normalize(torch.from_numpy(np.stack(views)))
     if errors:
         raise undecodable(errors)
 
 
-def _named_deaths(loader: DataLoader, names: Sequence[str], batch_size: int) -> Iterator[list]:
+def _rows_of_batches(n_rows: int, sizes: int | Sequence[int]) -> list[range]:
+    """Return the rows of each batch."""
+    if isinstance(sizes, int):
+        return [range(start, min(start + sizes, n_rows)) for start in range(0, n_rows, sizes)]
+    stops = list(itertools.accumulate(sizes, initial=0))
+    return [range(start, stop) for start, stop in itertools.pairwise(stops)]
+
+
+def _named_deaths(loader: DataLoader, names: Sequence[str], batches: Sequence[range]) -> Iterator[list]:
     """Yield what the loader yields; a worker that died (out of memory, a crash in a decoder) is a DataError with its name."""
     n_batches = 0
     try:
-        for rows in loader:
-            yield rows
+        for views in loader:
+            yield views
             n_batches += 1
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        place = printable(names[min(n_batches * batch_size, len(names) - 1)])
+        place = printable(names[batches[min(n_batches, len(batches) - 1)].start])
         raise DataError(f"{str(error).splitlines()[0].rstrip('. ')}, at or soon after {place}; it may have run out of memory "
                         "or met a file that crashes the decoder: DATALOADER.NUM_WORKERS 0 shows which") from error

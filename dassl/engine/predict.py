@@ -1,14 +1,15 @@
 """The only loop over images without gradients."""
 
+import itertools
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from dassl.utils.errors import UserError
 from dassl.utils.events import event
+from dassl.utils.progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -23,8 +24,7 @@ def predict(
     Raises RuntimeError if the batches do not hold `n_rows` images: a row must never be left unwritten or shifted.
     """
     rows, filled = None, 0
-    progress = tqdm(total=n_rows, desc=description, unit="img", leave=False, disable=None)
-    with progress:
+    with Progress(description, n_rows, "img") as progress:
         for encoded in _encoded(batches, encode):
             rows = encoded.new_empty(n_rows, *encoded.shape[1:]) if rows is None else rows
             if filled + len(encoded) > n_rows:
@@ -36,6 +36,45 @@ def predict(
     if rows is None or filled != n_rows:
         raise RuntimeError(f"{n_rows} images announced, but {filled} came from the loader")
     return rows
+
+
+def in_batches(rows: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Return ascending rows, cut where a pass over all rows in batches of this size begins a new batch."""
+    return [list(own) for _, own in itertools.groupby(rows, lambda row: row // batch_size)]
+
+
+def predict_some(
+    batches: Iterable[Tensor], encode: Callable[[Tensor], Tensor], rows: Sequence[Sequence[int]], *, batch_size: int,
+    n_rows: int, description: str
+) -> Iterator[Tensor]:
+    """Yield `encode` of some of `n_rows` images, float32 on the CPU, as a pass over all in batches would compute it.
+
+    `batches` holds the images of `in_batches(...)`, which is `rows`. The last digits of a product of matrices depend on their
+    shapes, so that each image keeps its place in a batch of the full size, with zeros in the places of the others.
+    """
+    places = [[row % batch_size for row in own] for own in rows]
+    sizes = [min(batch_size, n_rows - own[0] // batch_size * batch_size) for own in rows]
+    placed = (_placed(images, own, size) for images, own, size in zip(batches, places, sizes, strict=True))
+    with torch.no_grad(), Progress(description, sum(map(len, rows)), "img") as progress:
+        parts = _encoded(placed, encode)
+        for own, size in zip(places, sizes, strict=True):
+            encoded = next(parts)
+            while len(encoded) < size:  # a GPU without room for a whole batch gives it in parts
+                encoded = torch.cat([encoded, next(parts)])
+            yield encoded[own] if len(own) < size else encoded
+            progress.update(len(own))
+            event("extract")
+
+
+def _placed(images: Tensor, places: list[int], size: int) -> Tensor:
+    """Return a batch of `size` images with these in their places, and zeros in all others."""
+    if len(images) != len(places):
+        raise RuntimeError(f"{len(places)} images were asked for, but {len(images)} came from the loader")
+    if len(places) == size:
+        return images
+    whole = images.new_zeros(size, *images.shape[1:])
+    whole[places] = images
+    return whole
 
 
 def _encoded(batches: Iterable[Tensor], encode: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:

@@ -5,7 +5,7 @@ not at hand, or not those of the record, DataError says what is missing.
 """
 
 import glob
-import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,20 +16,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
-from safetensors import SafetensorError, safe_open
 from sklearn.decomposition import PCA
 from sklearn.manifold import TSNE
 from yacs.config import CfgNode
 
 import datasets  # noqa: F401  registers the data sets
-from active.features import bank_path, list_digest
+from active.features import TYPES, bank_path
 from active.output import RESULTS
 from active.results import RunResult
 from dassl.config.setup import load_plugin
 from dassl.data.build import build_dataset
 from dassl.data.dataset import DATASETS, UNLABELED, Dataset
+from dassl.data.digests import ImageFiles
 from dassl.data.images import read_image
 from dassl.utils.errors import DataError
+from dassl.utils.tensors import key_of, load_tensors
 from scripts.experiments.records import Records
 from scripts.experiments.statistics import FULL
 from scripts.experiments.style import BLACK, MARKERS, legend_below, panels, plain, styled
@@ -68,19 +69,22 @@ def recorded_dataset(config: Mapping[str, Any], root: str | None = None) -> Data
 def pool_features(result: RunResult, dataset: Dataset) -> np.ndarray:
     """Return the features [N, D] of the train split that a run has selected from, from the cache it has left."""
     folder = Path(result.config["CACHE_DIR"] or dataset.root / ".cache").expanduser()
-    files = list_digest(dataset, "train")
-    found = []
-    for path in sorted(folder.glob(f"{glob.escape(dataset.name)}_train_*.safetensors")):
-        try:
-            with safe_open(path, "np") as file:
-                key = json.loads((file.metadata() or {}).get("bank", "{}")).get("key", {})
-                if key.get("files") == files and path == bank_path(folder, key) and _fits(key, result):
-                    found.append(file.get_tensor("features"))
-        except (OSError, ValueError, SafetensorError) as error:
-            raise DataError(f"the feature cache {path} is damaged: {error}") from error
-    if len(found) != 1:
-        raise DataError(f"{folder} holds {'no' if not found else len(found)} features of these images by the record's backbone")
-    return found[0]
+    keys = {path: key_of(path) for path in sorted(folder.glob(f"{glob.escape(dataset.name)}_train_*.safetensors"))}
+    if damaged := [path for path, key in keys.items() if not key]:
+        raise DataError(f"the feature cache {damaged[0]} is damaged")
+    fitting = {path: key for path, key in keys.items() if path == bank_path(folder, key) and _fits(key, result)}
+    if fitting:
+        contents = ImageFiles(dataset, folder if os.access(folder, os.W_OK) else None).contents("train")
+        files = {contents.sha256, contents.former_digest()}
+        fitting = {path: key for path, key in fitting.items() if key["files"] in files}
+        fitting = {path: key for path, key in fitting.items() if "files_by" in key} or fitting  # rather than a former version's
+    if len(fitting) != 1:
+        raise DataError(f"{folder} holds {len(fitting) or 'no'} features of these images by the record's backbone")
+    (path, key), = fitting.items()
+    kept = load_tensors(path, key, TYPES if "files_by" in key else {"features": TYPES["features"]})
+    if kept is None:
+        raise DataError(f"the feature cache {path} is damaged")
+    return kept["features"].numpy()
 
 
 def _fits(key: Mapping[str, Any], result: RunResult) -> bool:

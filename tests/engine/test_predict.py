@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dassl.engine.predict import predict
+from dassl.engine.predict import in_batches, predict, predict_some
 from dassl.utils.errors import UserError
 
 BATCH_SIZE = 4
@@ -43,6 +43,43 @@ def test_an_encoder_that_drops_a_row_is_refused():
     """The rows count, not the batches."""
     with pytest.raises(RuntimeError, match="5 images announced, but 3 came"):
         predict(images(5).split(BATCH_SIZE), lambda batch: encode(batch[1:]), n_rows=5)
+
+
+SOME = [[0], [3], [8], [3, 4], [0, 1, 2, 3], [2, 5, 6, 8], list(range(9)), []]
+
+
+@pytest.mark.parametrize("rows", SOME)
+@pytest.mark.parametrize("n_fit", [4, 3, 1])
+def test_some_images_are_encoded_in_their_places(rows, n_fit):
+    """Row 8: in batches of the size that all have, so that what depends on the shape comes out the same."""
+    pool, sizes = images(9), []
+
+    def encode_few(batch: Tensor) -> Tensor:
+        if len(batch) > n_fit:
+            raise torch.OutOfMemoryError("no room")
+        sizes.append(len(batch))
+        return encode(batch)
+
+    wanted = in_batches(rows, BATCH_SIZE)
+    parts = predict_some([pool[own] for own in wanted], encode_few, wanted, batch_size=BATCH_SIZE, n_rows=9, description="some")
+    assert torch.equal(torch.cat([torch.empty(0, 5), *parts]), encode(pool)[rows])
+    assert sum(sizes) == sum(min(BATCH_SIZE, 9 - row) for row in {row // BATCH_SIZE * BATCH_SIZE for row in rows})
+
+
+def test_some_images_have_the_bits_of_a_pass_over_all(clip):
+    """Row 8: a changed image is encoded alone, and its features must not tell that."""
+    pool = torch.randn(13, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    everything = predict(pool.split(5), clip.encode_image, n_rows=13)
+    for rows in ([7], [0, 4, 12], [3, 4, 5, 6, 7, 8, 9]):
+        wanted = in_batches(rows, 5)
+        parts = predict_some([pool[own] for own in wanted], clip.encode_image, wanted, batch_size=5, n_rows=13, description="")
+        assert torch.equal(torch.cat(list(parts)), everything[rows])
+
+
+def test_fewer_images_than_asked_for_are_refused():
+    """Row 7 of the faults table."""
+    with pytest.raises(RuntimeError, match="2 images were asked for, but 1 came"):
+        list(predict_some([images(1)], encode, [[0, 2]], batch_size=4, n_rows=9, description="some"))
 
 
 def test_no_graph_is_kept_and_gradients_are_on_again_afterwards():

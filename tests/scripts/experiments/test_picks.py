@@ -9,12 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from active.features import bank_key, load_bank
+from active.features import bank_key, bank_path, load_bank
 from active.results import RunResult, query_hash
 from dassl.config.setup import as_dict, setup_config
 from dassl.data.dataset import DATASETS
+from dassl.data.digests import ImageFiles
 from dassl.data.transforms import Decoding, Preprocessing
 from dassl.utils.errors import DataError
+from dassl.utils.tensors import key_of, save_tensors
 from scripts.experiments.picks import (
     N_POOL,
     draw_projection,
@@ -69,10 +71,11 @@ def run(record):
 
 def store(run, *, weights="w", precision="fp32", preprocessing=NATIVE, device="cpu"):
     """Put features that no other file there has into the cache as a run does, and return them."""
-    key = bank_key(weights, preprocessing, run.dataset, "train", precision, device)
     folder = run.dataset.root / ".cache"
+    contents = ImageFiles(run.dataset, folder).contents("train")
+    key = bank_key(weights, preprocessing, contents, precision, device)
     features = torch.randn(8, 5, generator=torch.Generator().manual_seed(len(list(folder.glob("*.safetensors")))))
-    return load_bank(folder, key, lambda: features).features.numpy()
+    return load_bank(folder, key, contents, lambda rows: [features[rows]]).features.numpy()
 
 
 def test_picks_become_rows_in_their_order(run):
@@ -142,6 +145,19 @@ def test_features_of_something_else_are_none(run, photos, what):
         file.rename(file.with_name("ImageFolder_train_0.safetensors"))
     with pytest.raises(DataError, match="holds no features"):
         pool_features(run.result, run.dataset)
+
+
+def test_features_of_a_cache_of_the_former_version_are_found(run):
+    """Which went by sizes and times; a cache that a run has taken over since is the same one."""
+    features = store(run)
+    folder = run.dataset.root / ".cache"
+    file, contents = next(folder.glob("*.safetensors")), ImageFiles(run.dataset, folder).contents("train")
+    key = key_of(file)
+    former = {name: value for name, value in key.items() if name != "files_by"} | {"files": contents.former_digest()}
+    save_tensors(bank_path(folder, former), former, {"features": torch.from_numpy(features)})
+    assert np.array_equal(pool_features(run.result, run.dataset), features)
+    file.unlink()
+    assert np.array_equal(pool_features(run.result, run.dataset), features)
 
 
 def test_a_damaged_cache_is_one_line(run, photos):

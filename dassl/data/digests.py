@@ -1,0 +1,149 @@
+"""Which bytes the images of a data set are: one look at every file a start, and a reading of those alone that have changed.
+
+A file counts as unchanged while its size, its times of change (of content, and of content or anything else about it) and its
+number on the disk are the same. Two files that change places have other numbers; a copied data root is read once, and known
+again by its bytes.
+"""
+
+import hashlib
+import os
+import stat
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dassl.data.dataset import SPLITS, Dataset
+from dassl.data.images import printable, read_bytes
+from dassl.utils.errors import DataError, listed
+from dassl.utils.files import json_hash, lock, remove_leftovers
+from dassl.utils.progress import progress
+from dassl.utils.tensors import load_tensors, save_tensors
+
+TYPES = {"stamps": torch.int64, "digests": torch.uint8, "sha256": torch.uint8}
+CHANGED = 2  # column of stamps
+
+
+@dataclass(frozen=True)
+class Contents:
+    """The bytes of the images of a split: `sha256` of all paths and bytes, and of each file's stamp and SHA-256.
+
+    `stamps` is int64 [N, 4]: size, times of change (ns) and number on the disk; `digests` uint8 [N, 32].
+    """
+
+    dataset: str
+    split: str
+    paths: tuple[str, ...]
+    stamps: Tensor
+    digests: Tensor
+    sha256: str
+
+    def former_digest(self) -> str:
+        """Return what stood for the files in caches that went by paths, sizes and times of change alone."""
+        digest = hashlib.sha256()
+        for path, (size, modified, _, _) in zip(self.paths, self.stamps.tolist(), strict=True):
+            digest.update(repr((path, size, modified)).encode("utf-8", "surrogateescape"))
+        return digest.hexdigest()
+
+    def changed_after(self, time: int) -> bool:
+        """Tell whether anything about a file has changed after a time, in ns."""
+        return bool((self.stamps[:, CHANGED] > time).any())
+
+
+class ImageFiles:
+    """The image files of a data set as they stood at one moment, each looked at once.
+
+    Raises one DataError for all files that are missing. What `contents` reads is kept in `folder`.
+    """
+
+    def __init__(self, dataset: Dataset, folder: Path | None = None, *, n_threads: int = 1):
+        self.dataset, self.folder, self.n_threads = dataset, folder, n_threads
+        self._stamps = _stamps(dataset)
+        self._contents: dict[str, Contents] = {}
+
+    def digest(self) -> str:
+        """Return a SHA-256 of the paths and stamps of all files."""
+        return json_hash([[self._key(split), hashlib.sha256(stamps.numpy().data).hexdigest()]
+                          for split, stamps in self._stamps.items()])
+
+    def contents(self, split: str) -> Contents:
+        """Return the contents of a split that has images; files that have not changed since they were last read are not read.
+
+        Without `folder` nothing is kept. Raises DataError naming a file that cannot be read.
+        """
+        if split not in self._contents:
+            self._contents[split] = self._read(split) if self.folder is None else self._kept(split, self.folder)
+        return self._contents[split]
+
+    def _kept(self, split: str, folder: Path) -> Contents:
+        key = self._key(split)
+        path = folder / f"{self.dataset.name}_{split}_{key['paths'][:16]}.digests"
+        with lock(folder / f".{path.stem}.lock", wait=True):
+            remove_leftovers(folder, path.name)
+            kept = load_tensors(path, key, TYPES)
+            if kept is not None and torch.equal(kept["stamps"], self._stamps[split]):
+                return self._of(split, kept["digests"], bytes(kept["sha256"].numpy()).hex())
+            contents = self._read(split, kept)
+            save_tensors(path, key, {"stamps": contents.stamps, "digests": contents.digests,
+                                     "sha256": _tensor(bytes.fromhex(contents.sha256))})
+        return contents
+
+    def _read(self, split: str, kept: dict[str, Tensor] | None = None) -> Contents:
+        """Return the contents of a split after reading all files but those whose stamps are the kept ones."""
+        stamps, files = self._stamps[split], self.dataset.files(split)
+        digests, unread = torch.zeros(len(files), 32, dtype=torch.uint8), torch.ones(len(files), dtype=torch.bool)
+        if kept is not None:
+            digests, unread = kept["digests"].clone(), (kept["stamps"] != stamps).any(1)
+        rows = unread.nonzero()[:, 0].tolist()
+        for row, digest in zip(rows, _hashes([files[row] for row in rows], split, self.n_threads), strict=True):
+            digests[row] = _tensor(digest)
+        texts = (bytes(row).hex() for row in digests.numpy())
+        pairs = [[datum.path, text] for datum, text in zip(self.dataset.split(split), texts, strict=True)]
+        return self._of(split, digests, json_hash(pairs))
+
+    def _of(self, split: str, digests: Tensor, sha256: str) -> Contents:
+        paths = tuple(datum.path for datum in self.dataset.split(split))
+        return Contents(self.dataset.name, split, paths, self._stamps[split], digests, sha256)
+
+    def _key(self, split: str) -> dict[str, str]:
+        paths = "\0".join(datum.path for datum in self.dataset.split(split))
+        return {"paths": hashlib.sha256(paths.encode("utf-8", "surrogateescape")).hexdigest()}
+
+
+def _stamps(dataset: Dataset) -> dict[str, Tensor]:
+    """Return the stamps of each split that has images; raises one DataError for all files that are not there."""
+    stamps, faults = {}, []
+    for split in SPLITS:
+        rows = []
+        for datum in dataset.split(split):
+            try:
+                rows.append(_stamp(os.path.join(dataset.root, datum.path)))
+            except (OSError, ValueError) as error:
+                faults.append((os.path.join(dataset.root, datum.path), error))
+        if rows:
+            stamps[split] = torch.tensor(rows, dtype=torch.int64)
+    if faults:
+        lines = [printable(path) if isinstance(error, FileNotFoundError) else
+                 f"{printable(path)}: {getattr(error, 'strerror', None) or error}" for path, error in faults]
+        raise DataError(listed(f"{dataset.name}: {len(faults)} image files are missing below {dataset.root}", lines))
+    return stamps
+
+
+def _stamp(path: str) -> tuple[int, int, int, int]:
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        raise FileNotFoundError(path)
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino & (2**63 - 1)
+
+
+def _tensor(digest: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(digest), dtype=torch.uint8)
+
+
+def _hashes(files: Sequence[Path], split: str, n_threads: int) -> list[bytes]:
+    with ThreadPoolExecutor(max(1, n_threads)) as threads:
+        hashes = threads.map(lambda path: hashlib.sha256(read_bytes(path)).digest(), files)
+        return list(progress(hashes, f"hashing {split}", total=len(files), unit="img"))

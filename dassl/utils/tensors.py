@@ -1,0 +1,71 @@
+"""Tensors of the cache, each in a file that says what it is of and proves that it is whole."""
+
+import json
+import logging
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dassl.utils.errors import UserError
+from dassl.utils.files import atomic_path
+
+logger = logging.getLogger(__name__)
+
+HINT = "CACHE_DIR names another folder for features and hashes of the images"
+
+Key = Mapping[str, Any]
+Types = Mapping[str, torch.dtype]
+
+
+def save_tensors(path: Path, key: Key, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors and the key of what they are, atomically; UserError, with the bytes that they take, if that fails."""
+    try:
+        with atomic_path(path) as temporary:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary,
+                      metadata={"bank": _stated(key, tensors)})
+    except UserError as error:
+        n_bytes = sum(tensor.nbytes for tensor in tensors.values())
+        raise UserError(f"{error}; it takes {n_bytes:,} bytes; {HINT}") from error
+
+
+def load_tensors(path: Path, key: Key, types: Types) -> dict[str, Tensor] | None:
+    """Return the tensors of these names and types; None if there is no file, or, after a warning, if it is not that of the key.
+
+    A file that was cut off, altered in one bit, or written for another key counts as none.
+    """
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            metadata, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in types}
+    except (OSError, SafetensorError) as error:
+        logger.warning("the cache %s is damaged (%s) and is made anew", path, error)
+        return None
+    if any(tensor.dtype != types[name] for name, tensor in tensors.items()) or metadata.get("bank") != _stated(key, tensors):
+        logger.warning("the cache %s does not hold what its name says and is made anew", path)
+        return None
+    return tensors
+
+
+def key_of(path: Path) -> dict[str, Any]:
+    """Return the key that a file states, {} if it cannot be read."""
+    try:
+        with safe_open(path, "pt") as file:
+            key = json.loads((file.metadata() or {}).get("bank", "{}"))["key"]
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+        return {}
+    return key if isinstance(key, dict) else {}
+
+
+def _stated(key: Key, tensors: Mapping[str, Tensor]) -> str:
+    """Return what a file says of itself: its key and the CRC-32 of its tensors. One text, so that files repeat exactly."""
+    checksum = 0
+    for _, tensor in sorted(tensors.items()):
+        checksum = zlib.crc32(tensor.contiguous().numpy().data, checksum)
+    return json.dumps({"key": key, "crc32": checksum}, sort_keys=True)

@@ -1,0 +1,52 @@
+"""Files of the cache: what they state, and what is taken for a file."""
+
+import pytest
+import torch
+
+from dassl.utils.tensors import key_of, load_tensors, save_tensors
+
+KEY = {"of": "three rows"}
+TENSORS = {"a": torch.arange(6).reshape(3, 2), "b": torch.ones(3, dtype=torch.uint8)}
+TYPES = {"a": torch.int64, "b": torch.uint8}
+
+
+@pytest.fixture
+def file(tmp_path):
+    save_tensors(tmp_path / "file", KEY, TENSORS)
+    return tmp_path / "file"
+
+
+def test_tensors_and_key_come_back(file):
+    loaded = load_tensors(file, KEY, TYPES)
+    assert loaded.keys() == TENSORS.keys() and all(torch.equal(loaded[name], TENSORS[name]) for name in TENSORS)
+    assert key_of(file) == KEY
+
+
+def test_the_same_tensors_are_the_same_bytes(file, tmp_path):
+    save_tensors(tmp_path / "other", KEY, dict(reversed(TENSORS.items())))
+    assert (tmp_path / "other").read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize(("key", "types"), [({"of": "others"}, TYPES), (KEY, {"a": torch.int32, "b": torch.uint8}),
+                                            (KEY, TYPES | {"c": torch.uint8})])
+def test_another_key_type_or_name_is_none(file, caplog, key, types):
+    assert load_tensors(file, key, types) is None
+    assert "made anew" in caplog.text
+
+
+def test_every_altered_byte_of_the_tensors_is_noticed(file):
+    content = file.read_bytes()
+    for place in range(len(content) - sum(tensor.nbytes for tensor in TENSORS.values()), len(content)):
+        file.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1:])
+        assert load_tensors(file, KEY, TYPES) is None
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"\0" * 100])
+def test_a_file_that_is_something_else_states_nothing(file, content):
+    file.write_bytes(content)
+    assert key_of(file) == {} and load_tensors(file, KEY, TYPES) is None
+
+
+def test_an_absent_file_is_none_without_a_word(tmp_path, caplog):
+    assert load_tensors(tmp_path / "absent", KEY, TYPES) is None and key_of(tmp_path / "absent") == {}
+    assert caplog.text == ""
