@@ -1,5 +1,7 @@
 """What a sampler needs, said before it starts instead of by the operating system in the middle."""
 
+import contextlib
+import math
 import os
 from pathlib import Path
 
@@ -33,12 +35,24 @@ def available_memory() -> float:
         lines = Path("/proc/meminfo").read_text().splitlines()
         free = next(1024 * float(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
     except (OSError, StopIteration):
-        free = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+        free = _physical_memory()
+    return min(free, *_limits())
+
+
+def total_memory() -> float:
+    """Return the memory in bytes that this machine has, or its container may use: the same at every start."""
+    return min(_physical_memory(), *_limits())
+
+
+def _physical_memory() -> float:
+    return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def _limits() -> list[float]:
+    """Return the limits of the container's memory, infinity among them."""
+    found = [math.inf]
     for file in CGROUP_FILES:
-        try:
+        with contextlib.suppress(OSError):
             limit = Path(file).read_text().strip()
-        except OSError:
-            continue
-        if limit.isdigit():
-            free = min(free, float(limit))
-    return free
+            found += [float(limit)] if limit.isdigit() else []
+    return found

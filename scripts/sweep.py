@@ -54,7 +54,7 @@ def parser() -> Parser:
     flags.add_argument("--root", metavar="DIR", help="folder that holds the data sets (DATASET.ROOT)")
     flags.add_argument("--output-dir", metavar="DIR", help="where the runs go, instead of the experiment's OUTPUT_DIR")
     flags.add_argument("--backend", choices=("local", "ray", "slurm"), default="local", help="where cells run")
-    flags.add_argument("--workers", type=int, metavar="N", help="cells at a time: one a GPU, else one a core; Slurm: 8")
+    flags.add_argument("--workers", type=int, metavar="N", help="cells at a time: one a GPU or core, if memory allows; Slurm 8")
     flags.add_argument("--address", help="of an existing Ray cluster, such as auto; without it one is started here")
     flags.add_argument("--slurm", nargs="+", default=[], metavar="NAME=VALUE", help="settings of the Slurm jobs")
     flags.add_argument("--retry-failed", action="store_true", help="try again what failed for a reason of its config")

@@ -6,6 +6,7 @@ views encoded ahead are the same as views encoded in their step.
 """
 
 import copy
+import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -29,18 +30,20 @@ Step = tuple[Tensor, int]  # positions [B] of a batch and the number of the pass
 
 @dataclass(frozen=True)
 class Loading:
-    """How images are read: the fixed view, the random one for training (None: the fixed one), batches and memory."""
+    """How images are read: the fixed view, the random one for training (None: the fixed one), and batches."""
 
     view: Transform
     random_view: Transform | None
     batch_size: int
     n_workers: int
     seed: int
-    max_bytes: int = 0  # of image tokens kept for each split
 
 
 class Inputs:
-    """Inputs of one data set and one CLIP. `features` maps splits to frozen features [N, D]."""
+    """Inputs of one data set and one CLIP. `features` maps splits to frozen features [N, D].
+
+    Images and image tokens are kept as far as `store` has room for both.
+    """
 
     def __init__(self, clip: FrozenCLIP, dataset: Dataset, features: Mapping[str, Tensor], loading: Loading, store: ImageStore):
         self.clip = clip
@@ -72,8 +75,9 @@ class Inputs:
         in the order of the steps, at most `AHEAD_BYTES` (but at least one step's) at once.
         """
         encode = self.clip.embed_image if tokens else self._encode
-        if self.loading.random_view is None and (kept := self._kept_rows(rows, encode, tokens)) is not None:
-            yield from (kept[own] for own, _ in steps)
+        if self.loading.random_view is None and (found := self._kept_rows(rows, encode, tokens)) is not None:
+            kept, places = found
+            yield from (kept[places[own]] for own, _ in steps)
             return
         for chunk in _chunks(steps, AHEAD_BYTES // self._row_bytes(tokens)):
             sizes = [len(own) for own, _ in chunk]  # copies, since a part would hold the chunk while the next is encoded
@@ -86,10 +90,12 @@ class Inputs:
         """Return the image tokens of a split, kept after the first use; None if they take more than the memory allowed."""
         if split not in self._tokens:
             n_images = len(self.dataset.split(split))
-            if n_images * self._row_bytes(tokens=True) > self.loading.max_bytes:
+            tokens = self.store.charge(n_images * self._row_bytes(tokens=True), lambda: predict(
+                self._images(split, keep=False), self.clip.embed_image, n_rows=n_images,
+                description=f"image tokens of {split}"))
+            if tokens is None:
                 return None
-            self._tokens[split] = predict(self._images(split), self.clip.embed_image, n_rows=n_images,
-                                          description=f"image tokens of {split}")
+            self._tokens[split] = tokens
         return self._tokens[split]
 
     def _row_bytes(self, tokens: bool) -> int:
@@ -97,19 +103,23 @@ class Inputs:
         blank = torch.zeros(1, 3, *self.clip.preprocessing.size)
         return 4 * self.clip.embed_image(blank).numel() if tokens else 4 * self.features["train"].shape[1]
 
-    def _images(self, split: str) -> Iterator[Tensor]:
-        return image_batches(self.dataset.files(split), self.loading.view, batch_size=self.loading.batch_size,
-                             n_workers=self.loading.n_workers, store=self.store)
+    def _images(self, split: str, *, keep: bool = True) -> Iterator[Tensor]:
+        """Yield the fixed views of a split; without `keep` none is put into memory that is not there."""
+        files = self.dataset.files(split)
+        store = self.store if keep or self.store.holds(files, self.loading.view) else None
+        return image_batches(files, self.loading.view, batch_size=self.loading.batch_size, n_workers=self.loading.n_workers,
+                             store=store)
 
-    def _kept_rows(self, rows: Tensor, encode: Encode, tokens: bool) -> Tensor | None:
-        """Return the inputs [M, ...] of fixed views of rows; None if they take more than the memory allowed."""
+    def _kept_rows(self, rows: Tensor, encode: Encode, tokens: bool) -> tuple[Tensor, Tensor] | None:
+        """Return inputs of fixed views, and where among them those of rows [M] are; None if memory has no room for them."""
         if not tokens:
-            return self.features["train"][rows]
+            return self.features["train"], rows
         if (kept := self._kept_tokens("train")) is not None:
-            return kept[rows]
-        if len(rows) * self._row_bytes(tokens) > max(self.loading.max_bytes, AHEAD_BYTES):
-            return None
-        return self._views(rows, [(torch.arange(len(rows)), 0)], 0, encode)
+            return kept, rows
+        n_bytes, places = len(rows) * self._row_bytes(tokens), torch.arange(len(rows))
+        views = functools.partial(self._views, rows, [(places, 0)], 0, encode)
+        kept = views() if n_bytes <= AHEAD_BYTES else self.store.charge(n_bytes, views)
+        return None if kept is None else (kept, places)
 
     def _views(self, rows: Tensor, steps: list[Step], round: int, encode: Encode) -> Tensor:
         """Return what `encode` makes of the views of all steps, one after the other: [sum of B, ...]."""

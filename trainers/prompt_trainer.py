@@ -201,12 +201,11 @@ class PromptTrainer:
 def build_inputs(
     cfg: CfgNode, clip: FrozenCLIP, dataset: Dataset, features: Mapping[str, Tensor], store: ImageStore
 ) -> Inputs:
-    """Return what trainers of a whole config read. `store` keeps the images that are decoded more than once."""
+    """Return what trainers of a whole config read. `store` keeps images and tokens that are used more than once."""
     preprocessing = preprocessing_for(cfg.INPUT, clip.preprocessing)
     loading = Loading(
         view=preprocessing.transform(), random_view=augmentation(cfg.INPUT, preprocessing),
-        batch_size=cfg.DATALOADER.TEST.BATCH_SIZE, n_workers=cfg.DATALOADER.NUM_WORKERS, seed=cfg.SEED,
-        max_bytes=cfg.DATALOADER.MEMORY_MB * 2**20)
+        batch_size=cfg.DATALOADER.TEST.BATCH_SIZE, n_workers=cfg.DATALOADER.NUM_WORKERS, seed=cfg.SEED)
     return Inputs(clip, dataset, features, loading, store)
 
 

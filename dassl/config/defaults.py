@@ -87,7 +87,7 @@ def default_config() -> Node:
 
     cfg.DATALOADER = Node()
     cfg.DATALOADER.NUM_WORKERS = 4  # processes (or threads) that decode images; 0 decodes in the main process
-    cfg.DATALOADER.MEMORY_MB = 2048  # for decoded images, so that each is decoded once a run; 0 decodes again at each use
+    cfg.DATALOADER.MEMORY_MB = 2048  # for decoded images and image tokens together; the rest is made again at each use
     cfg.DATALOADER.TRAIN_X = Node()
     cfg.DATALOADER.TRAIN_X.BATCH_SIZE = 32
     cfg.DATALOADER.TRAIN_X.DROP_LAST = True  # as in Dassl: no last partial batch, unless it is the only one

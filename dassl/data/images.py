@@ -81,6 +81,13 @@ def decode(content: bytes, name: str | Path, decoding: Decoding = Decoding()) ->
         return pixels_of(image, decoding)
 
 
+def image_bytes(content: bytes, name: str | Path) -> int:
+    """Return the bytes of the 8-bit RGB image in a file; only its head is read. Raises as `decode` does."""
+    with opened(content, name) as image:
+        _check_size(*image.size)
+        return 3 * image.width * image.height
+
+
 @contextlib.contextmanager
 def opened(content: bytes, name: str | Path) -> Iterator[Image.Image]:
     """Open the bytes of an image file for a block, in which all that goes wrong becomes one error with the file's name.

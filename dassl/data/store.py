@@ -1,14 +1,18 @@
 """Decoded images in memory, each file read once a run and shared by all that asks for it."""
 
 import os
-from collections.abc import Iterable, Sequence
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
+from torch.utils.data import get_worker_info
 
-from dassl.data.images import Undecodable, printable, read_image
+from dassl.data.images import Undecodable, decode, image_bytes, printable, read_bytes, read_image
 from dassl.data.transforms import Transform
 from dassl.utils.errors import DataError, listed
 from dassl.utils.progress import progress
@@ -20,20 +24,28 @@ class ImageStore:
     A deterministic transform's view is kept at the size the tower takes; for random transforms the whole decoded image is,
     because a crop of something smaller would be another augmentation. What finds no room is decoded again at each use, and a
     file anew whose size or time of change is another one now.
+
+    `max_bytes` is all that a run may keep in memory: what is computed from images is charged to it too, see `charge`. Room is
+    taken before anything is decoded. The copy that a worker process gets keeps nothing of its own.
     """
 
     def __init__(self, max_bytes: int):
         self.max_bytes = max_bytes
         self.n_bytes = 0
         self._kept: dict[tuple, np.ndarray] = {}
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple:
+        return ImageStore, (0,)  # gigabytes for each spawned worker otherwise
 
     def pixels(self, path: str | Path, transform: Transform) -> np.ndarray:
-        """Return the view of a file, uint8 [height, width, 3]; raises DataError if it cannot be decoded."""
+        """Return the view of a file, uint8 [height, width, 3]; raises DataError if it cannot be had."""
         key = _key(path, transform)
         kept = self._kept.get(key)
         if kept is None:
-            kept = _to_keep(path, transform)
-            self._keep(key, kept)
+            kept = _to_keep(read_image(path, transform.decoding), path, transform)
+            if get_worker_info() is None and self._take(kept.nbytes):
+                self._kept[key] = kept
         return kept if transform.name else _view(path, transform, Image.fromarray(kept))
 
     def holds(self, paths: Iterable[str | Path], transform: Transform) -> bool:
@@ -41,33 +53,73 @@ class ImageStore:
         return all(_key(path, transform) in self._kept for path in paths)
 
     def fill(self, paths: Sequence[str | Path], transform: Transform, *, n_threads: int) -> None:
-        """Decode what is not kept yet, until the memory is used up.
+        """Decode what is not kept yet, until one finds no room: it would be decoded in vain.
 
         Raises one DataError that lists the files that cannot be decoded.
         """
         missing = [path for path in dict.fromkeys(map(str, paths)) if _key(path, transform) not in self._kept]
-        errors = []
+        full = threading.Event()
 
-        def load(path: str) -> np.ndarray | DataError | None:
+        def load(path: str) -> DataError | None:
             try:
-                return _to_keep(path, transform) if self.n_bytes < self.max_bytes else None
+                if not full.is_set() and not self._load(path, transform):
+                    full.set()
             except DataError as error:
                 return error
+            return None
 
         with ThreadPoolExecutor(max(1, n_threads)) as threads:  # decoding and resizing run outside Python's lock
-            loaded = progress(threads.map(load, missing), "decoding", total=len(missing), unit="img")
-            for path, pixels in zip(missing, loaded, strict=True):
-                if isinstance(pixels, DataError):
-                    errors.append(pixels)
-                elif pixels is not None:
-                    self._keep(_key(path, transform), pixels)
+            loaded = threads.map(load, missing)
+            errors = [error for error in progress(loaded, "decoding", total=len(missing), unit="img") if error]
         if errors:
             raise undecodable(errors)
 
-    def _keep(self, key: tuple, pixels: np.ndarray) -> None:
-        if self.n_bytes + pixels.nbytes <= self.max_bytes:
-            self._kept[key] = pixels
-            self.n_bytes += pixels.nbytes
+    def charge(self, n_bytes: int, make: Callable[[], Tensor]) -> Tensor | None:
+        """Return the tensor of this many bytes that `make` makes, if there is room for it; else None.
+
+        Its room is taken until the tensor is gone.
+        """
+        if not self._take(n_bytes):
+            return None
+        try:
+            made = make()
+        except BaseException:
+            self._give_back(n_bytes)
+            raise
+        weakref.finalize(made, self._give_back, n_bytes).atexit = False
+        return made
+
+    def _load(self, path: str, transform: Transform) -> bool:
+        """Keep one file, if there is room for it; tell whether there was."""
+        content = b"" if transform.name else read_bytes(path)
+        n_bytes = view_bytes(transform) if transform.name else image_bytes(content, path)
+        if not self._take(n_bytes):
+            return False
+        used = 0
+        try:
+            key = _key(path, transform)
+            image = decode(content or read_bytes(path), path, transform.decoding)
+            kept = self._kept[key] = _to_keep(image, path, transform)
+            used = kept.nbytes
+        finally:
+            self._give_back(n_bytes - used)  # all of it after an error, a part after JPEG's draft mode
+        return True
+
+    def _take(self, n_bytes: int) -> bool:
+        with self._lock:
+            if self.n_bytes + n_bytes > self.max_bytes:
+                return False
+            self.n_bytes += n_bytes
+            return True
+
+    def _give_back(self, n_bytes: int) -> None:
+        with self._lock:
+            self.n_bytes -= n_bytes
+
+
+def view_bytes(transform: Transform) -> int:
+    """Return the bytes of a deterministic transform's view, whatever the image."""
+    return transform.pixels(Image.new("RGB", (8, 8))).nbytes
 
 
 def undecodable(errors: Sequence[DataError]) -> DataError:
@@ -88,8 +140,7 @@ def _key(path: str | Path, transform: Transform) -> tuple:
     return str(path), status.st_size, status.st_mtime_ns, transform.name, transform.decoding
 
 
-def _to_keep(path: str | Path, transform: Transform) -> np.ndarray:
-    image = read_image(path, transform.decoding)
+def _to_keep(image: Image.Image, path: str | Path, transform: Transform) -> np.ndarray:
     return _view(path, transform, image) if transform.name else np.asarray(image)
 
 

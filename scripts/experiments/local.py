@@ -11,10 +11,12 @@ from pathlib import Path
 
 import torch
 
+from active.memory import total_memory
 from scripts.experiments.cell import Outcome
 from scripts.experiments.schedule import WorkerDied
 
 WORKER = Path(__file__).with_name("worker.py")
+WORKER_BYTES = 1.1 * 2**30  # of a worker with ViT-B/16 on a CPU, its four decoders included
 GRACE = 10.0  # seconds that a stopped run has to come to a safe point
 
 
@@ -79,9 +81,13 @@ def _close(process: subprocess.Popen) -> None:
 
 
 def local_workers(n: int | None, output: Path) -> list[LocalWorker]:
-    """Return n workers (by default one a GPU, or one a core) that share GPUs in turn, or the cores in equal parts."""
+    """Return n workers that share GPUs in turn, or the cores in equal parts.
+
+    By default one a GPU, or one a core, but no more than have room in memory. What the machine has decides that, and not what
+    is free just now: the number of workers is part of how many threads each has, and so of a result's last digits.
+    """
     n_gpus, n_cores = torch.cuda.device_count(), len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
-    n = n or n_gpus or n_cores
+    n = n or max(1, min(n_gpus or n_cores, int(total_memory() // WORKER_BYTES)))
     threads = {"OMP_NUM_THREADS": str(max(1, n_cores // n))}
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(n_gpus)))).split(",")
     return [LocalWorker(threads | ({"CUDA_VISIBLE_DEVICES": gpus[index % n_gpus]} if n_gpus else {}),

@@ -1,6 +1,9 @@
 """Batches: order, workers, the store, and what is said of files and workers that fail."""
 
+import contextlib
+import dataclasses
 import os
+import pickle
 import signal
 from pathlib import Path
 
@@ -8,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import DataLoader
 from torchvision import transforms
 from yacs.config import CfgNode
 
-from dassl.data import store as store_module
+from dassl.data import images
 from dassl.data.images import read_image
 from dassl.data.loader import image_batches
 from dassl.data.store import ImageStore
@@ -79,8 +83,18 @@ def test_random_views_equal_torchvision_s_own_pipeline(paths):
 @pytest.fixture
 def n_decoded(monkeypatch) -> list:
     """Every path that is decoded in this process."""
-    decoded = []
-    monkeypatch.setattr(store_module, "read_image", lambda path, decoding: decoded.append(path) or read_image(path, decoding))
+    decoded, pixels_of, opened = [], images.pixels_of, images.opened
+    names = {}
+
+    @contextlib.contextmanager
+    def named(content, name):
+        with opened(content, name) as image:
+            names[id(image)] = str(name)
+            yield image
+
+    monkeypatch.setattr(images, "opened", named)
+    monkeypatch.setattr(images, "pixels_of", lambda image, decoding: decoded.append(names[id(image)]) or pixels_of(
+        image, decoding))
     return decoded
 
 
@@ -99,6 +113,68 @@ def test_the_store_keeps_to_its_memory(paths):
     assert store.n_bytes == 4 * 768
     assert store.holds(paths[:4], PREPROCESSING.transform())
     assert not store.holds(paths[:5], PREPROCESSING.transform())
+
+
+@pytest.mark.parametrize("n_threads", [0, 4])
+@pytest.mark.parametrize("room", [3.5, 7.99, 10.99, 0.5])
+@pytest.mark.parametrize("transform", [PREPROCESSING.transform(), augmentation(INPUT, PREPROCESSING)])
+def test_no_image_is_decoded_twice_in_a_pass_that_fills_the_store(paths, n_decoded, transform, room, n_threads):
+    """What finds no room is known before it is decoded; here the last of eleven, or all but three."""
+    n_bytes = int(room * (768 if transform.name else 25 * 30 * 3))
+    store, seeds = ImageStore(n_bytes), None if transform.name else range(N_IMAGES)
+    store.fill(paths, transform, n_threads=n_threads)
+    assert store.n_bytes <= n_bytes and len(n_decoded) == len(store._kept) == len(set(n_decoded))
+    stacked(paths, transform, batch_size=4, seeds=seeds, store=store)
+    assert sorted(n_decoded) == sorted(map(str, paths))
+
+
+def test_a_draft_takes_the_room_that_it_fills(tmp_path):
+    """JPEG's draft mode gives fewer pixels than the head of the file announces."""
+    Image.new("RGB", (1600, 900)).save(tmp_path / "a.jpg")
+    transform = dataclasses.replace(augmentation(INPUT, PREPROCESSING), decoding=images.Decoding(draft=100))
+    store = ImageStore(2**23)
+    store.fill([tmp_path / "a.jpg"], transform, n_threads=1)
+    assert store.n_bytes == sum(pixels.nbytes for pixels in store._kept.values()) < 1600 * 900
+
+
+def test_room_comes_back_with_what_was_kept_there():
+    """And at once after an error."""
+    store = ImageStore(100)
+    tensor = store.charge(60, lambda: torch.ones(15))
+    assert store.n_bytes == 60 and store.charge(60, lambda: pytest.fail("made in vain")) is None
+    with pytest.raises(ZeroDivisionError):
+        store.charge(40, lambda: 1 / 0)
+    assert store.n_bytes == 60
+    del tensor
+    assert store.n_bytes == 0
+
+
+def test_workers_keep_nothing_of_their_own(paths):
+    """Else each of them could fill as much memory as the run has."""
+    store, transform = ImageStore(2**20), augmentation(INPUT, PREPROCESSING)
+    rows = DataLoader(_Kept(paths, transform, store), batch_size=1, num_workers=2, collate_fn=list)
+    assert [row for batch in rows for row in batch] == [0] * N_IMAGES
+
+
+class _Kept(torch.utils.data.Dataset):
+    """Row i is how many images the store of the process holds after it was asked for image i."""
+
+    def __init__(self, paths, transform, store):
+        self.paths, self.transform, self.store = paths, transform, store
+
+    def __len__(self):
+        return len(self.paths)
+
+    def __getitem__(self, row):
+        self.store.pixels(self.paths[row], self.transform)
+        return len(self.store._kept)
+
+
+def test_a_store_that_is_sent_to_a_process_is_empty(paths):
+    """Where workers are spawned (macOS), it would be copied for each."""
+    store = ImageStore(2**20)
+    store.fill(paths, PREPROCESSING.transform(), n_threads=1)
+    assert len(pickle.dumps(store)) < 200 and pickle.loads(pickle.dumps(store)).n_bytes == 0
 
 
 def test_a_file_that_has_changed_is_decoded_anew(paths, n_decoded):

@@ -40,4 +40,4 @@ def trainer_of(clip: FrozenCLIP, dataset: Dataset, *pairs: tuple[str, str]) -> P
     transform = preprocessing_for(cfg.INPUT, clip.preprocessing).transform()
     features = {split: normalized(torch.cat([clip.encode_image(batch) for batch in image_batches(
         dataset.files(split), transform, batch_size=10)])) for split in ("train", "test")}
-    return build_trainer(cfg, build_inputs(cfg, clip, dataset, features, ImageStore(0)))
+    return build_trainer(cfg, build_inputs(cfg, clip, dataset, features, ImageStore(cfg.DATALOADER.MEMORY_MB * 2**20)))

@@ -1,9 +1,12 @@
 """What an epoch trains on: fixed and augmented views, features and tokens, batches."""
 
+import gc
+
 import pytest
 import torch
 
 from dassl.data.loader import image_batches
+from dassl.data.store import ImageStore
 from dassl.engine.predict import predict
 from dassl.utils.seeding import seed_for
 from tests.trainers.colors import ROWS, trainer_of
@@ -73,6 +76,35 @@ def test_kept_tokens_equal_tokens_embedded_anew(clip, colors, memory):
     images = torch.cat(list(image_batches(colors.files("test"), inputs.loading.view, batch_size=12)))
     assert torch.equal(first, again) and torch.allclose(first, clip.embed_image(images), atol=1e-5)
     assert bool(inputs._tokens) == (memory == "64")
+
+
+@pytest.mark.parametrize("share", [0.3, 0.7, 1.2, 2.5])
+@pytest.mark.parametrize("transforms", [AUGMENTED, ("INPUT.TRANSFORMS", "[]")], ids=["augmented", "fixed"])
+def test_images_and_tokens_share_one_memory(clip, colors, share, transforms):
+    """All that a run keeps is within MEMORY_MB: images, tokens of train and of test; what finds no room is made again."""
+    inputs = trainer_of(clip, colors, transforms).inputs
+    n_bytes = int(share * len(colors.train) * inputs._row_bytes(tokens=True))
+    inputs.store = ImageStore(n_bytes)
+    for _ in range(2):
+        list(inputs.of_steps(ROWS, passes(0), 0, tokens=True))
+        train, test = (torch.cat(list(inputs.of_split(split, tokens=True))) for split in ("train", "test"))
+        kept = [*inputs._tokens.values(), *inputs.store._kept.values()]
+        assert sum(tensor.nbytes for tensor in kept) == inputs.store.n_bytes <= n_bytes
+    assert len(kept) > 0
+    free = trainer_of(clip, colors, transforms, ("DATALOADER.MEMORY_MB", "0")).inputs
+    assert torch.equal(train, torch.cat(list(free.of_split("train", tokens=True))))
+    assert torch.equal(test, torch.cat(list(free.of_split("test", tokens=True))))
+
+
+def test_tokens_of_another_data_set_give_their_memory_back(clip, colors):
+    """A process of a sweep holds the inputs of one data set at a time, and one store for all on a root."""
+    inputs = trainer_of(clip, colors).inputs
+    store = inputs.store
+    list(inputs.of_split("test", tokens=True))
+    assert store.n_bytes > 0
+    del inputs
+    gc.collect()
+    assert store.n_bytes == 0
 
 
 @pytest.mark.parametrize(("n_rows", "drop_last", "sizes"), [

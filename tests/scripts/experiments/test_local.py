@@ -38,3 +38,14 @@ def test_a_worker_that_is_stopped_while_it_starts_leaves_no_process(tmp_path, mo
     with pytest.raises(WorkerDied, match="stopped"):
         worker.run(["words"], wait=False)
     assert len(processes) == 1
+
+
+@pytest.mark.parametrize(("n_gib", "n_gpus", "n_asked", "n_workers"), [
+    (64, 0, None, 16), (8, 0, None, 7), (0.5, 0, None, 1), (64, 2, None, 2), (2, 4, None, 1), (2, 0, 9, 9)])
+def test_there_are_no_more_workers_than_memory_has_room_for(tmp_path, monkeypatch, n_gib, n_gpus, n_asked, n_workers):
+    """Each holds torch, CLIP and decoders; who asks for a number gets it."""
+    monkeypatch.setattr(local, "total_memory", lambda: n_gib * 2**30)
+    monkeypatch.setattr(local.torch.cuda, "device_count", lambda: n_gpus)
+    monkeypatch.setattr(local.os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
+    monkeypatch.setattr(local.sys, "platform", "linux")
+    assert len(local.local_workers(n_asked, tmp_path)) == n_workers
