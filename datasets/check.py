@@ -5,8 +5,8 @@
 
 Errors (exit code 1): files that are missing, empty, or cannot be read or decoded, and the same image in two splits.
 Warnings (exit code 0): the same image twice in a split, or under two labels; classes without an image in a split; images
-that are not RGB or grey, that EXIF rotates, that store white as zero or leave upper bits unused; class names that CLIP may
-not understand. Exit code 2: a wrong command line.
+that are not RGB or grey, that EXIF rotates, that store white as zero or leave upper bits unused, or that look as if half of
+them were missing; class names that CLIP may not understand. Exit code 2: a wrong command line.
 """
 
 import argparse
@@ -33,6 +33,7 @@ ERRORS = {"missing": "missing files", "empty": "empty files", "corrupt": "files 
 WARNINGS = {"duplicates": "images that are twice in a split", "conflicts": "images with two labels",
             "empty_classes": "classes without an image", "modes": "images that are neither RGB nor grey",
             "inverted": "images that store white as zero", "narrow": "images that are dark, as their upper bits are unused",
+            "partial": "images that may have been written in part",
             "rotated": "images that EXIF rotates", "class_names": "class names that look wrong"}
 ORDINARY_MODES = ("RGB", "L")
 MAX_TOKENS = 77  # of CLIP's text tower, with start and end

@@ -3,7 +3,8 @@
 What is done with odd files (the images of this project's field are ordinary RGB or grey JPEG and PNG files, for which
 nothing but the decoder matters):
 
-- empty, truncated, not an image in one of `FORMATS`, whatever its name: Undecodable; nothing is ever filled in with grey;
+- empty, truncated, cut off and closed by an end marker (JPEG), not of its own checksum (PNG), not an image in one of
+  `FORMATS`, whatever its name: Undecodable; nothing is ever filled in with grey;
 - a file that cannot be read (a folder, no right to it, a disk or network that fails, too many open files) and a lack of
   memory: DataError, which says nothing of the file;
 - more than `MAX_PIXELS` pixels, or a side over `MAX_ASPECT` times the other, which would become a bomb when the shorter
@@ -28,6 +29,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from PIL.Image import Transpose
 
+from dassl.data.damage import check_whole
 from dassl.data.depth import grey_of_8_bits, is_deep
 from dassl.utils.errors import DataError
 
@@ -78,7 +80,9 @@ def read_bytes(path: str | Path) -> bytes:
 def decode(content: bytes, name: str | Path, decoding: Decoding = Decoding()) -> Image.Image:
     """Return the image in the bytes of a file as 8-bit RGB; `name` is what errors call it."""
     with opened(content, name) as image:
-        return pixels_of(image, decoding)
+        pixels = pixels_of(image, decoding)
+        check_whole(content, image)
+        return pixels
 
 
 def image_bytes(content: bytes, name: str | Path) -> int:
@@ -159,7 +163,7 @@ def _is_the_system_s(error: Exception, image: Image.Image | None) -> bool:
         return True
     width, height = image.size if image else (0, 0)
     try:
-        bytearray(DECODER_BYTES + PIXEL_BYTES * min(width * height, MAX_PIXELS))
+        np.empty(DECODER_BYTES + PIXEL_BYTES * min(width * height, MAX_PIXELS), np.uint8)
     except MemoryError:
         return True
     return False

@@ -8,12 +8,13 @@ from pathlib import Path
 
 from PIL import Image
 
+from dassl.data.damage import check_whole, suspicion
 from dassl.data.depth import is_inverted, raw_mode, unused_bits
 from dassl.data.images import Decoding, Undecodable, opened, orientation, pixels_of, read_bytes
 from dassl.utils.errors import DataError
 from dassl.utils.progress import progress
 
-REMARKS = ("inverted", "narrow")
+REMARKS = ("inverted", "narrow", "partial")
 AS_STORED = Decoding(exif_rotation=False)
 
 
@@ -52,14 +53,15 @@ def inspect(path: Path) -> FileReport:
         with opened(content, path) as image:
             mode, stored = image.mode, raw_mode(image)
             pixels_of(image, AS_STORED)
-            is_rotated, remarks = orientation(image) != 1, _remarks(image, stored)
+            check_whole(content, image)
+            is_rotated, remarks = orientation(image) != 1, _remarks(content, image, stored)
     except DataError as error:
         return FileReport(path, len(content), sha256, error=str(error), is_refused=isinstance(error, Undecodable))
     return FileReport(path, len(content), sha256, mode, is_rotated, remarks=remarks)
 
 
-def _remarks(image: Image.Image, stored: str) -> dict[str, str]:
+def _remarks(content: bytes, image: Image.Image, stored: str) -> dict[str, str]:
     """Return what is odd about a loaded image; `stored` is Pillow's name of the pixels in the file."""
     found = {"inverted": "white is stored as zero" if is_inverted(image) else "",
-             "narrow": unused_bits(image, raw_mode=stored)}
+             "narrow": unused_bits(image, raw_mode=stored), "partial": suspicion(content, image)}
     return {kind: text for kind, text in found.items() if text}

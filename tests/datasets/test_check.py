@@ -125,6 +125,19 @@ def test_deep_and_inverted_pixels_are_found(root):
     assert {line.split(": ")[1] for line in report["narrow"]} == {"no pixel uses more than 12 of 16 bits"}
 
 
+def test_half_written_files_are_found(root):
+    """Row 1: an error where the format can tell, a warning where it can be guessed."""
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
+    for name, form in (("cat/train0.png", "PNG"), ("cat/train1.png", "WEBP"), ("dog/train0.png", "JPEG")):
+        noise.save(root / name, form)
+        content = (root / name).read_bytes()
+        half = content[:len(content) // 2]
+        (root / name).write_bytes(half + (b"\xff\xd9" if form == "JPEG" else bytes(len(content) - len(half))))
+    code, report = run(root)
+    assert code == 1 and set(found(report)) == {"corrupt", "partial"}
+    assert len(report["corrupt"]) == 2 and report["partial"][0].startswith("cat/train1.png: the last ")
+
+
 def test_class_names_that_clip_cannot_read_are_found(root):
     """Row 27 of the faults table; "x q" repeated gives two tokens each time."""
     split = json.loads((root / "split.json").read_text())
