@@ -250,9 +250,25 @@ def train(cfg: CfgNode, held: Held | None = None, *, wait: bool = False) -> None
             result = run(cfg, dataset, build_trainer(cfg, inputs), build_selector(cfg, inputs),
                          certificate=certificate(cfg, files, inputs.clip.fingerprint))
             print(f"\n{table(result)}\n")
-        if result.dataset["n_test"] and (not curve.exists() or curve.stat().st_mtime < results.stat().st_mtime):
+        drawn = draw_curve(result, results, curve)
+    print(f"results: {results}" + (f"\ncurve:   {curve}" if drawn else ""))
+
+
+def draw_curve(result: RunResult, results: Path, curve: Path) -> bool:
+    """Draw the learning curve unless the one that is there is newer than the record; return whether there is one.
+
+    A run without test images has none. Where it cannot be written, the run is finished all the same, and this command draws it
+    the next time.
+    """
+    if not result.dataset["n_test"]:
+        return False
+    if not curve.exists() or curve.stat().st_mtime < results.stat().st_mtime:
+        try:
             plot_learning_curve(result, curve)
-    print(f"results: {results}" + (f"\ncurve:   {curve}" if result.dataset["n_test"] else ""))
+        except UserError as error:
+            print(f"the curve is not drawn: {error}; the same command draws it later", file=sys.stderr)
+            return False
+    return True
 
 
 def settle_seed(cfg: CfgNode) -> None:

@@ -18,6 +18,7 @@ import active.geometry
 import train
 import trainers.prompt_trainer
 from active.results import MEASURED, RunResult
+from dassl.utils.errors import UserError
 from tests.active.toy import cut_back
 from tests.utils.test_files import full_disk
 
@@ -94,6 +95,22 @@ def test_a_full_disk_loses_nothing_that_was_written(start, tmp_path):
     assert not list((tmp_path / "run").rglob("*.tmp"))
     assert start()[0] == 0
     assert rounds(tmp_path / "run") == whole
+
+
+def test_a_curve_that_finds_no_room_is_drawn_later(start, tmp_path, monkeypatch):
+    """Row 11: the run is finished and says so; the same command draws the curve when there is room."""
+
+    def no_room(*_):
+        raise UserError("cannot write the curve: no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "plot_learning_curve", no_room)
+        code, err = start("ACTIVE.ROUNDS", "1")
+        assert code == 0 and err.endswith("is not drawn: cannot write the curve: no room; the same command draws it later\n")
+    assert RunResult.read(tmp_path / "run" / "results.json").finished
+    assert not (tmp_path / "run" / "learning_curve.png").exists()
+    assert start("ACTIVE.ROUNDS", "1") == (0, "")
+    assert (tmp_path / "run" / "learning_curve.png").exists()
 
 
 def test_a_log_that_finds_no_room_stops_the_run_with_its_path(start, tmp_path):
