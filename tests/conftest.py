@@ -50,14 +50,18 @@ def global_random_state():
     assert torch.equal(torch.get_rng_state(), before[2])
 
 
-def random_clip(dtype: torch.dtype = torch.float32) -> FrozenCLIP:
-    """Return a CLIP of random weights: 32-pixel images, 3 blocks, width 32 in both towers, the full vocabulary."""
+def random_clip(dtype: torch.dtype = torch.float32, *, quick_gelu: bool = False) -> FrozenCLIP:
+    """Return a CLIP of random weights: 32-pixel images, 3 blocks, width 32 in both towers, the full vocabulary.
+
+    With `quick_gelu` its activation is that of OpenAI's backbones.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = open_clip.model.CLIP(
             embed_dim=16,
             vision_cfg=open_clip.CLIPVisionCfg(layers=3, width=32, head_width=8, patch_size=8, image_size=32),
-            text_cfg=open_clip.CLIPTextCfg(context_length=77, vocab_size=49408, width=24, heads=3, layers=3))
+            text_cfg=open_clip.CLIPTextCfg(context_length=77, vocab_size=49408, width=24, heads=3, layers=3),
+            quick_gelu=quick_gelu)
         for parameter in model.parameters():  # spread the features, which open_clip's initialization leaves nearly alike
             if parameter.dim() > 1:
                 parameter.data.mul_(3.0)

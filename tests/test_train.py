@@ -159,6 +159,21 @@ def test_runs_of_one_process_share_clip_and_features(capsys, root, tmp_path, mon
     assert without_times(alone) == without_times(json.loads((tmp_path / "b" / "results.json").read_text()))
 
 
+@pytest.mark.parametrize("words", [
+    ("DATASET.NUM_SHOTS", "6", "ACTIVE.QUERY_SIZE", "10"), ("INPUT.TRANSFORMS", "['random_resized_crop', 'normalize']")])
+def test_runs_of_one_process_have_the_shots_and_views_of_their_own_seeds(capsys, root, tmp_path, words):
+    """What the process holds of seed 2 is of no use for seed 3 where the seed draws the few shots, or augmented views."""
+    words, held = (*words, "ACTIVE.ROUNDS", "1"), train.Held()
+    for seed in ("2", "3"):
+        line = [*QUICK, "--root", root, "--output-dir", tmp_path / seed, *words, "--seed", seed]
+        cfg = train.build_config(*train.parser().parse([str(word) for word in line]))
+        train.settle(cfg)
+        train.train(cfg, held)
+    alone = run(capsys, root, tmp_path / "alone", *words, "--seed", "3")
+    assert without_times(alone) == without_times(json.loads((tmp_path / "3" / "results.json").read_text()))
+    assert alone["rounds"][0]["files"] != json.loads((tmp_path / "2" / "results.json").read_text())["rounds"][0]["files"]
+
+
 @pytest.mark.parametrize(("words", "taken"), [
     (("--trainer", "VPT"), {"VPT": {"PROMPT_DEPTH": 4}}),
     (("--trainer", "MaPLe"), {"MAPLE": {"PROMPT_DEPTH": 2}}),

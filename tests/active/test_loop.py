@@ -12,6 +12,7 @@ from active.loop import prompts_path, run
 from active.registry import SAMPLERS
 from active.results import RunResult, query_hash
 from dassl.utils.errors import ConfigError, TrainingError, UserError
+from dassl.utils.registry import Component
 from tests.active.toy import N_CLASSES, N_TRAIN, ToyTrainer, edit, record_of, toy_config, toy_task
 
 RUN_KEYS = ["schema", "status", "config", "environment", "dataset", "zero_shot", "rounds", "certificate", "failure", "checksum"]
@@ -415,3 +416,50 @@ def test_the_model_of_every_round_is_kept(tmp_path):
     """A prompts file a round, named after it."""
     toy_run(tmp_path)
     assert all(prompts_path(tmp_path, round).is_file() for round in range(4))
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """The contexts that a sampler got, round by round; it takes the first rows."""
+    contexts = []
+
+    def look(ctx):
+        contexts.append((ctx, ctx.rng.random()))
+        return torch.arange(ctx.n_query)
+
+    monkeypatch.setitem(SAMPLERS._components, "look", Component("look", look, (), {}))
+    return contexts
+
+
+class MovingTrainer(ToyTrainer):
+    """Its image features follow the model, as those of learners that tune the image tower do."""
+
+    def predict(self, model, split):
+        now = super().predict(model, split)
+        moved = torch.nn.functional.normalize(now.features + model.sum(0), dim=1)
+        return dataclasses.replace(now, features=moved)
+
+
+def test_samplers_see_the_features_of_the_model_of_the_round_before(tmp_path, seen):
+    """Pool and labeled images alike; zero-shot CLIP's in round 0 alone, and its logits always."""
+    dataset, features, texts = toy_task()
+    trainer = MovingTrainer(features, texts)
+    run(toy_config(tmp_path, ACTIVE__SAMPLER="look", ACTIVE__ROUNDS=3), dataset, trainer)
+    zero_shot = trainer.predict(trainer.zero_shot(), "train")
+    for round, (ctx, _) in enumerate(seen):
+        model = trainer.load(prompts_path(tmp_path, round - 1)) if round else trainer.zero_shot()
+        now = trainer.predict(model, "train")
+        assert torch.equal(ctx.features, now.features[ctx.ids]) and torch.equal(ctx.logits, now.logits[ctx.ids])
+        assert torch.equal(ctx.labeled_features, now.features[ctx.labeled_ids])
+        assert torch.equal(ctx.zero_shot_logits, zero_shot.logits[ctx.ids])
+        assert not round or not torch.equal(now.features, zero_shot.features)
+
+
+def test_every_round_and_seed_has_a_selection_stream_of_its_own(tmp_path, seen):
+    """Three rounds of two seeds draw six numbers that all differ; the same seed draws the same."""
+    dataset, features, texts = toy_task()
+    for number, seed in enumerate((1, 2, 1)):
+        run(toy_config(tmp_path / str(number), ACTIVE__SAMPLER="look", ACTIVE__ROUNDS=3, SEED=seed), dataset,
+            ToyTrainer(features, texts))
+    drawn = [number for _, number in seen]
+    assert len(set(drawn[:6])) == 6 and drawn[6:] == drawn[:3]

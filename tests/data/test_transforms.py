@@ -34,3 +34,10 @@ def test_a_bilinear_backbone_gets_open_clips_own_views():
                                           resize_mode="shortest")
     image = noise(50, 70)
     assert torch.equal(preprocessing_for(setup_config([], [], []).INPUT, own).transform()(image), reference(image))
+
+
+@pytest.mark.parametrize(("pairs", "draft"), [([], 0), ([("INPUT.JPEG_DRAFT", "true")], 96)])
+def test_a_jpeg_draft_keeps_twice_the_input_size(pairs, draft):
+    """The resize has something to smooth; without the key, drafts are off."""
+    own = Preprocessing((32, 48), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
+    assert preprocessing_for(setup_config([], pairs, []).INPUT, own).decoding.draft == draft

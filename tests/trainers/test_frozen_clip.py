@@ -29,9 +29,11 @@ def test_text_encoder_without_prompts_is_open_clip_bit_for_bit(clip):
 
 @pytest.mark.parametrize("position", ["end", "middle", "front"])
 @pytest.mark.parametrize("specific", [False, True])
-def test_prompted_text_encoder_equals_a_hand_computed_tower(clip64, position, specific):
+@pytest.mark.parametrize("quick_gelu", [False, True])
+def test_prompted_text_encoder_equals_a_hand_computed_tower(position, specific, quick_gelu):
     """In float64, every text laid out by hand at full length and sent through the blocks one by one gives the same."""
-    clip, text = clip64, clip64.model
+    clip = random_clip(torch.float64, quick_gelu=quick_gelu)
+    text = clip.model
     rows = token_rows(clip.tokenizer, NAMES, 3, position)
     context = torch.randn(*((3,) if specific else ()), 3, 24, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
     expected = []
@@ -44,6 +46,16 @@ def test_prompted_text_encoder_equals_a_hand_computed_tower(clip64, position, sp
             x = block(x, attn_mask=text.attn_mask)
         expected.append(text.ln_final(x)[0, rows.ids[row].argmax()] @ text.text_projection)
     assert torch.allclose(clip.encode_text(rows, Prompts(text=(context,))), torch.stack(expected), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("quick_gelu", [False, True])
+def test_image_tokens_without_prompts_give_open_clip_s_features(quick_gelu):
+    """The last block is evaluated at the class token alone, with the activation that the tower has: GELU, or OpenAI's."""
+    clip = random_clip(torch.float64, quick_gelu=quick_gelu)
+    assert type(clip.model.visual.transformer.resblocks[-1].mlp.gelu).__name__ == ("QuickGELU" if quick_gelu else "GELU")
+    images = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    found = clip.encode_image_tokens(clip.embed_image(images), Prompts())
+    assert torch.allclose(found, clip.model.encode_image(images), rtol=0, atol=1e-12)
 
 
 def test_weights_take_no_gradients(clip):

@@ -294,3 +294,26 @@ def test_default_loss_is_cross_entropy(clip):
     texts, targets = normalized(torch.randn(4, 8)), torch.tensor([0, 1, 2, 3, 0])
     expected = F.cross_entropy(20 * features @ texts.T, targets)
     assert torch.equal(learner.loss(20.0, features, Classifier(texts), targets, None), expected)
+
+
+def test_the_complement_of_a_dual_loss_is_never_the_label(clip64):
+    """With two classes it can only be the other one: over 200 samples the loss is exactly that of the other class."""
+    learner = dual(clip64, l2_weight=1.0).learner
+    generator = torch.Generator().manual_seed(0)
+    features, texts, negative = (torch.randn(n, 8, generator=generator, dtype=torch.float64) for n in (200, 2, 2))
+    targets = torch.arange(200) % 2
+    loss = learner.loss(1.0, features, Classifier(texts, negative), targets, np.random.default_rng(0))
+    margins, rows = features @ texts.T - features @ negative.T, torch.arange(200)
+    expected = torch.nn.functional.cross_entropy(features @ texts.T, targets) + (
+        -margins[rows, targets].sigmoid().log() - (1 - margins[rows, 1 - targets].sigmoid()).log()).mean()
+    assert torch.allclose(loss, expected, rtol=1e-12)
+
+
+def test_maps_of_maple_start_within_torch_s_bound(clip):
+    """Uniform in +-1 / sqrt(text width), weights and biases: near the bound, and never beyond it."""
+    clip.model_dtype = torch.float32
+    bound = 1 / clip.text_width ** 0.5
+    for linear in model_of(clip, "MaPLe", {"prompt_depth": 3}).learner.maps:
+        for values in (linear.weight, linear.bias):
+            assert 0.9 * bound < values.abs().max() <= bound
+            assert abs(values.detach().std() / (bound / 3 ** 0.5) - 1) < 0.35

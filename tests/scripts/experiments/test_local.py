@@ -49,3 +49,16 @@ def test_there_are_no_more_workers_than_memory_has_room_for(tmp_path, monkeypatc
     monkeypatch.setattr(local.os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
     monkeypatch.setattr(local.sys, "platform", "linux")
     assert len(local.local_workers(n_asked, tmp_path)) == n_workers
+
+
+@pytest.mark.parametrize(("visible", "n_asked", "expected"), [
+    (None, None, ["0", "1", "2"]), (None, 5, ["0", "1", "2", "0", "1"]), ("4,6,7", 4, ["4", "6", "7", "4"])])
+def test_workers_share_the_gpus_in_turn(tmp_path, monkeypatch, visible, n_asked, expected):
+    """Each sees one card, of those that this process may use."""
+    monkeypatch.setattr(local, "total_memory", lambda: 2**40)
+    monkeypatch.setattr(local.torch.cuda, "device_count", lambda: 3)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    workers = local.local_workers(n_asked, tmp_path)
+    assert [worker._environment["CUDA_VISIBLE_DEVICES"] for worker in workers] == expected

@@ -46,6 +46,15 @@ def test_areas_run_over_the_labels_that_all_runs_cover(tmp_path):
     assert table.value["cbsq"] == pytest.approx((6 * 0.5 + 6 * 0.65) / 12)
 
 
+def test_areas_begin_where_the_latest_run_does(tmp_path):
+    """One method pays 10 labels in its first round, another 20: from 10 to 20 there is nothing to compare."""
+    write_run(tmp_path / "a", [0.4, 0.6, 0.7], method="random")
+    write_run(tmp_path / "b", [0.5, 0.9], method="slow", n_query=20)
+    table = areas(load_records([tmp_path])).set_index("method")
+    assert table.low.tolist() == [20, 20] and table.high.tolist() == [30, 30]
+    assert table.value["random"] == pytest.approx(0.65) and table.value["slow"] == pytest.approx(0.6)
+
+
 def test_unfinished_runs_and_single_rounds_have_no_area(tmp_path):
     """An unfinished curve and one of a single point are not compared."""
     write_run(tmp_path / "a", [0.4, 0.6], method="random", status="running", n_rounds=3)
