@@ -89,8 +89,12 @@ def _png_fault(content: bytes) -> str:
 
 
 def _may_be_cut(image: Image.Image) -> bool:
-    corner = (max(0, image.width - CORNER), max(0, image.height - CORNER), *image.size)
-    return bool(image.info.get("progressive")) or _is_grey(image.crop(corner))
+    if image.info.get("progressive"):
+        return True
+    last = image.getpixel((image.width - 1, image.height - 1))  # of most pictures this is enough
+    if not GREY[0] <= (last if isinstance(last, int) else min(last)) <= GREY[1]:
+        return False
+    return _is_grey(image.crop((max(0, image.width - CORNER), max(0, image.height - CORNER), *image.size)))
 
 
 def _is_grey(image: Image.Image) -> bool:
