@@ -108,9 +108,9 @@ def k_means(
 
     K is k, less where there are fewer distinct rows (of positive weight) or a cluster ends empty; every cluster has a member.
     One that empties on the way takes the row farthest from its center, whatever that row's weight. Seeds come from
-    `k_means_seeds` and Lloyd's steps are scikit-learn's, or faiss's with the same stopping rule where N K D is above
-    `SKLEARN_LIMIT`. Above `LARGE` there are at most `LARGE_STEPS` steps, which may end before
-    they converge. Only ratios of the weights matter.
+    `k_means_seeds`; Lloyd's steps are scikit-learn's, or faiss's with the same stopping rule where N K D is above
+    `SKLEARN_LIMIT`. Above `LARGE` there are at most `LARGE_STEPS` steps, which may end before they converge. Only ratios of
+    the weights matter.
     """
     rows = features.float()
     if weights is None or not bool((weights > 0).any()):
