@@ -6,7 +6,8 @@ import io
 from collections.abc import Sequence
 from pathlib import Path
 
-from dassl.data.images import printable, read_image
+from dassl.data.images import read_image
+from dassl.utils.text import printable
 
 SIDE = 224  # pixels of the longer side of an image
 QUALITY = 85  # of the JPEG files

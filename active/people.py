@@ -20,10 +20,10 @@ from torch import Tensor
 from active.contact_sheet import Guesses, contact_sheet
 from active.label_studio import export_rows, label_config, tasks
 from dassl.data.dataset import Dataset
-from dassl.data.images import printable
 from dassl.data.labels import LabelRow, checked_labels, label_rows
 from dassl.utils.errors import UserError
 from dassl.utils.files import write_json, write_text
+from dassl.utils.text import printable
 
 logger = logging.getLogger(__name__)
 

@@ -23,10 +23,10 @@ from dassl.config.cli import Parser, command
 from dassl.config.setup import check_config, setup_config
 from dassl.data.build import classname_problems, load_dataset
 from dassl.data.dataset import DATASETS, SPLITS, UNLABELED, Dataset, check_dataset_name
-from dassl.data.images import printable
 from dassl.data.scan import REMARKS, FileReport, scan
 from dassl.utils.errors import UserError
 from dassl.utils.files import write_json
+from dassl.utils.text import printable
 
 ERRORS = {"missing": "missing files", "empty": "empty files", "corrupt": "files that cannot be decoded",
           "unread": "files that could not be read or decoded this time", "leaks": "images that are in two splits"}

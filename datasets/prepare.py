@@ -24,9 +24,9 @@ from dassl.config.cli import Parser, command
 from dassl.data.archives import unpack
 from dassl.data.dataset import DATASETS, SPLITS
 from dassl.data.digests import ImageFiles
-from dassl.data.images import printable
 from dassl.utils.errors import ConfigError, DataError, UserError, did_you_mean, listed
 from dassl.utils.files import lock
+from dassl.utils.text import printable
 from datasets.sources import SOURCES, Download, Source
 
 logger = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
-from dassl.data.images import printable
 from dassl.utils.errors import DataError
+from dassl.utils.text import printable
 
 MAX_RATIO = 20  # of unpacked to packed bytes; archives of JPEG files have a ratio of about 1
 MAX_SMALL = 2**30  # bytes that any archive may unpack to, whatever its ratio

@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 
 from dassl.data.dataset import SPLITS, Dataset
-from dassl.data.images import printable, read_bytes
+from dassl.data.images import read_bytes
 from dassl.utils.errors import DataError, listed
 from dassl.utils.files import json_hash, lock, remove_leftovers
 from dassl.utils.progress import progress
 from dassl.utils.tensors import load_tensors, save_tensors
+from dassl.utils.text import printable
 
 TYPES = {"stamps": torch.int64, "digests": torch.uint8, "sha256": torch.uint8}
 CHANGED = 2  # column of stamps

@@ -32,6 +32,7 @@ from PIL.Image import Transpose
 from dassl.data.damage import check_whole
 from dassl.data.depth import grey_of_8_bits, is_deep
 from dassl.utils.errors import DataError
+from dassl.utils.text import printable
 
 TRANSPARENT_ON = (255, 255, 255)  # white, as on paper and on most web pages
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF")  # PostScript would start a program
@@ -132,12 +133,6 @@ def orientation(image: Image.Image) -> int:
     except Exception:  # whatever the parser trips over; the pixels are whole
         return 1
     return value if value in range(1, 9) else 1
-
-
-def printable(path: str | Path) -> str:
-    """Return a path as a message can show it: in one line, with bytes that are not UTF-8 as escapes."""
-    text = os.fsdecode(path)
-    return text if text.isprintable() else ascii(text)
 
 
 @functools.cache

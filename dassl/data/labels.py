@@ -9,8 +9,8 @@ from pathlib import Path
 import yaml
 
 from dassl.data.annotations import read_lines
-from dassl.data.images import printable
 from dassl.utils.errors import DataError, did_you_mean
+from dassl.utils.text import printable
 
 N_SHOWN = 20  # faults that one message lists
 

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from dassl.data.images import printable
 from dassl.data.store import ImageStore, undecodable
 from dassl.data.transforms import Transform
 from dassl.utils.errors import DataError
+from dassl.utils.text import printable
 
 
 class _Views(TorchDataset):

@@ -12,10 +12,11 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import get_worker_info
 
-from dassl.data.images import Undecodable, decode, image_bytes, printable, read_bytes, read_image
+from dassl.data.images import Undecodable, decode, image_bytes, read_bytes, read_image
 from dassl.data.transforms import Transform
 from dassl.utils.errors import DataError, listed
 from dassl.utils.progress import progress
+from dassl.utils.text import printable
 
 
 class ImageStore:

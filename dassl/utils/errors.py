@@ -3,11 +3,17 @@
 import difflib
 from collections.abc import Iterable, Sequence
 
+from dassl.utils.text import harmless
+
 
 class UserError(Exception):
     """Something outside the program is wrong: a file, a folder, a label. The message says what would be right."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        """Return the message, whatever the files hold that it quotes, as `dassl.utils.text.harmless` does."""
+        return harmless(super().__str__())
 
 
 class ConfigError(UserError):

@@ -7,8 +7,16 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dassl.utils.errors import UserError
+from dassl.utils.text import harmless
 
 PROJECT = ("dassl", "trainers", "active", "datasets", "__main__", "train")
+
+
+class _Formatter(logging.Formatter):
+    """Whatever a record quotes from files, it forges no other record and sends the terminal no escape."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return harmless(super().format(record))
 
 
 class _TerminalHandler(logging.Handler):
@@ -42,14 +50,14 @@ def setup_logging(output_dir: Path) -> logging.Handler:
         root.removeHandler(handler)
         handler.close()
     terminal = _TerminalHandler(logging.INFO)
-    terminal.setFormatter(logging.Formatter("%(message)s"))
+    terminal.setFormatter(_Formatter("%(message)s"))
     terminal.addFilter(_from_the_project)
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
         file = _LogFile(output_dir / "log.txt", encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise UserError(f"cannot write {output_dir / 'log.txt'}: {error.strerror}") from error
-    file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    file.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root.addHandler(terminal)
     root.addHandler(file)
     return file

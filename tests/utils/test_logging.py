@@ -98,3 +98,12 @@ def test_a_log_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "run").touch()
     with pytest.raises(UserError, match=f"cannot write {tmp_path}/run/log.txt"):
         setup_logging(tmp_path / "run")
+
+
+def test_a_name_cannot_forge_a_line_or_send_an_escape(tmp_path, capsys):
+    """Row 22: class names, paths and ids come from files of anybody."""
+    setup_logging(tmp_path)
+    OURS.warning("class %s", "cat\x1b[2J\n2026-01-01 00:00:00,000 INFO active.loop: finished\r\u202e")
+    shown = "class cat\\x1b[2J\n  2026-01-01 00:00:00,000 INFO active.loop: finished\\r\\u202e\n"
+    assert capsys.readouterr().out == shown
+    assert [line.startswith("20") for line in lines(tmp_path)] == [True, False]

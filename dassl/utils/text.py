@@ -1,0 +1,23 @@
+"""What comes from files (names, paths, labels), made fit for a terminal and a log: no escape, no forged line."""
+
+import os
+from pathlib import Path
+
+
+def printable(path: str | Path) -> str:
+    """Return a path or a name as a message can show it: in one line, with bytes that are not UTF-8 as escapes."""
+    text = os.fsdecode(path)
+    return text if text.isprintable() else ascii(text)
+
+
+def harmless(text: str) -> str:
+    """Return a message of one or more lines with escapes for all that a terminal does not print as it stands.
+
+    Lines after the first begin with a space, so that none of them can pass for a message of its own.
+    """
+    first, *others = ("".join(map(_shown, line)) for line in text.split("\n"))
+    return "\n".join([first, *(line if line.startswith(" ") or not line else f"  {line}" for line in others)])
+
+
+def _shown(character: str) -> str:
+    return character if character.isprintable() or character == "\t" else ascii(character)[1:-1]
