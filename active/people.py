@@ -9,8 +9,6 @@ A round's files stand in `queries/` of the output folder:
 - `round_NNN_export.json`, put there by people: Label Studio's JSON export, in place of or beside the filled CSV file.
 """
 
-import csv
-import io
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +18,9 @@ from torch import Tensor
 from active.contact_sheet import Guesses, contact_sheet
 from active.label_studio import export_rows, label_config, tasks
 from dassl.data.dataset import Dataset
-from dassl.data.labels import LabelRow, checked_labels, label_rows
+from dassl.data.known import Known
+from dassl.data.labels import checked_labels
+from dassl.data.sheets import LabelRow, label_rows, sheet
 from dassl.utils.errors import UserError
 from dassl.utils.files import write_json, write_text
 from dassl.utils.text import printable
@@ -51,8 +51,9 @@ def ask_people(
     paths = [dataset.train[row].path for row in rows]
     if not table.exists():
         _write(table, round, dataset, paths, guess())
-    answers = _answers(table, {dataset.train[row].path for row in labeled})
-    labels = checked_labels(table.with_suffix(""), answers, paths, dataset.classnames, stranger="was not asked")
+    known = Known(paths, dataset.classnames)
+    answers = _answers(table, known, {dataset.train[row].path for row in labeled})
+    labels = checked_labels(table.with_suffix(""), answers, known, stranger="was not asked")
     missing = [path for path in paths if path not in labels]
     if missing:
         raise WaitingForLabels(
@@ -70,13 +71,11 @@ def table_path(output: Path, round: int) -> Path:
 
 def write_table(file: Path, names: Mapping[str, str]) -> None:
     """Write the CSV file of a round that has been labeled: class names by path."""
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows([("path", "label"), *names.items()])
-    write_text(file, text.getvalue())
+    write_text(file, sheet([("path", "label"), *names.items()]))
 
 
-def _answers(table: Path, labeled: Collection[str]) -> list[LabelRow]:
-    rows = [(f"{table.name} {place}", path, name) for place, path, name in label_rows(table)]
+def _answers(table: Path, known: Known, labeled: Collection[str]) -> list[LabelRow]:
+    rows = [(f"{table.name} {place}", path, name) for place, path, name in label_rows(table, known)]
     export = table.with_name(f"{table.stem}_export.json")
     exported = export_rows(export) if export.exists() else []
     return rows + [row for row in exported if row[1] not in labeled]
@@ -100,9 +99,6 @@ def _guesses(probs: Tensor, classnames: Sequence[str]) -> Guesses:
 
 def _table(paths: Sequence[str], guesses: Sequence[Guesses]) -> str:
     """Return the CSV text: number (as on the contact sheet), path (the image's id), label (empty), the guesses."""
-    text = io.StringIO(newline="")
-    writer = csv.writer(text)
-    writer.writerow(["number", "path", "label", *(f"guess {place + 1}" for place in range(len(guesses[0])))])
-    for number, (path, own) in enumerate(zip(paths, guesses, strict=True), start=1):
-        writer.writerow([number, path, "", *(f"{name} ({share:.0%})" for name, share in own)])
-    return text.getvalue()
+    header = ["number", "path", "label", *(f"guess {place + 1}" for place in range(len(guesses[0])))]
+    return sheet([header, *([number, path, "", *(f"{name} ({share:.0%})" for name, share in own)]
+                            for number, (path, own) in enumerate(zip(paths, guesses, strict=True), start=1))])

@@ -9,74 +9,78 @@
 - images in any folders, with `CLASSES`, a file of class names, and perhaps `LABELS`, a CSV file with the columns path and
   label. Images without a label are pool images that somebody has to label.
 
-A random split is drawn once and stored in `my_photos`, in a file whose name holds its parameters. How many files are left
-out, because they lie too deep or have the suffix of no image that is read, stands in the log.
+A random split is drawn once and stored in `my_photos`, in a file whose name holds its parameters; of a folder that cannot be
+written, it is kept in `CACHE_DIR`. What is left out stands in the log, see `dassl.data.folders` and `datasets.left_out`.
 """
 
+import difflib
 import logging
-import os
-from collections import Counter
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
+from dassl.data.class_lists import read_classnames
 from dassl.data.dataset import DATASETS, SPLITS, UNLABELED, Dataset, Datum
-from dassl.data.labels import read_classnames, read_labels
-from dassl.data.splits import (
-    IMAGE_SUFFIXES,
-    Row,
-    Splits,
-    cut_classes,
-    folder_rows,
-    image_files,
-    read_split,
-    subfolders,
-    write_split,
-)
-from dassl.utils.errors import ConfigError, DataError, did_you_mean
+from dassl.data.folders import IMAGE, Tree
+from dassl.data.known import Names, class_key
+from dassl.data.labels import read_labels
+from dassl.data.splits import Row, Rows, Splits, cut_classes, drawn_file, read_rows, read_split, write_split
+from dassl.utils.errors import ConfigError, DataError, UserError, did_you_mean
 from dassl.utils.files import lock
-from dassl.utils.registry import AtLeast
+from dassl.utils.registry import AtLeast, Before, Given
+from dassl.utils.tensors import HINT
+from datasets.left_out import say_left_out
 
-Share = Annotated[float, AtLeast(0.0)]
-
+VAL = 0.2  # where nothing else is said
 PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}  # folders' names, in lower case
-NOTES = {".txt", ".yaml", ".yml", ".csv", ".json"}  # suffixes of files that stand beside images
 
 logger = logging.getLogger(__name__)
 
 
 @DATASETS.register("ImageFolder")
 def image_folder(
-    root: Path, *, classes: str = "", labels: str = "", split: str = "", val: Share = 0.2, test: Share = 0.3,
-    split_seed: int = 0, template: str = "a photo of a {}.",
+    root: Path, *, classes: str = "", labels: str = "", split: str = "", val: Annotated[float, AtLeast(-1.0)] = -1.0,
+    test: Annotated[float, AtLeast(0.0)] = 0.3, split_seed: int = 0, template: str = "a photo of a {}.",
+    copies: Annotated[Literal["auto", "ask", "skip"], Before("ask")] = "auto", cache: Annotated[Path | None, Given()] = None,
 ) -> Dataset:
     """Return the data set of the images in `root`.
 
-    `classes`, `labels` and `split` are files, looked up in `root` and then in the working folder: class names (text, a YAML
-    list, or a YAML mapping of folders to names), labels (CSV), and a split as in CoOp's JSON files, with paths relative to
-    `root`, which then alone says what the data set holds. Without `split`, the shares `val` and `test` of the labeled
-    images of each class are drawn with `split_seed`.
+    `classes`, `labels` and `split` are files, looked up in `root` and then in the working folder: class names (see
+    `dassl.data.class_lists`), labels (CSV), and a split as in CoOp's JSON files, with paths relative to `root`, which then
+    alone says what the data set holds. Without `split`, the shares `val` (-1 is 0.2; where people label, 0) and `test` of the
+    labeled images of each class are drawn with `split_seed`. `copies` is for who asks people, see `active.people`.
     """
-    if val + test >= 1:
-        raise ConfigError(f"DATASET.IMAGEFOLDER: VAL {val} and TEST {test} leave nothing to train on")
+    val = VAL if val == -1 else val
+    if val < 0 or val + test >= 1:
+        raise ConfigError(f"DATASET.IMAGEFOLDER: VAL {val} and TEST {test} " + (
+            "must not be negative" if val < 0 else "leave nothing to train on"))
+    if not root.is_dir():
+        raise DataError(f"cannot read the folder {root}: it is no folder; --root (DATASET.ROOT) must name that of the images")
     names = read_classnames(_file(root, classes)) if classes else {}
-    folders = subfolders(root)
-    drawn = _Draw(root / f"split_val{val:g}_test{test:g}_seed{split_seed}.json", (val, test), split_seed)
     if split:
         splits, classnames = read_split(_file(root, split), "", tuple(names.values()))
-    elif labels or (names and not names.keys() & set(folders) and not _is_split(folders)):
-        splits, classnames = _from_table(root, names, labels, drawn)
-    elif _is_split(folders):
-        splits, classnames = _from_given_folders(root, names)
-    elif not names and len(_parts(folders)) > 1:
-        raise DataError(f"{root} holds {', '.join(folders[:9])}: for a given split, nothing but train, test and perhaps val, "
-                        "each with a folder for each class; for a random split, a folder for each class right below")
     else:
-        splits, classnames = _from_class_folders(root, names, drawn)
-    if not split:
-        _say_left_out(os.path.abspath(root), splits)
+        tree = Tree(root)
+        draw = _Draw(drawn_file(root, (val, test), split_seed, cache), (val, test), split_seed)
+        splits, classnames = _listed(tree, names, _file(root, labels) if labels else None, draw)
+        say_left_out(tree, {datum.path for items in splits.values() for datum in items})
+    _check_classes(root, classnames)
     return Dataset("ImageFolder", root, **splits, classnames=classnames, template=template)
+
+
+def _listed(tree: Tree, names: Mapping[str, str], labels: Path | None, draw: "_Draw") -> tuple[Splits, tuple[str, ...]]:
+    """Return the splits and class names of what lies in a folder, by its layout."""
+    folders = tree.folders()
+    if labels or (names and not _is_split(folders) and not _are_classes(tree, names)):
+        return _from_table(tree, names, labels, draw)
+    if _is_split(folders):
+        return _from_given_folders(tree, names)
+    if not names and len(_parts(folders)) > 1:
+        raise DataError(f"{tree.root} holds {', '.join(folders[:9])}: for a given split, nothing but train, test and perhaps "
+                        "val, each with a folder for each class; for a random split, a folder for each class right below")
+    return _from_class_folders(tree, names, draw)
 
 
 @dataclass(frozen=True)
@@ -87,76 +91,128 @@ class _Draw:
     shares: tuple[float, float]
     seed: int
 
-    def splits(self, rows: Sequence[Row], classnames: Sequence[str], *, later_is_train: bool) -> Splits:
-        """Return the stored split, after drawing and storing it if there is none.
-
-        Raises DataError if it holds one of the rows with another label, or lacks one, unless `later_is_train`.
-        """
+    def rows(self, rows: Sequence[Row]) -> Rows:
+        """Return the stored split, after drawing and storing it if there is none."""
         if not rows:
-            return dict.fromkeys(SPLITS, ())
+            return {split: [] for split in SPLITS}
+        if not self.file.exists():
+            try:
+                self._store(rows)
+            except UserError as error:
+                raise UserError(f"{error}; {HINT}") from error
+        return read_rows(self.file, {})
+
+    def _store(self, rows: Sequence[Row]) -> None:
         with lock(self.file.with_name(f".{self.file.stem}.lock"), wait=True):
             if not self.file.exists():
                 val, test, train = cut_classes(rows, self.shares, "ImageFolder", self.seed)
                 write_split(self.file, {"train": train, "val": val, "test": test})
-        splits, _ = read_split(self.file, "", classnames)
-        stored = {datum.path: datum.label for items in splits.values() for datum in items}
-        changed = [path for path, label, _ in rows if stored.get(path, label if later_is_train else None) != label]
-        if changed:
-            raise DataError(f"{self.file} does not fit the images: {len(changed)} are not in it or have another label now, "
-                            f"first {changed[0]!r}; remove the file to draw a new split")
-        return splits
 
 
-def _from_table(root: Path, names: Mapping[str, str], labels: str, drawn: _Draw) -> tuple[Splits, tuple[str, ...]]:
-    """Images anywhere below `root`. Those without a label, or labeled after the split was drawn, are train images."""
+def _from_table(
+    tree: Tree, names: Mapping[str, str], labels: Path | None, draw: _Draw
+) -> tuple[Splits, tuple[str, ...]]:
+    """Images anywhere below the root. Those without a label, or labeled after the split was drawn, are train images."""
     classnames = _required(names, "LABELS goes with CLASSES, a file of class names")
-    paths = _all_images(root)
-    label_of = read_labels(_file(root, labels), paths, classnames) if labels else {}
-    rows = [(path, label, classnames[label]) for path, label in sorted(label_of.items())]
-    splits = drawn.splits(rows, classnames, later_is_train=True)
+    paths = tree.paths(IMAGE)
+    label_of = read_labels(labels, paths, classnames) if labels else {}
+    stored = draw.rows([(path, label, classnames[label]) for path, label in sorted(label_of.items())])
+    if gone := [path for own in stored.values() for path, _, _ in own if path not in label_of]:
+        logger.warning("%s: %d images of %s have no label any more and count as unlabeled again, first %r", labels, len(gone),
+                       draw.file, gone[0])
+    _check_same(draw.file, [path for own in stored.values() for path, _, name in own
+                            if path in label_of and classnames[label_of[path]] != name])
+    splits: Splits = {split: tuple(Datum(path, label_of[path]) for path, _, _ in own if path in label_of)
+                      for split, own in stored.items()}
     placed = {datum.path for items in splits.values() for datum in items}
     splits["train"] += tuple(Datum(path, label_of.get(path, UNLABELED)) for path in paths if path not in placed)
     return splits, classnames
 
 
-def _from_given_folders(root: Path, names: Mapping[str, str]) -> tuple[Splits, tuple[str, ...]]:
+def _from_given_folders(tree: Tree, names: Mapping[str, str]) -> tuple[Splits, tuple[str, ...]]:
     """The folders train, test and perhaps val, each with a folder a class; a class may be missing in some of them."""
-    parts = _parts(subfolders(root))
-    names = names or {folder: folder for folder in sorted({name for part in parts for name in subfolders(root / part)})}
+    parts = _parts(tree.folders())
+    names = names or {folder: folder for folder in sorted({name for part in parts for name in tree.folders(f"{part}/")})}
     splits: Splits = dict.fromkeys(SPLITS, ())
     for part, split in parts.items():
-        splits[split] = tuple(Datum(f"{part}/{path}", label) for path, label, _ in _class_rows(root / part, names))
+        splits[split] = tuple(Datum(path, label) for path, label, _ in _class_rows(tree, f"{part}/", names))
     return splits, _required(names, "train and test must hold a folder for each class")
 
 
-def _from_class_folders(root: Path, names: Mapping[str, str], drawn: _Draw) -> tuple[Splits, tuple[str, ...]]:
-    names = names or {folder: folder for folder in subfolders(root)}
-    classnames = _required(names, f"make a folder for each class in {root}, or name a file of class names in "
+def _from_class_folders(tree: Tree, names: Mapping[str, str], draw: _Draw) -> tuple[Splits, tuple[str, ...]]:
+    names = names or {folder: folder for folder in tree.folders()}
+    classnames = _required(names, f"make a folder for each class in {tree.root}, or name a file of class names in "
                                   "DATASET.IMAGEFOLDER.CLASSES")
-    return drawn.splits(_class_rows(root, names), classnames, later_is_train=False), classnames
+    rows = _class_rows(tree, "", names)
+    stored = draw.rows(rows)
+    name_of = {path: name for own in stored.values() for path, _, name in own}
+    _check_same_classes(draw.file, set(name_of.values()), {name for _, _, name in rows}, classnames)
+    _check_same(draw.file, [path for path, _, name in rows if name_of.get(path) != name])
+    return {split: tuple(Datum(path, classnames.index(name)) for path, _, name in own)
+            for split, own in stored.items()}, classnames
 
 
-def _class_rows(folder: Path, names: Mapping[str, str]) -> list[Row]:
-    """Return the rows of a folder with a folder a class, labels in the order of `names`."""
-    if unknown := sorted(set(subfolders(folder)) - names.keys()):
-        raise DataError(f"{folder / unknown[0]} is not in the file of class names; {did_you_mean(unknown[0], names)}")
-    labels = {name: label for label, name in enumerate(names)}
-    return [(path, labels[path.split("/")[0]], name) for path, _, name in folder_rows(folder, names=names)]
+def _class_rows(tree: Tree, part: str, names: Mapping[str, str]) -> list[Row]:
+    """Return the rows of a folder with a folder a class, labels in the order of `names`, whose keys the folders mean."""
+    known, labels = Names(names, class_key), {name: label for label, name in enumerate(names)}
+    rows, folder_of = [], {}
+    for folder in tree.folders(part):
+        meant = known.meant(folder)
+        if len(meant) != 1:
+            raise DataError(f"{tree.root / part / folder} is not in the file of class names; {did_you_mean(folder, names)}")
+        if (other := folder_of.setdefault(meant[0], folder)) != folder:
+            raise DataError(f"{tree.root / part}: the folders {other!r} and {folder!r} are both the class {meant[0]!r}")
+        rows += [(f"{part}{folder}/{file}", labels[meant[0]], names[meant[0]]) for file in tree.images(f"{part}{folder}/")]
+    return rows
 
 
-def _say_left_out(root: str, splits: Splits) -> None:
-    """Log how many files below the root are none of the images, except notes and what is hidden."""
-    used = {os.path.join(root, datum.path) for items in splits.values() for datum in items}
-    left: Counter[str] = Counter()
-    for folder, inner, files in os.walk(root):
-        inner[:] = [name for name in inner if not name.startswith(".")]
-        left.update(os.path.splitext(file)[1].lower() for file in files
-                    if not file.startswith(".") and os.path.join(folder, file) not in used)
-    if n_deep := sum(left[suffix] for suffix in IMAGE_SUFFIXES):
-        logger.warning("%s: %d images are left out, as they do not lie right in the folder of a class", root, n_deep)
-    if others := {suffix: count for suffix, count in sorted(left.items()) if suffix not in IMAGE_SUFFIXES | NOTES}:
-        logger.warning("%s: %d files are left out, as their suffix is that of no image that is read: %s", root,
-                       sum(others.values()), ", ".join(f"{count} {suffix or 'none'}" for suffix, count in others.items()))
+def _check_same_classes(file: Path, stored: set[str], now: set[str], classnames: Sequence[str]) -> None:
+    """Raise DataError if folders of classes have come or gone since a split was drawn; one without images has not."""
+    if stored and (new := [name for name in classnames if name in now - stored]):
+        raise DataError(f"{file} was drawn before there were images of {', '.join(map(repr, new[:9]))}; move what is new out "
+                        "of the folder to go on with the runs so far, or remove the file to draw a new split for new runs")
+    if gone := sorted(stored - set(classnames)):
+        raise DataError(f"{file} holds images of {', '.join(map(repr, gone[:9]))}, which {'is' if len(gone) == 1 else 'are'} "
+                        "no class now; bring the folder back, or remove the file to draw a new split for new runs")
+
+
+def _check_same(file: Path, changed: Sequence[str]) -> None:
+    if changed:
+        raise DataError(f"{file} does not fit the images: {len(changed)} are not in it or have another label now, "
+                        f"first {changed[0]!r}; remove the file to draw a new split")
+
+
+def _check_classes(root: Path, classnames: Sequence[str]) -> None:
+    """Raise DataError for names that cannot be told apart by who reads them, and for one class alone."""
+    if blank := [name for name in classnames if name != name.strip() or not name]:
+        raise DataError(f"{root}: the class name {blank[0]!r} has blanks at its ends; rename its folder, or map it to a name "
+                        "in DATASET.IMAGEFOLDER.CLASSES")
+    if len(classnames) == 1:
+        raise DataError(f"{root}: {classnames[0]!r} is the only class, so that there is nothing to tell apart; learning needs "
+                        "two or more. Images that are not sorted yet need a file of all class names in "
+                        "DATASET.IMAGEFOLDER.CLASSES")
+
+
+def _are_classes(tree: Tree, names: Mapping[str, str]) -> bool:
+    """Tell whether folders are those of classes in a list of names; raises DataError if they only look so.
+
+    Then labels would vanish, and people be asked for images that are sorted already.
+    """
+    folders = [folder for folder in tree.folders() if tree.images(f"{folder}/")]
+    known = Names(names, class_key)
+    if any(known.meant(folder) for folder in tree.folders()):
+        return True
+    texts = {class_key(text): text for pair in names.items() for text in pair}
+    near = {folder: found[0] for folder in folders
+            if (found := difflib.get_close_matches(class_key(folder), texts, n=1, cutoff=0.8))}
+    all_sorted = len(folders) == len(names) and len(folders) == len(tree.folders()) and not tree.images()
+    if near or (all_sorted and all(re.search(r"[^\W\d_]", folder) for folder in folders)):
+        folder = next(iter(near), folders[0])
+        meant = f"did you mean {texts[near[folder]]!r}? " if near else ""
+        raise DataError(f"{tree.root / folder} holds images, but no folder is one of the class names; {meant}Give the folders "
+                        "these names, or write a mapping of folders to names in the file of class names; if the folders say "
+                        "nothing of classes, name a file with the line path,label in DATASET.IMAGEFOLDER.LABELS")
+    return False
 
 
 def _file(root: Path, name: str) -> Path:
@@ -183,11 +239,3 @@ def _is_split(folders: Sequence[str]) -> bool:
     """Tell whether folders are those of a given split, and nothing else."""
     parts = _parts(folders)
     return len(set(parts.values())) == len(folders) and {"train", "test"} <= set(parts.values())
-
-
-def _all_images(root: Path) -> list[str]:
-    """Return the images in all folders below `root`, as paths relative to it, sorted, without hidden folders."""
-    found = image_files(root)
-    for folder in subfolders(root):
-        found += [f"{folder}/{path}" for path in _all_images(root / folder)]
-    return sorted(found)

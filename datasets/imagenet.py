@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dassl.data.annotations import read_pairs
 from dassl.data.dataset import DATASETS, Dataset, Datum, data_folder
-from dassl.data.splits import image_files, subfolders
+from dassl.data.folders import image_files, subfolders
 from dassl.utils.errors import DataError, did_you_mean
 
 

@@ -131,7 +131,7 @@ def test_the_contact_sheet_needs_nothing_else(start, tmp_path):
 
 
 def spoiled(paths: list[str]) -> str:
-    return "\n".join(["path,label", f"{paths[0]},zero", f"{paths[0]},one", f"{paths[1]},Zero", "nowhere.png,zero",
+    return "\n".join(["path,label", f"{paths[0]},zero", f"{paths[0]},one", f"{paths[1]},Zeroo", "nowhere.png,zero",
                       f"{paths[2]},", f"{paths[3]},two"])
 
 
@@ -140,10 +140,10 @@ def test_all_faults_of_an_answer_are_one_error_and_nothing_of_it_counts(start, t
     start()
     table(tmp_path, 0).write_text(spoiled(asked(table(tmp_path, 0))))
     code, err = start()
-    first = re.search(r"line 3: (\S+) is both", err)[1]
+    first = re.search(r"row 3: (\S+) is both", err)[1]
     assert code == 1 and "3 labels are wrong" in err and f"{first},one" in table(tmp_path, 0).read_text()
-    for part in (f"line 3: {first} is both 'zero' and 'one'", "line 4: unknown class 'Zero'; did you mean 'zero'?",
-                 "line 5: was not asked: nowhere.png"):
+    for part in (f"row 3: {first} is both 'zero' and 'one'", "row 4: unknown class 'Zeroo'; did you mean 'zero'?",
+                 "row 5: was not asked: nowhere.png"):
         assert part in err, err
     assert record(tmp_path)["rounds"] == []
 

@@ -1,7 +1,6 @@
 """From a `DATASET` node to the data set of a run, with everything said aloud that is odd about it."""
 
 import logging
-import unicodedata
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from yacs.config import CfgNode
 
 from dassl.data.dataset import DATASETS, SPLITS, UNLABELED, Dataset
 from dassl.data.digests import ImageFiles
+from dassl.data.known import class_key
 from dassl.data.scan import inspect, scan
 from dassl.data.subsets import few_shot, subsample_classes
 from dassl.utils.errors import ConfigError, DataError, listed
@@ -17,21 +17,29 @@ from dassl.utils.errors import ConfigError, DataError, listed
 logger = logging.getLogger(__name__)
 
 
-def load_dataset(cfg: CfgNode) -> Dataset:
-    """Return the whole data set that `DATASET` names, as its files say; no image is looked at."""
+def load_dataset(cfg: CfgNode, cache: Path | None = None) -> Dataset:
+    """Return the whole data set that `DATASET` names, as its files say; no image is looked at.
+
+    `cache` is the folder for what cannot be written to a data root.
+    """
     component = DATASETS[cfg.NAME]
     arguments = component.arguments(cfg[component.key]) if component.parameters else {}
+    if "cache" in component.given:
+        arguments["cache"] = cache
     return component.build(Path(cfg.ROOT).expanduser(), **arguments)
 
 
-def build_dataset(cfg: CfgNode, *, seed: int, n_threads: int = 1, check_files: bool = True) -> Dataset:
+def build_dataset(
+    cfg: CfgNode, *, seed: int, n_threads: int = 1, check_files: bool = True, cache: Path | None = None
+) -> Dataset:
     """Return the data set of a `DATASET` node, with its few shots and its half of the classes, ready for a run.
 
-    `seed` draws the few shots. Raises DataError if an image file is missing, unless the caller looks at the files anyway.
+    `seed` draws the few shots; for `cache`, see `load_dataset`. Raises DataError if an image file
+    is missing, unless the caller looks at the files anyway.
     """
     if cfg.NUM_SHOTS == 0:
         raise ConfigError("DATASET.NUM_SHOTS is 0, but must be -1 (all images) or at least 1")
-    dataset = load_dataset(cfg)
+    dataset = load_dataset(cfg, cache)
     if cfg.NUM_SHOTS > 0:
         dataset = few_shot(dataset, cfg.NUM_SHOTS, seed)
     if cfg.SUBSAMPLE_CLASSES != "all":
@@ -82,7 +90,7 @@ def classname_problems(classnames: tuple[str, ...]) -> list[str]:
     lines = [f"{name!r} is the name of {count} classes" for name, count in counts.items() if count > 1]
     folded: dict[str, str] = {}
     for name in counts:
-        key = " ".join(unicodedata.normalize("NFKC", name).replace("_", " ").casefold().split())
+        key = class_key(name)
         if not key:
             lines.append(f"{name!r} is blank")
         elif folded.setdefault(key, name) != name:

@@ -1,16 +1,18 @@
 """Split files, `{"train" | "val" | "test": [[path, label, class name], ...]}` (CoOp's split_zhou_*.json), and drawn splits."""
 
+import hashlib
 import os
+import reprlib
 from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from dassl.data.dataset import SPLITS, Datum
+from dassl.data.folders import image_files, subfolders
 from dassl.utils.errors import DataError
 from dassl.utils.files import lock, read_json, write_json
 from dassl.utils.seeding import rng_for
-
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".avif"}
 
 Row = tuple[str, int, str]  # path relative to the image folder, label, class name
 Rows = dict[str, list[Row]]
@@ -25,22 +27,48 @@ def read_split(file: Path, image_dir: str, classnames: Sequence[str] = ()) -> tu
     known beforehand, may name classes without an image. Raises DataError if the file is not of this form, one label has two
     names, or a name is not the one known.
     """
+    names = dict(enumerate(classnames))
+    rows = read_rows(file, names, n_classes=len(classnames))
+    n_labels = max(names, default=-1) + 1
+    if missing := list(islice((label for label in range(n_labels) if label not in names), 10)):
+        raise DataError(f"{file}: labels {missing} have no item and so no name; list the class names in the data set")
+    splits = {split: tuple(Datum(str(PurePosixPath(image_dir) / path), label) for path, label, _ in rows[split])
+              for split in SPLITS}
+    return splits, tuple(names[label] for label in sorted(names))
+
+
+def read_rows(file: Path, names: dict[int, str], *, n_classes: int = 0) -> Rows:
+    """Return the rows of a split file, with `/` in their paths and no `.`; their class names are added to `names` by label.
+
+    Raises DataError if the file is not of this form, one label has two names, a path leads out of the image folder, or a label
+    is beyond `n_classes`, unless that is 0.
+    """
     content = read_json(file)
     if not isinstance(content, dict) or not set(SPLITS) <= set(content):
         raise DataError(f"{file}: must hold the keys train, val and test")
-    names = dict(enumerate(classnames))
-    splits = {split: tuple(_datum(item, file, image_dir, names) for item in content[split]) for split in SPLITS}
-    missing = sorted(set(range(max(names, default=-1) + 1)) - names.keys())
-    if missing:
-        raise DataError(f"{file}: labels {missing[:10]} have no item and so no name; list the class names in the data set")
-    if classnames and len(names) > len(classnames):
-        raise DataError(f"{file}: label {max(names)} ({names[max(names)]!r}) is beyond the {len(classnames)} classes")
-    return splits, tuple(names[label] for label in sorted(names))
+    if odd := [split for split in SPLITS if not isinstance(content[split], list)]:
+        raise DataError(f"{file}: {odd[0]} must be a list of [path, label, class name]")
+    rows = {split: [_row(item, file, names) for item in content[split]] for split in SPLITS}
+    if beyond := [row for own in rows.values() for row in own if n_classes and row[1] >= n_classes]:
+        raise DataError(f"{file}: label {beyond[0][1]} ({beyond[0][2]!r}) is beyond the {n_classes} classes")
+    return rows
 
 
 def write_split(file: Path, splits: Mapping[str, Sequence[Row]]) -> None:
     """Write a split file from (path relative to the image folder, label, class name) rows."""
     write_json(file, {split: [list(row) for row in splits[split]] for split in SPLITS})
+
+
+def drawn_file(root: Path, shares: tuple[float, float], seed: int, cache: Path | None) -> Path:
+    """Return the file of a random split of a person's own images.
+
+    It is in `root`, or, where that has none and cannot be written, in `cache`.
+    """
+    name = f"split_val{shares[0]:g}_test{shares[1]:g}_seed{seed}.json"
+    if cache is None or (root / name).exists():
+        return root / name
+    elsewhere = cache / f"{hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:16]}_{name}"
+    return elsewhere if elsewhere.exists() or not os.access(root, os.W_OK) else root / name
 
 
 def field_split(
@@ -118,34 +146,15 @@ def datums(image_dir: str, files: Sequence[str], labels: Sequence[int]) -> tuple
     return tuple(Datum(f"{image_dir}/{file}", label) for file, label in zip(files, labels, strict=True))
 
 
-def subfolders(folder: Path) -> list[str]:
-    """Return the names of the folders in a folder, sorted, without hidden ones; raises DataError if it is missing."""
-    return sorted(entry.name for entry in _entries(folder) if entry.is_dir())
-
-
-def image_files(folder: Path) -> list[str]:
-    """Return the names of the image files in a folder, sorted, known by their suffix; raises DataError if it is missing."""
-    return sorted(entry.name for entry in _entries(folder)
-                  if entry.is_file() and os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES)
-
-
-def _entries(folder: Path) -> list[os.DirEntry]:
-    try:
-        with os.scandir(folder) as entries:
-            return [entry for entry in entries if not entry.name.startswith(".")]
-    except OSError as error:
-        raise DataError(f"cannot read the folder {folder}: {error.strerror}") from error
-
-
-def _datum(item: Any, file: Path, image_dir: str, names: dict[int, str]) -> Datum:
+def _row(item: Any, file: Path, names: dict[int, str]) -> Row:
     match item:
-        case [str(path), int(label), str(name)] if label >= 0:
+        case [str(path), int(label), str(name)] if label >= 0 and not isinstance(label, bool):
             pass
         case _:
-            raise DataError(f"{file}: expected [path, label, class name], not {item!r}")
+            raise DataError(f"{file}: expected [path, label, class name], not {reprlib.repr(item)}")
     relative = PurePosixPath(path)
     if relative.is_absolute() or ".." in relative.parts:
         raise DataError(f"{file}: the path {path!r} leads out of the image folder")
     if names.setdefault(label, name) != name:
         raise DataError(f"{file}: label {label} is both {names[label]!r} and {name!r}")
-    return Datum(str(PurePosixPath(image_dir) / relative), label)
+    return str(relative), label, name

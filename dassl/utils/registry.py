@@ -30,6 +30,11 @@ class Before:
 
 
 @dataclass(frozen=True)
+class Given:
+    """Marks a parameter, in `Annotated`, that is no YAML key: the caller gives it to components that have it."""
+
+
+@dataclass(frozen=True)
 class Parameter:
     """One key of a component's YAML node. `extras` is what stands in its `Annotated` beside the type."""
 
@@ -53,6 +58,7 @@ class Component:
     build: Callable
     parameters: tuple[Parameter, ...]
     facts: Mapping[str, Any]
+    given: tuple[str, ...] = ()  # names of parameters that are no YAML keys
 
     @property
     def key(self) -> str:
@@ -80,7 +86,7 @@ class Registry:
         """
 
         def decorate(build: Callable) -> Callable:
-            component = Component(name, build, _parameters(f"{self.kind} {name!r}", build), facts)
+            component = Component(name, build, _parameters(f"{self.kind} {name!r}", build), facts, _given(build))
             for other in self._components.values():
                 if other.key == component.key:
                     raise ValueError(f"{self.kind} {name!r} is registered twice: {other.build} and {build}")
@@ -107,11 +113,20 @@ class Registry:
         return iter(sorted(self._components.values(), key=lambda component: component.name))
 
 
+def _hints(build: Callable) -> dict[str, Any]:
+    return typing.get_type_hints(build.__init__ if inspect.isclass(build) else build, include_extras=True)
+
+
+def _given(build: Callable) -> tuple[str, ...]:
+    return tuple(name for name, hint in _hints(build).items() if Given() in getattr(hint, "__metadata__", ()))
+
+
 def _parameters(owner: str, build: Callable) -> tuple[Parameter, ...]:
-    function = build.__init__ if inspect.isclass(build) else build
-    hints = typing.get_type_hints(function, include_extras=True)
+    hints, given = _hints(build), _given(build)
     found = []
     for name, parameter in inspect.signature(build).parameters.items():
+        if name in given:
+            continue
         if parameter.kind is parameter.KEYWORD_ONLY:
             found.append(_parameter(owner, name, parameter.default, hints.get(name)))
         elif parameter.kind is not parameter.POSITIONAL_OR_KEYWORD or parameter.default is not parameter.empty:

@@ -1,5 +1,6 @@
 """Split files and drawn splits."""
 
+import tracemalloc
 from collections import Counter
 
 import pytest
@@ -29,6 +30,25 @@ def test_a_wrong_split_file_is_an_error_that_names_it(tmp_path, change, message)
     write_json(tmp_path / "split.json", {**GOOD, **{key: value or [[]] for key, value in change.items()}})
     with pytest.raises(DataError, match=rf"split.json: .*({message})"):
         read_split(tmp_path / "split.json", "images")
+
+
+def test_a_label_of_true_is_none(tmp_path):
+    """Python counts it as 1."""
+    write_json(tmp_path / "split.json", {**GOOD, "test": [["b/1.jpg", True, "b"]]})
+    with pytest.raises(DataError, match=r"expected \[path, label, class name\], not \['b/1.jpg', True, 'b'\]"):
+        read_split(tmp_path / "split.json", "images")
+
+
+@pytest.mark.parametrize("classnames", [(), ("a", "b")])
+def test_a_label_of_a_hundred_million_takes_no_memory(tmp_path, classnames):
+    """Row 19: it took 11.9 GB to say which labels below it have no name."""
+    write_json(tmp_path / "split.json", {**GOOD, "test": [["b/1.jpg", 10**8, "b"]]})
+    tracemalloc.start()
+    with pytest.raises(DataError, match=r"is beyond the 2 classes|labels \[1, 2, 3, 4, 5, 6, 7, 8, 9, 10\] have no item"):
+        read_split(tmp_path / "split.json", "images", classnames)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1_000_000
 
 
 def test_known_class_names_keep_a_class_without_images(tmp_path):

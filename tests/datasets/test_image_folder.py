@@ -1,6 +1,8 @@
 """ImageFolder: every layout of a person's own images."""
 
+import os
 import shutil
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,9 @@ import datasets  # noqa: F401  registers the data sets
 from dassl.config.setup import setup_config
 from dassl.data.build import load_dataset
 from dassl.data.dataset import DATASETS, SPLITS, UNLABELED
-from dassl.utils.errors import ConfigError, DataError
+from dassl.utils.errors import ConfigError, DataError, UserError
 from dassl.utils.files import write_json
+from datasets import image_folder
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -67,6 +70,31 @@ def test_images_that_came_after_the_split_stop_the_run(photos):
         build(photos)
 
 
+def test_a_class_folder_that_came_after_the_split_is_named(photos):
+    """Row 3: not "label 1 is both dog and chair"; the split of before stays as it is."""
+    build(photos)
+    touch(photos, "chair/1.jpg", "chair/2.jpg")
+    with pytest.raises(DataError, match=r"split_val0\.2_.*json was drawn before there were images of 'chair'; move"):
+        build(photos)
+
+
+def test_a_class_folder_that_is_gone_is_named(photos):
+    touch(photos, "elk/1.jpg", "elk/2.jpg")
+    build(photos)
+    shutil.rmtree(photos / "cat")
+    with pytest.raises(DataError, match=r"holds images of 'cat', which is no class now; bring the folder back"):
+        build(photos)
+
+
+def test_a_stored_split_goes_by_names_whatever_the_order_of_the_classes(photos):
+    first = build(photos)
+    (photos / "c.yaml").write_text("dog: dog\nnone: none\ncat: cat\n")
+    second = build(photos, classes="c.yaml")
+    for split in SPLITS:
+        assert [datum.path for datum in first.split(split)] == [datum.path for datum in second.split(split)]
+    assert {(datum.path[:3], datum.label) for datum in second.train} == {("dog", 0), ("cat", 2)}
+
+
 def test_a_given_split_file_alone_says_what_the_set_holds(photos):
     write_json(photos / "mine.json", {"train": [["dog/1.jpg", 1, "hound"]], "val": [], "test": [["cat/2.jpg", 0, "cat"]]})
     dataset = build(photos, split="mine.json")
@@ -86,8 +114,8 @@ def test_folders_named_train_and_test_are_the_split(tmp_path):
 @pytest.mark.parametrize("name", ["valid", "Validation"])
 def test_a_validation_folder_may_have_other_names(tmp_path, name):
     """As a class, with train and test, it would be a data set of three classes called train, valid and test."""
-    dataset = build(touch(tmp_path, "Train/cat/1.jpg", f"{name}/cat/3.jpg", "test/cat/2.jpg"))
-    assert dataset.classnames == ("cat",)
+    dataset = build(touch(tmp_path, "Train/cat/1.jpg", f"{name}/cat/3.jpg", "test/cat/2.jpg", "test/dog/4.jpg"))
+    assert dataset.classnames == ("cat", "dog")
     assert [dataset.split(split)[0].path for split in SPLITS] == ["Train/cat/1.jpg", f"{name}/cat/3.jpg", "test/cat/2.jpg"]
 
 
@@ -119,7 +147,7 @@ def test_files_that_are_left_out_are_counted(tmp_path, caplog, layout):
                              for name in ("cat", "dog") for row in range(9)), "notes.txt")
     words = {}
     if layout == "table":
-        (root / "names.txt").write_text("heron")
+        (root / "names.txt").write_text("heron\negret\nibis")
         words = {"classes": "names.txt"}
     build(root, **words)
     assert not caplog.records
@@ -188,8 +216,111 @@ def test_a_label_that_changed_stops_the_run(loose):
         build(loose, classes="names.txt", labels="labels.csv")
 
 
+def test_a_label_that_was_deleted_is_no_label_whatever_the_split_says(loose, caplog):
+    """Row 25: the label file wins; what is labeled again goes back to where it was."""
+    labels = {f"img {row:02d}.png": ("bear", "sea lion")[row % 2] for row in range(10)}
+    write_labels(loose, labels)
+    before = build(loose, classes="names.txt", labels="labels.csv")
+    gone = [before.split(split)[0].path for split in SPLITS]
+    write_labels(loose, {path: name for path, name in labels.items() if path not in gone})
+    after = build(loose, classes="names.txt", labels="labels.csv")
+    assert sizes(after) == (16, 1, 3) and sum(datum.label == UNLABELED for datum in after.train) == 13
+    assert {datum.path for datum in after.train if datum.label == UNLABELED} >= set(gone)
+    assert "3 images of" in caplog.text and "have no label any more and count as unlabeled again" in caplog.text
+    write_labels(loose, labels)
+    assert build(loose, classes="names.txt", labels="labels.csv") == before
+
+
+def test_an_image_that_was_deleted_with_its_label_is_gone(loose):
+    labels = {f"img {row:02d}.png": "bear" for row in range(10)}
+    write_labels(loose, labels)
+    gone = build(loose, classes="names.txt", labels="labels.csv").test[0].path
+    (loose / gone).unlink()
+    write_labels(loose, {path: name for path, name in labels.items() if path != gone})
+    dataset = build(loose, classes="names.txt", labels="labels.csv")
+    assert gone not in {datum.path for split in SPLITS for datum in dataset.split(split)}
+
+
+@pytest.mark.parametrize("names", [["Cat", "DOG"], ["ca\u0301t", "hot dog"]])
+def test_folders_may_differ_from_class_names_in_what_means_nothing(tmp_path, names):
+    """Case, underscores and Unicode form: labels do not vanish, and the names are those of the list."""
+    folders = [unicodedata.normalize("NFC", name).lower().replace(" ", "_") for name in names]
+    root = touch(tmp_path, *(f"{folder}/{row}.jpg" for folder in folders for row in range(10)))
+    (root / "c.txt").write_text("\n".join(names[::-1]))
+    dataset = build(root, classes="c.txt")
+    assert dataset.classnames == tuple(names[::-1]) and sizes(dataset) == (10, 4, 6)
+    assert all(datum.label == (datum.path.split("/")[0] == folders[0]) for datum in dataset.train)
+
+
+def test_two_folders_of_one_class_are_refused(photos):
+    touch(photos, "Cat/1.jpg")
+    (photos / "c.txt").write_text("CAT\ndog")
+    with pytest.raises(DataError, match="the folders 'Cat' and 'cat' are both the class 'CAT'"):
+        build(photos, classes="c.txt")
+
+
+@pytest.mark.parametrize(("names", "message"), [
+    (["cats", "dogs"], "did you mean 'cats'"), (["catt", "x", "y"], "did you mean 'catt'"),
+    (["feline", "canine"], "mapping of folders")])
+def test_folders_of_images_that_no_class_name_fits_are_an_error(photos, names, message):
+    """Row 25: their labels would vanish, and people be asked for images that are sorted already."""
+    (photos / "c.txt").write_text("\n".join(names))
+    with pytest.raises(DataError, match=f"holds images, but no folder is one of the class names; .*{message}"):
+        build(photos, classes="c.txt")
+    (photos / "labels.csv").write_text("path,label\n")
+    assert sizes(build(photos, classes="c.txt", labels="labels.csv")) == (20, 0, 0)
+
+
+def test_folders_that_are_no_classes_are_searched_for_images(tmp_path):
+    """By year, as cameras make them, however many there are."""
+    root = touch(tmp_path, "2021/1.jpg", "2022/2.jpg", "100_CANON/3.jpg")
+    (root / "c.txt").write_text("heron\negret\nibis\nstork")
+    assert sizes(build(root, classes="c.txt")) == (3, 0, 0)
+    shutil.rmtree(root / "100_CANON")
+    (root / "c.txt").write_text("heron\negret")
+    assert sizes(build(root, classes="c.txt")) == (2, 0, 0)
+
+
+@pytest.mark.parametrize("layout", ["folders", "list"])
+def test_one_class_alone_is_refused_with_the_reason(tmp_path, layout):
+    """Most often it is the folder of all images."""
+    root = touch(tmp_path, *(f"images/{row}.jpg" for row in range(9)))
+    (root / "c.txt").write_text("heron")
+    with pytest.raises(DataError, match=r"'(images|heron)' is the only class, so that there is nothing to tell apart"):
+        build(root, **{"classes": "c.txt", "labels": "c.csv"} if layout == "list" and (root / "c.csv").write_text("path,label")
+              else {})
+
+
+@pytest.mark.parametrize("layout", ["folders", "split"])
+def test_class_names_with_blanks_at_their_ends_are_refused(photos, layout):
+    touch(photos, "elk /1.jpg")
+    write_json(photos / "mine.json", {"train": [["dog/1.jpg", 0, " dog"], ["cat/1.jpg", 1, "cat"]], "val": [], "test": []})
+    with pytest.raises(DataError, match=r"the class name '(elk | dog)' has blanks at its ends"):
+        build(photos, **({"split": "mine.json"} if layout == "split" else {}))
+
+
+def test_a_root_that_cannot_be_written_needs_a_cache_alone(photos, tmp_path, monkeypatch):
+    """Row 11: the drawn split and its lock go there, and stay there; a split that the root holds is read without a lock."""
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != photos)
+    before = sorted(photos.rglob("*"))
+    first = build(photos, cache=tmp_path / "cache")
+    assert sorted(photos.rglob("*")) == before and list((tmp_path / "cache").glob("*_split_val0.2_test0.3_seed0.json"))
+    monkeypatch.undo()
+    assert build(photos, cache=tmp_path / "cache") == first and sorted(photos.rglob("*")) == before
+    drawn = build(photos)
+    assert (photos / "split_val0.2_test0.3_seed0.json").exists()
+    monkeypatch.setattr(image_folder, "lock", lambda *_, **__: pytest.fail("it was locked"))
+    assert build(photos, cache=tmp_path / "cache") == drawn == first
+
+
+def test_a_cache_that_cannot_be_written_either_is_named(photos, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with pytest.raises(UserError, match=r"cannot write /proc/none/.*CACHE_DIR names another"):
+        build(photos, cache=Path("/proc/none"))
+
+
 @pytest.mark.parametrize(("parameters", "error", "message"), [
-    ({"val": 0.5, "test": 0.5}, ConfigError, "leave nothing to train on"),
+    ({"val": -0.5}, ConfigError, "must not be negative"), ({"val": 0.5, "test": 0.5}, ConfigError, "leave nothing to train on"),
     ({"classes": "nowhere.txt"}, ConfigError, "names the file 'nowhere.txt', which is neither in"),
     ({"labels": "names.txt"}, DataError, "LABELS goes with CLASSES"), ({}, DataError, "make a folder for each class")])
 def test_what_cannot_work_says_what_would(loose, parameters, error, message):
@@ -199,5 +330,7 @@ def test_what_cannot_work_says_what_would(loose, parameters, error, message):
 
 
 def test_a_root_that_is_missing_is_named(tmp_path):
-    with pytest.raises(DataError, match=r"cannot read the folder .*nowhere"):
-        build(tmp_path / "nowhere")
+    (tmp_path / "file").touch()
+    for name, words in (("nowhere", {}), ("nowhere", {"classes": "names.txt"}), ("file", {})):
+        with pytest.raises(DataError, match=rf"cannot read the folder .*{name}.*--root"):
+            build(tmp_path / name, **words)

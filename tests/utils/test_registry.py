@@ -1,12 +1,13 @@
 """Registration, look-up, and what a signature says about a YAML node."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 import pytest
 from torch import nn
 
 from dassl.utils.errors import ConfigError
-from dassl.utils.registry import AtLeast, Parameter, Registry
+from dassl.utils.registry import AtLeast, Given, Parameter, Registry
 
 
 @pytest.fixture
@@ -128,3 +129,14 @@ def test_components_are_listed_by_name_whatever_the_order_of_import(registry):
     for name in ("c", "a", "b"):
         registry.register(name)(lambda ctx: ctx)
     assert [component.name for component in registry] == ["a", "b", "c"]
+
+
+def test_a_given_parameter_is_no_key():
+    """The caller gives it to who has it; YAML cannot."""
+    registry = Registry("thing", "THING")
+
+    @registry.register("one")
+    def one(x, *, gamma: float = 0.1, folder: Annotated[Path | None, Given()] = None): ...
+
+    assert [parameter.key for parameter in registry["one"].parameters] == ["GAMMA"]
+    assert registry["one"].given == ("folder",)

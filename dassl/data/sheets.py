@@ -1,0 +1,133 @@
+"""Tables of labels as people and their spreadsheets write them: CSV in any encoding, read where it can mean one thing only."""
+
+import codecs
+import csv
+import io
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from dassl.data.known import Known
+from dassl.utils.errors import DataError
+
+LabelRow = tuple[str, str, str]  # place in the file, path of the image, class name or ""
+
+COLUMNS = ("path", "label")
+DELIMITERS = (",", ";", "\t")
+BLANK = " \r\n" + "".join(DELIMITERS)  # what a cell of a row of separators may hold, where another delimiter is read
+MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32-le", codecs.BOM_UTF32_BE: "utf-32-be",
+         codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}  # UTF-32 LE begins as UTF-16 LE does
+OTHERS = {"cp1252": "Windows' cp1252", "mac_roman": "Mac Roman"}
+SEPARATOR = re.compile(r'"?sep=(.)"?(\r\n|\r|\n)', re.IGNORECASE)  # Excel's own first line, which it does not show
+N_SHOWN = 200  # characters of a cell or header that a message quotes
+
+
+def label_rows(file: Path, known: Known) -> list[LabelRow]:
+    """Return the rows of a CSV file with the columns path and label, by the numbers that a spreadsheet shows.
+
+    Only these two columns count, and rows without both are skipped. Where the file is not UTF-8, it is read in that encoding
+    in which its names are known ones. Raises DataError if it is no such table, or there is no such encoding.
+    """
+    try:
+        content = file.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {file}: {error.strerror}") from error
+    read = {encoding: _rows(file, text) for encoding, text in decoded(content).items()}
+    if len(read) == 1:
+        return next(iter(read.values()))
+    fitting = {encoding: rows for encoding, rows in read.items() if all(known.holds(*row[1:]) for row in _accented(rows))}
+    meanings = {tuple(known.meant(*row[1:]) for row in rows) for rows in fitting.values()}
+    if "utf-8" in fitting or len(meanings) == 1:
+        return next(iter(fitting.values()))
+    raise DataError(_no_encoding(file, read, several=bool(fitting)))
+
+
+def decoded(content: bytes) -> dict[str, str]:
+    """Return the text of a file by its encoding: one where it is certain, else all that it may be.
+
+    Those are UTF-8 with other bytes in the names of files, as Linux allows, and what spreadsheets save besides.
+    """
+    for mark, encoding in MARKS.items():
+        if content.startswith(mark) and (text := _strict(content[len(mark):], encoding)) is not None:
+            return {encoding: text}
+    content = content.removeprefix(codecs.BOM_UTF8)
+    if b"\0" in content[:2] and (text := _strict(content, "utf-16-be" if content[0] == 0 else "utf-16-le")) is not None:
+        return {"utf-16": text}
+    if (text := _strict(content, "utf-8")) is not None:
+        return {"utf-8": text}
+    others = {encoding: text for encoding in OTHERS if (text := _strict(content, encoding)) is not None}
+    return {"utf-8": content.decode("utf-8", "surrogateescape")} | others
+
+
+def sheet(rows: Iterable[Sequence[object]]) -> str:
+    """Return rows as CSV text in which no cell is a formula: what begins like one gets an apostrophe in front."""
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows([_quoted(str(cell)) for cell in row] for row in rows)
+    return text.getvalue()
+
+
+def _quoted(cell: str) -> str:
+    return f"'{cell}" if re.match(r"'*[=+\-@\t\r]", cell) else cell
+
+
+def _strict(content: bytes, encoding: str) -> str | None:
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError:
+        return None
+
+
+def _rows(file: Path, text: str) -> list[LabelRow]:
+    separator = SEPARATOR.match(text)
+    text, fault = text[separator.end():] if separator else text, None
+    for delimiter in separator[1] if separator else DELIMITERS:
+        cells = _cells(file, text, delimiter)
+        try:
+            _, header = next(cells, (0, []))
+        except DataError as error:
+            fault = error
+            continue
+        names = [name.strip().casefold() for name in header]
+        if set(COLUMNS) <= set(names):
+            path, label = (_column(file, names, name) for name in COLUMNS)
+            rows = [(f"row {number}", _cell(row, path), _cell(row, label).strip()) for number, row in cells]
+            return [row for row in rows if row[1].strip(BLANK) or row[2].strip(BLANK)]
+    if fault:
+        raise fault
+    first = (text.splitlines() or [""])[0].strip()[:N_SHOWN]
+    raise DataError(f"{file}: the first row must name the columns path and label, not {first!r}")
+
+
+def _cells(file: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Yield the rows that hold anything, with their numbers; raises DataError where it is no CSV."""
+    number = 0
+    try:
+        for number, row in enumerate(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), start=1):
+            if any(cell.strip(BLANK) for cell in row):
+                yield number, row
+    except csv.Error as error:
+        raise DataError(f"{file}: row {number + 1} is no CSV: {error}") from error
+
+
+def _column(file: Path, names: Sequence[str], name: str) -> int:
+    if names.count(name) > 1:
+        raise DataError(f"{file}: {names.count(name)} columns are called {name}; rename those that do not count")
+    return names.index(name)
+
+
+def _cell(row: Sequence[str], column: int) -> str:
+    return row[column] if column < len(row) else ""
+
+
+def _accented(rows: Iterable[LabelRow]) -> list[LabelRow]:
+    """Return the rows whose names depend on the encoding."""
+    return [row for row in rows if not (row[1] + row[2]).isascii()]
+
+
+def _no_encoding(file: Path, read: dict[str, list[LabelRow]], *, several: bool) -> str:
+    """Return the message for a file that is not UTF-8: what its first row of such names is in each encoding."""
+    shown = [f"{name}: {' '.join(_accented(read[encoding])[0][1:])[:N_SHOWN]!r}"
+             for encoding, name in OTHERS.items() if encoding in read]
+    why = "are known in several encodings" if several else "are known in none that spreadsheets write"
+    return (f"{file} is not UTF-8, and the names from {_accented(read['utf-8'])[0][0]} on {why} ({', '.join(shown)}); "
+            "save it as CSV UTF-8")
