@@ -52,7 +52,7 @@ def contact_sheet(title: str, files: Sequence[Path], paths: Sequence[str], guess
     """
     figures = []
     for number, (file, path, own) in enumerate(zip(files, paths, guesses, strict=True), start=1):
-        lines = "".join(f"<li>{html.escape(name)} ({share:.0%})</li>" for name, share in own)
+        lines = "".join(f"<li>{html.escape(printable(name))} ({share:.0%})</li>" for name, share in own)
         figures.append(_FIGURE.format(data=_jpeg(file), number=number, path=html.escape(printable(path)), guesses=lines))
     return _PAGE.format(title=html.escape(title), side=SIDE, figures="\n".join(figures))
 
