@@ -96,7 +96,8 @@ def _empty_classes(dataset: Dataset) -> list[str]:
     found = []
     for split in SPLITS:
         labels = {datum.label for datum in dataset.split(split)}
-        found += [f"{name} in {split}" for label, name in enumerate(dataset.classnames) if labels and label not in labels]
+        if labels and UNLABELED not in labels:  # else nobody knows yet
+            found += [f"{name} in {split}" for label, name in enumerate(dataset.classnames) if label not in labels]
     return found
 
 
@@ -144,7 +145,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         cfg = setup_config(arguments.config_file, [*root, *pairs], (DATASETS,), nodes=("DATASET",))
         check_config(cfg, (DATASETS,))
         check_dataset_name(cfg.DATASET.NAME)
-        report = check(load_dataset(cfg.DATASET), n_threads=arguments.threads)
+        cache = Path(cfg.CACHE_DIR or Path(cfg.DATASET.ROOT) / ".cache").expanduser()
+        report = check(load_dataset(cfg.DATASET, cache), n_threads=arguments.threads)
         if arguments.json:
             write_json(Path(arguments.json), report)
     except UserError as error:

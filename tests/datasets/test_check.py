@@ -94,6 +94,22 @@ def test_a_class_without_images_is_found(root):
     assert found(run(root)[1]) == {"empty_classes": ["dog in val"]}
 
 
+def test_an_unlabeled_folder_has_no_classes_without_images(root):
+    """Nobody knows yet of which classes its images are; of a split whose labels are all known it is said."""
+    for name in ("cat", "dog"):
+        (root / name).rename(root / f"{name}2021")
+    (root / "classes.txt").write_text("heron\negret\nibis")
+    words = ["--root", str(root), "--json", str(root / "report.json"), "DATASET.NAME", "ImageFolder",
+             "DATASET.IMAGEFOLDER.CLASSES", "classes.txt"]
+    assert main(words) == 0
+    report = json.loads((root / "report.json").read_text())
+    assert report["empty_classes"] == [] and report["n_unlabeled"] == 8
+    rows = [f"cat2021/train0.png,{name}" for name in ("heron",)] + ["cat2021/train1.png,egret"]
+    (root / "labels.csv").write_text("\n".join(["path,label", *rows]))
+    assert main([*words, "DATASET.IMAGEFOLDER.LABELS", "labels.csv", "DATASET.IMAGEFOLDER.TEST", "0.6"]) == 0
+    assert json.loads((root / "report.json").read_text())["empty_classes"] == ["ibis in test"]
+
+
 def test_odd_modes_and_rotations_are_found(root):
     exif = Image.Exif()
     exif[0x0112] = 6
