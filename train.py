@@ -40,6 +40,7 @@ from active.pool import query_size
 from active.registry import SAMPLERS, check_learner
 from active.report import plot_learning_curve, table
 from active.results import RunResult
+from active.unasked import asked_once, settle_for_people
 from dassl.config.cli import Pairs, Parser, command
 from dassl.config.setup import as_dict, check_config, drop_unused, setup_config
 from dassl.data.build import build_dataset, check_labeled
@@ -131,8 +132,8 @@ def image_files(cfg: CfgNode, held: Held) -> ImageFiles:
     Which images there are, and their labels, are those of the first run of this process on the data set.
     """
     dataset = held.get("dataset", (cfg.DATASET, drawn_by(cfg)), lambda: build_dataset(
-        cfg.DATASET, seed=cfg.SEED, n_threads=cfg.DATALOADER.NUM_WORKERS, check_files=False))
-    return ImageFiles(dataset, cache_folder(cfg), n_threads=cfg.DATALOADER.NUM_WORKERS)
+        cfg.DATASET, seed=cfg.SEED, n_threads=cfg.DATALOADER.NUM_WORKERS, check_files=False, cache=cache_folder(cfg)))
+    return asked_once(ImageFiles(dataset, cache_folder(cfg), n_threads=cfg.DATALOADER.NUM_WORKERS), cfg)
 
 
 def drawn_by(cfg: CfgNode) -> int | None:
@@ -281,6 +282,11 @@ def settle_seed(cfg: CfgNode) -> None:
 def settle(cfg: CfgNode) -> None:
     """Settle seed and depths and freeze a checked config, with the nodes of the components that it uses alone."""
     settle_seed(cfg)
+    begun = None
+    if cfg.ACTIVE.ORACLE == "file":
+        with contextlib.suppress(UserError):  # the run itself says what is wrong with a record
+            begun = RunResult.read(Path(cfg.OUTPUT_DIR) / RESULTS).config
+    settle_for_people(cfg, begun)
     drop_unused(cfg, REGISTRIES, always=("ZeroShot",))
     settle_depths(cfg.TRAINER, tower_depths(cfg.MODEL.BACKBONE.NAME))
     cfg.freeze()

@@ -66,6 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_again(old: RunResult, folder: Path, root: str | None, *, fresh: bool) -> RunResult:
     """Return the record of the same config, run in `folder`; raises UserError with what `train.py` said if it failed."""
     output, config = folder / "run", folder / "config.yaml"
+    if images := old.config["DATASET"].get("IMAGEFOLDER"):
+        images.setdefault("COPIES", "ask")  # as before there was the key
     config.write_text(yaml.safe_dump(old.config), "utf-8")
     for record in old.rounds:
         if record.answers:

@@ -11,10 +11,13 @@ import pytest
 import active.loop
 import train
 from active import verify
+from active.results import RunResult
+from dassl.data import digests
 from datasets.digits import CLASSNAMES, digits
 
 PROJECT = Path(__file__).parents[1]
 NAMES = CLASSNAMES[:3]
+BEFORE = PROJECT / "tests" / "files" / "before" / "people"  # written by commit 2dbb33f
 
 
 @pytest.fixture(scope="module")
@@ -369,3 +372,97 @@ def test_a_run_labeled_by_people_can_be_verified(start, truth, tmp_path, capsys)
     capsys.readouterr()
     assert verify.main([str(results)]) == 0
     assert capsys.readouterr().out == "equal: 2 rounds, all picks, labels and metrics\n"
+
+
+def test_copies_are_not_asked_twice(start, photos, truth, tmp_path, capsys):
+    """Byte for byte the same as another image, labeled or not: left out of the pool, and said; a key asks them too."""
+    first, second, known = sorted(truth)[0], sorted(truth)[1], sorted(truth)[2]
+    for name, source in (("zz_copy.png", first), ("00_copy.png", second), ("of_known.png", known)):
+        shutil.copy(photos / source, photos / name)
+    (photos / "labels.csv").write_text(f"path,label\n{known},{truth[known]}\n")
+    words = ("DATASET.IMAGEFOLDER.LABELS", "labels.csv", "ACTIVE.QUERY_SIZE", "40", "ACTIVE.SAMPLER", "random")
+    assert start(*words)[0] == 3
+    assert set(asked(table(tmp_path, 0))) == set(truth) - {known}
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert "3 images are copies of others, byte for byte, and are not asked: " in log and f"zz_copy.png = {first}" not in asked(
+        table(tmp_path, 0))
+    assert start(*words, "DATASET.IMAGEFOLDER.COPIES", "ask", output="all")[0] == 3
+    assert len(asked(tmp_path / "all" / "queries" / "round_000.csv")) == 32
+    code, err = start(*words, "DATASET.IMAGEFOLDER.COPIES", "ask")
+    assert code == 1 and "DATASET.IMAGEFOLDER.COPIES: 'skip' -> 'ask'" in err
+
+
+def test_copies_cost_no_second_reading(start, photos, truth, tmp_path, monkeypatch):
+    """The hashes of the feature cache tell them; at the next start no file is read."""
+    shutil.copy(photos / sorted(truth)[0], photos / "zz_copy.png")
+    start()
+    monkeypatch.setattr(digests, "read_bytes", lambda path: pytest.fail(f"{path} was read"))
+    fill(table(tmp_path, 0), truth)
+    assert start()[0] == 3
+
+
+def test_a_whole_data_set_keeps_its_copies(start, photos, truth, tmp_path):
+    """A simulated oracle answers what it is asked, as ever."""
+    shutil.copy(photos / sorted(truth)[0], photos / "zz_copy.png")
+    labels = truth | {"zz_copy.png": truth[sorted(truth)[0]]}
+    (photos / "labels.csv").write_text("\n".join(["path,label", *(f"{path},{name}" for path, name in labels.items())]))
+    code, err = start("ACTIVE.ORACLE", "labels", "DATASET.IMAGEFOLDER.LABELS", "labels.csv")
+    assert code == 0, err
+    config, data = (record(tmp_path)[part] for part in ("config", "dataset"))
+    assert (config["DATASET"]["IMAGEFOLDER"]["VAL"], config["DATASET"]["IMAGEFOLDER"]["COPIES"]) == (0.2, "ask")
+    assert data["n_train"] + data["n_test"] < 31 and (photos / "split_val0.2_test0.3_seed0.json").exists()
+
+
+def test_no_label_of_people_is_held_out_as_val(start, photos, truth, tmp_path):
+    """Nothing reads it; it is said. A VAL that is asked for, and a split that was drawn before, stay as they are."""
+    (photos / "labels.csv").write_text("\n".join(["path,label", *(f"{path},{truth[path]}" for path in sorted(truth)[::2])]))
+    words = ("DATASET.IMAGEFOLDER.LABELS", "labels.csv")
+    assert start(*words)[0] == 3
+    assert record(tmp_path)["config"]["DATASET"]["IMAGEFOLDER"]["VAL"] == 0.0
+    log = (tmp_path / "run" / "log.txt").read_text()
+    assert ", 0 val, " in log and "of labels that people made none is held out as val, since nothing reads it" in log
+    assert start(*words, "DATASET.IMAGEFOLDER.VAL", "0.2", output="asked")[0] == 3
+    assert start(*words, output="later")[0] == 3
+    assert record(tmp_path, "later")["config"]["DATASET"]["IMAGEFOLDER"]["VAL"] == 0.2
+    assert start(*words)[0] == 3, "a run goes on as it was begun"
+
+
+@pytest.mark.parametrize(("output", "words"), [("run", ()), ("labeled", ("DATASET.IMAGEFOLDER.LABELS", "labels.csv"))])
+def test_a_run_of_before_goes_on_with_its_files(tmp_path, capsys, output, words):
+    """Row 13: its sheets, export, query, split with val, and copies that were asked; it ends with what was labeled then."""
+    shutil.copytree(BEFORE, tmp_path / "before")
+    root, run = tmp_path / "before" / "photos", tmp_path / "before" / output
+    truth, old = json.loads((root / "truth.json").read_text()), json.loads((run / "results.json").read_text())
+    sheet = run / "queries" / "round_001.csv"
+    content = sheet.read_bytes()
+    words = ["--config-file", "configs/quickstart.yaml", "--root", str(root), "--output-dir", str(run), "DATASET.NAME",
+             "ImageFolder", "DATASET.IMAGEFOLDER.CLASSES", "classes.txt", "ACTIVE.ORACLE", "file", "ACTIVE.ROUNDS", "2",
+             "ACTIVE.QUERY_SIZE", "4", "OPTIM.MAX_EPOCH", "2", "TRAINER.COOP.N_CTX", "1", *words]
+    assert train.main(words) == 3 and sheet.read_bytes() == content, capsys.readouterr().err
+    fill(sheet, truth)
+    (tmp_path / "again").mkdir()
+    assert train.main(words) == 0, capsys.readouterr().err
+    new = json.loads((run / "results.json").read_text())
+    assert new["rounds"][:1] == old["rounds"] and len(new["rounds"]) == 2 and new["dataset"] == old["dataset"]
+    again = verify.run_again(RunResult.read(run / "results.json"), tmp_path / "again", str(root), fresh=False)
+    assert again.dataset == old["dataset"] and [(own.queried, own.answers) for own in again.rounds] == [
+        (own["queried"], own["answers"]) for own in new["rounds"]]
+
+
+def test_a_class_name_that_begins_as_a_formula_goes_out_and_comes_back(photos, source, truth, tmp_path, capsys):
+    """Row 25: no cell of the sheet is a formula; what people choose from its guesses is read."""
+    (photos / "classes.txt").write_text("=zero\n+one\n-two\n")
+    for name in sorted(truth):
+        (photos / name).rename(photos / f"-{name}")
+    words = ["--config-file", "configs/quickstart.yaml", "--root", str(photos), "--output-dir", str(tmp_path / "run"),
+             "DATASET.NAME", "ImageFolder", "DATASET.IMAGEFOLDER.CLASSES", "classes.txt", "ACTIVE.ORACLE", "file",
+             "ACTIVE.ROUNDS", "1", "ACTIVE.QUERY_SIZE", "4", "OPTIM.MAX_EPOCH", "1"]
+    assert train.main(words) == 3
+    with table(tmp_path, 0).open(newline="") as text:
+        rows = list(csv.DictReader(text))
+    assert all(row["path"].startswith("'-") and row["guess 1"][:2] in ("'=", "'+", "'-") for row in rows)
+    lines = [f"{row['path']},{row['guess 1'].rsplit(' (', 1)[0]}" for row in rows]
+    table(tmp_path, 0).write_text("\n".join(["path,label", *lines]))
+    assert train.main(words) == 0, capsys.readouterr().err
+    answers = record(tmp_path)["rounds"][0]["answers"]
+    assert answers == {row["path"][1:]: "=+-".index(row["guess 1"][1]) for row in rows}

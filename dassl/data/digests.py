@@ -10,7 +10,7 @@ import os
 import stat
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -60,9 +60,11 @@ class ImageFiles:
     Raises one DataError for all files that are missing. What `contents` reads is kept in `folder`.
     """
 
-    def __init__(self, dataset: Dataset, folder: Path | None = None, *, n_threads: int = 1):
+    def __init__(
+        self, dataset: Dataset, folder: Path | None = None, *, n_threads: int = 1, stamps: dict[str, Tensor] | None = None
+    ):
         self.dataset, self.folder, self.n_threads = dataset, folder, n_threads
-        self._stamps = _stamps(dataset)
+        self._stamps = _stamps(dataset) if stamps is None else stamps
         self._contents: dict[str, Contents] = {}
 
     def digest(self) -> str:
@@ -78,6 +80,15 @@ class ImageFiles:
         if split not in self._contents:
             self._contents[split] = self._read(split) if self.folder is None else self._kept(split, self.folder)
         return self._contents[split]
+
+    def keeping(self, rows: Sequence[int]) -> "ImageFiles":
+        """Return the files without all train images but some rows; nothing is looked at or read again."""
+        contents, train = self.contents("train"), tuple(self.dataset.train[row] for row in rows)
+        stamps = self._stamps | {"train": self._stamps["train"][list(rows)]}
+        kept = ImageFiles(replace(self.dataset, train=train), self.folder, n_threads=self.n_threads, stamps=stamps)
+        digests = contents.digests[list(rows)]
+        kept._contents = self._contents | {"train": kept._of("train", digests, kept._sha256("train", digests))}
+        return kept
 
     def _kept(self, split: str, folder: Path) -> Contents:
         key = self._key(split)
@@ -101,9 +112,11 @@ class ImageFiles:
         rows = unread.nonzero()[:, 0].tolist()
         for row, digest in zip(rows, _hashes([files[row] for row in rows], split, self.n_threads), strict=True):
             digests[row] = _tensor(digest)
+        return self._of(split, digests, self._sha256(split, digests))
+
+    def _sha256(self, split: str, digests: Tensor) -> str:
         texts = (bytes(row).hex() for row in digests.numpy())
-        pairs = [[datum.path, text] for datum, text in zip(self.dataset.split(split), texts, strict=True)]
-        return self._of(split, digests, json_hash(pairs))
+        return json_hash([[datum.path, text] for datum, text in zip(self.dataset.split(split), texts, strict=True)])
 
     def _of(self, split: str, digests: Tensor, sha256: str) -> Contents:
         paths = tuple(datum.path for datum in self.dataset.split(split))

@@ -41,6 +41,20 @@ def test_the_digests_are_those_of_the_bytes(dataset):
         hashlib.sha256(name.encode()).hexdigest() for name in ("a.png", "b.png")]
 
 
+def test_a_part_of_the_train_images_is_that_part_without_a_look_or_a_reading(dataset, n_read, monkeypatch):
+    """Paths, stamps and hashes are those that the part would have by itself."""
+    files = ImageFiles(dataset)
+    alone = ImageFiles(dataclasses.replace(dataset, train=dataset.train[1:]))
+    expected = alone.contents("train")
+    files.contents("train")
+    n_read.clear()
+    monkeypatch.setattr(digests, "_stamps", lambda _: pytest.fail("it was looked at again"))
+    part = files.keeping([1])
+    found = part.contents("train")
+    assert (found.paths, found.sha256, found.digests.tolist()) == (expected.paths, expected.sha256, expected.digests.tolist())
+    assert part.digest() == alone.digest() and part.dataset.train == dataset.train[1:] and n_read == []
+
+
 @pytest.mark.parametrize("n_threads", [1, 3])
 def test_files_are_read_once(dataset, tmp_path, n_read, n_threads):
     """The second start takes all from the folder."""

@@ -1,0 +1,64 @@
+"""What people are not asked, and what of their labels is not held back: the defaults of `DATASET.IMAGEFOLDER` for them."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from yacs.config import CfgNode
+
+from dassl.data.dataset import SPLITS, UNLABELED
+from dassl.data.digests import ImageFiles
+from dassl.data.splits import drawn_file
+from dassl.utils.text import printable
+
+AUTO = -1.0  # VAL
+VAL = 0.2  # where the labels are those of a data set
+
+logger = logging.getLogger(__name__)
+
+
+def settle_for_people(cfg: CfgNode, recorded: Mapping[str, Any] | None) -> None:
+    """Replace what `VAL` and `COPIES` leave open, where images of a folder are used.
+
+    Where people label, nothing is held out as val, and copies are not asked; else 0.2 is, as ever. A run that is begun, in
+    `recorded`, goes on as it was begun, and a split that is drawn keeps its val.
+    """
+    if "IMAGEFOLDER" not in cfg.DATASET:
+        return
+    node, by_people = cfg.DATASET.IMAGEFOLDER, cfg.ACTIVE.ORACLE == "file"
+    old = recorded["DATASET"].get("IMAGEFOLDER", {}) if recorded else {}
+    if node.COPIES == "auto":
+        node.COPIES = old.get("COPIES", "ask") if old else "skip" if by_people else "ask"
+    if node.VAL == AUTO:
+        root, cache = Path(cfg.DATASET.ROOT).expanduser(), cfg.CACHE_DIR or Path(cfg.DATASET.ROOT) / ".cache"
+        stored = drawn_file(root, (VAL, node.TEST), node.SPLIT_SEED, Path(cache).expanduser())
+        node.VAL = old.get("VAL", 0.0 if by_people and not stored.exists() else VAL)
+
+
+def asked_once(files: ImageFiles, cfg: CfgNode) -> ImageFiles:
+    """Return the files of a run without copies that people would be asked a second time, if the config leaves them out.
+
+    These are train images without a label whose bytes are those of an image with one, in any split, or of an earlier one.
+    """
+    if "IMAGEFOLDER" not in cfg.DATASET or cfg.ACTIVE.ORACLE != "file":
+        return files
+    dataset, node = files.dataset, cfg.DATASET.IMAGEFOLDER
+    if dataset.test and not node.VAL:
+        logger.info("%s: of labels that people made none is held out as val, since nothing reads it", dataset.name)
+    if node.COPIES != "skip":
+        return files
+    images = [(datum.label, datum.path, row, split) for split in SPLITS for row, datum in enumerate(dataset.split(split))]
+    first: dict[bytes, str] = {}
+    copies = {}
+    for label, path, row, split in sorted(images, key=lambda image: image[0] == UNLABELED):
+        twin = first.setdefault(bytes(files.contents(split).digests[row].numpy()), path)
+        if label == UNLABELED and twin != path:
+            copies[row] = twin
+    if not copies:
+        return files
+    row, twin = next(iter(copies.items()))
+    logger.info("%s: %d images are copies of others, byte for byte, and are not asked: %s = %s%s "
+                "(DATASET.IMAGEFOLDER.COPIES ask asks them too)", dataset.name, len(copies),
+                printable(dataset.train[row].path), printable(twin), ", ..." if len(copies) > 1 else "")
+    return files.keeping([row for row in range(len(dataset.train)) if row not in copies])
