@@ -11,9 +11,19 @@ import numpy as np
 import torch
 from torch import nn
 
-from dassl.utils.registry import AtLeast
+from dassl.utils.registry import AtLeast, AtMost
 from trainers.frozen_clip import FrozenCLIP
-from trainers.prompts import INITIAL_STD, TRAINERS, ClassTexts, Position, PromptLearner, Prompts, token_rows, word_ids
+from trainers.prompts import (
+    INITIAL_STD,
+    MAX_CONTEXT,
+    TRAINERS,
+    ClassTexts,
+    Position,
+    PromptLearner,
+    Prompts,
+    token_rows,
+    word_ids,
+)
 
 
 @TRAINERS.register("CoOp")
@@ -29,7 +39,7 @@ class CoOp(PromptLearner):
         texts: ClassTexts,
         rng: np.random.Generator,
         *,
-        n_ctx: Annotated[int, AtLeast(1)] = 16,
+        n_ctx: Annotated[int, AtLeast(1), AtMost(MAX_CONTEXT)] = 16,
         csc: bool = False,
         ctx_init: str = "",
         class_token_position: Position = "end",

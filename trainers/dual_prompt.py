@@ -20,10 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dassl.utils.registry import AtLeast
+from dassl.utils.registry import AtLeast, AtMost
 from trainers.frozen_clip import FrozenCLIP
 from trainers.prompts import (
     INITIAL_STD,
+    MAX_CONTEXT,
     TRAINERS,
     Classifier,
     ClassTexts,
@@ -46,11 +47,11 @@ class DualPrompt(PromptLearner):
         texts: ClassTexts,
         rng: np.random.Generator,
         *,
-        n_ctx: Annotated[int, AtLeast(1)] = 16,
-        n_ctx_vision: Annotated[int, AtLeast(0)] = 20,
+        n_ctx: Annotated[int, AtLeast(1), AtMost(MAX_CONTEXT)] = 16,
+        n_ctx_vision: Annotated[int, AtLeast(0), AtMost(1000)] = 20,
         prompt_depth_vision: Annotated[int | str, InBlocksOf(("image",))] = "all",
         layout: Layout = "deft",
-        l2_weight: Annotated[float, AtLeast(0)] = 1.0,
+        l2_weight: Annotated[float, AtLeast(0), AtMost(1e6)] = 1.0,
         l2_sign: Literal["corrected", "printed"] = "corrected",
         l2_detach: Literal["none", "pos", "pos+visual"] = "none",
     ):

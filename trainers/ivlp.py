@@ -9,9 +9,18 @@ from typing import Annotated
 
 import numpy as np
 
-from dassl.utils.registry import AtLeast
+from dassl.utils.registry import AtLeast, AtMost
 from trainers.frozen_clip import FrozenCLIP
-from trainers.prompts import TRAINERS, ClassTexts, InBlocksOf, PromptLearner, Prompts, checked_depth, deep_context
+from trainers.prompts import (
+    MAX_CONTEXT,
+    TRAINERS,
+    ClassTexts,
+    InBlocksOf,
+    PromptLearner,
+    Prompts,
+    checked_depth,
+    deep_context,
+)
 from trainers.vpt import image_tokens
 
 
@@ -25,8 +34,8 @@ class IVLP(PromptLearner):
         texts: ClassTexts,
         rng: np.random.Generator,
         *,
-        n_ctx_text: Annotated[int, AtLeast(1)] = 2,
-        n_ctx_vision: Annotated[int, AtLeast(0)] = 2,
+        n_ctx_text: Annotated[int, AtLeast(1), AtMost(MAX_CONTEXT)] = 2,
+        n_ctx_vision: Annotated[int, AtLeast(0), AtMost(1000)] = 2,
         prompt_depth_text: Annotated[int | str, InBlocksOf(("text",))] = "all",
         prompt_depth_vision: Annotated[int | str, InBlocksOf(("image",))] = "all",
         ctx_init: str = "a photo of a",

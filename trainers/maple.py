@@ -15,9 +15,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dassl.utils.registry import AtLeast
+from dassl.utils.registry import AtLeast, AtMost
 from trainers.frozen_clip import FrozenCLIP
-from trainers.prompts import TRAINERS, ClassTexts, InBlocksOf, PromptLearner, Prompts, checked_depth, deep_context
+from trainers.prompts import (
+    MAX_CONTEXT,
+    TRAINERS,
+    ClassTexts,
+    InBlocksOf,
+    PromptLearner,
+    Prompts,
+    checked_depth,
+    deep_context,
+)
 
 
 @TRAINERS.register("MaPLe")
@@ -32,7 +41,7 @@ class MaPLe(PromptLearner):
         texts: ClassTexts,
         rng: np.random.Generator,
         *,
-        n_ctx: Annotated[int, AtLeast(1)] = 2,
+        n_ctx: Annotated[int, AtLeast(1), AtMost(MAX_CONTEXT)] = 2,
         prompt_depth: Annotated[int | str, InBlocksOf(("text", "image"))] = "at most 9",
         ctx_init: str = "a photo of a",
         deep_maps: Literal["drawn", "cloned"] = "drawn",

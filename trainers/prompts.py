@@ -24,6 +24,7 @@ logger = logging.getLogger(__name__)
 TRAINERS = Registry("trainer", "TRAINER")
 
 INITIAL_STD = 0.02  # of prompts that do not start from words
+MAX_CONTEXT = 256  # tokens; no text tower of CLIP's kind reads more
 
 Position = Literal["end", "middle", "front"]
 

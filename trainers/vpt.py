@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dassl.utils.registry import AtLeast
+from dassl.utils.registry import AtLeast, AtMost
 from trainers.frozen_clip import FrozenCLIP
 from trainers.prompts import INITIAL_STD, TRAINERS, ClassTexts, InBlocksOf, PromptLearner, Prompts, checked_depth, template_rows
 
@@ -32,7 +32,7 @@ class VPT(PromptLearner):
         texts: ClassTexts,
         rng: np.random.Generator,
         *,
-        n_ctx: Annotated[int, AtLeast(1)] = 8,
+        n_ctx: Annotated[int, AtLeast(1), AtMost(1000)] = 8,
         prompt_depth: Annotated[int | str, InBlocksOf(("image",))] = "all",
         layout: Layout = "maple",
         template: str = "a photo of a {}.",

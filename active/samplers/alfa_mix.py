@@ -22,11 +22,11 @@ from active.context import SelectionContext
 from active.geometry import k_means, nearest_members
 from active.registry import SAMPLERS
 from active.scores import by_block, residuals, without
-from dassl.utils.registry import AtLeast
+from dassl.utils.registry import AtLeast, AtMost
 
 
 @SAMPLERS.register("alfa_mix", needs_labels=True)
-def alfa_mix(ctx: SelectionContext, *, delta: Annotated[float, AtLeast(1e-3)] = 0.2) -> Tensor:
+def alfa_mix(ctx: SelectionContext, *, delta: Annotated[float, AtLeast(1e-3), AtMost(1)] = 0.2) -> Tensor:
     """Return `n_query` pool rows, most typical of each cluster of flipping rows first, then random ones if these are few."""
     caps = flip_caps(ctx)
     steps = delta * torch.arange(1, math.ceil(1 / delta) + 1)

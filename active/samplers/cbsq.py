@@ -16,11 +16,11 @@ from torch import Tensor
 from active.context import Query, SelectionContext
 from active.registry import SAMPLERS
 from active.samplers.cb import Fusion, cluster_balanced_rows
-from dassl.utils.registry import AtLeast
+from dassl.utils.registry import AtLeast, AtMost
 
 
 @SAMPLERS.register("cbsq", labels_itself=True)
-def cbsq(ctx: SelectionContext, *, factor: Annotated[int, AtLeast(1)] = 4, fusion: Fusion = "concat") -> Query:
+def cbsq(ctx: SelectionContext, *, factor: Annotated[int, AtLeast(1), AtMost(1000)] = 4, fusion: Fusion = "concat") -> Query:
     """Return `n_query` pool rows from `factor` C + M clusters, split into rows to ask and rows to pseudo-label.
 
     Without labels there are C clusters and every row is asked, as in `cb`.

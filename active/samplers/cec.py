@@ -25,17 +25,18 @@ from active.geometry import k_means, nearest_members
 from active.memory import need_pairs
 from active.registry import SAMPLERS
 from active.scores import entropy, top_rows, without
-from dassl.utils.registry import AtLeast
+from dassl.utils.registry import AtLeast, AtMost
 
 
 @SAMPLERS.register("cec")
 def cec(
-    ctx: SelectionContext, *, n_support: Annotated[int, AtLeast(1)] = 10, prior_support: Literal["own", "union"] = "own",
-    prior_floor: Annotated[float, AtLeast(0)] = 0.0, n_neighbors: Annotated[int, AtLeast(0)] = 10,
-    beta: Annotated[float, AtLeast(0)] = 1.0, kernel: Literal["cos", "rbf"] = "cos", rho: Annotated[float, AtLeast(0)] = 1.0,
+    ctx: SelectionContext, *, n_support: Annotated[int, AtLeast(1), AtMost(10**9)] = 10,
+    prior_support: Literal["own", "union"] = "own", prior_floor: Annotated[float, AtLeast(0), AtMost(1)] = 0.0,
+    n_neighbors: Annotated[int, AtLeast(0), AtMost(10**9)] = 10, beta: Annotated[float, AtLeast(0), AtMost(1e6)] = 1.0,
+    kernel: Literal["cos", "rbf"] = "cos", rho: Annotated[float, AtLeast(0), AtMost(1e6)] = 1.0,
     combine: Literal["sum", "convex"] = "sum", over: Literal["pool", "all"] = "pool", calibrate: bool = True,
     choose: Literal["weighted_k_means", "k_means", "top"] = "weighted_k_means",
-    max_pool: Annotated[int, AtLeast(1)] = 200_000,
+    max_pool: Annotated[int, AtLeast(1), AtMost(10**9)] = 200_000,
 ) -> Tensor:
     """Return `n_query` pool rows: of each cluster the row nearest to its center, or the most uncertain ones (`top`)."""
     need_pairs("cec", ctx.n_pool, ctx.features.shape[1], max_pool)

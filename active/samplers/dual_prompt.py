@@ -15,7 +15,7 @@ from torch import Tensor
 from active.context import Query, SelectionContext
 from active.registry import SAMPLERS, ContractError
 from active.scores import least_confidence, row_blocks, without
-from dassl.utils.registry import AtLeast
+from dassl.utils.registry import AtLeast, AtMost
 
 
 def warm_start(ctx: SelectionContext, *, k_initial: int, **_) -> Query:
@@ -28,7 +28,7 @@ def warm_start(ctx: SelectionContext, *, k_initial: int, **_) -> Query:
 @SAMPLERS.register("dual_prompt", needs_negative_texts=True, warm_start=warm_start, labels_itself=True)
 def dual_prompt(
     ctx: SelectionContext, *, remainder: Literal["per_class", "global"] = "per_class",
-    k_initial: Annotated[int, AtLeast(1)] = 16, k: Annotated[int, AtLeast(0)] = 16,
+    k_initial: Annotated[int, AtLeast(1), AtMost(10**6)] = 16, k: Annotated[int, AtLeast(0), AtMost(10**6)] = 16,
 ) -> Query:
     """Return the least clean rows of each predicted class to ask, and the `k` cleanest of each as mined.
 

@@ -21,16 +21,17 @@ from active.graph import fit_graph_network
 from active.memory import need_memory
 from active.registry import SAMPLERS
 from active.scores import top_rows
-from dassl.utils.registry import AtLeast, Before
+from dassl.utils.registry import AtLeast, AtMost, Before
 
 
 @SAMPLERS.register("gcnal", needs_labels=True)
 def gcnal(
     ctx: SelectionContext, *, variant: Literal["core", "uncertain"] = "core",
     space: Annotated[Literal["hidden_and_logit", "hidden"], Before("hidden")] = "hidden_and_logit",
-    subset: Annotated[int, AtLeast(0)] = 10_000, hidden: Annotated[int, AtLeast(1)] = 128,
-    dropout: Annotated[float, AtLeast(0)] = 0.3, pool_weight: float = 1.2, margin: float = 0.1,
-    steps: Annotated[int, AtLeast(0)] = 200, lr: float = 0.001, weight_decay: float = 5e-4,
+    subset: Annotated[int, AtLeast(0), AtMost(10**9)] = 10_000, hidden: Annotated[int, AtLeast(1), AtMost(10**5)] = 128,
+    dropout: Annotated[float, AtLeast(0), AtMost(0.99)] = 0.3, pool_weight: Annotated[float, AtLeast(0), AtMost(1e6)] = 1.2,
+    margin: Annotated[float, AtLeast(0), AtMost(1)] = 0.1, steps: Annotated[int, AtLeast(0), AtMost(10**6)] = 200,
+    lr: Annotated[float, AtLeast(0), AtMost(1e6)] = 0.001, weight_decay: Annotated[float, AtLeast(0), AtMost(1e6)] = 5e-4,
 ) -> Tensor:
     """Return `n_query` of `subset` random pool rows (0: of all).
 

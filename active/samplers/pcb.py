@@ -23,7 +23,7 @@ from yacs.config import CfgNode
 from active.context import Query, SelectionContext
 from active.registry import SAMPLERS, Sampler, wrapped
 from dassl.utils.errors import ConfigError
-from dassl.utils.registry import AtLeast
+from dassl.utils.registry import AtLeast, AtMost
 
 
 def check_base(node: CfgNode) -> None:
@@ -35,7 +35,7 @@ def check_base(node: CfgNode) -> None:
 
 @SAMPLERS.register("pcb", needs_labels=True, check=check_base)
 def pcb(
-    ctx: SelectionContext, *, base: Sampler = "margin", gamma: Annotated[float, AtLeast(0)] = 0.1,
+    ctx: SelectionContext, *, base: Sampler = "margin", gamma: Annotated[float, AtLeast(0), AtMost(1)] = 0.1,
     mode: Literal["repaired", "reference"] = "repaired", within: Literal["rank", "random"] = "rank",
 ) -> Tensor:
     """Return `n_query` of the base sampler's candidates, balanced over labels so far and predicted classes."""

@@ -24,13 +24,13 @@ from active.geometry import k_center, k_means
 from active.memory import need_pairs
 from active.registry import SAMPLERS
 from active.scores import row_blocks, without
-from dassl.utils.registry import AtLeast
+from dassl.utils.registry import AtLeast, AtMost
 
 
 @SAMPLERS.register("probcover")
 def probcover(
-    ctx: SelectionContext, *, delta: Annotated[float, AtLeast(0)] = 0.0, purity: Annotated[float, AtLeast(0)] = 0.95,
-    max_pool: Annotated[int, AtLeast(1)] = 200_000,
+    ctx: SelectionContext, *, delta: Annotated[float, AtLeast(0), AtMost(2)] = 0.0,
+    purity: Annotated[float, AtLeast(0), AtMost(1)] = 0.95, max_pool: Annotated[int, AtLeast(1), AtMost(10**9)] = 200_000,
 ) -> Tensor:
     """Return `n_query` pool rows, each covering the most uncovered pool rows; ties in random order."""
     need_pairs("probcover", ctx.n_pool, ctx.features.shape[1], max_pool)

@@ -21,13 +21,14 @@ from active.context import SelectionContext
 from active.geometry import k_means, neighbors
 from active.registry import SAMPLERS
 from active.scores import row_blocks, top_rows
-from dassl.utils.registry import AtLeast
+from dassl.utils.registry import AtLeast, AtMost
 
 
 @SAMPLERS.register("typiclust")
 def typiclust(
-    ctx: SelectionContext, *, n_neighbors: Annotated[int, AtLeast(1)] = 20, max_clusters: Annotated[int, AtLeast(1)] = 500,
-    min_cluster_size: Annotated[int, AtLeast(0)] = 5, distance: Literal["plain", "squared"] = "plain",
+    ctx: SelectionContext, *, n_neighbors: Annotated[int, AtLeast(1), AtMost(10**9)] = 20,
+    max_clusters: Annotated[int, AtLeast(1), AtMost(10**9)] = 500,
+    min_cluster_size: Annotated[int, AtLeast(0), AtMost(10**9)] = 5, distance: Literal["plain", "squared"] = "plain",
 ) -> Tensor:
     """Return `n_query` pool rows, one of a cluster at a time."""
     features = torch.cat([ctx.features.float(), ctx.labeled_features.float()])

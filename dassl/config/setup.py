@@ -11,7 +11,7 @@ from typing import Any
 
 from yacs.config import CfgNode
 
-from dassl.config.defaults import CHOICES, MINIMUM, NOT_PART_OF_A_RUN, default_config
+from dassl.config.defaults import BOUNDS, CHOICES, NOT_PART_OF_A_RUN, default_config
 from dassl.config.merge import Types, dotted_keys, lookup, merge_pairs, merge_tree, read_yaml, types_of
 from dassl.utils.errors import ConfigError, did_you_mean
 from dassl.utils.files import sha256_of
@@ -136,24 +136,23 @@ def drop_unused(cfg: CfgNode, registries: Iterable[Registry], always: Collection
 
 
 def check_config(cfg: CfgNode, registries: Iterable[Registry]) -> None:
-    """Raise ConfigError for a value outside its choices or below its minimum, of shared keys and of components alike."""
-    choices, minimum = dict(CHOICES), dict(MINIMUM)
+    """Raise ConfigError for a value outside its choices or beyond its bounds, of shared keys and of components alike."""
+    choices, bounds = dict(CHOICES), dict(BOUNDS)
     for registry in registries:
         for component in registry:
             for parameter in component.parameters:
                 key = f"{registry.node}.{component.key}.{parameter.key}"
                 if parameter.choices:
                     choices[key] = parameter.choices
-                if parameter.minimum is not None:
-                    minimum[key] = parameter.minimum
+                bounds[key] = parameter.minimum, parameter.maximum
     for key, allowed in choices.items():
         if (value := lookup(cfg, key)) not in allowed:
             raise ConfigError(f"{key} is {value!r}; {did_you_mean(str(value), filter(None, map(str, allowed)))}")
-    for key, bound in minimum.items():
-        if (value := lookup(cfg, key)) < bound:
-            raise ConfigError(f"{key} is {value}, but must be at least {bound}")
-    if cfg.SEED >= 2**32:
-        raise ConfigError(f"SEED is {cfg.SEED}, but must be below 2^32")
+    for key, (lowest, highest) in bounds.items():
+        if lowest is not None and (value := lookup(cfg, key)) < lowest:
+            raise ConfigError(f"{key} is {value}, but must be at least {lowest}")
+        if highest is not None and (value := lookup(cfg, key)) > highest:
+            raise ConfigError(f"{key} is {value}, but must be at most {highest}")
 
 
 def as_dict(cfg: CfgNode) -> dict[str, Any]:

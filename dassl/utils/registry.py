@@ -2,7 +2,8 @@
 
 A component's keyword-only parameters are its YAML node: `pcb(ctx, *, gamma: float = 0.1)`, registered as "pcb" in the
 registry of node `ACTIVE`, is configured by `ACTIVE.PCB.GAMMA`. What the annotation says is checked when the YAML is
-merged: `Literal["end", "front"]` lists the choices, `Annotated[int, AtLeast(1)]` sets a lower bound, `int | str` allows either.
+merged: `Literal["end", "front"]` lists the choices, `Annotated[int, AtLeast(1), AtMost(77)]` sets bounds, `int | str` allows
+either.
 """
 
 import inspect
@@ -20,6 +21,13 @@ class AtLeast:
     """Lower bound of a number, for use in `Annotated`."""
 
     minimum: float
+
+
+@dataclass(frozen=True)
+class AtMost:
+    """Upper bound of a number, for use in `Annotated`."""
+
+    maximum: float
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,7 @@ class Parameter:
     types: tuple[type, ...]  # that of the default first
     choices: tuple = ()
     minimum: float | None = None
+    maximum: float | None = None
     extras: tuple = ()
 
     @property
@@ -144,8 +153,9 @@ def _parameter(owner: str, name: str, default: Any, hint: Any) -> Parameter:
         hint, *extras = typing.get_args(hint)
     choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
     minimum = next((extra.minimum for extra in extras if isinstance(extra, AtLeast)), None)
+    maximum = next((extra.maximum for extra in extras if isinstance(extra, AtMost)), None)
     types = dict.fromkeys([type(default), *(typing.get_args(hint) if isinstance(hint, UnionType) else ())])
-    return Parameter(name, default, tuple(types), choices, minimum, tuple(extras))
+    return Parameter(name, default, tuple(types), choices, minimum, maximum, tuple(extras))
 
 
 def _fits_yaml(value: Any) -> bool:

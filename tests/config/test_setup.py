@@ -1,5 +1,6 @@
 """From files, pairs, plug-ins and components to one checked config."""
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,13 +9,15 @@ from typing import Annotated, Literal
 import pytest
 from yacs.config import CfgNode
 
-from dassl.config.defaults import CHOICES, MINIMUM
+import train
+from dassl.config.defaults import BOUNDS, CHOICES, default_config
+from dassl.config.merge import dotted_keys, lookup
 from dassl.config.setup import as_dict, check_config, differences, drop_unused, load_plugin, setup_config
 from dassl.utils.errors import ConfigError
-from dassl.utils.registry import AtLeast, Registry
+from dassl.utils.registry import AtLeast, AtMost, Registry
 
 
-def gradient(ctx, *, gamma: Annotated[float, AtLeast(0.5)] = 1.0, depth: Annotated[int, AtLeast(0)] = 1,
+def gradient(ctx, *, gamma: Annotated[float, AtLeast(0.5), AtMost(3.5)] = 1.0, depth: Annotated[int, AtLeast(0)] = 1,
              norm: Literal["l1", "l2"] = "l2"): ...
 
 
@@ -84,7 +87,8 @@ def test_a_value_outside_its_choices_is_refused(registry, key, value, hint):
 
 
 @pytest.mark.parametrize(("key", "bound"), [
-    *MINIMUM.items(), ("ACTIVE.GRADIENT_NORM.GAMMA", 0.5), ("ACTIVE.GRADIENT_NORM.DEPTH", 0)])
+    *((key, lowest) for key, (lowest, _) in BOUNDS.items()), ("ACTIVE.GRADIENT_NORM.GAMMA", 0.5),
+    ("ACTIVE.GRADIENT_NORM.DEPTH", 0)])
 def test_a_value_below_its_minimum_is_refused(registry, key, bound):
     """Shared keys and components' `AtLeast` parameters alike; the minimum itself is allowed (row 14 of the faults table)."""
     checked(registry, (key, str(bound)))
@@ -92,11 +96,36 @@ def test_a_value_below_its_minimum_is_refused(registry, key, bound):
         checked(registry, (key, str(bound - 1)))
 
 
-def test_a_seed_of_2_to_the_32_is_refused(registry):
-    """Row 16 of the faults table: the largest seed is 2^32 - 1."""
-    checked(registry, ("SEED", str(2**32 - 1)))
-    with pytest.raises(ConfigError, match=r"SEED is 4294967296, but must be below 2\^32"):
-        checked(registry, ("SEED", str(2**32)))
+@pytest.mark.parametrize(("key", "bound"), [
+    *((key, highest) for key, (_, highest) in BOUNDS.items()), ("ACTIVE.GRADIENT_NORM.GAMMA", 3.5)])
+def test_a_value_above_its_maximum_is_refused(registry, key, bound):
+    """Shared keys and components' `AtMost` parameters alike; the maximum itself is allowed. Rows 14 and 16: also of a seed."""
+    checked(registry, (key, str(bound)))
+    with pytest.raises(ConfigError, match=rf"{key} is .*must be at most {re.escape(str(bound))}"):
+        checked(registry, (key, str(bound + 1)))
+
+
+def test_every_number_has_bounds():
+    """A new key or parameter says what it may be, both ways. ImageFolder checks its shares against each other."""
+    defaults = default_config()
+    assert {key for key in dotted_keys(defaults) if type(lookup(defaults, key)) in (int, float)} == BOUNDS.keys()
+    unbounded = [f"{component.name}.{parameter.name}" for registry in train.REGISTRIES for component in registry
+                 for parameter in component.parameters
+                 if parameter.types[0] in (int, float) and None in (parameter.minimum, parameter.maximum)]
+    assert [name for name in unbounded if not name.startswith(("ImageFolder.", "gradient"))] == []
+
+
+@pytest.mark.parametrize(("key", "value"), [
+    ("CPU_THREADS", "4294967296"), ("DATALOADER.NUM_WORKERS", "100000"), ("TRAINER.COOP.N_CTX", "1000000000"),
+    ("TRAINER.MAPLE.N_CTX", "1000000000"), ("TRAINER.IVLP.N_CTX_TEXT", "257"), ("TRAINER.VPT.N_CTX", "1001"),
+    ("ACTIVE.GCNAL.LR", "-1"), ("ACTIVE.GCNAL.DROPOUT", "1e18"), ("ACTIVE.GCNAL.DROPOUT", "1"),
+    ("ACTIVE.GCNAL.HIDDEN", "1000000000"), ("ACTIVE.PROBCOVER.PURITY", "1e18"), ("ACTIVE.PROBCOVER.DELTA", "2.5"),
+    ("ACTIVE.PCB.GAMMA", "1.5"), ("ACTIVE.ALFA_MIX.DELTA", "2"), ("ACTIVE.CBSQ.FACTOR", "100000"),
+    ("OPTIM.GAMMA", "10"), ("OPTIM.MOMENTUM", "1.5"), ("TRAIN.PRINT_FREQ", "-1")])
+def test_what_can_only_be_a_slip_is_refused(key, value):
+    """Before anything is loaded or allocated (row 14)."""
+    with pytest.raises(ConfigError, match=rf"^{key} is .* but must be at (least|most) "):
+        check_config(setup_config([], [(key, value)], train.REGISTRIES), train.REGISTRIES)
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from torch import nn
 
 from dassl.utils.errors import ConfigError
-from dassl.utils.registry import AtLeast, Given, Parameter, Registry
+from dassl.utils.registry import AtLeast, AtMost, Given, Parameter, Registry
 
 
 @pytest.fixture
@@ -86,15 +86,15 @@ def test_a_name_can_be_looked_up_before_anything_is_registered(registry):
         registry["random"]
 
 
-def test_annotations_become_choices_minimum_and_extras(registry):
-    """`Literal`, `AtLeast` and other marks are read from the signature, in any combination."""
+def test_annotations_become_choices_bounds_and_extras(registry):
+    """`Literal`, `AtLeast`, `AtMost` and other marks are read from the signature, in any combination."""
 
     @registry.register("pcb")
-    def pcb(ctx, *, gamma: Annotated[float, AtLeast(0.1)] = 0.5, norm: Literal["l1", "l2"] = "l2",
+    def pcb(ctx, *, gamma: Annotated[float, AtMost(2), AtLeast(0.1)] = 0.5, norm: Literal["l1", "l2"] = "l2",
             depth: Annotated[Literal[1, 2], "mark", AtLeast(1)] = 1, plain=(1, 2)): ...
 
     assert registry["pcb"].parameters == (
-        Parameter("gamma", 0.5, (float,), minimum=0.1, extras=(AtLeast(0.1),)),
+        Parameter("gamma", 0.5, (float,), minimum=0.1, maximum=2, extras=(AtMost(2), AtLeast(0.1))),
         Parameter("norm", "l2", (str,), choices=("l1", "l2")),
         Parameter("depth", 1, (int,), choices=(1, 2), minimum=1, extras=("mark", AtLeast(1))),
         Parameter("plain", (1, 2), (tuple,)))
