@@ -7,53 +7,16 @@ key without its neighbors. Here every fault is one `ConfigError` line: file, key
 import ast
 import math
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
-import yaml
 from yacs.config import CfgNode
 
 from dassl.config.defaults import ALSO_TYPES
+from dassl.config.reading import NAMES, parse_yaml, shown, type_name
 from dassl.utils.errors import ConfigError, did_you_mean
+from dassl.utils.paths import text_fault
 
 Types = Mapping[str, tuple[type, ...]]
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """YAML's safe loader, which refuses a key that stands twice in one node."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
-        seen = {}
-        for key_node, _ in node.value:
-            key, line = str(key_node.value), key_node.start_mark.line + 1
-            if key in seen:
-                raise ConfigError(f"{self.name}: key {key!r} stands twice, in lines {seen[key]} and {line}")
-            seen[key] = line
-        return super().construct_mapping(node, deep)
-
-
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """Return the tree of one YAML file; raises ConfigError in one line for anything that is not a YAML mapping."""
-    path = Path(path)
-    if path.suffix not in (".yaml", ".yml"):
-        raise ConfigError(f"{path}: a config file ends in .yaml or .yml; nothing else is read")
-    try:
-        text = path.read_text("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8 text ({error.reason} at byte {error.start})") from None
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror}") from None
-    try:
-        loader = _StrictLoader(text)
-        loader.name = str(path)
-        tree = loader.get_single_data()
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # the last two: no such date, too many digits, too deep
-        raise ConfigError(f"{path}: {_one_line(error)}") from None
-    if tree is None:
-        raise ConfigError(f"{path}: the file is empty")
-    if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: the top level must be KEY: value lines, not {_type_name(tree)}")
-    return tree
 
 
 def types_of(cfg: CfgNode) -> Types:
@@ -72,10 +35,10 @@ def merge_tree(cfg: CfgNode, tree: Mapping[str, Any], source: str, types: Types 
         full_key = f"{prefix}{key}"
         if key not in cfg:
             known = dotted_keys(cfg, prefix) if prefix else _all_keys(cfg)
-            raise ConfigError(f"{source}: unknown key {full_key}; {_hint(full_key, known, types)}")
+            raise ConfigError(f"{source}: unknown key {shown(full_key)[1:-1]}; {_hint(full_key, known, types)}")
         if isinstance(cfg[key], CfgNode):
             if not isinstance(value, Mapping):
-                raise ConfigError(f"{source}: {full_key} holds keys of its own, but {value!r} came")
+                raise ConfigError(f"{source}: {full_key} holds keys of its own, but {shown(value)} came")
             merge_tree(cfg[key], value, source, types, f"{full_key}.")
         else:
             cfg[key] = _converted(value, types[full_key], full_key, source)
@@ -129,8 +92,10 @@ def _converted(value: Any, wanted: tuple[type, ...], key: str, source: str) -> A
     if isinstance(value, (list, tuple)) and issubclass(wanted[0], (list, tuple)):
         value = wanted[0](_finite(_literal(item), key, source) for item in value)
     if type(value) not in wanted:
-        names = " or ".join(_NAMES[kind] for kind in wanted)
-        raise ConfigError(f"{source}: {key} must be {names}, not {_type_name(value)} {value!r}")
+        names = " or ".join(NAMES[kind] for kind in wanted)
+        raise ConfigError(f"{source}: {key} must be {names}, not {type_name(value)} {shown(value)}")
+    if isinstance(value, str) and (fault := text_fault(value)):
+        raise ConfigError(f"{source}: {key} {fault}: {shown(value)}")
     return _finite(value, key, source)
 
 
@@ -142,37 +107,23 @@ def _literal(value: Any) -> Any:
     text = value.strip()
     try:
         return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):  # TypeError: a list in a set
         return _flow_list(text) if text.startswith("[") else value
 
 
 def _flow_list(text: str) -> Any:
     """Return a list whose words are not quoted, such as [random_flip, normalize]; the text itself if it is none."""
     try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError:
+        return parse_yaml(text, "")
+    except ConfigError:
         return text
 
 
 def _finite(value: Any, key: str, source: str) -> Any:
     if isinstance(value, (int, float)) and not abs(value) < 2**63:  # NaN is not below anything
-        raise ConfigError(f"{source}: {key} must be a finite number below 2^63, not {value!r}")
+        raise ConfigError(f"{source}: {key} must be a finite number below 2^63, not {shown(value)}")
     return value
 
 
 def _is_int(text: str) -> bool:
     return text.removeprefix("-").isdecimal() and len(text) < 20
-
-
-_NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "a string", list: "a list", tuple: "a list",
-          dict: "a mapping", type(None): "nothing"}
-
-
-def _type_name(value: Any) -> str:
-    return _NAMES.get(type(value), type(value).__name__)
-
-
-def _one_line(error: Exception) -> str:
-    mark = getattr(error, "problem_mark", None)
-    place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-    return place + " ".join(str(getattr(error, "problem", None) or error).split())

@@ -6,15 +6,16 @@ import importlib.util
 import json
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from yacs.config import CfgNode
 
 from dassl.config.defaults import BOUNDS, CHOICES, NOT_PART_OF_A_RUN, default_config
-from dassl.config.merge import Types, dotted_keys, lookup, merge_pairs, merge_tree, read_yaml, types_of
+from dassl.config.merge import Types, dotted_keys, lookup, merge_pairs, merge_tree, types_of
+from dassl.config.reading import read_yaml
 from dassl.utils.errors import ConfigError, did_you_mean
 from dassl.utils.files import sha256_of
+from dassl.utils.paths import expanded, resolved
 from dassl.utils.registry import Before, Parameter, Registry
 
 Pairs = list[tuple[str, str]]
@@ -66,7 +67,7 @@ def _component_types(registries: Iterable[Registry]) -> Types:
 def load_plugin(name: str) -> None:
     """Import a plug-in, a `.py` file or a module's dotted name, once a process; raises ConfigError if it cannot be."""
     try:
-        path, module_name = Path(name).expanduser().resolve(), _module_name(name)
+        path, module_name = resolved(expanded(name)), _module_name(name)
         if path.suffix != ".py":
             file = getattr(importlib.import_module(name), "__file__", None)
             _imported.setdefault(name, sha256_of(file) if file else "")
@@ -93,7 +94,7 @@ def plugin_hash(name: str) -> str:
 
 
 def _module_name(name: str) -> str:
-    path = Path(name).expanduser().resolve()
+    path = resolved(expanded(name))
     return f"plugin_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}" if path.suffix == ".py" else name
 
 

@@ -24,9 +24,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from dassl.config.merge import read_yaml
+from dassl.config.reading import read_yaml
 from dassl.utils.environment import PROJECT
 from dassl.utils.errors import ConfigError, did_you_mean
+from dassl.utils.paths import exists, is_file
 
 LISTS = ("DATASETS", "LEARNERS", "BACKBONES", "SAMPLERS", "SEEDS")
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+%-]*")
@@ -117,7 +118,7 @@ def _checked(tree: dict[str, Any], source: str) -> dict[str, Any]:
     if taken := {*map(_name, tree["SAMPLERS"])} & {FULL, ZERO_SHOT}:
         raise ConfigError(f"{source}: SAMPLERS holds {min(taken)!r}, which is the name of a line of its own in tables")
     for file in tree.get("CONFIG_FILES", []):
-        if not isinstance(file, str) or not Path(_shown(Path(file))).is_file():
+        if not isinstance(file, str) or not is_file(_shown(Path(file))):
             raise ConfigError(f"{source}: CONFIG_FILES holds {file}, which is no file")
     if bad := [seed for seed in tree["SEEDS"] if type(seed) is not int or seed < 0]:
         raise ConfigError(f"{source}: SEEDS holds {bad[0]!r}, but seeds are integers of at least 0")
@@ -141,7 +142,7 @@ def _entry(key: str, item: str | Mapping[str, Any], source: str) -> _Entry:
     """Return an entry of DATASETS or SAMPLERS: by its config file, or by the name of the component, with its own keys."""
     name, own = _name(item), _own(key, item, source)
     file = Path(FOLDERS[key]) / f"{name}.yaml"
-    if (PROJECT / file).exists():
+    if exists(PROJECT / file):
         return _Entry(name, (_shown(file),), own)
     return _Entry(name, (), own if NAME_KEYS[key] in dict(own) else [(NAME_KEYS[key], name), *own])
 
@@ -151,7 +152,7 @@ def _learner(item: str | Mapping[str, Any], backbone: str, source: str) -> _Entr
     name, own = _name(item), _own("LEARNERS", item, source)
     learner = dict(own).get("TRAINER.NAME", name)
     file = Path("configs/trainers") / learner / f"{backbone}.yaml"
-    if not (PROJECT / file).exists():
+    if not exists(PROJECT / file):
         known = sorted(path.relative_to(PROJECT / "configs/trainers").with_suffix("").as_posix()
                        for path in (PROJECT / "configs/trainers").rglob("*.yaml"))
         raise ConfigError(f"{source}: there is no {file}; {did_you_mean(f'{learner}/{backbone}', known)}")
@@ -182,4 +183,4 @@ def _pairs(tree: Mapping[str, Any], prefix: str = "") -> Pairs:
 
 def _shown(file: Path) -> str:
     """Return a file of the project by the shortest path from the working folder."""
-    return str(file if file.exists() else PROJECT / file)
+    return str(file if exists(file) else PROJECT / file)

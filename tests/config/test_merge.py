@@ -7,7 +7,8 @@ from yacs.config import CfgNode
 
 import datasets  # noqa: F401  registers the data sets
 from dassl.config.defaults import default_config
-from dassl.config.merge import dotted_keys, lookup, merge_pairs, merge_tree, read_yaml
+from dassl.config.merge import dotted_keys, lookup, merge_pairs, merge_tree
+from dassl.config.reading import read_yaml
 from dassl.config.setup import setup_config
 from dassl.data.dataset import DATASETS
 from dassl.utils.errors import ConfigError
@@ -116,7 +117,7 @@ def test_a_wrong_key_or_value_is_one_line_with_file_and_key(tmp_path, content, p
     ("OUTPUT_DIR: {{ folder }}\n", ["unhashable key"]),
     ("OUTPUT_DIR: 2020-13-45\n", ["month"]),
     (f"SEED: {'9' * 5000}\n", ["digits"]),
-    (f"SEED: {'[' * 1000}\n", ["recursion"]),
+    (f"SEED: {'[' * 1000}\n", ["nested more than 100 levels"]),
     ("SEED: !!python/object/apply:os.getpid []\n", ["line 1, column 7", "os.getpid"]),
     ("SEED: 1\x00\n", ["#x0000"]),
     (b"OUTPUT_DIR: caf\xe9\n", ["not UTF-8", "byte 15"]),
