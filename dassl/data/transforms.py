@@ -88,16 +88,24 @@ def augmentation(cfg: CfgNode, preprocessing: Preprocessing) -> Transform | None
 
 def check_transforms(cfg: CfgNode) -> None:
     """Raise ConfigError for an `INPUT` node that cannot be built."""
+    known = [*_AUGMENTATIONS, "normalize"]
     for name in cfg.TRANSFORMS:
-        if name not in _AUGMENTATIONS and name != "normalize":
-            raise ConfigError(f"INPUT.TRANSFORMS: unknown {name!r}; {did_you_mean(str(name), [*_AUGMENTATIONS, 'normalize'])}")
-    if len(cfg.SIZE) not in (0, 2) or not all(isinstance(side, int) and side > 0 for side in cfg.SIZE):
+        if name not in known:
+            raise ConfigError(f"INPUT.TRANSFORMS: unknown {name!r}; {did_you_mean(str(name), known)}")
+    if len(cfg.SIZE) not in (0, 2) or not all(type(side) is int and side > 0 for side in cfg.SIZE):
         raise ConfigError(f"INPUT.SIZE is {cfg.SIZE}, but must be (height, width) in pixels")
     for key in ("PIXEL_MEAN", "PIXEL_STD"):
-        if len(cfg[key]) not in (0, 3) or not all(isinstance(value, (int, float)) for value in cfg[key]):
-            raise ConfigError(f"INPUT.{key} is {cfg[key]}, but must be three numbers, one a channel")
-    if any(value <= 0 for value in cfg.PIXEL_STD):
+        if len(cfg[key]) not in (0, 3) or not _in_unit_range(cfg[key]):
+            raise ConfigError(f"INPUT.{key} is {cfg[key]}, but must be three numbers from 0 to 1, one a channel")
+    if 0 in cfg.PIXEL_STD:
         raise ConfigError(f"INPUT.PIXEL_STD is {cfg.PIXEL_STD}, but must be above 0")
+    if len(scale := cfg.RRCROP_SCALE) != 2 or not _in_unit_range(scale) or not 0 < scale[0] <= scale[1]:
+        raise ConfigError(f"INPUT.RRCROP_SCALE is {scale}, but must be the smallest and the largest share of an image's area, "
+                          "such as (0.08, 1)")
+
+
+def _in_unit_range(values: Sequence) -> bool:
+    return all(type(value) in (int, float) and 0 <= value <= 1 for value in values)
 
 
 def _random_crop(cfg: CfgNode, size: Sequence[int], mode: InterpolationMode) -> list:

@@ -27,8 +27,9 @@ def check_schedule(cfg: CfgNode) -> None:
     steps = _steps(cfg)
     if cfg.LR_SCHEDULER == "single_step" and len(steps) != 1:
         raise ConfigError(f"OPTIM.STEPSIZE is {cfg.STEPSIZE}, but single_step takes one number")
-    if cfg.LR_SCHEDULER in ("single_step", "multi_step") and not all(isinstance(step, int) for step in steps):
-        raise ConfigError(f"OPTIM.STEPSIZE is {cfg.STEPSIZE}, but must hold epochs")
+    fits = all(type(step) is int and step != 0 and step >= -1 for step in steps)
+    if cfg.LR_SCHEDULER in ("single_step", "multi_step") and not fits:
+        raise ConfigError(f"OPTIM.STEPSIZE is {cfg.STEPSIZE}, but must hold epochs from 1 on, or -1 for MAX_EPOCH")
 
 
 def _factor(epoch: int, cfg: CfgNode) -> float:

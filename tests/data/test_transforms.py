@@ -8,7 +8,8 @@ from PIL import Image
 from torchvision.transforms import InterpolationMode
 
 from dassl.config.setup import setup_config
-from dassl.data.transforms import Preprocessing, augmentation, preprocessing_for
+from dassl.data.transforms import Preprocessing, augmentation, check_transforms, preprocessing_for
+from dassl.utils.errors import ConfigError
 
 
 def noise(height: int, width: int) -> Image.Image:
@@ -41,3 +42,26 @@ def test_a_jpeg_draft_keeps_twice_the_input_size(pairs, draft):
     """The resize has something to smooth; without the key, drafts are off."""
     own = Preprocessing((32, 48), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
     assert preprocessing_for(setup_config([], pairs, []).INPUT, own).decoding.draft == draft
+
+
+@pytest.mark.parametrize(("key", "value"), [
+    ("TRANSFORMS", "[[a]]"), ("TRANSFORMS", "[{}]"), ("TRANSFORMS", "[3]"), ("TRANSFORMS", "[random_flip, None]"),
+    ("RRCROP_SCALE", "[]"), ("RRCROP_SCALE", "[0.5]"), ("RRCROP_SCALE", "[5, 9]"), ("RRCROP_SCALE", "[0, 1]"),
+    ("RRCROP_SCALE", "[0.9, 0.1]"), ("RRCROP_SCALE", "[0.1, 0.5, 1]"), ("RRCROP_SCALE", "[a, b]"),
+    ("RRCROP_SCALE", "[true, 1]"),
+    ("SIZE", "[224]"), ("SIZE", "[0, 0]"), ("SIZE", "[-1, 4]"), ("SIZE", "[2.5, 2.5]"), ("SIZE", "[true, true]"),
+    ("PIXEL_MEAN", "[1]"), ("PIXEL_MEAN", "[a, b, c]"), ("PIXEL_MEAN", "[123.7, 116.3, 103.5]"),
+    ("PIXEL_STD", "[0, 1, 1]"), ("PIXEL_STD", "[58.4, 57.1, 57.4]"), ("PIXEL_STD", "[[1], 1, 1]")])
+def test_lists_of_another_length_type_or_range_are_refused(key, value):
+    """Before anything is loaded (row 14 of the faults table)."""
+    with pytest.raises(ConfigError, match=f"^INPUT.{key}"):
+        check_transforms(setup_config([], [(f"INPUT.{key}", value)], ()).INPUT)
+
+
+@pytest.mark.parametrize(("key", "value"), [
+    ("TRANSFORMS", "[random_flip, normalize]"), ("RRCROP_SCALE", "[0.08, 1.0]"), ("RRCROP_SCALE", "[1, 1]"),
+    ("SIZE", "(224, 224)"),
+    ("PIXEL_MEAN", "[0, 0, 0]"), ("PIXEL_STD", "[1, 1, 1]")])
+def test_lists_that_can_be_used_pass(key, value):
+    """The published values, and the ends of each range."""
+    check_transforms(setup_config([], [(f"INPUT.{key}", value)], ()).INPUT)

@@ -84,7 +84,9 @@ def test_the_linear_warm_up_rises():
 
 @pytest.mark.parametrize(("schedule", "step_size", "reason"), [
     ("single_step", (10, 20), "one number"), ("single_step", (), "one number"),
-    ("single_step", (0.5,), "epochs"), ("multi_step", (10, 20.5), "epochs"), ("multi_step", ("a",), "epochs")])
+    ("single_step", (0.5,), "epochs"), ("multi_step", (10, 20.5), "epochs"), ("multi_step", ("a",), "epochs"),
+    ("multi_step", (0, 5), "epochs"), ("single_step", (-2,), "epochs"), ("multi_step", (True,), "epochs"),
+    ("multi_step", ((1,),), "epochs")])
 def test_steps_that_do_not_fit_the_schedule_are_refused(schedule, step_size, reason):
     """Before anything is loaded (row 14 of the faults table)."""
     with pytest.raises(ConfigError, match=rf"OPTIM\.STEPSIZE is .*{reason}"):
