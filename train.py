@@ -58,6 +58,7 @@ from dassl.utils.events import Terminated, stop_on_sigterm
 from dassl.utils.files import lock
 from dassl.utils.held import Held
 from dassl.utils.logging import setup_logging
+from dassl.utils.paths import exists, expanded, is_file, is_folder
 from dassl.utils.seeding import drawn_seed, forbid_tf32, use_deterministic_algorithms
 from trainers.backbones import check_backbone, load_clip, tower_depths
 from trainers.descriptions import check_descriptions
@@ -189,7 +190,7 @@ def frozen_features(cfg: CfgNode, clip: FrozenCLIP, files: ImageFiles, split: st
 
 def certificate(cfg: CfgNode, files: ImageFiles, weights: str) -> dict[str, str]:
     """Return the hashes of all that a run's numbers follow from; `weights` is that of the backbone."""
-    texts = [Path(cfg.TRAINER.DESCRIPTIONS.FILE).expanduser()] if cfg.TRAINER.DESCRIPTIONS.FILE else []
+    texts = [expanded(cfg.TRAINER.DESCRIPTIONS.FILE)] if cfg.TRAINER.DESCRIPTIONS.FILE else []
     return {"config": config_hash(as_dict(cfg)), "code": code_hash(cfg.ACTIVE.PLUGINS), "weights": weights,
             "data": data_hash(files, texts)}
 
@@ -199,11 +200,11 @@ def record_of(model_dir: Path) -> tuple[RunResult | None, Path]:
 
     A prompts file that lies alone has no record; of a folder, the last round's prompts are meant.
     """
-    folder = model_dir if model_dir.is_dir() else model_dir.absolute().parent.parent
-    if not model_dir.is_dir() and not (folder / RESULTS).is_file():
+    folder = model_dir if (is_run := is_folder(model_dir)) else model_dir.absolute().parent.parent
+    if not is_run and not is_file(folder / RESULTS):
         return None, model_dir
     record = RunResult.read(folder / RESULTS)
-    if not model_dir.is_dir():
+    if not is_run:
         return record, model_dir
     if not record.rounds:
         raise UserError(f"{model_dir} holds a run that has not finished its first round")
@@ -234,7 +235,7 @@ def train(cfg: CfgNode, held: Held | None = None, *, wait: bool = False) -> None
     output = Path(cfg.OUTPUT_DIR)
     results, curve = output / RESULTS, output / "learning_curve.png"
     with lock(output / ".lock", wait=wait):
-        result = RunResult.read(results) if results.exists() else None
+        result = RunResult.read(results) if exists(results) else None
         if result:
             check_same_config(result, as_dict(cfg), results)
         clean(output)
@@ -263,7 +264,7 @@ def draw_curve(result: RunResult, results: Path, curve: Path) -> bool:
     """
     if not result.dataset["n_test"]:
         return False
-    if not curve.exists() or curve.stat().st_mtime < results.stat().st_mtime:
+    if not exists(curve) or curve.stat().st_mtime < results.stat().st_mtime:
         try:
             plot_learning_curve(result, curve)
         except UserError as error:
@@ -276,7 +277,7 @@ def settle_seed(cfg: CfgNode) -> None:
     """Replace SEED -1 by the seed that the output folder's run drew, or by a new one."""
     results = Path(cfg.OUTPUT_DIR) / RESULTS
     if cfg.SEED == -1:
-        cfg.SEED = RunResult.read(results).config["SEED"] if results.exists() else drawn_seed()
+        cfg.SEED = RunResult.read(results).config["SEED"] if exists(results) else drawn_seed()
 
 
 def settle(cfg: CfgNode) -> None:
@@ -327,7 +328,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         check(cfg)
         if arguments.overwrite:
-            move_aside(Path(cfg.OUTPUT_DIR), Path(cfg.DATASET.ROOT).expanduser())
+            move_aside(Path(cfg.OUTPUT_DIR), expanded(cfg.DATASET.ROOT))
         settle(cfg)
         stop_on_sigterm()
         if arguments.eval_only:

@@ -17,6 +17,7 @@ from active.pool import LabelPool
 from dassl.data.dataset import Dataset
 from dassl.utils.errors import DataError
 from dassl.utils.files import json_hash, read_json, write_json
+from dassl.utils.paths import exists
 
 
 def stands_on(config: Mapping[str, Any], pool: LabelPool) -> tuple[str, str]:
@@ -44,7 +45,7 @@ def read_query(path: Path, basis: tuple[str, str], dataset: Dataset) -> Query | 
 
     Raises DataError if the file is damaged, was written under another config or after other labels, or names other images.
     """
-    if not path.exists():
+    if not exists(path):
         return None
     content = read_json(path)
     if not isinstance(content, dict) or content.pop("checksum", "") != json_hash(content):

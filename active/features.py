@@ -26,6 +26,7 @@ from dassl.data.digests import Contents
 from dassl.data.transforms import Preprocessing
 from dassl.utils.errors import UserError
 from dassl.utils.files import lock, remove_leftovers
+from dassl.utils.paths import exists, expanded, reason
 from dassl.utils.tensors import HINT, key_of, load_tensors, save_tensors
 
 MAX_BLOCKS = 256  # files that an extraction in hand is kept in, and one more for each time that it is stopped
@@ -49,11 +50,12 @@ class FeatureBank:
 
 def cache_folder(cfg: CfgNode) -> Path:
     """Return where features and hashes of the images are kept, made if absent; UserError unless it can be written."""
-    folder = Path(cfg.CACHE_DIR or Path(cfg.DATASET.ROOT) / ".cache").expanduser()
+    folder = expanded(cfg.CACHE_DIR or Path(cfg.DATASET.ROOT) / ".cache")
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        os.listdir(folder)
     except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror}; {HINT}") from error
+        raise UserError(f"cannot write {folder}: {reason(error)}; {HINT}") from error
     if not os.access(folder, os.W_OK):
         raise UserError(f"cannot write {folder}; {HINT}")
     return folder
@@ -101,7 +103,7 @@ def _of_former_version(folder: Path, key: Key, contents: Contents) -> Tensor | N
     """Return the features of a cache that went by sizes and times alone, if no file has changed in any way since then."""
     former = {name: value for name, value in key.items() if name != "files_by"} | {"files": contents.former_digest()}
     path = bank_path(folder, former)
-    if not path.exists() or contents.changed_after(path.stat().st_mtime_ns):
+    if not exists(path) or contents.changed_after(path.stat().st_mtime_ns):
         return None
     kept = load_tensors(path, former, {"features": torch.float32})
     return None if kept is None or len(kept["features"]) != len(contents.digests) else kept["features"]

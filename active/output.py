@@ -1,6 +1,7 @@
 """The output folder of a run: the names of its files, and when a record in it may be continued."""
 
 import logging
+import os
 import re
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -17,11 +18,13 @@ from dassl.data.dataset import Dataset
 from dassl.utils.environment import environment
 from dassl.utils.errors import ConfigError, UserError
 from dassl.utils.files import lock, remove_leftovers, sha256_of
+from dassl.utils.paths import exists, expanded, is_file, is_folder, reason, resolved
 
 logger = logging.getLogger(__name__)
 
 RESULTS = "results.json"
 PROMPTS = "prompts"
+FILES = (RESULTS, "log.txt", "learning_curve.png")
 LEFT_BY_RUNS = (RESULTS, ".lock", "log.txt", "failed.json")
 TENSORBOARD = "tensorboard"
 REPLACED = re.compile(r".+\.\d{8}-\d{6}-\d{6}")  # what `move_aside` calls a folder
@@ -44,7 +47,13 @@ def query_path(output: Path, round: int) -> Path:
 
 
 def clean(output: Path) -> None:
-    """Remove what killed processes left half-written; only for who holds the folder's lock."""
+    """Remove what killed processes left half-written; only for who holds the folder's lock.
+
+    Raises UserError if something else than a file has the name of one that a run writes or reads, such as a pipe.
+    """
+    for name in FILES:
+        if exists(output / name) and not is_file(output / name):
+            raise UserError(f"{output / name} is no file, as a run would have it; move it away, or choose another --output-dir")
     for folder in (output, output / PROMPTS, output / QUERIES, output / TENSORBOARD):
         remove_leftovers(folder)
 
@@ -52,7 +61,7 @@ def clean(output: Path) -> None:
 def check_output(folder: str) -> None:
     """Raise ConfigError for an OUTPUT_DIR that is no folder's name: an empty one, or a ~ that no shell has replaced."""
     if not folder.strip() or folder.startswith("~"):
-        meant = f", such as {Path(folder).expanduser()}" if folder.startswith("~/") else ""
+        meant = f", such as {expanded(folder)}" if folder.startswith("~/") else ""
         raise ConfigError(f"OUTPUT_DIR is {folder!r}, but must be the path of a folder{meant}")
 
 
@@ -62,17 +71,24 @@ def move_aside(output: Path, root: Path) -> None:
     Raises UserError if a process is at work in it, if it is no run's (it has files, and none of `LEFT_BY_RUNS`), or if it
     holds the data root.
     """
-    if not output.exists():
+    if not exists(output):
         return
-    if not output.is_dir() or (any(output.iterdir()) and not any((output / name).exists() for name in LEFT_BY_RUNS)):
+    if not is_folder(output) or (_listed(output) and not any(exists(output / name) for name in LEFT_BY_RUNS)):
         raise UserError(f"{output} holds no run, so --overwrite does not move it aside; choose another --output-dir")
-    if root.resolve().is_relative_to(output.resolve()):
+    if resolved(root).is_relative_to(resolved(output)):
         raise UserError(f"{output} holds the data root {root}, so --overwrite does not move it aside; choose another one")
     with lock(output / ".lock", wait=False):
         try:
             output.rename(output.absolute().with_name(f"{output.name}.{datetime.now():%Y%m%d-%H%M%S-%f}"))
         except (OSError, ValueError) as error:  # ValueError: the root folder has no name
-            raise UserError(f"cannot move {output} aside: {getattr(error, 'strerror', None) or error}") from error
+            raise UserError(f"cannot move {output} aside: {reason(error)}") from error
+
+
+def _listed(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError as error:
+        raise UserError(f"cannot read the folder {folder}: {reason(error)}") from error
 
 
 def open_result(cfg: CfgNode, dataset: Dataset, certificate: Mapping[str, str]) -> RunResult:
@@ -85,7 +101,7 @@ def open_result(cfg: CfgNode, dataset: Dataset, certificate: Mapping[str, str]) 
         "name": dataset.name, "n_train": len(dataset.train), "n_test": len(dataset.test),
         "n_classes": len(dataset.classnames), "classnames": list(dataset.classnames)}, certificate=dict(certificate))
     path = Path(cfg.OUTPUT_DIR) / RESULTS
-    if not path.exists():
+    if not exists(path):
         return new
     old = RunResult.read(path)
     check_same_config(old, new.config, path)
@@ -122,10 +138,17 @@ def file_hashes(output: Path, files: Iterable[Path]) -> dict[str, str]:
 def check_files(records: Iterable[RoundRecord], output: Path) -> None:
     """Raise UserError if files that rounds left beside their record are missing or have changed since."""
     wrong = [output / name for record in records for name, digest in record.files.items()
-             if not (output / name).is_file() or sha256_of(output / name) != digest]
+             if not is_file(output / name) or _digest(output / name) != digest]
     if wrong:
         raise UserError(f"{output / RESULTS} names {len(wrong)} files that are missing or not as they were written, "
                         f"first {wrong[0]}; running it again with --overwrite moves the folder aside")
+
+
+def _digest(file: Path) -> str:
+    try:
+        return sha256_of(file)
+    except OSError as error:
+        raise UserError(f"cannot read {file}: {reason(error)}") from error
 
 
 def environments(environment: Mapping[str, str], what: str) -> list[str]:

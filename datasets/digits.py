@@ -15,6 +15,7 @@ from sklearn.model_selection import train_test_split
 from dassl.data.dataset import DATASETS, Dataset
 from dassl.data.splits import read_split, write_split
 from dassl.utils.files import lock
+from dassl.utils.paths import exists
 
 CLASSNAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -24,7 +25,7 @@ def digits(root: Path) -> Dataset:
     """Return the data set; its images lie in `root/digits/images` and are written there if they are not yet."""
     folder = root / "digits"
     with lock(folder / ".lock", wait=True):
-        if not (folder / "split_digits.json").exists():
+        if not exists(folder / "split_digits.json"):
             _write(folder)
     splits, _ = read_split(folder / "split_digits.json", "digits/images")
     return Dataset("Digits", root, **splits, classnames=CLASSNAMES, template="a photo of the digit {}.")

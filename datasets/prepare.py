@@ -26,6 +26,7 @@ from dassl.data.dataset import DATASETS, SPLITS
 from dassl.data.digests import ImageFiles
 from dassl.utils.errors import ConfigError, DataError, UserError, did_you_mean, listed
 from dassl.utils.files import lock
+from dassl.utils.paths import expanded
 from dassl.utils.text import printable
 from datasets.sources import SOURCES, Download, Source
 
@@ -195,7 +196,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = parser().parse_args(argv)
         if arguments.name not in SOURCES:
             raise ConfigError(f"no source is known for {arguments.name!r}; {did_you_mean(arguments.name, SOURCES)}")
-        source, root = SOURCES[arguments.name], Path(arguments.root).expanduser()
+        source, root = SOURCES[arguments.name], expanded(arguments.root)
         steps = manual_steps(arguments.name, source, root)
         prepare(arguments.name, source, root)
     except (UserError, OSError) as error:

@@ -24,6 +24,7 @@ if __name__ == "__main__":
 from dassl.config.cli import Parser, command
 from dassl.utils.errors import ConfigError, UserError
 from dassl.utils.files import write_text
+from dassl.utils.paths import is_folder, resolved
 from scripts.experiments import summary
 from scripts.experiments.album import add_flags, chosen, folder_of, pictures
 from scripts.experiments.page import Section, page
@@ -71,10 +72,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     try:
         arguments = parser().parse_args(argv)
-        if arguments.to and arguments.to.is_dir():
+        if arguments.to and is_folder(arguments.to):
             raise ConfigError(f"--to is the folder {arguments.to}, but must be the file of the page")
         records = chosen(arguments)
-        names = ", ".join(dict.fromkeys(folder_of(output).resolve().name for output in arguments.output))
+        names = ", ".join(dict.fromkeys(resolved(folder_of(output)).name for output in arguments.output))
         file = arguments.to or folder_of(arguments.output[0]) / "report.html"
         write_text(file, page(f"Results of {names}", [extent(records)], sections(records, arguments)))
         print(file)

@@ -454,7 +454,7 @@ def test_a_sampler_from_a_file_outside_the_project_runs(root, tmp_path):
     (["OPTIM.NAME", "sdg"], "did you mean 'sgd'"),
     (["OPTIM.SGD_NESTEROV", "true", "OPTIM.MOMENTUM", "0"], "Nesterov"),
     (["OPTIM.NAME", "adam", "OPTIM.ADAM_BETA1", "1.0"], "beta"),
-    (["--seed", "4294967296"], "below 2\\^32"),
+    (["--seed", "4294967296"], "at most 4294967295"),
     (["--seed", "-2"], "at least -1"),
     (["--seed", "one"], "integer"),
     (["ACTIVE.QUERY_SIZE", "0"], "at least 1"),

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from dassl.data.transforms import Preprocessing
 from dassl.utils.environment import PROJECT
 from dassl.utils.errors import ConfigError, UserError, did_you_mean
+from dassl.utils.paths import expanded, is_file
 from trainers.frozen_clip import FrozenCLIP
 from trainers.weights import OPENAI_NUMBERS, load_state, read_state, said_of
 
@@ -197,8 +198,8 @@ def _name_of_weights(name: str, state: dict[str, Tensor], said: dict[str, dict])
 
 def _weights_file(pretrained: str) -> Path | None:
     """Return the weights file, looked up from the working folder and then from the project's; None if it is no file."""
-    for path in (Path(pretrained).expanduser(), PROJECT / pretrained):
-        if path.is_file():
+    for path in (expanded(pretrained), PROJECT / pretrained):
+        if is_file(path):
             return path
     return None
 

@@ -16,6 +16,7 @@ from yacs.config import CfgNode
 from dassl.data.dataset import Dataset
 from dassl.utils.errors import ConfigError, DataError
 from dassl.utils.files import read_json
+from dassl.utils.paths import expanded
 from trainers.prompts import Averaging, ClassTexts, readable
 
 
@@ -31,7 +32,7 @@ def build_texts(cfg: CfgNode, dataset: Dataset) -> ClassTexts:
     """Return the texts of a data set under a `TRAINER.DESCRIPTIONS` node."""
     if cfg.MODE == "none":
         return ClassTexts(dataset.classnames, dataset.template)
-    descriptors = read_descriptions(Path(cfg.FILE).expanduser(), dataset.classnames)
+    descriptors = read_descriptions(expanded(cfg.FILE), dataset.classnames)
     phrases = tuple(described(name, text, cfg.FORM)
                     for name, texts in zip(dataset.classnames, descriptors, strict=True) for text in texts)
     matrix = torch.block_diag(*(torch.full((1, len(texts)), 1 / len(texts), dtype=torch.float64) for texts in descriptors))

@@ -26,6 +26,7 @@ from dassl.optim.lr_scheduler import build_scheduler
 from dassl.optim.optimizer import build_optimizer
 from dassl.utils.errors import ConfigError, UserError
 from dassl.utils.files import atomic_path
+from dassl.utils.paths import check_file
 from dassl.utils.seeding import rng_for
 from trainers.descriptions import build_texts
 from trainers.frozen_clip import FrozenCLIP
@@ -139,6 +140,7 @@ class PromptTrainer:
     def load(self, path: Path) -> PromptedCLIP:
         """Return the model of a file that `save` wrote; raises UserError if it is damaged or belongs to something else."""
         try:
+            check_file(path)
             with safe_open(path, "pt") as file:
                 belongs_to = dict(json.loads((file.metadata() or {}).get("belongs_to", "{}")))
                 state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict

@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dassl.utils.files import read_json
+from dassl.utils.paths import is_file, open_file
 
 OPENAI_NUMBERS = ("input_resolution", "context_length", "vocab_size")  # beside the weights in OpenAI's state dicts
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
@@ -22,7 +23,7 @@ def read_state(file: Path, elsewhere: Callable[[], str]) -> dict[str, Tensor]:
     OpenAI's released .pt files are programs (TorchScript) and are refused; `elsewhere()` says where the same weights are to be
     had as data, "" if nowhere. Raises ValueError for a file that is something else, naming it.
     """
-    with file.open("rb") as opened:
+    with open_file(file) as opened:
         is_pointer = opened.read(len(LFS_POINTER)) == LFS_POINTER
     if is_pointer:
         raise ValueError("the file is a Git LFS pointer and not the weights; `git lfs pull` in its checkout fetches them")
@@ -60,7 +61,7 @@ def said_of(file: Path) -> dict[str, dict]:
     They are JSON in the safetensors metadata, or stand in an `open_clip_config.json` beside the file.
     """
     beside, said = file.with_name("open_clip_config.json"), {}
-    if beside.is_file():
+    if is_file(beside):
         said |= read_json(beside)
     if file.suffix == ".safetensors":
         with safe_open(file, "pt") as weights:

@@ -16,11 +16,12 @@ from active.context import Query, SelectionContext
 from active.registry import SAMPLERS, wrapped
 from active.results import RunResult
 from dassl.utils.errors import ConfigError, DataError
+from dassl.utils.paths import is_file
 
 
 def check(node: CfgNode) -> None:
     """Raise ConfigError unless `ACTIVE.REPLAY.RESULTS` is a record with enough rounds: one for the sampler of round 0 alone."""
-    if not Path(node.REPLAY.RESULTS).is_file():
+    if not is_file(node.REPLAY.RESULTS):
         raise ConfigError(f"ACTIVE.REPLAY.RESULTS is {node.REPLAY.RESULTS!r}, but must be the results.json to be replayed")
     n_rounds = len(_record(node.REPLAY.RESULTS).rounds)
     n_needed = node.ROUNDS if "replay" in wrapped(node.SAMPLER, node) else 1

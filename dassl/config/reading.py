@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 
 from dassl.utils.errors import ConfigError
-from dassl.utils.paths import open_file, printable, reason, text_fault
+from dassl.utils.paths import open_file, reason, text_fault
+from dassl.utils.text import printable
 
 MAX_BYTES = 250_000
 MAX_NODES = 100_000

@@ -6,14 +6,16 @@ import numpy as np
 from scipy.io import loadmat
 
 from dassl.utils.errors import DataError
+from dassl.utils.paths import check_file, open_file, reason
 
 
 def read_lines(file: Path) -> list[str]:
     """Return the lines of a UTF-8 text file, stripped, without empty ones; raises DataError if it cannot be read."""
     try:
-        lines = file.read_text("utf-8-sig").splitlines()
+        with open_file(file) as opened:
+            lines = opened.read().decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from error
+        raise DataError(f"cannot read {file}: {reason(error)}") from error
     return [line.strip() for line in lines if line.strip()]
 
 
@@ -29,9 +31,10 @@ def read_pairs(file: Path) -> list[tuple[str, str]]:
 def read_mat(file: Path, variable: str) -> np.ndarray:
     """Return a variable of a MATLAB file (version 4 to 7.2) as a vector; raises DataError if it cannot be read."""
     try:
+        check_file(file)
         variables = loadmat(file, squeeze_me=True)
     except Exception as error:  # on damaged files SciPy raises whatever its parser trips over
-        raise DataError(f"cannot read {file}: {getattr(error, 'strerror', None) or error}") from error
+        raise DataError(f"cannot read {file}: {reason(error)}") from error
     if variable not in variables:
         raise DataError(f"{file} has no variable {variable!r}")
     return np.atleast_1d(variables[variable])

@@ -13,6 +13,7 @@ from dassl.data.known import class_key
 from dassl.data.scan import inspect, scan
 from dassl.data.subsets import few_shot, subsample_classes
 from dassl.utils.errors import ConfigError, DataError, listed
+from dassl.utils.paths import expanded
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ def load_dataset(cfg: CfgNode, cache: Path | None = None) -> Dataset:
     arguments = component.arguments(cfg[component.key]) if component.parameters else {}
     if "cache" in component.given:
         arguments["cache"] = cache
-    return component.build(Path(cfg.ROOT).expanduser(), **arguments)
+    return component.build(expanded(cfg.ROOT), **arguments)
 
 
 def build_dataset(

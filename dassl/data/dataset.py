@@ -8,6 +8,7 @@ from pathlib import Path
 from torch import Tensor, tensor
 
 from dassl.utils.errors import ConfigError, DataError
+from dassl.utils.paths import is_folder
 from dassl.utils.registry import Registry
 
 DATASETS = Registry("data set", "DATASET")
@@ -86,6 +87,6 @@ def check_dataset_name(name: str) -> None:
 
 def data_folder(root: Path, name: str) -> Path:
     """Return `root/name`; raises DataError if it is not a folder."""
-    if not (root / name).is_dir():
+    if not is_folder(root / name):
         raise DataError(f"{root / name} is not a folder; --root must name the folder that holds {name}/")
     return root / name

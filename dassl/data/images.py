@@ -19,8 +19,6 @@ nothing but the decoder matters):
 import contextlib
 import functools
 import io
-import os
-import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +30,7 @@ from PIL.Image import Transpose
 from dassl.data.damage import check_whole
 from dassl.data.depth import grey_of_8_bits, is_deep
 from dassl.utils.errors import DataError
+from dassl.utils.paths import open_file
 from dassl.utils.text import printable
 
 TRANSPARENT_ON = (255, 255, 255)  # white, as on paper and on most web pages
@@ -70,11 +69,9 @@ def read_image(path: str | Path, decoding: Decoding = Decoding()) -> Image.Image
 def read_bytes(path: str | Path) -> bytes:
     """Return what a file holds; raises DataError naming it, whatever keeps it from being read."""
     try:
-        if stat.S_ISFIFO(os.stat(path).st_mode):
-            raise OSError("a pipe, not a file")
-        with open(path, "rb") as file:
+        with open_file(path) as file:
             return file.read()
-    except (OSError, ValueError, MemoryError) as error:
+    except (OSError, MemoryError) as error:
         raise _unreadable(path, error) from error
 
 

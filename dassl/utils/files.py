@@ -17,6 +17,8 @@ from safetensors import SafetensorError
 
 from dassl.utils.errors import DataError, InUseError, UserError
 from dassl.utils.events import event
+from dassl.utils.paths import exists, is_file, open_file, reason
+from dassl.utils.text import printable
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +54,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         _sync_folder(path.parent)
     except (OSError, SafetensorError) as error:  # safetensors wraps the system's error
         n_bytes = temporary.stat().st_size if temporary and temporary.exists() else 0
-        raise UserError(f"cannot write {path}: {getattr(error, 'strerror', None) or error}"
+        raise UserError(f"cannot write {printable(path)}: {reason(error)}"
                         + (f" after {n_bytes:,} bytes" if n_bytes else "")) from error
     finally:
         if temporary is not None:
@@ -83,11 +85,13 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """Return what a JSON file holds; raises DataError with the path if it is missing or not JSON."""
     try:
-        return json.loads(Path(path).read_text("utf-8-sig"))
+        with open_file(path) as file:
+            content = file.read()
+        return json.loads(content.decode("utf-8-sig"))
     except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror}") from error
+        raise DataError(f"cannot read {printable(path)}: {reason(error)}") from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not a JSON file: {error}") from error
+        raise DataError(f"{printable(path)} is not a JSON file: {error}") from error
 
 
 def json_hash(value: Any) -> str:
@@ -96,9 +100,9 @@ def json_hash(value: Any) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hexadecimal."""
+    """Return the SHA-256 of a file's bytes, in hexadecimal; OSError if it cannot be read."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
@@ -115,12 +119,14 @@ def lock(path: Path, *, wait: bool) -> Iterator[None]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        if not path.exists():
+        if not exists(path):
             path.touch()
+        if not is_file(path):
+            raise OSError("it is no file")
         opened = _identity(path)
         held = _acquired(path, wait)
     except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}") from error
+        raise UserError(f"cannot write {printable(path)}: {reason(error)}") from error
     key = os.path.abspath(path)
     try:
         if opened is None or _identity(path) != opened:

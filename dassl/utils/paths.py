@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from dassl.utils.errors import UserError
+from dassl.utils.text import printable
 
 AnyPath = str | os.PathLike
 
@@ -95,12 +96,6 @@ def expanded(path: AnyPath) -> Path:
 def resolved(path: AnyPath) -> Path:
     """Return an absolute path without links; links that lead to themselves stay."""
     return Path(os.path.realpath(path))
-
-
-def printable(path: AnyPath) -> str:
-    """Return a path as a message can show it: in one line, with bytes that are not UTF-8 as escapes."""
-    text = os.fspath(path)
-    return text if text.isprintable() else ascii(text)
 
 
 def reason(error: Exception) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dassl.utils.errors import UserError
 from dassl.utils.files import atomic_path
+from dassl.utils.paths import check_file, exists, reason
 
 logger = logging.getLogger(__name__)
 
@@ -39,13 +40,14 @@ def load_tensors(path: Path, key: Key, types: Types) -> dict[str, Tensor] | None
 
     A file that was cut off, altered in one bit, or written for another key counts as none.
     """
-    if not path.exists():
+    if not exists(path):
         return None
     try:
+        check_file(path)
         with safe_open(path, "pt") as file:
             metadata, tensors = file.metadata() or {}, {name: file.get_tensor(name) for name in types}
     except (OSError, SafetensorError) as error:
-        logger.warning("the cache %s is damaged (%s) and is made anew", path, error)
+        logger.warning("the cache %s is damaged (%s) and is made anew", path, reason(error))
         return None
     if any(tensor.dtype != types[name] for name, tensor in tensors.items()) or metadata.get("bank") != _stated(key, tensors):
         logger.warning("the cache %s does not hold what its name says and is made anew", path)
@@ -56,6 +58,7 @@ def load_tensors(path: Path, key: Key, types: Types) -> dict[str, Tensor] | None
 def key_of(path: Path) -> dict[str, Any]:
     """Return the key that a file states, {} if it cannot be read."""
     try:
+        check_file(path)
         with safe_open(path, "pt") as file:
             key = json.loads((file.metadata() or {}).get("bank", "{}"))["key"]
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):

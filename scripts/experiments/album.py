@@ -10,6 +10,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from dassl.utils.errors import ConfigError, DataError, UserError, did_you_mean
+from dassl.utils.paths import is_folder
 from scripts.experiments import picks
 from scripts.experiments.comparisons import average_ranks, draw_ranks, draw_wins
 from scripts.experiments.figures import draw_balance, draw_curves, methods_of
@@ -83,7 +84,7 @@ def chosen(arguments: argparse.Namespace) -> Records:
 
 def folder_of(output: str) -> Path:
     """Return the folder of an OUTPUT, which may be a results.json file."""
-    return Path(output) if Path(output).is_dir() else Path(output).parent
+    return Path(output) if is_folder(output) else Path(output).parent
 
 
 def _check(methods: Iterable[str], flag: str, known: set[str]) -> None:

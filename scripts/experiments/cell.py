@@ -14,6 +14,7 @@ from active.people import WaitingForLabels
 from active.results import RunResult
 from dassl.config.setup import as_dict
 from dassl.utils.errors import ConfigError, InUseError, TrainingError, UserError
+from dassl.utils.paths import exists
 
 DONE, FAILED, REFUSED, WAITING, BUSY = "done", "failed", "refused", "waiting", "busy"
 
@@ -45,7 +46,7 @@ def settled(cfg: CfgNode) -> CfgNode:
 def is_done(cfg: CfgNode) -> bool:
     """Tell whether the output folder holds this run, finished and whole; raises UserError if it holds another one."""
     path = Path(cfg.OUTPUT_DIR) / RESULTS
-    if not path.exists():
+    if not exists(path):
         return False
     result = RunResult.read(path)
     check_same_config(result, as_dict(cfg), path)

@@ -30,6 +30,7 @@ from dassl.data.dataset import DATASETS, UNLABELED, Dataset
 from dassl.data.digests import ImageFiles
 from dassl.data.images import read_image
 from dassl.utils.errors import DataError
+from dassl.utils.paths import expanded, is_folder
 from dassl.utils.tensors import key_of, load_tensors
 from scripts.experiments.records import Records
 from scripts.experiments.statistics import FULL
@@ -57,7 +58,7 @@ def shown_runs(part: Records, dataset: str) -> dict[str, RunResult]:
 def recorded_dataset(config: Mapping[str, Any], root: str | None = None) -> Dataset:
     """Return the data set of a recorded config, below `root` if that is given; DataError unless all of it is there."""
     node = config["DATASET"] | ({"ROOT": root} if root else {})
-    if not Path(node["ROOT"]).expanduser().is_dir():  # some data sets would be written there
+    if not is_folder(expanded(node["ROOT"])):  # some data sets would be written there
         raise DataError(f"{node['ROOT']} is not a folder; --root names the one that holds the images")
     if node["NAME"] not in DATASETS:
         for plugin in config["ACTIVE"].get("PLUGINS", []):
@@ -68,7 +69,7 @@ def recorded_dataset(config: Mapping[str, Any], root: str | None = None) -> Data
 
 def pool_features(result: RunResult, dataset: Dataset) -> np.ndarray:
     """Return the features [N, D] of the train split that a run has selected from, from the cache it has left."""
-    folder = Path(result.config["CACHE_DIR"] or dataset.root / ".cache").expanduser()
+    folder = expanded(result.config["CACHE_DIR"] or dataset.root / ".cache")
     keys = {path: key_of(path) for path in sorted(folder.glob(f"{glob.escape(dataset.name)}_train_*.safetensors"))}
     if damaged := [path for path, key in keys.items() if not key]:
         raise DataError(f"the feature cache {damaged[0]} is damaged")

@@ -14,6 +14,7 @@ from active.results import RoundRecord, RunResult
 from dassl.config.setup import differences
 from dassl.utils.errors import DataError, UserError
 from dassl.utils.files import read_json
+from dassl.utils.paths import exists, files_below, is_file, resolved
 
 CELLS = "cells.json"  # beside the runs of a sweep: the folder and the keys of every cell that was asked for
 FAILED = "failed.json"  # in the folder of a cell that failed
@@ -58,22 +59,24 @@ def load_records(paths: Iterable[str | Path]) -> Records:
     cell was run twice or the runs of a method on a data set differ in more than the seed, or in images or weights.
     """
     paths = [Path(path) for path in paths]
-    if absent := [path for path in paths if not path.exists()]:
+    if absent := [path for path in paths if not exists(path)]:
         raise DataError(f"{absent[0]}: no such file or folder")
-    results, damaged, keys = _read([file for path in paths for file in _below(path, RESULTS)])
-    failures, odd = _whole(failure_of, [file for path in paths for file in _below(path, FAILED)])
-    failed = {file.parent.resolve(): kept["error"] for file, kept in failures.items()} | damaged
-    lists, odd_lists = _whole(_cells, [file for path in paths for file in _below(path, CELLS)])
+    given, folders = ([path for path in paths if is_file(path) == wanted] for wanted in (True, False))
+    files = _files(folders)
+    results, damaged, keys = _read([*given, *files.named(RESULTS)])
+    failures, odd = _whole(failure_of, files.named(FAILED))
+    failed = {resolved(file.parent): kept["error"] for file, kept in failures.items()} | damaged
+    lists, odd_lists = _whole(_cells, files.named(CELLS))
     asked = {folder: keys for cells in (*lists.values(), *map(_asked_above, paths)) for folder, keys in cells.items()}
     rows = _rows(results, asked | keys, failed)
     if not rows:
-        reasons = "".join(f"\n  {folder}: {error}" for folder, error in failed.items())
+        reasons = "".join(f"\n  {line}" for line in (*(f"{folder}: {error}" for folder, error in failed.items()), *files.notes))
         raise DataError(f"there is no {RESULTS} below {', '.join(map(str, paths))}{reasons}")
     _check_repetitions(results)
     cells = [*rows.values(), *(_holes(rows.values()) if rows.keys() - asked.keys() else [])]
     runs = pd.DataFrame(cells, columns=RUN).sort_values(KEYS, ignore_index=True)
     rounds = [row for folder, result in results.items() for row in _round_rows(rows[folder], result)]
-    notes = [*odd, *odd_lists, *_notes(list(results.values())), *_notes_on_folders(paths, rows, failed)]
+    notes = [*odd, *odd_lists, *_notes(list(results.values())), *_notes_on_folders(files, rows, failed)]
     return Records(runs, pd.DataFrame(rounds, columns=ROUND), notes)
 
 
@@ -86,26 +89,37 @@ def keys_of(config: dict[str, Any]) -> dict[str, Any]:
             "seed": config["SEED"]}
 
 
-def _below(path: Path, name: str) -> list[Path]:
-    """Return the files of a name at or below a path, sorted, without those in folders that --overwrite has moved aside."""
-    return [file for file in _everywhere(path, name) if not _is_replaced(file, path)]
+@dataclass(frozen=True)
+class _Files:
+    """The files of records and sweeps at any depth below some folders.
+
+    `aside` are those that --overwrite has moved aside; `notes` has a sentence for each folder that cannot be read.
+    """
+
+    kept: list[Path]
+    aside: list[Path]
+    notes: list[str]
+
+    def named(self, name: str) -> list[Path]:
+        return [file for file in self.kept if file.name == name]
 
 
-def _everywhere(path: Path, name: str) -> list[Path]:
-    if path.is_file():
-        return [path] if name == RESULTS else []
-    return sorted(path.rglob(name))
-
-
-def _is_replaced(file: Path, path: Path) -> bool:
-    return any(map(REPLACED.fullmatch, file.relative_to(path).parts))
+def _files(folders: Iterable[Path]) -> _Files:
+    files = _Files([], [], [])
+    for path in folders:
+        found, faults = files_below(path, (RESULTS, FAILED, CELLS))
+        files.notes.extend(f"A folder is left out: {fault}." for fault in faults)
+        for file in found:
+            is_aside = any(map(REPLACED.fullmatch, file.relative_to(path).parts))
+            (files.aside if is_aside else files.kept).append(file)
+    return files
 
 
 def _read(files: Iterable[Path]) -> tuple[dict[Path, RunResult], dict[Path, str], dict[Path, dict[str, Any]]]:
     """Return the records of files by their folders, what is wrong with the damaged ones, and the keys of these, if any."""
     results, damaged, keys = {}, {}, {}
     for file in files:
-        folder = file.parent.resolve()
+        folder = resolved(file.parent)
         try:
             results[folder] = RunResult.read(file)
         except DataError as error:
@@ -138,7 +152,7 @@ def failure_of(file: Path) -> dict[str, Any]:
 
 def _asked_above(path: Path) -> dict[Path, dict[str, Any]]:
     """Return the cells below a path in lists that lie above it; a file of that name there may be anybody's."""
-    here = path.resolve()
+    here = resolved(path)
     found, _ = _whole(_cells, [folder / CELLS for folder in here.parents])
     return {folder: keys for cells in found.values() for folder, keys in cells.items() if folder.is_relative_to(here)}
 
@@ -146,7 +160,7 @@ def _asked_above(path: Path) -> dict[Path, dict[str, Any]]:
 def _cells(file: Path) -> dict[Path, dict[str, Any]]:
     """Return the keys of each cell that a sweep was asked for, by folder; raises DataError if the file is no such list."""
     try:
-        cells = {(file.parent / cell["folder"]).resolve(): {key: cell[key] for key in KEYS}
+        cells = {resolved(file.parent / cell["folder"]): {key: cell[key] for key in KEYS}
                  for cell in read_json(file)["cells"]}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise DataError(f"{file} is not a sweep's list of cells") from error
@@ -249,11 +263,12 @@ def _notes(results: Sequence[RunResult]) -> list[str]:
     return list(dict.fromkeys(notes))
 
 
-def _notes_on_folders(paths: Iterable[Path], rows: Container[Path], failed: dict[Path, str]) -> list[str]:
-    """Return what stands in no table: failures without keys, and runs that --overwrite has moved aside."""
+def _notes_on_folders(files: _Files, rows: Container[Path], failed: dict[Path, str]) -> list[str]:
+    """Return what stands in no table: failures without keys, runs that --overwrite has moved aside, unreadable folders."""
     notes = [f"{folder} failed and is in no table: {failed[folder]}" for folder in sorted(failed) if folder not in rows]
-    aside = sorted({file.parent for path in paths for file in _everywhere(path, RESULTS) if _is_replaced(file, path)})
-    return notes + ([f"Runs that --overwrite has moved aside are left out: {len(aside)}, first {aside[0]}."] if aside else [])
+    aside = sorted({file.parent for file in files.aside if file.name == RESULTS})
+    moved = [f"Runs that --overwrite has moved aside are left out: {len(aside)}, first {aside[0]}."] if aside else []
+    return files.notes + notes + moved
 
 
 def _pair(one: dict[str, Any], other: dict[str, Any]) -> str:

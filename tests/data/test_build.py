@@ -16,6 +16,7 @@ from dassl.data.build import build_dataset, check_labeled, classname_problems
 from dassl.data.dataset import UNLABELED, Dataset, Datum
 from dassl.utils.errors import ConfigError, DataError
 from dassl.utils.files import write_json
+from dassl.utils.paths import open_file
 
 
 def item(path: str, label: int) -> list:
@@ -95,12 +96,12 @@ def test_images_that_cannot_be_read_this_time_are_not_left_out(node, monkeypatch
     """Row 1: a disk that fails for a moment, or a lack of memory, must not make the data set smaller."""
     bad = Path(node.ROOT) / "dtd" / "images" / "c0" / "train0.png"
 
-    def failing(path, *arguments):
+    def failing(path):
         if Path(path) == bad:
             raise OSError(errno.EIO, os.strerror(errno.EIO))
-        return open(path, *arguments)
+        return open_file(path)
 
-    monkeypatch.setattr(images, "open", failing, raising=False)
+    monkeypatch.setattr(images, "open_file", failing)
     node.CORRUPT = "skip"
     with pytest.raises(DataError, match=r"(?s)1 image files cannot be read, .*c0/train0.png: Input/output error"):
         build_dataset(node, seed=1)

@@ -110,7 +110,7 @@ def test_an_error_of_the_system_is_no_fault_of_the_file(tmp_path, monkeypatch, n
 
 def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "a.png")
-    with pytest.raises(DataError, match=r"a\.png: a pipe, not a file"):
+    with pytest.raises(DataError, match=r"a\.png: a pipe, a socket or a device, not a file"):
         read_image(tmp_path / "a.png")
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from dassl.utils import paths
 from dassl.utils.errors import UserError
-from dassl.utils.paths import check_file, exists, expanded, files_below, is_file, is_folder, open_file, printable, resolved
+from dassl.utils.paths import check_file, exists, expanded, files_below, is_file, is_folder, open_file, resolved
 
 TOO_LONG = "a" * 256
 
@@ -110,9 +110,3 @@ def test_unknown_users_and_links_to_themselves_stay_as_they_are(odd):
     """`Path.expanduser` and, before Python 3.13, `Path.resolve` would raise RuntimeError."""
     assert expanded("~nobody-of-this-name/x") == Path("~nobody-of-this-name/x") and expanded("~/x") == Path.home() / "x"
     assert resolved(odd["loop"]).name == "loop"
-
-
-@pytest.mark.parametrize(("path", "shown"), [("a b", "a b"), ("a\nb", r"'a\nb'"), ("\udce9", r"'\udce9'"), ("\0", r"'\x00'")])
-def test_a_path_in_a_message_is_one_line(path, shown):
-    """Line breaks and bytes that are no text are escapes (row 22)."""
-    assert printable(path) == shown and printable(Path(path)) == shown

@@ -1,5 +1,7 @@
 """Text from files on a terminal and in a log. Row 22 of the faults table."""
 
+from pathlib import Path
+
 import pytest
 
 from dassl.utils.errors import DataError, UserError, listed
@@ -33,3 +35,9 @@ def test_every_error_for_people_is_harmless():
 @pytest.mark.parametrize("name", ["a\nb", "\x1b[0m", "\u202e", "latin1 \udce9"])
 def test_a_name_is_one_line(name):
     assert printable(name).isprintable() and printable("two words é") == "two words é"
+
+
+@pytest.mark.parametrize(("path", "shown"), [("a b", "a b"), ("a\nb", r"'a\nb'"), ("\udce9", r"'\udce9'"), ("\0", r"'\x00'")])
+def test_a_path_in_a_message_is_one_line(path, shown):
+    """Line breaks and bytes that are no text are escapes (row 22)."""
+    assert printable(path) == shown and printable(Path(path)) == shown
