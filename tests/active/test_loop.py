@@ -441,7 +441,7 @@ class MovingTrainer(ToyTrainer):
 
 
 def test_samplers_see_the_features_of_the_model_of_the_round_before(tmp_path, seen):
-    """Pool and labeled images alike; zero-shot CLIP's in round 0 alone, and its logits always."""
+    """Pool and labeled images alike, logits and texts too; zero-shot CLIP's in round 0 alone, and its logits always."""
     dataset, features, texts = toy_task()
     trainer = MovingTrainer(features, texts)
     run(toy_config(tmp_path, ACTIVE__SAMPLER="look", ACTIVE__ROUNDS=3), dataset, trainer)
@@ -451,6 +451,8 @@ def test_samplers_see_the_features_of_the_model_of_the_round_before(tmp_path, se
         now = trainer.predict(model, "train")
         assert torch.equal(ctx.features, now.features[ctx.ids]) and torch.equal(ctx.logits, now.logits[ctx.ids])
         assert torch.equal(ctx.labeled_features, now.features[ctx.labeled_ids])
+        assert torch.equal(ctx.labeled_logits, now.logits[ctx.labeled_ids])
+        assert torch.equal(ctx.text_features, now.text_features)
         assert torch.equal(ctx.zero_shot_logits, zero_shot.logits[ctx.ids])
         assert not round or not torch.equal(now.features, zero_shot.features)
 

@@ -8,11 +8,12 @@ from typing import Annotated, Literal
 
 import pytest
 
+from active.certificate import config_hash
 from active.loop import run
 from active.output import check_files, clean, prompts_path
 from active.results import RunResult
 from dassl.config.defaults import default_config
-from dassl.config.setup import add_component_nodes, differences
+from dassl.config.setup import add_component_nodes, as_dict, differences
 from dassl.utils.errors import DataError, UserError
 from dassl.utils.files import remove_leftovers
 from dassl.utils.registry import Before, Registry
@@ -95,8 +96,6 @@ def test_a_run_is_not_continued_from_changed_prompts(stopped):
 
 def test_a_config_that_was_edited_in_the_record_is_found(tmp_path):
     """Row 32: the record's own hash of its config holds config and numbers together."""
-    from active.certificate import config_hash
-
     result = toy_run(tmp_path, CERTIFICATE)
     result.certificate["config"] = config_hash(result.config)
     result.write(tmp_path / "results.json")
@@ -201,3 +200,12 @@ def test_more_rounds_on_other_data_are_refused_and_fewer_are_another_run(tmp_pat
         with pytest.raises(UserError, match=said):
             run(toy_config(tmp_path, **values), dataset, ToyTrainer(features, texts), certificate=CERTIFICATE | other)
     assert (tmp_path / "results.json").read_bytes() == before
+
+
+def test_the_certificate_of_a_run_with_more_rounds_is_that_of_its_config(tmp_path):
+    """Else the record would be taken for one that was edited."""
+    dataset, features, texts = toy_task()
+    for n_rounds in (2, 3):
+        cfg = toy_config(tmp_path, ACTIVE__ROUNDS=n_rounds)
+        run(cfg, dataset, ToyTrainer(features, texts), certificate=CERTIFICATE | {"config": config_hash(as_dict(cfg))})
+        assert RunResult.read(tmp_path / "results.json").certificate["config"] == config_hash(as_dict(cfg))

@@ -203,3 +203,19 @@ def test_only_samplers_that_say_so_begin_with_a_warm_start():
         assert not len(query.rows) and len(query.mined_rows) == len(query.mined_labels) > 0
     with pytest.raises(ContractError, match="NaN or Inf"):
         warm_start("dual_prompt", node, replace(ctx, logits=ctx.logits * torch.inf))
+
+
+@pytest.mark.parametrize(("sampler", "numbers"), [
+    ("alfa_mix", {"delta": 0.2}), ("cb", {"fusion": "concat"}), ("cbsq", {"factor": 4, "fusion": "concat"}),
+    ("cec", {"n_support": 10, "prior_support": "own", "prior_floor": 0.0, "n_neighbors": 10, "beta": 1.0, "kernel": "cos",
+             "rho": 1.0, "combine": "sum", "over": "pool", "calibrate": True, "choose": "weighted_k_means"}),
+    ("coreset", {"start": "random"}), ("dual_prompt", {"remainder": "per_class", "k_initial": 16, "k": 16}),
+    ("gcnal", {"variant": "core", "subset": 10_000, "hidden": 128, "dropout": 0.3, "pool_weight": 1.2, "margin": 0.1,
+               "steps": 200, "lr": 1e-3, "weight_decay": 5e-4}),
+    ("pcb", {"base": "margin", "gamma": 0.1, "mode": "repaired", "within": "rank"}),
+    ("probcover", {"delta": 0.0, "purity": 0.95}),
+    ("typiclust", {"n_neighbors": 20, "max_clusters": 500, "min_cluster_size": 5, "distance": "plain"})])
+def test_the_numbers_of_the_papers_and_of_published_tables_are_the_defaults(sampler, numbers):
+    """They are what a run without these keys means, and what a record of one is read as."""
+    defaults = {parameter.name: parameter.default for parameter in SAMPLERS[sampler].parameters}
+    assert {name: defaults[name] for name in numbers} == numbers

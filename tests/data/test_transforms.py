@@ -5,9 +5,11 @@ import open_clip
 import pytest
 import torch
 from PIL import Image
+from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
 from dassl.config.setup import setup_config
+from dassl.data.images import Decoding
 from dassl.data.transforms import Preprocessing, augmentation, check_transforms, preprocessing_for
 from dassl.utils.errors import ConfigError
 
@@ -65,3 +67,23 @@ def test_lists_of_another_length_type_or_range_are_refused(key, value):
 def test_lists_that_can_be_used_pass(key, value):
     """The published values, and the ends of each range."""
     check_transforms(setup_config([], [(f"INPUT.{key}", value)], ()).INPUT)
+
+
+SIZE, MODE = (32, 48), InterpolationMode.BILINEAR
+CROP = [transforms.Resize(SIZE, MODE), transforms.RandomCrop(SIZE, padding=3)]
+RESIZE = [transforms.Resize(SIZE, MODE)]
+
+
+@pytest.mark.parametrize(("names", "steps"), [
+    (["random_resized_crop", "normalize"], [transforms.RandomResizedCrop(SIZE, scale=(0.2, 0.9), interpolation=MODE)]),
+    (["random_crop", "random_flip"], [*CROP, transforms.RandomHorizontalFlip()]),
+    (["normalize", "random_flip"], [*RESIZE, transforms.RandomHorizontalFlip(0.5)]),
+    (["colorjitter"], [*RESIZE, transforms.ColorJitter(0.4, 0.4, 0.4, 0.1)]),
+    (["randomgrayscale"], [*RESIZE, transforms.RandomGrayscale(0.2)])])
+def test_augmentations_are_dassl_s_with_the_config_s_numbers(names, steps):
+    """Steps, sizes, strengths and interpolation, and the decoding of the fixed view."""
+    own = Preprocessing(SIZE, (0.5, 0.4, 0.3), (0.25, 0.2, 0.3), "bilinear", Decoding(exif_rotation=False, draft=96))
+    pairs = [("INPUT.TRANSFORMS", repr(names)), ("INPUT.RRCROP_SCALE", "[0.2, 0.9]"), ("INPUT.CROP_PADDING", "3")]
+    found = augmentation(setup_config([], pairs, []).INPUT, own)
+    assert repr(found.view) == repr(transforms.Compose(steps))
+    assert (found.mean, found.std, found.decoding, found.name) == (own.mean, own.std, own.decoding, "")
