@@ -41,12 +41,12 @@ def asked_once(files: ImageFiles, cfg: CfgNode) -> ImageFiles:
 
     These are train images without a label whose bytes are those of an image with one, in any split, or of an earlier one.
     """
-    if "IMAGEFOLDER" not in cfg.DATASET or cfg.ACTIVE.ORACLE != "file":
+    if "IMAGEFOLDER" not in cfg.DATASET or cfg.ACTIVE.get("ORACLE") != "file":
         return files
     dataset, node = files.dataset, cfg.DATASET.IMAGEFOLDER
     if dataset.test and not node.VAL:
         logger.info("%s: of labels that people made none is held out as val, since nothing reads it", dataset.name)
-    if node.COPIES != "skip":
+    if node.get("COPIES") != "skip":  # which older records lack
         return files
     images = [(datum.label, datum.path, row, split) for split in SPLITS for row, datum in enumerate(dataset.split(split))]
     first: dict[bytes, str] = {}

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -13,7 +14,9 @@ import train
 from active import verify
 from active.results import RunResult
 from dassl.data import digests
+from datasets import check
 from datasets.digits import CLASSNAMES, digits
+from scripts.experiments.picks import recorded_dataset
 
 PROJECT = Path(__file__).parents[1]
 NAMES = CLASSNAMES[:3]
@@ -399,6 +402,33 @@ def test_copies_cost_no_second_reading(start, photos, truth, tmp_path, monkeypat
     monkeypatch.setattr(digests, "read_bytes", lambda path: pytest.fail(f"{path} was read"))
     fill(table(tmp_path, 0), truth)
     assert start()[0] == 3
+
+
+def test_a_root_that_cannot_be_written_needs_a_cache_folder_alone(start, photos, truth, tmp_path, monkeypatch):
+    """Row 11: the split that is drawn, hashes and features go there; nothing comes to lie beside the images."""
+    (photos / "labels.csv").write_text("\n".join(["path,label", *(f"{path},{truth[path]}" for path in sorted(truth)[::2])]))
+    before = {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()}
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != photos and access(path, mode))
+    words = ("DATASET.IMAGEFOLDER.LABELS", "labels.csv", "CACHE_DIR", str(tmp_path / "cache"))
+    assert start(*words)[0] == 3
+    fill(table(tmp_path, 0), truth)
+    assert start(*words)[0] == 3
+    assert {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()} == before
+    assert len(list((tmp_path / "cache").glob("*_split_val0_test0.3_seed0.json"))) == 1
+    assert check.main(["--root", str(photos), "DATASET.NAME", "ImageFolder", "DATASET.IMAGEFOLDER.CLASSES", "classes.txt",
+                       "DATASET.IMAGEFOLDER.LABELS", "labels.csv", "DATASET.IMAGEFOLDER.VAL", "0", "CACHE_DIR",
+                       str(tmp_path / "cache")]) == 0
+    assert {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()} == before
+
+
+def test_a_record_of_before_gives_its_data_set(tmp_path):
+    """For figures: it lacks the newer keys, and its copies were asked."""
+    shutil.copytree(BEFORE / "photos", tmp_path / "photos")
+    config = RunResult.read(BEFORE / "run" / "results.json").config | {"CACHE_DIR": ""}
+    assert len(recorded_dataset(config, str(tmp_path / "photos")).train) == 25
+    config["DATASET"]["IMAGEFOLDER"]["COPIES"] = "skip"
+    assert len(recorded_dataset(config, str(tmp_path / "photos")).train) == 24
 
 
 def test_a_whole_data_set_keeps_its_copies(start, photos, truth, tmp_path):

@@ -16,7 +16,7 @@ from dassl.config.reading import read_yaml
 from dassl.utils.errors import ConfigError, did_you_mean
 from dassl.utils.files import sha256_of
 from dassl.utils.paths import expanded, resolved
-from dassl.utils.registry import Before, Parameter, Registry
+from dassl.utils.registry import Registry
 
 Pairs = list[tuple[str, str]]
 
@@ -109,12 +109,7 @@ def add_component_nodes(cfg: CfgNode, registry: Registry) -> None:
             cfg[registry.node][component.key] = CfgNode(values)
             for parameter in component.parameters:
                 key = f"{registry.node}.{component.key}.{parameter.key}"
-                _component_defaults[key] = component.name, json.loads(json.dumps(_before(parameter)))
-
-
-def _before(parameter: Parameter) -> Any:
-    """Return what a record without the parameter means."""
-    return next((extra.value for extra in parameter.extras if isinstance(extra, Before)), parameter.default)
+                _component_defaults[key] = component.name, json.loads(json.dumps(parameter.before))
 
 
 def drop_unused(cfg: CfgNode, registries: Iterable[Registry], always: Collection[str] = ()) -> None:

@@ -21,6 +21,7 @@ OF_SYSTEMS = {name.casefold() for name in (
     "__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "RECYCLER", "System Volume Information", "#recycle", "@Recycle",
     "@Recently-Snapshot", "Thumbs.db", "ehthumbs.db", "desktop.ini", "Icon\r")}
 OF_RUNS = {"prompts", "queries", "tensorboard", "learning_curve.png"}  # in a folder that is one of a run
+OF_CACHES = ".digests"  # of a CACHE_DIR below the root that is not hidden
 LOG_LINE = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ ")
 
 
@@ -112,7 +113,7 @@ def _is_run(folder: str | Path) -> bool:
 
 
 def _holds_runs_alone(folder: str) -> bool:
-    """Tell whether a folder is one of a run, or holds such folders, at any depth, and no image beside them."""
+    """Tell whether a folder is one of a run or a cache, or holds such folders, at any depth, and no image beside them."""
     pending, found = [folder], False
     while pending:
         if _is_run(current := pending.pop()):
@@ -122,6 +123,7 @@ def _holds_runs_alone(folder: str) -> bool:
             own = [entry for entry in entries if not entry.name.startswith(".")]
         if any(_has_image_suffix(entry.name) for entry in own):
             return False
+        found = found or any(entry.name.endswith(OF_CACHES) for entry in own)
         pending += [entry.path for entry in own if entry.is_dir(follow_symlinks=False)]
     return found
 

@@ -58,6 +58,11 @@ class Parameter:
     def key(self) -> str:
         return self.name.upper()
 
+    @property
+    def before(self) -> Any:
+        """What a record without the parameter means."""
+        return next((extra.value for extra in self.extras if isinstance(extra, Before)), self.default)
+
 
 @dataclass(frozen=True)
 class Component:
@@ -74,8 +79,8 @@ class Component:
         return self.name.upper().replace("-", "_")
 
     def arguments(self, node: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the keyword arguments that a YAML node holds for this component."""
-        return {parameter.name: node[parameter.key] for parameter in self.parameters}
+        """Return the keyword arguments that a YAML node holds for this component; one of a record may lack newer keys."""
+        return {parameter.name: node.get(parameter.key, parameter.before) for parameter in self.parameters}
 
 
 class Registry:

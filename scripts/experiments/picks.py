@@ -24,6 +24,7 @@ import datasets  # noqa: F401  registers the data sets
 from active.features import TYPES, bank_path
 from active.output import RESULTS
 from active.results import RunResult
+from active.unasked import asked_once
 from dassl.config.setup import load_plugin
 from dassl.data.build import build_dataset
 from dassl.data.dataset import DATASETS, UNLABELED, Dataset
@@ -64,7 +65,10 @@ def recorded_dataset(config: Mapping[str, Any], root: str | None = None) -> Data
         for plugin in config["ACTIVE"].get("PLUGINS", []):
             load_plugin(plugin)
     DATASETS[node["NAME"]]
-    return build_dataset(CfgNode(node), seed=config["SEED"])
+    cfg = CfgNode(dict(config) | {"DATASET": node})
+    cache = Path(config.get("CACHE_DIR") or Path(cfg.DATASET.ROOT) / ".cache").expanduser()
+    dataset = build_dataset(cfg.DATASET, seed=cfg.SEED, cache=cache)
+    return asked_once(ImageFiles(dataset, cache if os.access(cache, os.W_OK) else None), cfg).dataset
 
 
 def pool_features(result: RunResult, dataset: Dataset) -> np.ndarray:

@@ -47,12 +47,12 @@ def test_the_output_of_runs_is_no_class_and_its_curve_no_image(layout, caplog):
     before = images(root, words)
     touch(root, f"{part}run/.lock", f"{part}run/learning_curve.png", f"{part}run.20260101-000000-000000/results.json",
           f"{part}output/a/b/results.json", f"{part}output/a/b/learning_curve.png", f"{part}output/a/b/queries/round_000.csv",
-          f"{part}copied/learning_curve.png")
+          f"{part}copied/learning_curve.png", f"{part}my cache/ImageFolder_train_0.digests")
     (root / f"{part}copied/log.txt").write_text(f"{LOG}\n")
     caplog.clear()
     assert images(root, words) == before
     line, = warned(caplog)
-    assert line.startswith("4 folders or files are of this project's runs and hold no images of a class; they are left out: ")
+    assert line.startswith("5 folders or files are of this project's runs and hold no images of a class; they are left out: ")
 
 
 def test_a_root_that_is_an_output_folder_keeps_its_images(tmp_path, caplog):
