@@ -148,8 +148,8 @@ def _from_class_folders(tree: Tree, names: Mapping[str, str], draw: _Draw) -> tu
     name_of = {path: name for own in stored.values() for path, _, name in own}
     _check_same_classes(draw.file, set(name_of.values()), {name for _, _, name in rows}, classnames)
     _check_same(draw.file, [path for path, _, name in rows if name_of.get(path) != name])
-    return {split: tuple(Datum(path, classnames.index(name)) for path, _, name in own)
-            for split, own in stored.items()}, classnames
+    label_of = {name: label for label, name in enumerate(classnames)}
+    return {split: tuple(Datum(path, label_of[name]) for path, _, name in own) for split, own in stored.items()}, classnames
 
 
 def _class_rows(tree: Tree, part: str, names: Mapping[str, str]) -> list[Row]:

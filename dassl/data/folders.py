@@ -18,7 +18,7 @@ IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".t
 FOLDER, IMAGE, FILE, SYSTEM, RUN, LOOP, DANGLING = "folder", "image", "file", "system", "run", "loop", "dangling"
 
 OF_SYSTEMS = {name.casefold() for name in (
-    "__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "RECYCLER", "System Volume Information", "#recycle", "@Recycle",
+    "__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information", "#recycle", "@Recycle",
     "@Recently-Snapshot", "Thumbs.db", "ehthumbs.db", "desktop.ini", "Icon\r")}
 OF_RUNS = {"prompts", "queries", "tensorboard", "learning_curve.png"}  # in a folder that is one of a run
 OF_CACHES = ".digests"  # of a CACHE_DIR below the root that is not hidden
