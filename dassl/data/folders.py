@@ -22,7 +22,7 @@ OF_SYSTEMS = {name.casefold() for name in (
     "@Recently-Snapshot", "Thumbs.db", "ehthumbs.db", "desktop.ini", "Icon\r")}
 OF_RUNS = {"prompts", "queries", "tensorboard", "learning_curve.png"}  # in a folder that is one of a run
 OF_CACHES = ".digests"  # of a CACHE_DIR below the root that is not hidden
-LOG_LINE = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ ")
+HEADS = {"results.json": re.compile(rb'\{\s*"schema": '), "log.txt": re.compile(rb"[\d-]{10} [\d:]{8},\d{3} [A-Z]+ ")}
 
 
 def subfolders(folder: Path) -> list[str]:
@@ -102,14 +102,16 @@ def _kind(entry: os.DirEntry, in_run: bool) -> str:
 
 
 def _is_run(folder: str | Path) -> bool:
-    """Tell whether a folder is the output of a run: it holds a record, a lock, or a log of this project's form."""
-    if any(os.path.lexists(os.path.join(folder, name)) for name in ("results.json", ".lock")):
-        return True
-    log = os.path.join(folder, "log.txt")
-    if not os.path.isfile(log):
+    """Tell whether a folder is the output of a run: it holds a lock, or a record or log that begins as this project's do."""
+    return os.path.lexists(os.path.join(folder, ".lock")) or any(
+        _begins_with(os.path.join(folder, name), head) for name, head in HEADS.items())
+
+
+def _begins_with(path: str, head: re.Pattern[bytes]) -> bool:
+    if not os.path.isfile(path):
         return False
-    with open(log, "rb") as file:
-        return bool(LOG_LINE.match(file.read(64)))
+    with open(path, "rb") as file:
+        return bool(head.match(file.read(64)))
 
 
 def _holds_runs_alone(folder: str) -> bool:

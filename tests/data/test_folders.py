@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from dassl.data.folders import Tree, image_files, subfolders
 from dassl.utils.errors import DataError
 from tests.datasets.test_image_folder import touch
 
+RECORD = Path(__file__).parents[1] / "files" / "before" / "people" / "run" / "results.json"
 LOG = "2026-01-01 00:00:00,000 DEBUG train: config:"
 
 
@@ -45,10 +47,12 @@ def test_the_output_of_runs_is_no_class_and_its_curve_no_image(layout, caplog):
     """Right below the root, moved aside by --overwrite, below a folder of runs, copied without its lock, or as a sweep's."""
     root, words, part = layout
     before = images(root, words)
-    touch(root, f"{part}run/.lock", f"{part}run/learning_curve.png", f"{part}run.20260101-000000-000000/results.json",
-          f"{part}output/a/b/results.json", f"{part}output/a/b/learning_curve.png", f"{part}output/a/b/queries/round_000.csv",
+    touch(root, f"{part}run/.lock", f"{part}run/learning_curve.png", f"{part}run.20260101-000000-000000/learning_curve.png",
+          f"{part}output/a/b/learning_curve.png", f"{part}output/a/b/queries/round_000.csv",
           f"{part}copied/learning_curve.png", f"{part}my cache/ImageFolder_train_0.digests")
     (root / f"{part}copied/log.txt").write_text(f"{LOG}\n")
+    for run in ("run.20260101-000000-000000", "output/a/b"):
+        shutil.copy(RECORD, root / part / run)
     caplog.clear()
     assert images(root, words) == before
     line, = warned(caplog)
@@ -57,7 +61,7 @@ def test_the_output_of_runs_is_no_class_and_its_curve_no_image(layout, caplog):
 
 def test_a_root_that_is_an_output_folder_keeps_its_images(tmp_path, caplog):
     """What the run has written there is none of them."""
-    root = touch(tmp_path, *(f"{name}/{row}.jpg" for name in ("cat", "dog") for row in range(10)), "results.json", ".lock",
+    root = touch(tmp_path, *(f"{name}/{row}.jpg" for name in ("cat", "dog") for row in range(10)), ".lock",
                  "learning_curve.png", "prompts/round_000.safetensors", "queries/round_000.csv")
     assert images(root, {})[1] == ("cat", "dog")
     assert warned(caplog) == ["3 folders or files are of this project's runs and hold no images of a class; they are left out: "
@@ -65,9 +69,10 @@ def test_a_root_that_is_an_output_folder_keeps_its_images(tmp_path, caplog):
 
 
 def test_a_class_with_notes_beside_its_images_is_a_class(layout, caplog):
-    """A log.txt that is none of ours, and folders of images that hold a run beside them."""
+    """A log.txt and a results.json that are none of ours, and folders of images that hold a run beside them."""
     root, words, part = layout
-    touch(root, f"{part}elk/1.jpg", f"{part}elk/2.jpg", f"{part}elk/run/results.json", f"{part}elk/run/learning_curve.png")
+    touch(root, f"{part}elk/1.jpg", f"{part}elk/2.jpg", f"{part}elk/run/.lock", f"{part}elk/run/learning_curve.png")
+    (root / f"{part}elk/results.json").write_text('{"animals": 2}')
     (root / f"{part}elk/log.txt").write_text("2026: bought a camera\n")
     found, names = images(root, words)
     assert {f"{part}elk/1.jpg", f"{part}elk/2.jpg"} <= found and not any("curve" in path for path in found)
