@@ -34,6 +34,14 @@ class ContractError(RuntimeError):
     """A sampler's answer, or what it was given, breaks the contract of `active.testing`."""
 
 
+class NotFiniteError(ContractError):
+    """Features or logits of images hold NaN or Inf; `ids` are these images."""
+
+    def __init__(self, what: str, ids: Tensor):
+        super().__init__(f"{what} of {len(ids)} images hold NaN or Inf; ids {ids[:10].tolist()}")
+        self.what, self.ids = what, ids
+
+
 def build_sampler(name: str, node: CfgNode) -> BoundSampler:
     """Return a sampler that already carries its parameters from the `ACTIVE` node.
 
@@ -153,7 +161,7 @@ def _check_finite(ctx: SelectionContext) -> None:
         bad = torch.cat([~torch.isfinite(values[block]).all(1) for block in row_blocks(*values.shape)] or [values.new_empty(0)])
         if bad.any():
             ids = (ctx.labeled_ids if what.startswith("labeled") else ctx.ids)[bad]
-            raise ContractError(f"{what} of {len(ids)} images hold NaN or Inf; ids {ids[:10].tolist()}")
+            raise NotFiniteError(what, ids)
 
 
 def _check_answer(query: Query, ctx: SelectionContext) -> None:

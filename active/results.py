@@ -5,14 +5,20 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import getitem
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 from active.certificate import config_hash
 from dassl.utils.errors import DataError
 from dassl.utils.files import json_hash, read_json, write_json
 
 SCHEMA = 1
+READ_OF_CONFIG = {"SEED": int, "DATASET": dict[str, Any], "DATASET.NAME": str, "TRAINER.NAME": str, "MODEL.BACKBONE.NAME": str,
+                  "ACTIVE": dict[str, Any], "ACTIVE.SAMPLER": str, "ACTIVE.ROUNDS": int, "ACTIVE.QUERY_SIZE": int | str}
+READ_OF_DATASET = {"name": str, "n_train": int, "n_test": int, "n_classes": int, "classnames": list[str]}
 MEASURED = ("seconds", "peak_memory_mb")  # what differs between a round and its repetition
 
 
@@ -77,12 +83,26 @@ class RunResult:
         try:
             rounds = [RoundRecord(**record) for record in content.pop("rounds")]
             result = RunResult(rounds=rounds, **content)
+            result._check_types()
             changed = result._changed()
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path} is not a whole record: {error}") from error
         if changed or not is_whole:
             raise DataError(f"{path}: {changed or 'the content does not match its checksum'}; the file was changed")
         return result
+
+    def _check_types(self) -> None:
+        """Raise TypeError or KeyError unless every field, and what is read of config and data set, is of its type."""
+        for record in (self, *self.rounds):
+            for name, hint in get_type_hints(type(record)).items():
+                if name != "rounds" and not _is_a(getattr(record, name), hint):
+                    raise TypeError(f"{name} holds something else than it should")
+        for tree, hints in ((self.config, READ_OF_CONFIG), (self.dataset, READ_OF_DATASET)):
+            for key, hint in hints.items():
+                if not _is_a(reduce(getitem, key.split("."), tree), hint):
+                    raise TypeError(f"{key} is of another type than it should be")
+        if self.dataset["n_train"] < 1 or self.zero_shot.keys() - {"accuracy"}:
+            raise ValueError("it is of no training image, or of an unknown metric")
 
     def _changed(self) -> str:
         """Return what does not match its own hash, "" if all does."""
@@ -92,6 +112,20 @@ class RunResult:
         if self.certificate.get("config", own := config_hash(self.config)) != own:
             return "the config does not match its hash"
         return ""
+
+
+def _is_a(value: Any, hint: Any) -> bool:
+    """Return whether a value of JSON is of a type: plain, union, list or dict; an integer is a float too."""
+    parts = get_args(hint)
+    if hint is Any:
+        return True
+    if isinstance(hint, UnionType):
+        return any(_is_a(value, part) for part in parts)
+    if get_origin(hint) is list:
+        return isinstance(value, list) and all(_is_a(item, parts[0]) for item in value)
+    if get_origin(hint) is dict:
+        return isinstance(value, dict) and all(_is_a(item, parts[1]) for item in value.values())
+    return type(value) in ((int, float) if hint is float else (hint,))
 
 
 def query_hash(

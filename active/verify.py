@@ -6,7 +6,7 @@ The recorded config is run in a temporary folder, with the recorded number of th
 round must be equal bit for bit, as they are on the same machine with the same versions. Labels that people gave are those of
 the record. `--fresh` also extracts the features again instead of taking them from the cache; `--plugins` allows the code that
 the record names as ACTIVE.PLUGINS to be run. The exit code is 0 if all is equal and 1 if not, or if the run could not be
-repeated; 130 for Ctrl-C.
+repeated; 2 for a wrong command line; 130 for Ctrl-C.
 """
 
 import argparse
@@ -24,21 +24,21 @@ import yaml
 from active.output import RESULTS
 from active.people import table_path, write_table
 from active.results import MEASURED, RunResult
-from dassl.config.cli import command
+from dassl.config.cli import Parser, command
 from dassl.utils.environment import PROJECT
 from dassl.utils.errors import UserError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    flags = argparse.ArgumentParser(prog="python -m active.verify", description=__doc__,
-                                    formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags = Parser(prog="active.verify", description=__doc__,
+                   formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("results", type=Path, help="the results.json of a finished run")
     flags.add_argument("--root", help="folder that holds the data sets, where it is not the recorded one")
     flags.add_argument("--fresh", action="store_true", help="extract the features again")
     flags.add_argument("--plugins", action="store_true", help="run the code of the plug-ins that the record names")
-    arguments = flags.parse_args(argv)
     try:
+        arguments = flags.parse_args(argv)
         old = RunResult.read(arguments.results)
         if not old.finished:
             raise UserError(f"{arguments.results} is a run that is not finished")

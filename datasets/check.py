@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from dassl.config.cli import Parser, command
+from dassl.config.cli import Parser, command, count
 from dassl.config.setup import check_config, setup_config
 from dassl.data.build import classname_problems, load_dataset
 from dassl.data.dataset import DATASETS, SPLITS, UNLABELED, Dataset, check_dataset_name
@@ -133,7 +133,7 @@ def parser() -> Parser:
     flags.add_argument("--config-file", nargs="+", action="extend", default=[], metavar="YAML", help="merged left to right")
     flags.add_argument("--root", metavar="DIR", help="folder that holds the data sets (DATASET.ROOT)")
     flags.add_argument("--json", metavar="FILE", help="write the whole report there")
-    flags.add_argument("--threads", type=int, default=os.cpu_count() or 1, metavar="N", help="default: one a core")
+    flags.add_argument("--threads", type=count, default=os.cpu_count() or 1, metavar="N", help="default: one a core")
     return flags
 
 

@@ -30,7 +30,7 @@ if __name__ == "__main__":
 
 import train
 from active.certificate import code_hash, config_hash
-from dassl.config.cli import Parser, command
+from dassl.config.cli import Parser, command, count
 from dassl.config.setup import as_dict
 from dassl.utils.errors import ConfigError, DataError, UserError
 from dassl.utils.events import Terminated, stop_on_sigterm
@@ -54,7 +54,7 @@ def parser() -> Parser:
     flags.add_argument("--root", metavar="DIR", help="folder that holds the data sets (DATASET.ROOT)")
     flags.add_argument("--output-dir", metavar="DIR", help="where the runs go, instead of the experiment's OUTPUT_DIR")
     flags.add_argument("--backend", choices=("local", "ray", "slurm"), default="local", help="where cells run")
-    flags.add_argument("--workers", type=int, metavar="N", help="cells at a time: one a GPU or core, if memory allows; Slurm 8")
+    flags.add_argument("--workers", type=count, metavar="N", help="cells at a time: one a GPU or core with memory; Slurm 8")
     flags.add_argument("--address", help="of an existing Ray cluster, such as auto; without it one is started here")
     flags.add_argument("--slurm", nargs="+", default=[], metavar="NAME=VALUE", help="settings of the Slurm jobs")
     flags.add_argument("--retry-failed", action="store_true", help="try again what failed for a reason of its config")
@@ -173,8 +173,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     sweep = None
     try:
         arguments, pairs = parser().parse(sys.argv[1:] if argv is None else argv)
-        if arguments.workers is not None and arguments.workers < 1:
-            raise ConfigError(f"--workers is {arguments.workers}, but must be at least 1")
         pairs = [*([("DATASET.ROOT", arguments.root)] if arguments.root else []), *pairs]
         folder, cells = read_experiment(arguments.config_file, output=arguments.output_dir, pairs=pairs)
         if arguments.list:

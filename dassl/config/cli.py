@@ -12,6 +12,7 @@ from typing import IO, NoReturn
 from dassl.utils import starting
 from dassl.utils.errors import ConfigError, did_you_mean
 from dassl.utils.events import Terminated
+from dassl.utils.paths import printable, text_fault
 
 KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*")
 
@@ -34,14 +35,20 @@ class Parser(argparse.ArgumentParser):
 
     def parse(self, argv: Sequence[str]) -> tuple[argparse.Namespace, Pairs]:
         """Return the flags and the KEY VALUE pairs, the latter in their order."""
+        _check_texts(argv)
         words, pairs = self._split(list(argv))
         known, unknown = self.parse_known_args(words)
         if unknown:
             flags = [flag for action in self._actions for flag in action.option_strings]
             if unknown[0].startswith("-"):
-                raise ConfigError(f"unknown flag {unknown[0]}; {did_you_mean(unknown[0].split('=')[0], flags)}")
+                raise ConfigError(f"unknown flag {printable(unknown[0])}; {did_you_mean(unknown[0].split('=')[0], flags)}")
             raise ConfigError(f"{unknown[0]!r} is neither a flag nor a KEY VALUE pair (keys are upper case)")
         return known, pairs
+
+    def parse_known_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None) -> tuple:
+        """Return what argparse does, after a look at every word."""
+        _check_texts(args := sys.argv[1:] if args is None else args)
+        return super().parse_known_args(args, namespace)
 
     def _split(self, argv: list[str]) -> tuple[list[str], Pairs]:
         one_value = {flag for action in self._actions for flag in action.option_strings
@@ -58,6 +65,19 @@ class Parser(argparse.ArgumentParser):
                 if word in one_value and argv and not argv[0].startswith("--"):
                     words.append(argv.pop(0))
         return words, pairs
+
+
+def count(text: str) -> int:
+    """Return the number of threads or processes that a flag asks for, from 1 to 1024; to be the `type` of an argument."""
+    if not text.isdecimal() or len(text) > 4 or not 1 <= int(text) <= 1024:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to 1024")
+    return int(text)
+
+
+def _check_texts(words: Sequence[str]) -> None:
+    for word in words:
+        if fault := text_fault(word):
+            raise ConfigError(f"the word {printable(word)} {fault}")
 
 
 def command(name: str, main: Callable[[], int]) -> NoReturn:

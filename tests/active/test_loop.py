@@ -84,6 +84,23 @@ def test_a_round_that_goes_out_of_the_numbers_is_marked_failed(tmp_path, monkeyp
     assert record_of(again) == record_of(whole) and (again.status, again.failure) == ("finished", "")
 
 
+def test_features_that_are_not_finite_are_named_by_their_images(tmp_path, monkeypatch):
+    """Row 17: with the names of the images, not their rows, and the record is marked failed, not left running."""
+    predict = ToyTrainer.predict
+
+    def damaged(self, model, split):
+        found = predict(self, model, split)
+        if split == "train":
+            found.features[[4, 7], 0] = torch.nan
+        return found
+
+    monkeypatch.setattr(ToyTrainer, "predict", damaged)
+    with pytest.raises(TrainingError, match=r"^round 0: the features of 2 train images hold NaN or Inf: train/004.png, "):
+        toy_run(tmp_path / "run")
+    result = RunResult.read(tmp_path / "run" / "results.json")
+    assert result.status == "failed" and "train/004.png" in result.failure
+
+
 def failing_in(failing: int):
     """Return a `fit` of the toy learner that diverges in one round."""
     fit = ToyTrainer.fit

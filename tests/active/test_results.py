@@ -1,10 +1,12 @@
 """The record of a run on disk."""
 
 import json
+from functools import reduce
+from operator import getitem
 
 import pytest
 
-from active.results import RoundRecord, RunResult, query_hash
+from active.results import READ_OF_CONFIG, READ_OF_DATASET, RoundRecord, RunResult, query_hash
 from dassl.utils.errors import DataError
 from tests.active.toy import edit
 
@@ -17,7 +19,10 @@ def record(round: int = 0, queried: tuple[str, ...] = ("a/1.jpg", "b/2.jpg")) ->
 
 
 def result(*rounds: RoundRecord) -> RunResult:
-    return RunResult({"SEED": 1}, {"commit": "unknown"}, {"name": "Toy"}, {"accuracy": 0.3}, list(rounds))
+    config = {"SEED": 1, "DATASET": {"NAME": "Toy"}, "TRAINER": {"NAME": "CoOp"}, "MODEL": {"BACKBONE": {"NAME": "tiny"}},
+              "ACTIVE": {"SAMPLER": "entropy", "ROUNDS": 2, "QUERY_SIZE": 2}}
+    dataset = {"name": "Toy", "n_train": 9, "n_test": 0, "n_classes": 2, "classnames": ["a", "b"]}
+    return RunResult(config, {"commit": "unknown"}, dataset, {"accuracy": 0.3}, list(rounds))
 
 
 def test_a_record_survives_the_round_trip(tmp_path):
@@ -80,6 +85,29 @@ def test_values_of_other_types_are_refused_in_every_place(tmp_path, value):
             RunResult.read(path)  # an empty mapping may be right here
         except DataError as error:
             assert str(path) in str(error)
+
+
+@pytest.mark.parametrize("value", [None, "x", [], {}, [1], -1.5, True])
+def test_every_part_that_is_read_is_of_its_type(tmp_path, value):
+    """Row 19: a record with a checksum of its own is no reason for a trace in tables and figures."""
+    path = tmp_path / "results.json"
+    result(record()).write(path)
+    whole = json.loads(path.read_text())
+    places = [*((("config", *key.split(".")), kind) for key, kind in READ_OF_CONFIG.items()),
+              *((("dataset", key), kind) for key, kind in READ_OF_DATASET.items()),
+              (("rounds", 0, "accuracy"), float | None), (("rounds", 0, "class_counts"), list[int]),
+              (("rounds", 0, "seconds"), dict[str, float]), (("zero_shot", "accuracy"), float | None), (("failure",), str)]
+    for place, kind in places:
+        result(record()).write(path)
+        edit(path, lambda content, place=place: reduce(getitem, place[:-1], content).update({place[-1]: value}))
+        try:
+            kept = RunResult.read(path)
+        except DataError as error:
+            assert str(path) in str(error)
+        else:  # of the same type, by chance
+            found = reduce(getitem, place, json.loads(path.read_text()))
+            assert type(found) is type(value) and kept and str(kind) not in ("int", "<class 'int'>"), place
+    assert whole["rounds"]
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"schema": 2, "rounds": []}', '{"schema": 1}',

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dassl.config.cli import Parser
+from dassl.config.cli import Parser, count
 from dassl.utils.errors import ConfigError
 from tests.scripts.experiments.made import write_run
 
@@ -70,6 +70,8 @@ def test_the_word_after_a_key_is_its_value(words, pair):
     ("--sed=2", ["unknown flag --sed=2", "'--seed'"]),
     ("OPTIM.LR 1 2", ["'2'", "KEY VALUE"]),
     ("optim.lr 1", ["'optim.lr'", "upper case"]),
+    ("--root a\0b", ["NUL byte"]), ("SEED \ud800", ["half of a character"]), ("--list \0", ["NUL byte"]),
+    ("--a\x1b[2J", ["unknown flag '--a"]),
 ])
 def test_a_wrong_command_line_is_one_line(line, parts):
     """The line names the word that is wrong and the nearest flag (row 14 of the faults table)."""
@@ -77,6 +79,19 @@ def test_a_wrong_command_line_is_one_line(line, parts):
         parser().parse(line.split())
     assert "\n" not in str(caught.value)
     assert [part for part in parts if part not in str(caught.value)] == []
+
+
+@pytest.mark.parametrize(("text", "number"), [
+    ("1", 1), ("1024", 1024), ("0", 0), ("1025", 0), ("-1", 0), ("1e3", 0), ("9" * 5000, 0)])
+def test_a_number_of_threads_is_bounded(text, number):
+    """A slip of the pen is no reason to start a million processes."""
+    flags = parser()
+    flags.add_argument("--workers", type=count)
+    if number:
+        assert flags.parse(["--workers", text])[0].workers == number
+    else:
+        with pytest.raises(ConfigError, match=r"--workers: .* is no whole number from 1 to 1024"):
+            flags.parse(["--workers", text])
 
 
 @pytest.mark.parametrize("words", [

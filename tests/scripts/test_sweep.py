@@ -98,7 +98,7 @@ def test_a_failing_cell_stops_no_other(tmp_path, root, whole, capsys):
 
     What failed for a reason of its config is not run again before --retry-failed; its failure stays on record.
     """
-    samplers = ["random", {"hot": {"ACTIVE": {"SAMPLER": "random"}, "OPTIM": {"LR": 1e15, "MOMENTUM": 1e3}}},
+    samplers = ["random", {"hot": {"ACTIVE": {"SAMPLER": "random"}, "OPTIM": {"LR": 1e6, "WEIGHT_DECAY": 1e6}}},
                 {"wrong": {"ACTIVE": {"SAMPLER": "randon"}}}, {"taken": {"ACTIVE": {"SAMPLER": "random"}}}]
     command = words(tmp_path, root, SAMPLERS=samplers, SEEDS=[1])
     runs = tmp_path / "runs" / "Digits" / "CoOp" / "tiny_clip"
@@ -183,7 +183,8 @@ def test_a_missing_package_is_named_with_its_install_command(tmp_path, root, cap
 
 
 @pytest.mark.parametrize(("further", "message"), [
-    (["--workers", "0"], "--workers is 0"), (["--backend", "rey"], "invalid choice"),
+    (["--workers", "0"], "'0' is no whole number from 1 to 1024"),
+    (["--workers", "1000000000"], "no whole number from 1 to 1024"), (["--backend", "rey"], "invalid choice"),
     (["--worker", "2"], "did you mean '--workers'"),
     (["optim.lr", "1"], "neither a flag nor a KEY VALUE"), (["--backend", "slurm", "--slurm", "partitoin=gpu"], "partitoin"),
 ])

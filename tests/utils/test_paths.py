@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -71,17 +72,23 @@ def test_a_folder_that_may_not_be_looked_into_is_one_line(tmp_path, monkeypatch)
         exists("a/b")
 
 
-def test_files_are_found_at_any_depth(tmp_path):
+@pytest.fixture
+def deepest(tmp_path) -> Iterator[Path]:
+    """The innermost of 1,100 nested folders; they are gone afterwards, since pytest cannot remove them."""
+    deepest = tmp_path.joinpath(*["d"] * 1100)
+    for above in (*reversed(deepest.parents[:1100]), deepest):
+        above.mkdir(exist_ok=True)
+    yield deepest
+    for file in deepest.iterdir():
+        file.unlink()
+    for folder in (deepest, *deepest.parents[:1099]):
+        folder.rmdir()
+
+
+def test_files_are_found_at_any_depth(tmp_path, deepest):
     """1,100 nested folders are deeper than Python recurses; links are not followed, so that no loop is endless."""
-    here = os.open(tmp_path, os.O_RDONLY)
-    for _ in range(1100):
-        os.mkdir("d", dir_fd=here)
-        below = os.open("d", os.O_RDONLY, dir_fd=here)
-        os.close(here)
-        here = below
-    os.close(os.open("results.json", os.O_CREAT, dir_fd=here))
-    os.symlink(tmp_path, "up", dir_fd=here)
-    os.close(here)
+    (deepest / "results.json").touch()
+    (deepest / "up").symlink_to(tmp_path)
     (tmp_path / "results.json").mkdir()
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "results.json").touch()
