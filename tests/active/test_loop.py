@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import logging
+import time
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from active.context import Query
 from active.loop import prompts_path, run
 from active.registry import SAMPLERS
 from active.results import RunResult, query_hash
+from dassl.data.dataset import UNLABELED
 from dassl.utils.errors import ConfigError, TrainingError, UserError
 from dassl.utils.registry import Component
 from tests.active.toy import N_CLASSES, N_TRAIN, ToyTrainer, edit, record_of, toy_config, toy_task
@@ -482,3 +484,29 @@ def test_every_round_and_seed_has_a_selection_stream_of_its_own(tmp_path, seen):
             ToyTrainer(features, texts))
     drawn = [number for _, number in seen]
     assert len(set(drawn[:6])) == 6 and drawn[6:] == drawn[:3]
+
+
+def test_people_see_the_guesses_of_the_model_of_the_round_before(tmp_path, monkeypatch):
+    """Zero-shot CLIP's in round 0 alone."""
+    seen = []
+
+    def answer(output, round, dataset, rows, guess, *, labeled):
+        seen.append((rows, guess()))
+        return TRUTH[rows].tolist()
+
+    monkeypatch.setattr("active.loop.ask_people", answer)
+    dataset, features, texts = toy_task()
+    dataset = dataclasses.replace(dataset, train=tuple(dataclasses.replace(item, label=UNLABELED) for item in dataset.train))
+    trainer = ToyTrainer(features, texts)
+    run(toy_config(tmp_path, ACTIVE__ORACLE="file", ACTIVE__ROUNDS=3), dataset, trainer)
+    models = [trainer.zero_shot(), *(trainer.load(prompts_path(tmp_path, round)) for round in range(2))]
+    for (rows, guesses), model in zip(seen, models, strict=True):
+        assert torch.equal(guesses, trainer.predict(model, "train").logits[rows].softmax(1))
+
+
+def test_seconds_are_those_of_the_steps(tmp_path):
+    """Each at least 0, and all together no more than the run took."""
+    start = time.perf_counter()
+    result, _ = toy_run(tmp_path)
+    seconds = [value for record in result.rounds for value in record.seconds.values()]
+    assert min(seconds) >= 0 and sum(seconds) <= time.perf_counter() - start + 0.001 * len(seconds)  # each is rounded

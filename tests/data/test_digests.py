@@ -141,3 +141,16 @@ def test_a_disk_without_room_for_the_table_is_named_with_bytes_and_the_way_out(d
     """Row 11: two files of 32 bytes of hash and as many of stamp, and a hash of all."""
     with full_disk(50), pytest.raises(UserError, match=r"cannot write .*\.digests: .*; it takes 160 bytes; CACHE_DIR names"):
         ImageFiles(dataset, tmp_path / "cache").contents("train")
+
+
+def test_numbers_on_the_disk_beyond_63_bits_are_kept(dataset, monkeypatch):
+    """Network and overlay file systems give such."""
+    stat = os.stat
+
+    def far(path, **options):
+        found = stat(path, **options)
+        return os.stat_result([found[0], 2**64 - 1, *found[2:10]], {
+            name: getattr(found, name) for name in ("st_mtime_ns", "st_ctime_ns")})
+
+    monkeypatch.setattr(digests.os, "stat", far)
+    assert ImageFiles(dataset).contents("train").stamps[:, 3].tolist() == [2**63 - 1] * 2

@@ -253,3 +253,15 @@ def test_a_worker_that_dies_is_named_and_not_waited_for(paths):
     transform = Transform(deadly, PREPROCESSING.mean, PREPROCESSING.std, name="deadly")
     with pytest.raises(DataError, match=r"worker \(pid.* (killed by signal|exited unexpectedly).*at or soon after .*\.png"):
         stacked(paths, transform, batch_size=1, n_workers=2)
+
+
+@pytest.mark.parametrize("name", ["fixed", "random"])
+def test_a_file_of_equal_size_and_another_time_is_decoded_anew(tmp_path, name):
+    """An uncompressed image that was painted over."""
+    store, path = ImageStore(2**20), tmp_path / "a.bmp"
+    transform = PREPROCESSING.transform() if name == "fixed" else augmentation(INPUT, PREPROCESSING)
+    for color in (3, 7):
+        Image.fromarray(np.full((20, 30, 3), color, np.uint8)).save(path)
+        os.utime(path, ns=(color, color))
+        kept = store.pixels(path, dataclasses.replace(transform, view=PREPROCESSING.transform().view))
+        assert (kept == color).all()

@@ -1,6 +1,7 @@
 """What an epoch trains on: fixed and augmented views, features and tokens, batches."""
 
 import gc
+import itertools
 
 import pytest
 import torch
@@ -152,3 +153,13 @@ def test_every_pass_over_the_smaller_source_has_its_own_order_and_views(clip, co
             seen.append(targets[:4].tolist())
         assert seen[0] == alone[epoch][0].tolist() and len({tuple(rows) for rows in seen}) == len(seen) == 4
         assert {row for rows in seen for row in rows} == set(labeled.tolist())
+
+
+def test_every_seed_source_round_and_pass_has_an_order_of_its_own(clip, colors):
+    """Two of each: sixteen orders of the same twelve rows, all different."""
+    orders = []
+    for seed, source, round in itertools.product(("1", "2"), ("labeled", "mined"), (0, 1)):
+        trainer = trainer_of(clip, colors, ("SEED", seed), ("OPTIM.MAX_EPOCH", "2"), ("DATALOADER.TRAIN_U.BATCH_SIZE", "4"))
+        orders += [tuple(torch.cat([rows for _, rows in batches]).tolist())
+                   for batches in trainer._epochs({source: (ROWS, ROWS)}, round, tokens=False)]
+    assert len(set(orders)) == len(orders) == 16
