@@ -15,6 +15,7 @@ from active.results import RunResult, query_hash
 from dassl.data.dataset import UNLABELED
 from dassl.utils.errors import ConfigError, TrainingError, UserError
 from dassl.utils.registry import Component
+from dassl.utils.seeding import rng_for
 from tests.active.toy import N_CLASSES, N_TRAIN, ToyTrainer, edit, record_of, toy_config, toy_task
 
 RUN_KEYS = ["schema", "status", "config", "environment", "dataset", "zero_shot", "rounds", "certificate", "failure", "checksum"]
@@ -477,13 +478,14 @@ def test_samplers_see_the_features_of_the_model_of_the_round_before(tmp_path, se
 
 
 def test_every_round_and_seed_has_a_selection_stream_of_its_own(tmp_path, seen):
-    """Three rounds of two seeds draw six numbers that all differ; the same seed draws the same."""
+    """Three rounds of two seeds draw six numbers that all differ; the same seed draws the same, as in records of before."""
     dataset, features, texts = toy_task()
     for number, seed in enumerate((1, 2, 1)):
         run(toy_config(tmp_path / str(number), ACTIVE__SAMPLER="look", ACTIVE__ROUNDS=3, SEED=seed), dataset,
             ToyTrainer(features, texts))
     drawn = [number for _, number in seen]
     assert len(set(drawn[:6])) == 6 and drawn[6:] == drawn[:3]
+    assert drawn == [rng_for(seed, "select look", round).random() for seed in (1, 2, 1) for round in range(3)]
 
 
 def test_people_see_the_guesses_of_the_model_of_the_round_before(tmp_path, monkeypatch):

@@ -88,3 +88,8 @@ def test_deterministic_algorithms_are_switched_on_and_off_again(monkeypatch):
     finally:
         use_deterministic_algorithms(False)
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_every_bit_of_a_seed_counts():
+    """Drawn seeds have 31 bits, given ones 32."""
+    assert len({seed_for(seed, "select", 0) for seed in (0, *(2**bit for bit in range(32)))}) == 33
