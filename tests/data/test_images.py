@@ -388,3 +388,10 @@ def test_preprocessing_of_real_photographs_equals_open_clip_bit_for_bit(real_dat
     files = sorted((real_data / "caltech101_small").rglob("*.jpg"))[::12]
     assert len(files) == 100
     assert all(torch.equal(ours(file, size), reference(file, size)) for file in files)
+
+
+@pytest.mark.parametrize("size", [(110, 220), (220, 110)])
+def test_draft_mode_loses_no_pixel_to_rounding(tmp_path, size):
+    """110 times 56 / 110 is less than 56 in float64; half of 110 is too."""
+    Image.new("RGB", size).save(tmp_path / "a.jpg")
+    assert read_image(tmp_path / "a.jpg", Decoding(draft=56)).size == size
