@@ -10,7 +10,7 @@ import pytest
 
 from active.certificate import config_hash
 from active.loop import run
-from active.output import check_files, clean, prompts_path
+from active.output import check_files, clean, made_by, prompts_path
 from active.results import RunResult
 from dassl.config.defaults import default_config
 from dassl.config.setup import add_component_nodes, as_dict, differences
@@ -209,3 +209,10 @@ def test_the_certificate_of_a_run_with_more_rounds_is_that_of_its_config(tmp_pat
         cfg = toy_config(tmp_path, ACTIVE__ROUNDS=n_rounds)
         run(cfg, dataset, ToyTrainer(features, texts), certificate=CERTIFICATE | {"config": config_hash(as_dict(cfg))})
         assert RunResult.read(tmp_path / "results.json").certificate["config"] == config_hash(as_dict(cfg))
+
+
+@pytest.mark.parametrize(("code", "now", "by_it"), [("1", "1", True), ("1", "9", False), ("1+9", "9", True), ("1+9", "1", False)])
+def test_who_made_the_last_part_of_a_run_made_it(code, now, by_it):
+    """What began it, and was changed since, did not."""
+    assert made_by(RunResult({}, {}, {}, certificate=CERTIFICATE | {"code": code}), now) == by_it
+    assert made_by(RunResult({}, {}, {}), now)

@@ -161,3 +161,10 @@ def test_a_pool_above_max_pool_is_refused_with_the_arithmetic():
     """Before anything is computed, naming the key that lifts the bound."""
     with pytest.raises(UserError, match=r"all pairs of 70 images.*GiB.*ACTIVE\.PROBCOVER\.MAX_POOL, now 69"):
         picks(sampler_by_name("probcover", max_pool=69), make_context())
+
+
+def test_a_ball_is_open():
+    """A row whose cosine is the threshold itself is outside; a row is in its own ball always."""
+    features = torch.tensor([[1.0, 0.0], [0.5, 0.75 ** 0.5], [0.5, -0.75 ** 0.5]])
+    assert ball_sizes(features, 0.5).tolist() == [1, 1, 1]
+    assert ball_sizes(features, 0.49).tolist() == [3, 2, 2]
