@@ -168,3 +168,10 @@ def test_a_ball_is_open():
     features = torch.tensor([[1.0, 0.0], [0.5, 0.75 ** 0.5], [0.5, -0.75 ** 0.5]])
     assert ball_sizes(features, 0.5).tolist() == [1, 1, 1]
     assert ball_sizes(features, 0.49).tolist() == [3, 2, 2]
+
+
+def test_a_covered_row_leaves_its_own_ball_however_its_cosine_is_rounded():
+    """At a threshold of 1 a ball holds its own row alone; once that is covered, another ball is larger."""
+    balls = UncoveredBalls(torch.eye(3), 1.0)
+    balls.cover(torch.tensor([0]))
+    assert [balls.take_largest(), balls.take_largest()] == [1, 2]
