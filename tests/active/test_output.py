@@ -211,7 +211,8 @@ def test_the_certificate_of_a_run_with_more_rounds_is_that_of_its_config(tmp_pat
         assert RunResult.read(tmp_path / "results.json").certificate["config"] == config_hash(as_dict(cfg))
 
 
-@pytest.mark.parametrize(("code", "now", "by_it"), [("1", "1", True), ("1", "9", False), ("1+9", "9", True), ("1+9", "1", False)])
+@pytest.mark.parametrize(("code", "now", "by_it"), [
+    ("1", "1", True), ("1", "9", False), ("1+9", "9", True), ("1+9", "1", False)])
 def test_who_made_the_last_part_of_a_run_made_it(code, now, by_it):
     """What began it, and was changed since, did not."""
     assert made_by(RunResult({}, {}, {}, certificate=CERTIFICATE | {"code": code}), now) == by_it

@@ -86,6 +86,7 @@ def test_a_name_that_the_terminal_cannot_show_does_not_stop_the_run(tmp_path, mo
     """Rows 22 and 30 of the faults table: it is escaped on a terminal of another encoding, also if it is not UTF-8."""
     terminal = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
     monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's: what they keep must be text for some of its plug-ins
     setup_logging(tmp_path)
     OURS.info("é 猫 \udce9")
     terminal.flush()
