@@ -43,7 +43,7 @@ from active.results import RunResult
 from active.unasked import asked_once, settle_for_people
 from dassl.config.cli import Pairs, Parser, command
 from dassl.config.setup import as_dict, check_config, drop_unused, setup_config
-from dassl.data.build import build_dataset, check_labeled
+from dassl.data.build import build_dataset, cache_path, check_labeled
 from dassl.data.dataset import DATASETS, Dataset, check_dataset_name
 from dassl.data.digests import ImageFiles
 from dassl.data.loader import image_batches
@@ -133,7 +133,7 @@ def image_files(cfg: CfgNode, held: Held) -> ImageFiles:
     Which images there are, and their labels, are those of the first run of this process on the data set.
     """
     dataset = held.get("dataset", (cfg.DATASET, drawn_by(cfg)), lambda: build_dataset(
-        cfg.DATASET, seed=cfg.SEED, n_threads=cfg.DATALOADER.NUM_WORKERS, check_files=False, cache=cache_folder(cfg)))
+        cfg.DATASET, seed=cfg.SEED, n_threads=cfg.DATALOADER.NUM_WORKERS, check_files=False, cache=cache_path(cfg)))
     return asked_once(ImageFiles(dataset, cache_folder(cfg), n_threads=cfg.DATALOADER.NUM_WORKERS), cfg)
 
 

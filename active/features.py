@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
+from dassl.data.build import cache_path
 from dassl.data.digests import Contents
 from dassl.data.transforms import Preprocessing
 from dassl.utils.errors import UserError
@@ -50,7 +51,7 @@ class FeatureBank:
 
 def cache_folder(cfg: CfgNode) -> Path:
     """Return where features and hashes of the images are kept, made if absent; UserError unless it can be written."""
-    folder = expanded(cfg.CACHE_DIR or Path(cfg.DATASET.ROOT) / ".cache")
+    folder = cache_path(cfg)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         os.listdir(folder)

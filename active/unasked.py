@@ -7,6 +7,7 @@ from typing import Any
 
 from yacs.config import CfgNode
 
+from dassl.data.build import cache_path
 from dassl.data.dataset import SPLITS, UNLABELED
 from dassl.data.digests import ImageFiles
 from dassl.data.splits import drawn_file
@@ -31,8 +32,7 @@ def settle_for_people(cfg: CfgNode, recorded: Mapping[str, Any] | None) -> None:
     if node.COPIES == "auto":
         node.COPIES = old.get("COPIES", "ask") if old else "skip" if by_people else "ask"
     if node.VAL == AUTO:
-        root, cache = Path(cfg.DATASET.ROOT).expanduser(), cfg.CACHE_DIR or Path(cfg.DATASET.ROOT) / ".cache"
-        stored = drawn_file(root, (VAL, node.TEST), node.SPLIT_SEED, Path(cache).expanduser())
+        stored = drawn_file(Path(cfg.DATASET.ROOT).expanduser(), (VAL, node.TEST), node.SPLIT_SEED, cache_path(cfg))
         node.VAL = old.get("VAL", 0.0 if by_people and not stored.exists() else VAL)
 
 

@@ -21,7 +21,7 @@ from typing import Any
 
 from dassl.config.cli import Parser, command, count
 from dassl.config.setup import check_config, setup_config
-from dassl.data.build import classname_problems, load_dataset
+from dassl.data.build import cache_path, classname_problems, load_dataset
 from dassl.data.dataset import DATASETS, SPLITS, UNLABELED, Dataset, check_dataset_name
 from dassl.data.scan import REMARKS, FileReport, scan
 from dassl.utils.errors import UserError
@@ -145,8 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         cfg = setup_config(arguments.config_file, [*root, *pairs], (DATASETS,), nodes=("DATASET",))
         check_config(cfg, (DATASETS,))
         check_dataset_name(cfg.DATASET.NAME)
-        cache = Path(cfg.CACHE_DIR or Path(cfg.DATASET.ROOT) / ".cache").expanduser()
-        report = check(load_dataset(cfg.DATASET, cache), n_threads=arguments.threads)
+        report = check(load_dataset(cfg.DATASET, cache_path(cfg)), n_threads=arguments.threads)
         if arguments.json:
             write_json(Path(arguments.json), report)
     except UserError as error:

@@ -422,6 +422,14 @@ def test_a_root_that_cannot_be_written_needs_a_cache_folder_alone(start, photos,
     assert {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()} == before
 
 
+def test_a_root_that_is_wrong_is_named_and_not_made(start, tmp_path):
+    """Not the file of class names that is missing in it; nothing is written there, not even a cache."""
+    for words in ((), ("DATASET.IMAGEFOLDER.CLASSES", "")):
+        code, err = start("--root", str(tmp_path / "fotos"), *words)
+        assert code == 1 and f"cannot read the folder {tmp_path}/fotos: it is no folder; --root" in err
+        assert not (tmp_path / "fotos").exists()
+
+
 def test_a_record_of_before_gives_its_data_set(tmp_path):
     """For figures: it lacks the newer keys, and its copies were asked."""
     shutil.copytree(BEFORE / "photos", tmp_path / "photos")

@@ -26,7 +26,7 @@ from active.output import RESULTS
 from active.results import RunResult
 from active.unasked import asked_once
 from dassl.config.setup import load_plugin
-from dassl.data.build import build_dataset
+from dassl.data.build import build_dataset, cache_path
 from dassl.data.dataset import DATASETS, UNLABELED, Dataset
 from dassl.data.digests import ImageFiles
 from dassl.data.images import read_image
@@ -66,7 +66,7 @@ def recorded_dataset(config: Mapping[str, Any], root: str | None = None) -> Data
             load_plugin(plugin)
     DATASETS[node["NAME"]]
     cfg = CfgNode(dict(config) | {"DATASET": node})
-    cache = Path(config.get("CACHE_DIR") or Path(cfg.DATASET.ROOT) / ".cache").expanduser()
+    cache = cache_path(cfg)
     dataset = build_dataset(cfg.DATASET, seed=cfg.SEED, cache=cache)
     return asked_once(ImageFiles(dataset, cache if os.access(cache, os.W_OK) else None), cfg).dataset
 
