@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 import active.certificate
-from active.certificate import code_hash, config_hash, data_hash
+from active.certificate import CODE, code_hash, config_hash, data_hash
 from dassl.config.setup import as_dict, load_plugin
 from dassl.data.dataset import Dataset, Datum
 from dassl.data.digests import ImageFiles
@@ -100,3 +100,9 @@ def test_the_data_hash_is_that_of_former_versions(tmp_path):
     """So that a run of theirs is gone on with; this value was computed by the code before."""
     dataset = make_dataset(tmp_path / "data")
     assert data_hash(ImageFiles(dataset)) == "7f75718d869a4bcd3e87e9a276eb1304a147fae7f24eecbf99f63e2bb5cd1cfb"
+
+
+def test_the_code_is_all_that_a_run_imports_of_the_project():
+    """Samplers, learners, data sets, what they stand on, and the command."""
+    assert {name.partition("/")[0] for name in CODE} == {"active", "dassl", "datasets", "trainers", "train.py"}
+    assert {"active/samplers/badge.py", "datasets/digits.py", "trainers/coop.py", "dassl/data/images.py"} <= CODE.keys()

@@ -1,5 +1,6 @@
 """The cache of frozen features: bound to all that it depends on, whole or absent, shared by processes."""
 
+import contextlib
 import dataclasses
 import functools
 import logging
@@ -349,3 +350,16 @@ def test_a_bank_of_50_000_images_opens_in_less_than_a_second(tmp_path):
     start = time.process_time()
     load_bank(tmp_path, TOY_KEY, contents, never)
     assert time.process_time() - start < 1
+
+
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_images_whose_hashes_agree_in_part_are_others(tmp_path, key, contents, is_whole):
+    """Two hashes of 32 bytes have one in common in one of nine cases; of banks and of blocks alike all must agree."""
+    with contextlib.nullcontext() if is_whole else pytest.raises(KeyboardInterrupt):
+        load_bank(tmp_path, key, contents, extract if is_whole else stopped(KeyboardInterrupt(), 2))
+    digests = contents.digests.clone()
+    digests[0, 1:] += 1
+    now, asked = dataclasses.replace(contents, digests=digests, sha256="1"), []
+    load_bank(tmp_path, bank_key("weights", PREPROCESSING, now, "fp32", "cpu"), now,
+              lambda rows: [asked.append(rows), FEATURES[rows]][1:])
+    assert asked == [[0]] if is_whole else [[0, 2]]

@@ -219,3 +219,11 @@ def test_the_numbers_of_the_papers_and_of_published_tables_are_the_defaults(samp
     """They are what a run without these keys means, and what a record of one is read as."""
     defaults = {parameter.name: parameter.default for parameter in SAMPLERS[sampler].parameters}
     assert {name: defaults[name] for name in numbers} == numbers
+
+
+def test_what_a_wrapped_sampler_needs_of_the_config_is_checked(tmp_path):
+    """A record to replay that is not there is found before anything is loaded, inside a wrapper too."""
+    node = sampler_node()
+    node.SAMPLER, node.PCB.BASE, node.REPLAY.RESULTS = "pcb", "replay", str(tmp_path / "results.json")
+    with pytest.raises(ConfigError, match=r"ACTIVE\.REPLAY\.RESULTS is .*results.json"):
+        check_sampler_names(node)

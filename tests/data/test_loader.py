@@ -16,7 +16,7 @@ from torchvision import transforms
 from yacs.config import CfgNode
 
 from dassl.data import images
-from dassl.data.images import read_image
+from dassl.data.images import Decoding, read_image
 from dassl.data.loader import image_batches
 from dassl.data.store import ImageStore
 from dassl.data.transforms import Preprocessing, Transform, augmentation
@@ -265,3 +265,19 @@ def test_a_file_of_equal_size_and_another_time_is_decoded_anew(tmp_path, name):
         os.utime(path, ns=(color, color))
         kept = store.pixels(path, dataclasses.replace(transform, view=PREPROCESSING.transform().view))
         assert (kept == color).all()
+
+
+@pytest.mark.parametrize("name", ["fixed", "random"])
+def test_other_decodings_of_a_file_are_kept_apart(tmp_path, name):
+    """A photograph on its side, as it lies and as it was held."""
+    path, store = tmp_path / "a.png", ImageStore(2**20)
+    pixels = np.zeros((20, 20, 3), np.uint8)
+    pixels[:10] = 255
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(pixels).save(path, exif=exif)
+    transform = PREPROCESSING.transform() if name == "fixed" else augmentation(INPUT, PREPROCESSING)
+    transform = dataclasses.replace(transform, view=PREPROCESSING.transform().view)
+    held, lying = (store.pixels(path, dataclasses.replace(transform, decoding=Decoding(exif_rotation=upright)))
+                   for upright in (True, False))
+    assert np.array_equal(np.rot90(lying, -1), held) and not np.array_equal(lying, held)

@@ -69,3 +69,19 @@ def test_base_is_the_first_half_rounded_up_and_new_the_rest(n_classes, base, new
 def test_one_class_has_no_new_half():
     with pytest.raises(DataError, match="cannot be cut"):
         subsample_classes(dataset(1), "new")
+
+
+def test_few_shots_stand_in_the_order_of_the_labels_and_then_of_the_data_set():
+    """Whatever the order in which they were drawn."""
+    whole, few = dataset(), few_shot(dataset(), 8, seed=1)
+    for split in ("train", "val"):
+        rows = [(datum.label, whole.split(split).index(datum)) for datum in few.split(split)]
+        assert rows == sorted(rows)
+
+
+def test_splits_and_classes_have_draws_of_their_own():
+    """Numbered files are often one series: the same numbers everywhere would be the same photographs."""
+    few = few_shot(dataset(n_train=10), 4, seed=1)
+    drawn = [tuple(datum.path.split("_")[1] for datum in few.split(split) if datum.label == label)
+             for split in ("train", "val") for label in range(3)]
+    assert len(set(drawn)) == len(drawn) == 6

@@ -317,3 +317,17 @@ def test_maps_of_maple_start_within_torch_s_bound(clip):
         for values in (linear.weight, linear.bias):
             assert 0.9 * bound < values.abs().max() <= bound
             assert abs(values.detach().std() / (bound / 3 ** 0.5) - 1) < 0.35
+
+
+@pytest.mark.parametrize(("learner", "numbers"), [
+    ("CoOp", {"n_ctx": 16, "csc": False, "ctx_init": "", "class_token_position": "end"}),
+    ("VPT", {"n_ctx": 8, "prompt_depth": "all", "layout": "maple", "template": "a photo of a {}."}),
+    ("MaPLe", {"n_ctx": 2, "prompt_depth": "at most 9", "ctx_init": "a photo of a", "deep_maps": "drawn"}),
+    ("IVLP", {"n_ctx_text": 2, "n_ctx_vision": 2, "prompt_depth_text": "all", "prompt_depth_vision": "all",
+              "ctx_init": "a photo of a"}),
+    ("DualPrompt", {"n_ctx": 16, "n_ctx_vision": 20, "prompt_depth_vision": "all", "layout": "deft", "l2_weight": 1.0,
+                    "l2_sign": "corrected", "l2_detach": "none"}),
+    ("ZeroShot", {"template": "dataset"})])
+def test_the_numbers_of_the_papers_and_of_published_tables_are_the_defaults(learner, numbers):
+    """They are what a run without these keys means, and what a record of one is read as."""
+    assert {parameter.name: parameter.default for parameter in TRAINERS[learner].parameters} == numbers

@@ -13,7 +13,7 @@ from tests.conftest import random_clip
 from tests.trainers.colors import NAMES, ROWS, trainer_of
 from trainers.frozen_clip import normalized
 from trainers.prompt_trainer import build_selector, build_trainer
-from trainers.prompts import TRAINERS
+from trainers.prompts import TRAINERS, PromptLearner
 
 LEARNERS = ("CoOp", "VPT", "MaPLe", "IVLP", "DualPrompt")
 
@@ -224,3 +224,17 @@ def test_a_bit_of_a_prompts_file_that_has_turned_is_found(clip, colors, tmp_path
             trainer.load(path)
     save_file({"ctx": context(model)}, path, metadata={"belongs_to": json.dumps(trainer._belongs_to(model))})
     assert torch.equal(context(trainer.load(path)), context(model))
+
+
+def test_every_seed_and_round_has_a_stream_of_its_own_for_the_loss(clip, colors, monkeypatch):
+    """Each of two rounds of two seeds gives its steps other numbers; the same seed and round gives the same."""
+    drawn, loss_of = [], PromptLearner.loss
+
+    def noted(self, scale, features, classifier, targets, rng):
+        drawn.append(rng.random())
+        return loss_of(self, scale, features, classifier, targets, rng)
+
+    monkeypatch.setattr(PromptLearner, "loss", noted)
+    for seed, round in (("1", 0), ("1", 1), ("2", 0), ("2", 1), ("1", 0)):
+        fitted(trainer_of(clip, colors, ("SEED", seed), ("OPTIM.MAX_EPOCH", "1")), round)
+    assert len(drawn) == 15 and len(set(drawn[:12])) == 12 and drawn[12:] == drawn[:3]
