@@ -1,5 +1,6 @@
 """The encoders against open_clip itself."""
 
+import math
 import weakref
 
 import numpy as np
@@ -134,3 +135,8 @@ def test_no_more_streams_are_kept_than_said(clip):
     before = [clip.encode_text(own, context) for own in rows]
     assert len(clip._made_streams) == N_STREAMS
     assert all(torch.equal(clip.encode_text(own, context), features) for own, features in zip(rows, before, strict=True))
+
+
+def test_the_logit_scale_is_exact(clip):
+    """The exponential of the weight in float64: in float32 CLIP's 100 would be 99.99999 or 100.00001."""
+    assert clip.logit_scale == math.exp(float(clip.model.logit_scale))
