@@ -27,7 +27,7 @@ from dassl.data.digests import Contents
 from dassl.data.transforms import Preprocessing
 from dassl.utils.errors import UserError
 from dassl.utils.files import lock, remove_leftovers
-from dassl.utils.paths import exists, expanded, reason
+from dassl.utils.paths import exists, reason
 from dassl.utils.tensors import HINT, key_of, load_tensors, save_tensors
 
 MAX_BLOCKS = 256  # files that an extraction in hand is kept in, and one more for each time that it is stopped

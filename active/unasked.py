@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from yacs.config import CfgNode
@@ -11,6 +10,7 @@ from dassl.data.build import cache_path
 from dassl.data.dataset import SPLITS, UNLABELED
 from dassl.data.digests import ImageFiles
 from dassl.data.splits import drawn_file
+from dassl.utils.paths import expanded
 from dassl.utils.text import printable
 
 AUTO = -1.0  # VAL
@@ -32,7 +32,7 @@ def settle_for_people(cfg: CfgNode, recorded: Mapping[str, Any] | None) -> None:
     if node.COPIES == "auto":
         node.COPIES = old.get("COPIES", "ask") if old else "skip" if by_people else "ask"
     if node.VAL == AUTO:
-        stored = drawn_file(Path(cfg.DATASET.ROOT).expanduser(), (VAL, node.TEST), node.SPLIT_SEED, cache_path(cfg))
+        stored = drawn_file(expanded(cfg.DATASET.ROOT), (VAL, node.TEST), node.SPLIT_SEED, cache_path(cfg))
         node.VAL = old.get("VAL", 0.0 if by_people and not stored.exists() else VAL)
 
 

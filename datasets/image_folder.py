@@ -29,6 +29,7 @@ from dassl.data.labels import read_labels
 from dassl.data.splits import Row, Rows, Splits, cut_classes, drawn_file, read_rows, read_split, write_split
 from dassl.utils.errors import ConfigError, DataError, UserError, did_you_mean
 from dassl.utils.files import lock
+from dassl.utils.paths import expanded
 from dassl.utils.registry import AtLeast, Before, Given
 from dassl.utils.tensors import HINT
 from datasets.left_out import say_left_out
@@ -217,7 +218,7 @@ def _are_classes(tree: Tree, names: Mapping[str, str]) -> bool:
 
 def _file(root: Path, name: str) -> Path:
     """Return the path of a file named in the config; raises ConfigError if it is in neither place."""
-    for path in (root / name, Path(name).expanduser()):
+    for path in (root / name, expanded(name)):
         if path.is_file():
             return path
     raise ConfigError(f"DATASET.IMAGEFOLDER names the file {name!r}, which is neither in {root} nor in the working folder")

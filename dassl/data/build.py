@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 def cache_path(cfg: CfgNode) -> Path:
     """Return the folder of a whole config for what is kept of a data set: `CACHE_DIR`, or `.cache` in the data root."""
-    return Path(cfg.get("CACHE_DIR") or Path(cfg.DATASET.ROOT) / ".cache").expanduser()
+    return expanded(cfg.get("CACHE_DIR") or Path(cfg.DATASET.ROOT) / ".cache")
 
 
 def load_dataset(cfg: CfgNode, cache: Path | None = None) -> Dataset:

@@ -69,7 +69,7 @@ def test_lists_that_can_be_used_pass(key, value):
     check_transforms(setup_config([], [(f"INPUT.{key}", value)], ()).INPUT)
 
 
-SIZE, MODE = (32, 48), InterpolationMode.BILINEAR
+SIZE, MODE = (32, 48), InterpolationMode.BICUBIC  # not torchvision's default
 CROP = [transforms.Resize(SIZE, MODE), transforms.RandomCrop(SIZE, padding=3)]
 RESIZE = [transforms.Resize(SIZE, MODE)]
 
@@ -82,7 +82,7 @@ RESIZE = [transforms.Resize(SIZE, MODE)]
     (["randomgrayscale"], [*RESIZE, transforms.RandomGrayscale(0.2)])])
 def test_augmentations_are_dassl_s_with_the_config_s_numbers(names, steps):
     """Steps, sizes, strengths and interpolation, and the decoding of the fixed view."""
-    own = Preprocessing(SIZE, (0.5, 0.4, 0.3), (0.25, 0.2, 0.3), "bilinear", Decoding(exif_rotation=False, draft=96))
+    own = Preprocessing(SIZE, (0.5, 0.4, 0.3), (0.25, 0.2, 0.3), "bicubic", Decoding(exif_rotation=False, draft=96))
     pairs = [("INPUT.TRANSFORMS", repr(names)), ("INPUT.RRCROP_SCALE", "[0.2, 0.9]"), ("INPUT.CROP_PADDING", "3")]
     found = augmentation(setup_config([], pairs, []).INPUT, own)
     assert repr(found.view) == repr(transforms.Compose(steps))
