@@ -390,8 +390,7 @@ def test_preprocessing_of_real_photographs_equals_open_clip_bit_for_bit(real_dat
     assert all(torch.equal(ours(file, size), reference(file, size)) for file in files)
 
 
-@pytest.mark.parametrize("size", [(110, 220), (220, 110)])
-def test_draft_mode_loses_no_pixel_to_rounding(tmp_path, size):
-    """110 times 56 / 110 is less than 56 in float64; half of 110 is too."""
-    Image.new("RGB", size).save(tmp_path / "a.jpg")
-    assert read_image(tmp_path / "a.jpg", Decoding(draft=56)).size == size
+def test_draft_mode_loses_no_pixel_to_rounding(tmp_path):
+    """110 times 56 / 110 is less than 56 in float64, and half of 110 is too."""
+    Image.new("RGB", (110, 110)).save(tmp_path / "a.jpg")
+    assert read_image(tmp_path / "a.jpg", Decoding(draft=56)).size == (110, 110)

@@ -7,9 +7,10 @@ import pytest
 
 from active.loop import run
 from active.registry import check_sampler_names
-from active.results import query_hash
+from active.results import RunResult, query_hash
+from dassl.data.dataset import UNLABELED
 from dassl.utils.errors import ConfigError, DataError
-from tests.active.toy import ToyTrainer, edit, record_of, toy_config, toy_task
+from tests.active.toy import N_CLASSES, ToyTrainer, edit, record_of, toy_config, toy_task
 
 
 def toy_run(output, **values):
@@ -111,3 +112,24 @@ def test_a_record_of_other_classes_is_refused(tmp_path):
         run(cfg, other, ToyTrainer(features, texts))
 
 
+def test_answers_of_a_record_stand_behind_the_data_set_s_own_labels(tmp_path):
+    """What people said then fills in what nobody knows now, and nothing else: a label that was put right since stays."""
+    toy_run(tmp_path / "first", ACTIVE__ROUNDS=1)
+    dataset, features, texts = toy_task()
+    rows = [dataset.train_rows[path] for path in RunResult.read(tmp_path / "first" / "results.json").rounds[0].queried]
+    wrong = [(dataset.train[row].label + 1) % N_CLASSES for row in rows]
+
+    def answered(content: dict) -> None:
+        record = content["rounds"][0]
+        record["answers"] = dict(zip(record["queried"], wrong, strict=True))
+        record["query_hash"] = query_hash(record["queried"], {}, record["answers"])
+
+    edit(tmp_path / "first" / "results.json", answered)
+    unknown = dataclasses.replace(dataset.train[rows[0]], label=UNLABELED)
+    dataset = dataclasses.replace(dataset, train=tuple(
+        unknown if row == rows[0] else item for row, item in enumerate(dataset.train)))
+    trainer = ToyTrainer(features, texts)
+    run(toy_config(tmp_path / "again", ACTIVE__SAMPLER="replay", ACTIVE__ROUNDS=1,
+                   ACTIVE__REPLAY__RESULTS=tmp_path / "first" / "results.json"), dataset, trainer)
+    found = dict(zip(*(values.tolist() for values in trainer.fitted[0][:2]), strict=True))
+    assert found == {row: dataset.train[row].label for row in rows} | {rows[0]: wrong[0]}
