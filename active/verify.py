@@ -11,6 +11,8 @@ repeated; 2 for a wrong command line; 130 for Ctrl-C.
 
 import argparse
 import dataclasses
+import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -20,9 +22,12 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from safetensors import safe_open
+from safetensors.torch import save
 
 from active.output import RESULTS
 from active.people import table_path, write_table
+from active.registry import SAMPLERS
 from active.results import MEASURED, RunResult
 from dassl.config.cli import Parser, command
 from dassl.utils.environment import PROJECT
@@ -68,6 +73,9 @@ def run_again(old: RunResult, folder: Path, root: str | None, *, fresh: bool) ->
     output, config = folder / "run", folder / "config.yaml"
     if images := old.config["DATASET"].get("IMAGEFOLDER"):
         images.setdefault("COPIES", "ask")  # as before there was the key
+    for component in SAMPLERS:
+        for parameter in component.parameters if component.key in old.config["ACTIVE"] else ():
+            old.config["ACTIVE"][component.key].setdefault(parameter.key, parameter.before)
     config.write_text(yaml.safe_dump(old.config), "utf-8")
     for record in old.rounds:
         if record.answers:
@@ -80,7 +88,21 @@ def run_again(old: RunResult, folder: Path, root: str | None, *, fresh: bool) ->
                           stderr=subprocess.PIPE, text=True, errors="backslashreplace", env=os.environ | threads)
     if done.returncode:
         raise UserError(f"the run could not be repeated; it ended with exit code {done.returncode}:\n{done.stderr.strip()}")
-    return RunResult.read(output / RESULTS)
+    new = RunResult.read(output / RESULTS)
+    for before, now in zip(old.rounds, new.rounds, strict=False):
+        for name, digest in before.files.items():
+            if name in now.files and former_sha256(output / name) == digest:
+                now.files[name] = digest
+    return new
+
+
+def former_sha256(path: Path) -> str:
+    """Return the SHA-256 that a prompts file would have without its checksum, as those of earlier records do."""
+    with safe_open(path, "pt") as file:
+        metadata, state = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
+    about = json.loads(metadata["belongs_to"])
+    about.pop("checksum", None)
+    return hashlib.sha256(save(state, metadata | {"belongs_to": json.dumps(about)})).hexdigest()
 
 
 def differences(old: RunResult, new: RunResult) -> Iterator[str]:

@@ -1,17 +1,23 @@
 """`python -m active.verify`: equal, different, and what cannot be repeated."""
 
 import copy
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 import active.verify
 import train
 from active.results import RunResult, query_hash
 from active.verify import differences, main
+from dassl.utils.files import sha256_of
 from tests.active.toy import edit
 
 PROJECT = Path(__file__).parents[2]
@@ -144,3 +150,39 @@ def test_an_unfinished_or_edited_record_is_not_run(edited, monkeypatch, capsys):
     assert "not finished" in capsys.readouterr().err
     assert main([str(edited(lambda content: content["rounds"][0]["queried"].reverse()))]) == 1
     assert "do not match their hash" in capsys.readouterr().err
+
+
+def test_a_record_whose_prompts_had_no_checksum_is_equal(finished, tmp_path, capsys):
+    """Files of earlier code differ in what they say of themselves, not in their numbers."""
+    folder = shutil.copytree(finished.parent, tmp_path / "run")
+
+    def former(content: dict) -> None:
+        for record in content["rounds"]:
+            for name in record["files"]:
+                with safe_open(folder / name, "pt") as file:
+                    about, state = json.loads(file.metadata()["belongs_to"]), {"ctx": file.get_tensor("ctx")}
+                assert about.pop("checksum")
+                save_file(state, folder / name, metadata={"belongs_to": json.dumps(about)})
+                record["files"][name] = sha256_of(folder / name)
+
+    edit(folder / "results.json", former)
+    assert main([str(folder / "results.json")]) == 0
+    assert capsys.readouterr().out == "equal: 2 rounds, all picks, labels and metrics\n"
+
+
+def test_a_record_of_before_a_parameter_is_repeated_with_what_it_meant(finished, edited, monkeypatch):
+    """Its default may be another one by now: `gcnal` had one space."""
+    seen = []
+
+    def called(words, **_):
+        seen.append(yaml.safe_load(Path(words[words.index("--config-file") + 1]).read_text()))
+        return subprocess.CompletedProcess(words, 1, stderr="that is all")
+
+    monkeypatch.setattr(active.verify.subprocess, "run", called)
+
+    def older(content: dict) -> None:
+        content["config"]["ACTIVE"] |= {"SAMPLER": "gcnal", "GCNAL": {"VARIANT": "core"}}
+        content["certificate"] = {}
+
+    assert main([str(edited(older))]) == 1
+    assert (seen[0]["ACTIVE"]["GCNAL"]["SPACE"], seen[0]["ACTIVE"]["GCNAL"]["VARIANT"]) == ("hidden", "core")
