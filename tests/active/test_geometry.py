@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from sklearn.cluster import KMeans
 
 import active.geometry as geometry
 import active.scores as scores
@@ -214,3 +215,9 @@ def test_half_precision_rows_are_compared_in_single():
     answers = [k_means(features, 5, np.random.default_rng(0))[1] for features in (points, points.float())]
     assert torch.equal(*answers)
     assert math.isclose(float(geometry.squared_norms(points)[0]), float(points[0].double().square().sum()), rel_tol=1e-6)
+
+
+def test_k_means_stops_as_scikit_learn_s_does_by_default():
+    """The same number of steps and the same tolerance, in either backend."""
+    defaults = KMeans().get_params()
+    assert (defaults["max_iter"], defaults["tol"]) == (geometry.MAX_STEPS, geometry.TOLERANCE)
