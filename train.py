@@ -314,9 +314,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     0; 1 for what is wrong outside, 2 for a wrong config; 3 while people have a query to label; 130 for Ctrl-C, 143 for SIGTERM.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # a class name that the terminal cannot show is no reason to stop
     try:
         arguments, pairs = parser().parse(sys.argv[1:] if argv is None else argv)
         cfg = build_config(arguments, pairs)

@@ -138,17 +138,10 @@ def file_hashes(output: Path, files: Iterable[Path]) -> dict[str, str]:
 def check_files(records: Iterable[RoundRecord], output: Path) -> None:
     """Raise UserError if files that rounds left beside their record are missing or have changed since."""
     wrong = [output / name for record in records for name, digest in record.files.items()
-             if not is_file(output / name) or _digest(output / name) != digest]
+             if not is_file(output / name) or sha256_of(output / name) != digest]
     if wrong:
         raise UserError(f"{output / RESULTS} names {len(wrong)} files that are missing or not as they were written, "
                         f"first {wrong[0]}; running it again with --overwrite moves the folder aside")
-
-
-def _digest(file: Path) -> str:
-    try:
-        return sha256_of(file)
-    except OSError as error:
-        raise UserError(f"cannot read {file}: {reason(error)}") from error
 
 
 def environments(environment: Mapping[str, str], what: str) -> list[str]:

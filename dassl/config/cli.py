@@ -87,6 +87,8 @@ def command(name: str, main: Callable[[], int]) -> NoReturn:
     and 1; Ctrl-C that `main` did not answer is 130, SIGTERM 143. Where a standard stream is closed, what is written is lost.
     """
     _open_closed_streams()
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no reason to stop
     starting.end()
     try:
         code = main()

@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from dassl.utils.text import printable
 logger = logging.getLogger(__name__)
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)  # of file systems without flock
+HALVES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 _held: dict[str, tuple[int, int]] = {}  # device and inode of each lock's file, by its absolute path
 
 
@@ -72,9 +74,13 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file atomically. Bytes of file names that are not UTF-8 survive (surrogateescape)."""
+    """Write a UTF-8 text file atomically.
+
+    Bytes of file names that are not UTF-8 survive (surrogateescape); halves of characters, as JSON may hold, become U+FFFD.
+    """
+    content = HALVES.sub("\ufffd", text).encode("utf-8", "surrogateescape")
     with atomic_path(path) as temporary:
-        temporary.write_bytes(text.encode("utf-8", "surrogateescape"))
+        temporary.write_bytes(content)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -100,11 +106,14 @@ def json_hash(value: Any) -> str:
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hexadecimal; OSError if it cannot be read."""
+    """Return the SHA-256 of a file's bytes, in hexadecimal; raises DataError if it cannot be read."""
     digest = hashlib.sha256()
-    with open_file(path) as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
+    try:
+        with open_file(path) as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        raise DataError(f"cannot read {printable(path)}: {reason(error)}") from error
     return digest.hexdigest()
 
 

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import shutil
 from pathlib import Path
 from typing import Annotated, Literal
@@ -217,3 +218,11 @@ def test_who_made_the_last_part_of_a_run_made_it(code, now, by_it):
     """What began it, and was changed since, did not."""
     assert made_by(RunResult({}, {}, {}, certificate=CERTIFICATE | {"code": code}), now) == by_it
     assert made_by(RunResult({}, {}, {}), now)
+
+
+@pytest.mark.parametrize("name", ["results.json", "log.txt", "learning_curve.png"])
+def test_a_pipe_in_place_of_a_file_of_the_run_is_refused(tmp_path, name):
+    """Row 11: opening it would wait for nobody, without a word."""
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(UserError, match=rf"{name} is no file, as a run would have it"):
+        clean(tmp_path)

@@ -125,6 +125,14 @@ def test_an_output_that_cannot_be_written_is_one_line(streams, expected):
     assert (done.returncode, done.stderr) == expected
 
 
+def test_text_that_the_terminal_cannot_show_is_escaped():
+    """Also halves of characters and bytes of file names that are no text, in whatever a command prints (row 22)."""
+    code = r"from dassl.config.cli import command; command('x.py', lambda: print('\ud800 caf\udce9 \u2603') or 0)"
+    ascii_only = os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ascii_only)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "\\ud800 caf\\udce9 \\u2603\n", "")
+
+
 def test_a_closed_error_stream_is_no_trace_in_the_output(tmp_path):
     """And no file of the run gets its number."""
     code = ("import os; from dassl.config.cli import command; "

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 import pickle
+import shutil
 import signal
 from pathlib import Path
 
@@ -281,3 +282,13 @@ def test_other_decodings_of_a_file_are_kept_apart(tmp_path, name):
     held, lying = (store.pixels(path, dataclasses.replace(transform, decoding=Decoding(exif_rotation=upright)))
                    for upright in (True, False))
     assert np.array_equal(np.rot90(lying, -1), held) and not np.array_equal(lying, held)
+
+
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_a_folder_that_goes_away_in_the_middle_is_one_error(paths, n_workers):
+    """Row 2: also in worker processes, where a trace would hide the name."""
+    batches = image_batches(paths, PREPROCESSING.transform(), batch_size=1, n_workers=n_workers)
+    next(batches)
+    shutil.rmtree(paths[0].parent)
+    with pytest.raises(DataError, match=r"^\d+ images cannot be read or decoded:\n  cannot read .*\.png: No such file"):
+        list(batches)

@@ -116,6 +116,42 @@ def test_the_longest_name_a_folder_allows_can_be_written(tmp_path, name):
     assert_only(tmp_path / name, "new")
 
 
+def test_halves_of_characters_are_written_as_unknown_ones(tmp_path):
+    """JSON of somebody else may hold them; bytes of file names that are no text survive (row 22)."""
+    write_text(tmp_path / "a", "a\ud800b\udce9")
+    assert (tmp_path / "a").read_bytes() == b"a\xef\xbf\xbdb\xe9"
+
+
+@pytest.mark.parametrize("read", [read_json, sha256_of])
+@pytest.mark.parametrize("kind", ["pipe", "device", "loop", "long", "folder", "gone"])
+def test_what_cannot_be_read_is_one_line_at_once(tmp_path, read, kind):
+    """Row 14: a pipe in place of a file is no reason to wait, and a file that has gone meanwhile is no trace."""
+    path = tmp_path / ("a" * 256 if kind == "long" else kind)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind in ("device", "loop"):
+        path.symlink_to("/dev/zero" if kind == "device" else path)
+    elif kind == "folder":
+        path.mkdir()
+    with pytest.raises(DataError, match=r"^cannot read .*: ") as caught:
+        read(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "loop", "long", "folder"])
+def test_a_lock_that_is_no_file_is_refused_at_once(tmp_path, kind):
+    """Row 12: opening a pipe would wait for nobody."""
+    path = tmp_path / ("a" * 256 if kind == "long" else kind)
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind in ("device", "loop"):
+        path.symlink_to("/dev/null" if kind == "device" else path)
+    elif kind == "folder":
+        path.mkdir()
+    with pytest.raises(UserError, match=r"^cannot (write|look at) .*: "), lock(path, wait=True):
+        pass
+
+
 def test_missing_folders_are_made(tmp_path):
     """A file several folders down can be written at once."""
     write_text(tmp_path / "a" / "b" / "file", "new")

@@ -1,5 +1,7 @@
 """Files of the cache: what they state, and what is taken for a file."""
 
+import os
+
 import pytest
 import torch
 
@@ -50,3 +52,17 @@ def test_a_file_that_is_something_else_states_nothing(file, content):
 def test_an_absent_file_is_none_without_a_word(tmp_path, caplog):
     assert load_tensors(tmp_path / "absent", KEY, TYPES) is None and key_of(tmp_path / "absent") == {}
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_what_is_no_file_is_not_waited_for(tmp_path, caplog, kind):
+    """Row 8: a pipe in place of a cache is damaged, like any other content."""
+    path = tmp_path / kind
+    if kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "device":
+        path.symlink_to("/dev/zero")
+    else:
+        path.mkdir()
+    assert load_tensors(path, KEY, TYPES) is None and "made anew" in caplog.text
+    assert key_of(path) == {}
