@@ -1,0 +1,1 @@
+"""What `scripts/fuzz.py` gives the commands to read."""
