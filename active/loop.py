@@ -17,7 +17,7 @@ from active.context import Query, SelectionContext
 from active.output import RESULTS, check_files, file_hashes, open_result, prompts_path, query_path, selector_path
 from active.people import ask_people
 from active.pool import LabelPool, Oracle, query_size
-from active.registry import SAMPLERS, NotFiniteError, build_sampler, check_learner, initial_sampler, select, warm_start, wrapped
+from active.registry import SAMPLERS, build_sampler, check_learner, images_named, initial_sampler, select, warm_start, wrapped
 from active.report import percent
 from active.results import RoundRecord, RunResult, query_hash
 from dassl.data.dataset import UNLABELED, Dataset
@@ -25,7 +25,6 @@ from dassl.evaluation.evaluate import METRICS, evaluate
 from dassl.utils.environment import peak_memory_mb
 from dassl.utils.errors import TrainingError, UserError
 from dassl.utils.events import event
-from dassl.utils.paths import printable
 from dassl.utils.seeding import rng_for
 
 logger = logging.getLogger(__name__)
@@ -105,7 +104,8 @@ def run(
             logger.warning("the pool is used up after %d rounds of the %d asked for", round, cfg.ACTIVE.ROUNDS)
             break
         try:
-            result.rounds.append(_named(dataset, _round, cfg, state, dataset, trainer, selector, n_query, round))
+            with images_named(dataset):
+                result.rounds.append(_round(cfg, state, dataset, trainer, selector, n_query, round))
         except TrainingError as error:
             result.status, result.failure = "failed", f"round {round}: {error}"
             result.write(output / RESULTS)
@@ -117,17 +117,6 @@ def run(
     result.status = "finished"
     result.write(output / RESULTS)
     return result
-
-
-def _named(dataset: Dataset, function: Callable, *arguments: Any) -> Any:
-    """Return the function's answer; TrainingError with the names of images whose features or logits are not finite."""
-    try:
-        return function(*arguments)
-    except NotFiniteError as error:
-        paths = [printable(dataset.train[row].path) for row in error.ids.tolist()]
-        more = ", ..." if len(paths) > 10 else ""
-        raise TrainingError(f"the {error.what} of {len(paths)} train images hold NaN or Inf: {', '.join(paths[:10])}{more}; "
-                            "the weights or the feature cache may be damaged") from error
 
 
 def _check_selector(cfg: CfgNode, is_given: bool, chooser: Trainer) -> None:

@@ -1,6 +1,7 @@
 """The sampler registry, and the one place where samplers are called and their answers checked."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Annotated
@@ -11,7 +12,9 @@ from yacs.config import CfgNode
 
 from active.context import Query, SelectionContext
 from active.scores import row_blocks
-from dassl.utils.errors import ConfigError
+from dassl.data.dataset import Dataset
+from dassl.utils.errors import ConfigError, TrainingError
+from dassl.utils.paths import printable
 from dassl.utils.registry import Registry
 
 
@@ -40,6 +43,18 @@ class NotFiniteError(ContractError):
     def __init__(self, what: str, ids: Tensor):
         super().__init__(f"{what} of {len(ids)} images hold NaN or Inf; ids {ids[:10].tolist()}")
         self.what, self.ids = what, ids
+
+
+@contextlib.contextmanager
+def images_named(dataset: Dataset) -> Iterator[None]:
+    """Raise TrainingError with the names of images whose features or logits are not finite, in place of their ids."""
+    try:
+        yield
+    except NotFiniteError as error:
+        paths = [printable(dataset.train[row].path) for row in error.ids.tolist()]
+        more = ", ..." if len(paths) > 10 else ""
+        raise TrainingError(f"the {error.what} of {len(paths)} train images hold NaN or Inf: {', '.join(paths[:10])}{more}; "
+                            "the weights or the feature cache may be damaged") from error
 
 
 def build_sampler(name: str, node: CfgNode) -> BoundSampler:
