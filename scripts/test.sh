@@ -20,18 +20,6 @@ if [ "${1:-}" = --oldest ]; then
 fi
 source scripts/setup.sh "$requirements" requirements-dev.txt requirements-cluster.txt
 "$PYTHON" -m ruff check .
-pytest=("$PYTHON" -m pytest -q ${warnings[@]+"${warnings[@]}"})
-if [ $# -gt 0 ]; then
-    exec "${pytest[@]}" "$@"
-fi
-
-# All tests: two halves at the same time, since most of them keep one core busy. The output of the first comes last.
-log=$(mktemp)
-"${pytest[@]}" tests/active tests/benchmarks tests/scripts > "$log" 2>&1 &
-half=$!
-trap 'kill "$half" 2> /dev/null || true; rm -f "$log"' EXIT
-status=0
-"${pytest[@]}" tests --ignore tests/active --ignore tests/benchmarks --ignore tests/scripts || status=$?
-wait "$half" || status=$?
-cat "$log"
-exit "$status"
+# Two processes, since most tests keep one core busy; with arguments, such as a file, one.
+[ $# -gt 0 ] || set -- -n 2 --dist worksteal
+exec "$PYTHON" -m pytest -q ${warnings[@]+"${warnings[@]}"} "$@"
