@@ -23,6 +23,7 @@ from dassl.data.labels import checked_labels
 from dassl.data.sheets import LabelRow, label_rows, sheet
 from dassl.utils.errors import UserError
 from dassl.utils.files import write_json, write_text
+from dassl.utils.paths import exists
 from dassl.utils.text import printable
 
 logger = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ def ask_people(
     """
     table = table_path(output, round)
     paths = [dataset.train[row].path for row in rows]
-    if not table.exists():
+    if not exists(table):
         _write(table, round, dataset, paths, guess())
     known = Known(paths, dataset.classnames)
     answers = _answers(table, known, {dataset.train[row].path for row in labeled})
@@ -77,7 +78,7 @@ def write_table(file: Path, names: Mapping[str, str]) -> None:
 def _answers(table: Path, known: Known, labeled: Collection[str]) -> list[LabelRow]:
     rows = [(f"{table.name} {place}", path, name) for place, path, name in label_rows(table, known)]
     export = table.with_name(f"{table.stem}_export.json")
-    exported = export_rows(export) if export.exists() else []
+    exported = export_rows(export) if exists(export) else []
     return rows + [row for row in exported if row[1] not in labeled]
 
 

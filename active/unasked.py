@@ -10,7 +10,7 @@ from dassl.data.build import cache_path
 from dassl.data.dataset import SPLITS, UNLABELED
 from dassl.data.digests import ImageFiles
 from dassl.data.splits import drawn_file
-from dassl.utils.paths import expanded
+from dassl.utils.paths import exists, expanded
 from dassl.utils.text import printable
 
 AUTO = -1.0  # VAL
@@ -33,7 +33,7 @@ def settle_for_people(cfg: CfgNode, recorded: Mapping[str, Any] | None) -> None:
         node.COPIES = old.get("COPIES", "ask") if old else "skip" if by_people else "ask"
     if node.VAL == AUTO:
         stored = drawn_file(expanded(cfg.DATASET.ROOT), (VAL, node.TEST), node.SPLIT_SEED, cache_path(cfg))
-        node.VAL = old.get("VAL", 0.0 if by_people and not stored.exists() else VAL)
+        node.VAL = old.get("VAL", 0.0 if by_people and not exists(stored) else VAL)
 
 
 def asked_once(files: ImageFiles, cfg: CfgNode) -> ImageFiles:

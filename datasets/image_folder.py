@@ -29,8 +29,8 @@ from dassl.data.labels import read_labels
 from dassl.data.splits import Row, Rows, Splits, cut_classes, drawn_file, read_rows, read_split, write_split
 from dassl.utils.errors import ConfigError, DataError, UserError, did_you_mean
 from dassl.utils.files import lock
-from dassl.utils.paths import expanded
-from dassl.utils.registry import AtLeast, Before, Given
+from dassl.utils.paths import exists, expanded, is_file, is_folder
+from dassl.utils.registry import AtLeast, AtMost, Before, Given
 from dassl.utils.tensors import HINT
 from datasets.left_out import say_left_out
 
@@ -42,8 +42,9 @@ logger = logging.getLogger(__name__)
 
 @DATASETS.register("ImageFolder")
 def image_folder(
-    root: Path, *, classes: str = "", labels: str = "", split: str = "", val: Annotated[float, AtLeast(-1.0)] = -1.0,
-    test: Annotated[float, AtLeast(0.0)] = 0.3, split_seed: int = 0, template: str = "a photo of a {}.",
+    root: Path, *, classes: str = "", labels: str = "", split: str = "",
+    val: Annotated[float, AtLeast(-1.0), AtMost(1.0)] = -1.0, test: Annotated[float, AtLeast(0.0), AtMost(1.0)] = 0.3,
+    split_seed: Annotated[int, AtLeast(0), AtMost(2**32 - 1)] = 0, template: str = "a photo of a {}.",
     copies: Annotated[Literal["auto", "ask", "skip"], Before("ask")] = "auto", cache: Annotated[Path | None, Given()] = None,
 ) -> Dataset:
     """Return the data set of the images in `root`.
@@ -57,7 +58,7 @@ def image_folder(
     if val < 0 or val + test >= 1:
         raise ConfigError(f"DATASET.IMAGEFOLDER: VAL {val} and TEST {test} " + (
             "must not be negative" if val < 0 else "leave nothing to train on"))
-    if not root.is_dir():
+    if not is_folder(root):
         raise DataError(f"cannot read the folder {root}: it is no folder; --root (DATASET.ROOT) must name that of the images")
     names = read_classnames(_file(root, classes)) if classes else {}
     if split:
@@ -96,7 +97,7 @@ class _Draw:
         """Return the stored split, after drawing and storing it if there is none."""
         if not rows:
             return {split: [] for split in SPLITS}
-        if not self.file.exists():
+        if not exists(self.file):
             try:
                 self._store(rows)
             except UserError as error:
@@ -105,7 +106,7 @@ class _Draw:
 
     def _store(self, rows: Sequence[Row]) -> None:
         with lock(self.file.with_name(f".{self.file.stem}.lock"), wait=True):
-            if not self.file.exists():
+            if not exists(self.file):
                 val, test, train = cut_classes(rows, self.shares, "ImageFolder", self.seed)
                 write_split(self.file, {"train": train, "val": val, "test": test})
 
@@ -219,7 +220,7 @@ def _are_classes(tree: Tree, names: Mapping[str, str]) -> bool:
 def _file(root: Path, name: str) -> Path:
     """Return the path of a file named in the config; raises ConfigError if it is in neither place."""
     for path in (root / name, expanded(name)):
-        if path.is_file():
+        if is_file(path):
             return path
     raise ConfigError(f"DATASET.IMAGEFOLDER names the file {name!r}, which is neither in {root} nor in the working folder")
 

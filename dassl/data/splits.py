@@ -12,6 +12,7 @@ from dassl.data.dataset import SPLITS, Datum
 from dassl.data.folders import image_files, subfolders
 from dassl.utils.errors import DataError
 from dassl.utils.files import lock, read_json, write_json
+from dassl.utils.paths import exists
 from dassl.utils.seeding import rng_for
 
 Row = tuple[str, int, str]  # path relative to the image folder, label, class name
@@ -65,10 +66,10 @@ def drawn_file(root: Path, shares: tuple[float, float], seed: int, cache: Path |
     It is in `root`, or, where that has none and cannot be written, in `cache`.
     """
     name = f"split_val{shares[0]:g}_test{shares[1]:g}_seed{seed}.json"
-    if cache is None or (root / name).exists():
+    if cache is None or exists(root / name):
         return root / name
     elsewhere = cache / f"{hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:16]}_{name}"
-    return elsewhere if elsewhere.exists() or not os.access(root, os.W_OK) else root / name
+    return elsewhere if exists(elsewhere) or not os.access(root, os.W_OK) else root / name
 
 
 def field_split(
@@ -81,13 +82,13 @@ def field_split(
     but another draw, so another name.
     """
     file = folder / f"split_{'zhou' if source == 'published' else source}_{title}.json"
-    if not file.exists():
+    if not exists(file):
         if source == "published":
             raise DataError(f"{file} is missing; it says which images are train, val and test. DATASETS.md says where it is "
                             "to be had. SPLIT: drawn, in the data set's own node, draws another split by the same rule, whose "
                             "results cannot be compared with published ones")
         with lock(folder / f".{file.stem}.lock", wait=True):
-            if not file.exists():
+            if not exists(file):
                 write_split(file, draw(folder))
     return read_split(file, f"{folder.name}/{image_dir}" if image_dir else folder.name)
 

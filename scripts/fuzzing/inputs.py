@@ -44,7 +44,7 @@ DEFAULTS = setup_config([], [], (DATASETS, TRAINERS, SAMPLERS))
 KEYS = dotted_keys(DEFAULTS)
 REACHING_OUT = ("ACTIVE.PLUGINS", "MODEL.BACKBONE.NAME")  # would run code, or fetch weights
 
-IMAGE_DAMAGE = ("bytes", "bytes", "empty", "pipe", "socket", "folder", "endless", "dangling", "absent")
+IMAGE_DAMAGE = ("bytes", "bytes", "empty", "pipe", "socket", "folder", "endless", "dangling", "loop", "absent")
 
 Command = tuple[str, list[str]]
 
@@ -235,10 +235,12 @@ def paths(rng: Random, place: Place) -> Command:
     put_odd(place.folder / odd, rng.choice(("pipe", "socket", "folder", "loop", "endless", "dangling", "empty", "absent")))
     path = rng.choice((odd, odd, f"{odd}/below", rng.choice(NAMES), f"run/{rng.choice(NAMES)}"))
     flags = ("--root", "--output-dir", "--config-file", "--dataset-config-file", "CACHE_DIR", "OUTPUT_DIR",
-             "DATASET.ROOT", "TRAINER.DESCRIPTIONS.FILE", "MODEL.BACKBONE.PRETRAINED")
+             "DATASET.ROOT", "TRAINER.DESCRIPTIONS.FILE", "MODEL.BACKBONE.PRETRAINED", "DATASET.IMAGEFOLDER.SPLIT",
+             "DATASET.IMAGEFOLDER.CLASSES")
     return rng.choice((
         *(place.train(flag, path, *(("TRAINER.DESCRIPTIONS.MODE", "AS") if "FILE" in flag else ())) for flag in flags),
         place.train("ACTIVE.SAMPLER", "replay", "ACTIVE.REPLAY.RESULTS", path), place.train("ACTIVE.PLUGINS", f"[{path!r}]"),
+        place.train("DATASET.IMAGEFOLDER.CLASSES", "classes.txt", "DATASET.IMAGEFOLDER.LABELS", path),
         place.train("--eval-only", "--model-dir", path), place.train("--overwrite", "--output-dir", path),
         ("sweep", ["--config-file", path, "--list"]), ("sweep", ["--config-file", str(TINY), "--output-dir", path]),
         ("summarize", [path]), ("plot", [path]), ("plot", ["run", "--to", path]), ("report", [path]),
