@@ -87,8 +87,9 @@ def test_a_name_that_the_terminal_cannot_show_does_not_stop_the_run(tmp_path, mo
     terminal = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
     monkeypatch.setattr(sys, "stdout", terminal)
     monkeypatch.setattr(logging.getLogger(), "handlers", [])  # pytest's: what they keep must be text for some of its plug-ins
-    setup_logging(tmp_path)
+    file = setup_logging(tmp_path)
     OURS.info("é 猫 \udce9")
+    file.close()
     terminal.flush()
     assert terminal.buffer.getvalue() == b"\xe9 \\u732b \\udce9\n"
     assert lines(tmp_path)[0].endswith("é 猫 \\udce9")
