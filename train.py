@@ -325,7 +325,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return 0
         check(cfg)
         if arguments.overwrite:
-            move_aside(Path(cfg.OUTPUT_DIR), expanded(cfg.DATASET.ROOT))
+            move_aside(Path(cfg.OUTPUT_DIR))
         settle(cfg)
         stop_on_sigterm()
         if arguments.eval_only:

@@ -1,5 +1,6 @@
 """The output folder of a run: the names of its files, and when a record in it may be continued."""
 
+import ast
 import logging
 import os
 import re
@@ -13,20 +14,22 @@ from yacs.config import CfgNode
 from active.certificate import config_hash
 from active.people import FOLDER as QUERIES
 from active.results import RoundRecord, RunResult
+from dassl.config.merge import dotted_keys
 from dassl.config.setup import as_dict, differences
 from dassl.data.dataset import Dataset
 from dassl.utils.environment import environment
 from dassl.utils.errors import ConfigError, UserError
 from dassl.utils.files import lock, remove_leftovers, sha256_of
-from dassl.utils.paths import exists, expanded, is_file, is_folder, reason, resolved
+from dassl.utils.paths import exists, expanded, is_file, is_folder, reason
+from dassl.utils.text import printable
 
 logger = logging.getLogger(__name__)
 
 RESULTS = "results.json"
 PROMPTS = "prompts"
 FILES = (RESULTS, "log.txt", "learning_curve.png")
-LEFT_BY_RUNS = (RESULTS, ".lock", "log.txt", "failed.json")
 TENSORBOARD = "tensorboard"
+LEFT_BY_RUNS = (*FILES, ".lock", ".lock.held", "failed.json", PROMPTS, QUERIES, TENSORBOARD)
 REPLACED = re.compile(r".+\.\d{8}-\d{6}-\d{6}")  # what `move_aside` calls a folder
 AND = " and "  # between the versions of a record that was continued by another one
 
@@ -65,18 +68,20 @@ def check_output(folder: str) -> None:
         raise ConfigError(f"OUTPUT_DIR is {folder!r}, but must be the path of a folder{meant}")
 
 
-def move_aside(output: Path, root: Path) -> None:
+def move_aside(output: Path) -> None:
     """Rename an output folder to one that says when it was replaced.
 
-    Raises UserError if a process is at work in it, if it is no run's (it has files, and none of `LEFT_BY_RUNS`), or if it
-    holds the data root.
+    Raises UserError if a process is at work in it, or if it is not a run's alone: if it holds what no run writes, such as
+    somebody's images or the data root.
     """
     if not exists(output):
         return
-    if not is_folder(output) or (_listed(output) and not any(exists(output / name) for name in LEFT_BY_RUNS)):
-        raise UserError(f"{output} holds no run, so --overwrite does not move it aside; choose another --output-dir")
-    if resolved(root).is_relative_to(resolved(output)):
-        raise UserError(f"{output} holds the data root {root}, so --overwrite does not move it aside; choose another one")
+    if not is_folder(output):
+        raise UserError(f"{output} is no folder, so --overwrite does not move it aside; choose another --output-dir")
+    foreign = [name for name in _listed(output) if name not in LEFT_BY_RUNS and not name.endswith(".tmp")]
+    if foreign:
+        raise UserError(f"{output} holds {printable(foreign[0])}, which no run has written, so --overwrite does not move it "
+                        "aside; choose another --output-dir")
     with lock(output / ".lock", wait=False):
         try:
             output.rename(output.absolute().with_name(f"{output.name}.{datetime.now():%Y%m%d-%H%M%S-%f}"))
@@ -116,18 +121,29 @@ def open_result(cfg: CfgNode, dataset: Dataset, certificate: Mapping[str, str]) 
 
 
 def is_done(result: RunResult, config: dict[str, Any]) -> bool:
-    """Return whether a run is finished and a config that is otherwise its own asks for no more rounds."""
+    """Return whether a run is finished and a config that is otherwise its own asks for no more rounds than it has."""
     return result.finished and not _more_rounds(result, config)
 
 
 def check_same_config(old: RunResult, config: dict[str, Any], path: Path) -> None:
-    """Raise UserError, showing each key, if a record was made with another config than this one; more rounds are no other."""
+    """Raise UserError, showing each key, if a record was made with another config than this one.
+
+    More rounds are no other config, nor are fewer than a finished record has: what was asked for is in it.
+    """
     now = config
-    if _more_rounds(old, config):
+    if old.finished or _more_rounds(old, config):
         now = config | {"ACTIVE": config["ACTIVE"] | {"ROUNDS": old.config["ACTIVE"]["ROUNDS"]}}
-    if changed := differences(old.config, now):
+    if changed := [_with_remedy(line, old) for line in differences(old.config, now)]:
         raise UserError(f"{path} holds a run of another config; choose another --output-dir, or --overwrite to move it "
                         "aside:\n  " + "\n  ".join(changed))
+
+
+def _with_remedy(line: str, old: RunResult) -> str:
+    """Return a line `KEY: old -> new`, with what to give for a key that is newer than the record and has another default."""
+    key, _, values = line.partition(": ")
+    if key in dotted_keys(CfgNode(old.config)) or values.startswith("'(absent)'"):
+        return line
+    return f"{line} (the record is older than this key; {key} {ast.literal_eval(values.split(' -> ')[0])} goes on with it)"
 
 
 def file_hashes(output: Path, files: Iterable[Path]) -> dict[str, str]:

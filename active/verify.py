@@ -30,6 +30,7 @@ from active.people import table_path, write_table
 from active.registry import SAMPLERS
 from active.results import MEASURED, RunResult
 from dassl.config.cli import Parser, command
+from dassl.config.setup import differences as config_differences
 from dassl.utils.environment import PROJECT
 from dassl.utils.errors import UserError
 
@@ -60,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     versions = [(what, version) for what, version in old.environment.items() if what != "commit"]
     different = [what for what, value in (*old.certificate.items(), *versions)
-                 if (new.certificate | new.environment).get(what) != value]
+                 if what != "config" and (new.certificate | new.environment).get(what) != value]
+    different += ["config"] if config_differences(old.config, new.config) else []  # of equal values keys may have come since
     note = f" (now of other {', '.join(different)} than recorded)" if different else ""
     first = next(differences(old, new), None)
     print(f"equal: {len(old.rounds)} rounds, all picks, labels and metrics{note}" if first is None  # noqa: T201

@@ -559,14 +559,13 @@ def test_a_folder_that_cannot_be_moved_aside_is_named(capsys, root, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [output.name]
 
 
-@pytest.mark.parametrize("name", ["data", ".", "photos", "notes.txt"])
-def test_a_folder_that_is_no_run_s_is_not_moved_aside(capsys, root, tmp_path, name, monkeypatch):
-    """The data root, a folder above it, somebody's photos: --overwrite is for runs. Nothing is made or renamed."""
+@pytest.mark.parametrize("name", ["data", ".", "photos", "notes.txt", "begun"])
+def test_a_folder_that_is_no_run_s_is_not_moved_aside(capsys, tmp_path, name):
+    """The data root, a folder above it, somebody's photos, also if a command that failed has left its log there."""
     (tmp_path / "data" / "digits").mkdir(parents=True)
-    (tmp_path / "log.txt").touch()  # of a run in the folder above
-    (tmp_path / "photos").mkdir()
-    (tmp_path / "photos" / "cat.jpg").touch()
-    (tmp_path / "notes.txt").touch()
+    for file in ("log.txt", "photos/cat.jpg", "notes.txt", "begun/.lock", "begun/log.txt", "begun/thesis.tex"):
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).touch()
     before = sorted(tmp_path.rglob("*"))
     code, _, err = call(capsys, *QUICK, "--root", tmp_path / "data", "--output-dir", tmp_path / name, "--overwrite")
     assert code == 1 and "--overwrite does not move it aside" in err and "Traceback" not in err

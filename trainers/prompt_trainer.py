@@ -249,8 +249,8 @@ def check_learners(cfg: CfgNode, clip: FrozenCLIP, dataset: Dataset) -> None:
     texts = build_texts(cfg.TRAINER.DESCRIPTIONS, dataset)
     learners = {name: _bound(cfg, name)(clip, texts, rng_for(cfg.SEED, "check"))
                 for name in ("ZeroShot", cfg.TRAINER.NAME, cfg.ACTIVE.SELECTOR_TRAINER or cfg.TRAINER.NAME)}
-    for name, learner in learners.items():
-        check_texts_differ(name, learner, texts.classnames)
+    for name in sorted(learners, key="ZeroShot".__eq__):  # it is last: the learner that was asked for is named if it can be
+        check_texts_differ(name, learners[name], texts.classnames)
     if texts.averaging is not None and learners[cfg.TRAINER.NAME].averaging is None:
         raise ConfigError(f"TRAINER.DESCRIPTIONS.MODE is {cfg.TRAINER.DESCRIPTIONS.MODE}, but the texts of {cfg.TRAINER.NAME} "
                           "are those of a fixed template; set it to none, or take a learner with a text context")

@@ -4,6 +4,7 @@ import json
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -14,6 +15,8 @@ from dassl.utils.files import read_json
 from dassl.utils.paths import is_file, open_file
 
 OPENAI_NUMBERS = ("input_resolution", "context_length", "vocab_size")  # beside the weights in OpenAI's state dicts
+WRAPPERS = ("state_dict", "model_state_dict", "model")
+PREFIXES = ("module.", "clip.")
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
@@ -29,17 +32,32 @@ def read_state(file: Path, elsewhere: Callable[[], str]) -> dict[str, Tensor]:
         raise ValueError("the file is a Git LFS pointer and not the weights; `git lfs pull` in its checkout fetches them")
     if _is_program(file):
         raise ValueError(f"the file is a program (TorchScript), and programs are not run{elsewhere()}")
-    state = load_file(file) if file.suffix == ".safetensors" else torch.load(file, map_location="cpu", weights_only=True)
-    for wrapper in ("state_dict", "model"):
-        state = state[wrapper] if isinstance(state, dict) and isinstance(state.get(wrapper), dict) else state
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    state = _unwrapped(load_file(file) if file.suffix == ".safetensors" else _unpickled(file))
+    if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise ValueError("the file holds something else than tensors by name; save the state dict of the model")
-    for prefix in ("module.", "clip."):
-        if all(key.startswith(prefix) or key in OPENAI_NUMBERS for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    while own := [prefix for prefix in PREFIXES if all(key.startswith(prefix) or key in OPENAI_NUMBERS for key in state)]:
+        state = {key.removeprefix(own[0]): value for key, value in state.items()}
     if kind := _other_kind(state):
         raise ValueError(kind)
     return state
+
+
+def _unpickled(file: Path) -> Any:
+    """Return what a file of `torch.save` holds; torch's own words for another file advise to run what is in it."""
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except OSError:
+        raise
+    except Exception as error:  # an unpickler raises whatever the bytes lead it to
+        raise ValueError("the file is neither safetensors (known by its suffix .safetensors) nor a state dict of torch.save "
+                         "with tensors alone") from error
+
+
+def _unwrapped(content: Any) -> Any:
+    """Return the innermost state dict of what training code saves it in."""
+    while isinstance(content, dict) and (inner := [content[key] for key in WRAPPERS if isinstance(content.get(key), dict)]):
+        content = inner[0]
+    return content
 
 
 def _other_kind(state: dict[str, Tensor]) -> str:
@@ -47,7 +65,7 @@ def _other_kind(state: dict[str, Tensor]) -> str:
     if any(key.startswith(("text_model.encoder.", "vision_model.encoder.")) for key in state):
         return ("they are in the format of transformers (CLIPModel); take the same weights in open_clip's format, by a tag of "
                 "`open_clip.list_pretrained()` or as open_clip_model.safetensors")
-    if any(key.split(".")[-1] in ("token_prefix", "token_suffix") or key.startswith("prompt_learner.") for key in state):
+    if any(key.split(".")[-1] in ("ctx", "token_prefix", "token_suffix") or key.startswith("prompt_learner.") for key in state):
         return ("they are the prompts of a CoOp or MaPLe checkpoint, which cannot be read, and not CLIP's weights; name these "
                 "here, or the tag openai")
     if any(key.startswith("clip.") for key in state):

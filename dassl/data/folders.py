@@ -118,11 +118,12 @@ def _holds_runs_alone(folder: str) -> bool:
     """Tell whether a folder is one of a run or a cache, or holds such folders, at any depth, and no image beside them."""
     pending, found = [folder], False
     while pending:
-        if _is_run(current := pending.pop()):
-            found = True
-            continue
+        current = pending.pop()
+        is_run = _is_run(current)
         with os.scandir(current) as entries:
             own = [entry for entry in entries if not entry.name.startswith(".")]
+        if is_run:
+            found, own = True, [entry for entry in own if entry.name.casefold() not in OF_RUNS]
         if any(_has_image_suffix(entry.name) for entry in own):
             return False
         found = found or any(entry.name.endswith(OF_CACHES) for entry in own)

@@ -190,17 +190,37 @@ def test_a_finished_run_may_be_given_more_rounds(tmp_path):
     assert grown.config["ACTIVE"] == whole.config["ACTIVE"]
 
 
-def test_more_rounds_on_other_data_are_refused_and_fewer_are_another_run(tmp_path):
-    """A grown run stands on what it began with; a record is never cut."""
+def test_more_rounds_on_other_data_are_refused(tmp_path):
+    """A grown run stands on what it began with."""
     toy_run(tmp_path, CERTIFICATE)
     dataset, features, texts = toy_task()
     before = (tmp_path / "results.json").read_bytes()
     for values, other, said in (({"ACTIVE__ROUNDS": 6}, {"data": "9"}, "other images, labels or descriptions"),
-                                ({"ACTIVE__ROUNDS": 3}, {}, r"ACTIVE\.ROUNDS: 4 -> 3"),
                                 ({"ACTIVE__ROUNDS": 6, "OPTIM__LR": 0.5}, {}, r"OPTIM\.LR: 0\.002 -> 0\.5")):
         with pytest.raises(UserError, match=said):
             run(toy_config(tmp_path, **values), dataset, ToyTrainer(features, texts), certificate=CERTIFICATE | other)
     assert (tmp_path / "results.json").read_bytes() == before
+
+
+def test_the_command_of_a_run_that_was_given_more_rounds_finds_it_finished(tmp_path):
+    """What was asked for is in the record, which is never cut: a sweep that asks again has nothing to do."""
+    toy_run(tmp_path, CERTIFICATE)
+    dataset, features, texts = toy_task()
+    before = (tmp_path / "results.json").read_bytes()
+    result = run(toy_config(tmp_path, ACTIVE__ROUNDS=2), dataset, ToyTrainer(features, texts), certificate=CERTIFICATE)
+    assert len(result.rounds) == 4 and (tmp_path / "results.json").read_bytes() == before
+    edit(tmp_path / "results.json", lambda content: content.update(status="running", rounds=content["rounds"][:1]))
+    with pytest.raises(UserError, match=r"ACTIVE\.ROUNDS: 4 -> 2"):
+        run(toy_config(tmp_path, ACTIVE__ROUNDS=2), dataset, ToyTrainer(features, texts), certificate=CERTIFICATE)
+
+
+def test_a_key_of_another_default_now_is_named_with_what_goes_on(tmp_path):
+    """`gcnal` had one space: the message says which value the record means."""
+    shutil.copytree(BEFORE / "gcnal", tmp_path, dirs_exist_ok=True)
+    dataset, features, texts = toy_task()
+    said = r"ACTIVE\.GCNAL\.SPACE: 'hidden' -> .* older than this key; ACTIVE\.GCNAL\.SPACE hidden goes on"
+    with pytest.raises(UserError, match=said):
+        run(toy_config(tmp_path, ACTIVE__SAMPLER="gcnal"), dataset, ToyTrainer(features, texts))
 
 
 def test_the_certificate_of_a_run_with_more_rounds_is_that_of_its_config(tmp_path):

@@ -273,7 +273,9 @@ def test_every_model_file_names_a_merges_file_that_exists():
 @pytest.mark.parametrize("wrapped", [
     lambda state: {"model": state, "optimizer": {}, "epoch": 3}, lambda state: {"state_dict": state},
     lambda state: {f"clip.{key}": value for key, value in state.items()},
-    lambda state: {"model": {f"module.clip.{key}": value for key, value in state.items()}}])
+    lambda state: {"model": {f"module.clip.{key}": value for key, value in state.items()}},
+    lambda state: {"model": {"state_dict": state}}, lambda state: {"model_state_dict": state},
+    lambda state: {f"clip.module.{key}": value for key, value in state.items()}])
 def test_weights_in_a_wrapper_are_those_inside(tmp_path, small, wrapped):
     """Training code saves the model among other things, or as a part that is called clip."""
     torch.save(wrapped(small), tmp_path / "weights.pt")
@@ -286,6 +288,7 @@ def test_weights_in_a_wrapper_are_those_inside(tmp_path, small, wrapped):
     ({"state_dict": {"prompt_learner.ctx": torch.ones(4, 8), "prompt_learner.token_prefix": torch.ones(3, 1, 8)}},
      "prompts of a CoOp or MaPLe checkpoint"),
     ({"ctx": torch.ones(4, 8), "token_prefix": torch.ones(3, 1, 8)}, "prompts of a CoOp or MaPLe checkpoint"),
+    ({"ctx": torch.ones(4, 8)}, "prompts of a CoOp or MaPLe checkpoint"), ({}, "something else than tensors by name"),
     ({"clip.logit_scale": torch.ones(()), "head.weight": torch.ones(2)}, "a model around a CLIP .*CLIP alone"),
     ({"epoch": 3, "weights": [torch.ones(2)]}, "something else than tensors by name"),
     ([torch.ones(2)], "something else than tensors by name")])
@@ -302,3 +305,13 @@ def test_a_git_lfs_pointer_is_named(tmp_path, small, name):
     (tmp_path / name).write_text(f"version https://git-lfs.github.com/spec/v1\noid sha256:{'4d' * 32}\nsize 12345\n")
     with pytest.raises(UserError, match=r"Git LFS pointer .*git lfs pull"):
         load_clip("Small", str(tmp_path / name))
+
+
+@pytest.mark.parametrize("content", [
+    b"", b"<!DOCTYPE html><html>not found</html>", b"PK", MODEL_FOLDER / "tiny_clip.safetensors"])
+def test_torch_s_advice_to_run_what_is_in_a_file_is_not_passed_on(tmp_path, small, content):
+    """A page of a download that failed, an empty file, safetensors under another suffix."""
+    (tmp_path / "weights.pt").write_bytes(content if isinstance(content, bytes) else content.read_bytes())
+    with pytest.raises(UserError, match=r"neither safetensors .* nor a state dict") as caught:
+        load_clip("Small", str(tmp_path / "weights.pt"))
+    assert "weights_only" not in str(caught.value)

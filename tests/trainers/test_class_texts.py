@@ -26,7 +26,8 @@ def check(clip, names, *pairs) -> None:
     ("sea_lion", "sea lion")])
 def test_different_names_of_one_text_are_named(clip, one, other, learner):
     """HTML entities, curly apostrophes, case, underscores, and what only differs beyond the context length."""
-    with pytest.raises(UserError, match=re.escape(f"classes {one!r} and {other!r} have the same text")):
+    said = f"classes {one!r} and {other!r} have the same text after tokenization by {learner}"
+    with pytest.raises(UserError, match=re.escape(said)):
         check(clip, (one, "a bird", other), ("TRAINER.NAME", learner))
 
 

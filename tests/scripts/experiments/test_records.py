@@ -160,7 +160,7 @@ def test_a_cell_that_was_run_elsewhere_is_not_missing(tmp_path):
 def test_what_overwrite_has_moved_aside_is_left_out(tmp_path):
     """Its cell has been run again beside it; asked for by name it is read."""
     write_run(tmp_path / "seed1", [0.4])
-    move_aside(tmp_path / "seed1", tmp_path / "data")
+    move_aside(tmp_path / "seed1")
     aside, = tmp_path.iterdir()
     write_run(tmp_path / "seed1", [0.6])
     records = load_records([tmp_path])
