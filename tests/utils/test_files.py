@@ -261,9 +261,9 @@ from pathlib import Path
 from dassl.utils.files import lock
 with lock(Path(sys.argv[1]), wait=False):
     if os.fork() == 0:
+        print("held", flush=True)  # by the forked process: before it runs, its copy of the lock is open still
         sys.stdin.readline()
         os._exit(0)
-    print("held", flush=True)
     signal.pause()
 """
 
