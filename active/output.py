@@ -110,8 +110,7 @@ def open_result(cfg: CfgNode, dataset: Dataset, certificate: Mapping[str, str]) 
         return new
     old = RunResult.read(path)
     check_same_config(old, new.config, path)
-    if not is_done(old, new.config):
-        _take_rounds(old, new.config)
+    _take_rounds(old, new.config)
     if old.dataset != new.dataset:
         raise UserError(f"{path} holds a run on another data set: {_of(old)}, not {_of(new)}")
     if not old.finished:
