@@ -21,11 +21,11 @@ import torch
 from yacs.config import CfgNode
 
 import datasets  # noqa: F401  registers the data sets
-from active.board import check_tensorboard
-from active.certificate import code_hash, config_hash, data_hash
-from active.features import bank_key, cache_folder, load_bank
 from active.loop import run
-from active.output import (
+from active.oracles.unasked import asked_once, settle_for_people
+from active.pool import query_size
+from active.record.certificate import code_hash, config_hash, data_hash
+from active.record.folder import (
     RESULTS,
     check_files,
     check_output,
@@ -36,16 +36,16 @@ from active.output import (
     move_aside,
     prompts_path,
 )
-from active.pool import query_size
+from active.record.recorders import check_tensorboard
+from active.record.report import plot_learning_curve, table
+from active.record.results import RunResult
 from active.registry import SAMPLERS, check_learner
-from active.report import plot_learning_curve, table
-from active.results import RunResult
-from active.unasked import asked_once, settle_for_people
 from dassl.config.cli import Pairs, Parser, command
 from dassl.config.setup import as_dict, check_config, drop_unused, setup_config
 from dassl.data.build import build_dataset, cache_path, check_labeled
 from dassl.data.dataset import DATASETS, Dataset, check_dataset_name
 from dassl.data.digests import ImageFiles
+from dassl.data.feature_bank import bank_key, cache_folder, load_bank
 from dassl.data.loader import image_batches
 from dassl.data.store import ImageStore
 from dassl.data.transforms import check_transforms, preprocessing_for
@@ -60,14 +60,14 @@ from dassl.utils.held import Held
 from dassl.utils.logging import setup_logging
 from dassl.utils.paths import exists, expanded, is_file, is_folder
 from dassl.utils.seeding import drawn_seed, forbid_tf32, use_deterministic_algorithms
-from trainers.backbones import check_backbone, load_clip, tower_depths
-from trainers.descriptions import check_descriptions
-from trainers.frozen_clip import FrozenCLIP, normalized
-from trainers.inputs import Inputs
-from trainers.prompt_trainer import build_inputs, build_selector, build_trainer, check_learners, has_negative_texts
-from trainers.prompts import TRAINERS, settle_depths
+from trainers.clip.backbones import check_backbone, load_clip, tower_depths
+from trainers.clip.frozen_clip import FrozenCLIP, normalized
+from trainers.core.descriptions import check_descriptions
+from trainers.core.inputs import Inputs
+from trainers.core.trainer import build_inputs, build_selector, build_trainer, check_learners, has_negative_texts
+from trainers.registry import LEARNERS, settle_depths
 
-REGISTRIES = (DATASETS, TRAINERS, SAMPLERS)
+REGISTRIES = (DATASETS, LEARNERS, SAMPLERS)
 THREADS = torch.get_num_threads()  # torch's own choice
 logger = logging.getLogger(__name__)
 
@@ -115,7 +115,7 @@ def check(cfg: CfgNode) -> None:
     check_output(cfg.OUTPUT_DIR)
     check_dataset_name(cfg.DATASET.NAME)
     for name in (cfg.TRAINER.NAME, selecting := cfg.ACTIVE.SELECTOR_TRAINER or cfg.TRAINER.NAME):
-        TRAINERS[name]
+        LEARNERS[name]
     check_learner(cfg.ACTIVE, selecting, has_negative_texts=has_negative_texts(selecting))
     query_size(cfg.ACTIVE.QUERY_SIZE, n_train=1, n_classes=1)
     if cfg.LOG.TENSORBOARD:

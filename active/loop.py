@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
-from active.asked import read_query, stands_on, write_query
-from active.board import add_round
 from active.context import Query, SelectionContext
-from active.output import RESULTS, check_files, file_hashes, open_result, prompts_path, query_path, selector_path
-from active.people import ask_people
+from active.oracles.asked import read_query, stands_on, write_query
+from active.oracles.files import ask_people
 from active.pool import LabelPool, Oracle, query_size
+from active.record.folder import RESULTS, check_files, file_hashes, open_result, prompts_path, query_path, selector_path
+from active.record.recorders import add_round
+from active.record.report import percent
+from active.record.results import RoundRecord, RunResult, query_hash
 from active.registry import SAMPLERS, build_sampler, check_learner, images_named, initial_sampler, select, warm_start, wrapped
-from active.report import percent
-from active.results import RoundRecord, RunResult, query_hash
 from dassl.data.dataset import UNLABELED, Dataset
 from dassl.evaluation.evaluate import METRICS, evaluate
 from dassl.utils.environment import peak_memory_mb
@@ -82,8 +82,8 @@ def run(
 
     With a `selector`, its models select and the trainer's are reported; without one, the trainer does both. The record is
     written at the start and after every round. The run ends early, and says so, when the pool is used up. With
-    `ACTIVE.ORACLE: file` people label what the data set does not, see `active.people`. `certificate` holds the hashes of
-    `active.certificate`.
+    `ACTIVE.ORACLE: file` people label what the data set does not, see `active.oracles.files`. `certificate` holds the hashes of
+    `active.record.certificate`.
 
     Raises ConfigError if a sampler needs more than the selecting learner has, UserError if the folder holds a run of
     another config or data set, WaitingForLabels when it is people's turn.

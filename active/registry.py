@@ -11,7 +11,7 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from active.context import Query, SelectionContext
-from active.scores import row_blocks
+from active.kernels.scores import row_blocks
 from dassl.data.dataset import Dataset
 from dassl.utils.errors import ConfigError, TrainingError
 from dassl.utils.paths import printable

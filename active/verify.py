@@ -25,10 +25,10 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import save
 
-from active.output import RESULTS
-from active.people import table_path, write_table
+from active.oracles.files import table_path, write_table
+from active.record.folder import RESULTS
+from active.record.results import MEASURED, RunResult
 from active.registry import SAMPLERS
-from active.results import MEASURED, RunResult
 from dassl.config.cli import Parser, command
 from dassl.config.setup import differences as config_differences
 from dassl.utils.environment import PROJECT

@@ -31,13 +31,13 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from active.loop import run
-from active.output import RESULTS
+from active.record.folder import RESULTS
+from active.record.results import RunResult
 from active.registry import SAMPLERS, choosing_samplers
-from active.results import RunResult
 from benchmarks.surrogate import NAMES, build_feature_inputs, load_features, load_text_tower
 from dassl.config.setup import drop_unused, setup_config
-from trainers.prompt_trainer import PromptTrainer, build_selector, build_trainer
-from trainers.prompts import TRAINERS
+from trainers.core.trainer import PromptTrainer, build_selector, build_trainer
+from trainers.registry import LEARNERS
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "active"
 PROTOCOLS = {"1%": 100, "per_class": 30}  # the query size and its epochs
@@ -75,8 +75,8 @@ def config_of(output: Path, name: str, protocol: str, sampler: str, seed: int, o
     pairs = PAIRS | {"DATASET.NAME": name, "ACTIVE.QUERY_SIZE": protocol, "SEED": str(seed),
                      "OPTIM.MAX_EPOCH": str(PROTOCOLS[protocol]),
                      "OUTPUT_DIR": str(folder_of(output, name, protocol, sampler, seed))} | other
-    cfg = setup_config([str(CONFIGS / f"{sampler}.yaml")], list(pairs.items()), [TRAINERS, SAMPLERS])
-    drop_unused(cfg, [TRAINERS, SAMPLERS], always=("ZeroShot",))
+    cfg = setup_config([str(CONFIGS / f"{sampler}.yaml")], list(pairs.items()), [LEARNERS, SAMPLERS])
+    drop_unused(cfg, [LEARNERS, SAMPLERS], always=("ZeroShot",))
     cfg.freeze()
     return cfg
 

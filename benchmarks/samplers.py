@@ -31,11 +31,13 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import active.geometry as geometry
+import active.kernels.k_means as clustering
 from active.context import SelectionContext
-from active.geometry import nearest_members, neighbors, squared_norms
+from active.kernels.d2_sampling import squared_norms
+from active.kernels.k_means import nearest_members
+from active.kernels.neighbors import neighbors
+from active.kernels.scores import residuals, row_blocks
 from active.registry import choosing_samplers, select
-from active.scores import residuals, row_blocks
 from active.testing import sampler_by_name
 from dassl.utils.errors import UserError
 from dassl.utils.seeding import rng_for
@@ -140,9 +142,9 @@ def k_means_table(sizes: list[tuple[int, int]]) -> None:
     print("|---" * 8 + "|")
     for n, k in sizes:
         features, first = synthetic(n, 100, 1).features[:n], None
-        for name, clustering in clusterings(features, k).items():
+        for name, form in clusterings(features, k).items():
             start, cpu = time.perf_counter(), time.process_time()
-            centers, assignment, *seeds = clustering()
+            centers, assignment, *seeds = form()
             seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
             picks = {int(members[0]) for members in nearest_members(features, centers, assignment) if len(members)}
             first = first or picks
@@ -159,7 +161,7 @@ def clusterings(features: Tensor, k: int) -> dict[str, Callable[[], tuple]]:
         "greedy seeds, scikit-learn": own,
         "greedy seeds, faiss": partial(own, faiss=True),
         "greedy seeds, several a pass, faiss": partial(own, passes=True, faiss=True),
-        f"the same, at most {geometry.LARGE_STEPS} steps": partial(own, passes=True, faiss=True, few_steps=True),
+        f"the same, at most {clustering.LARGE_STEPS} steps": partial(own, passes=True, faiss=True, few_steps=True),
         "plain seeds, scikit-learn": partial(own, greedy=False),
         "scikit-learn's own": partial(_own_seeds, features, k),
         "faiss's defaults": partial(_faiss_defaults, features, k),
@@ -172,11 +174,11 @@ def _k_means(features: Tensor, k: int, *, greedy: bool = True, passes: bool = Fa
     weights, start, cpu = torch.ones(len(features)), time.perf_counter(), time.process_time()
     limits = {"SKLEARN_LIMIT": 0 if passes else 2**60, "LARGE": 0 if few_steps else 2**60}
     limits |= {} if greedy else {"n_candidates": lambda k: 1}
-    with mock.patch.multiple(geometry, **limits):
-        seeds = features[geometry.k_means_seeds(features, k, np.random.default_rng(0), weights)]
+    with mock.patch.multiple(clustering, **limits):
+        seeds = features[clustering.k_means_seeds(features, k, np.random.default_rng(0), weights)]
         seconds, cpu = time.perf_counter() - start, time.process_time() - cpu
-        with mock.patch.object(geometry, "SKLEARN_LIMIT", 0 if faiss else 2**60):
-            return *geometry.lloyd(features, seeds, weights), seconds, cpu
+        with mock.patch.object(clustering, "SKLEARN_LIMIT", 0 if faiss else 2**60):
+            return *clustering.lloyd(features, seeds, weights), seconds, cpu
 
 
 def _own_seeds(features: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -19,14 +19,14 @@ from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-import active.geometry as geometry
+import active.kernels.k_means as clustering
 from active.context import SelectionContext
-from active.geometry import k_means_seeds, lloyd, nearest_members
+from active.kernels.k_means import k_means_seeds, lloyd, nearest_members
 from active.samplers.cb import class_guided_features
 from benchmarks.surrogate import NAMES, RealFeatures, load_features, load_text_tower
 from dassl.utils.seeding import rng_for
-from trainers.frozen_clip import FrozenCLIP, normalized
-from trainers.prompts import template_rows
+from trainers.clip.frozen_clip import FrozenCLIP, normalized
+from trainers.core.token_rows import template_rows
 
 SEEDINGS = ("plain", "greedy", "greedy, several a pass", "scikit-learn's own")
 N_SEEDS = 12
@@ -53,7 +53,7 @@ def k_means_by(seeding: str, rows: Tensor, k: int, seed: int) -> tuple[Tensor, T
         centers, assignment = torch.from_numpy(model.cluster_centers_), torch.from_numpy(model.labels_).long()
         return centers, assignment, time.process_time() - start
     changed = {"n_candidates": lambda k: 1} if seeding == "plain" else {}
-    with mock.patch.multiple(geometry, SKLEARN_LIMIT=0 if "pass" in seeding else 2**60, **changed):
+    with mock.patch.multiple(clustering, SKLEARN_LIMIT=0 if "pass" in seeding else 2**60, **changed):
         seeds = rows[k_means_seeds(rows, k, np.random.default_rng(seed), weights)]
     seconds = time.process_time() - start
     return *lloyd(rows, seeds, weights), seconds

@@ -19,8 +19,8 @@ from tabulate import tabulate
 from benchmarks.surrogate import RealFeatures, build_feature_trainer, load_features, load_text_tower
 from dassl.config.setup import setup_config
 from dassl.utils.seeding import rng_for
-from trainers.frozen_clip import FrozenCLIP
-from trainers.prompts import TRAINERS
+from trainers.clip.frozen_clip import FrozenCLIP
+from trainers.registry import LEARNERS
 
 Recipe = Literal["steps", "coop"]
 COOP_EPOCHS = {1: 50, 4: 100, 8: 200}
@@ -30,7 +30,7 @@ SEEDS = (1, 2, 3)
 
 def few_shot_accuracy(clip: FrozenCLIP, data: RealFeatures, shots: int, seed: int, recipe: Recipe = "steps") -> float:
     """Return the test accuracy in percent of CoOp trained on `shots` labels a class."""
-    cfg = setup_config([], [("TRAINER.COOP.N_CTX", "4"), ("SEED", str(seed)), *recipe_pairs(recipe, shots)], [TRAINERS])
+    cfg = setup_config([], [("TRAINER.COOP.N_CTX", "4"), ("SEED", str(seed)), *recipe_pairs(recipe, shots)], [LEARNERS])
     trainer, labels = build_feature_trainer(cfg, clip, data), data.dataset.labels("train")
     rng = rng_for(seed, "shots")
     chosen = [rng.permutation(np.flatnonzero(labels.numpy() == label))[:shots] for label in range(len(data.dataset.classnames))]

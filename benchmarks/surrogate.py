@@ -16,9 +16,9 @@ from torch import Tensor
 from dassl.data.dataset import Dataset, Datum
 from dassl.data.store import ImageStore
 from dassl.data.transforms import Preprocessing
-from trainers.frozen_clip import FrozenCLIP, normalized
-from trainers.inputs import Inputs, Loading
-from trainers.prompt_trainer import PromptTrainer, build_trainer
+from trainers.clip.frozen_clip import FrozenCLIP, normalized
+from trainers.core.inputs import Inputs, Loading
+from trainers.core.trainer import PromptTrainer, build_trainer
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 NAMES = ("caltech101", "dtd", "oxford_flowers")

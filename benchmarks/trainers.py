@@ -33,9 +33,10 @@ from dassl.config.setup import setup_config
 from dassl.data.loader import image_batches
 from dassl.data.store import ImageStore
 from dassl.data.transforms import Preprocessing, augmentation
-from trainers.frozen_clip import FrozenCLIP, normalized
-from trainers.prompted_clip import PromptedCLIP
-from trainers.prompts import TRAINERS, ClassTexts
+from trainers.clip.frozen_clip import FrozenCLIP, normalized
+from trainers.core.prompted_clip import PromptedCLIP
+from trainers.core.prompts import ClassTexts
+from trainers.registry import LEARNERS
 
 SETTINGS = [(47, 16, False), (101, 16, False), (47, 16, True), (47, 4, True), (47, 4, False), (101, 4, False), (101, 16, True),
             (101, 4, True), (397, 16, False), (397, 4, False), (397, 16, True), (397, 4, True)]
@@ -89,7 +90,7 @@ def listed(text: str) -> tuple[str, ...]:
 def build_model(clip: FrozenCLIP, n_classes: int, n_ctx: int, csc: bool) -> PromptedCLIP:
     """Return CoOp on the classes."""
     texts = ClassTexts(class_names(n_classes), "a photo of a {}.")
-    return PromptedCLIP(clip, TRAINERS["CoOp"].build(clip, texts, np.random.default_rng(0), n_ctx=n_ctx, csc=csc))
+    return PromptedCLIP(clip, LEARNERS["CoOp"].build(clip, texts, np.random.default_rng(0), n_ctx=n_ctx, csc=csc))
 
 
 def plain_features(model: PromptedCLIP) -> Tensor:
@@ -171,7 +172,7 @@ def whole_steps(clip: FrozenCLIP, n_classes: int, folder: Path) -> tuple[float, 
         Image.fromarray(rng.integers(0, 255, (24, 32, 3), dtype=np.uint8)).resize((500, 375)).save(path)
     augment = transforms.Compose([transforms.RandomResizedCrop(224, interpolation=transforms.InterpolationMode.BICUBIC),
                                   transforms.RandomHorizontalFlip(), transforms.ToTensor()])
-    cfg = setup_config([], [("INPUT.TRANSFORMS", "['random_resized_crop', 'random_flip', 'normalize']")], [TRAINERS])
+    cfg = setup_config([], [("INPUT.TRANSFORMS", "['random_resized_crop', 'random_flip', 'normalize']")], [LEARNERS])
     view, store = augmentation(cfg.INPUT, clip.preprocessing), ImageStore(2**30)
     model = build_model(clip, n_classes, 16, False)
 

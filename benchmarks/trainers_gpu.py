@@ -31,12 +31,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 import train
-from active.results import RunResult
+from active.record.results import RunResult
 from benchmarks.trainers import class_names
-from trainers.backbones import OPENAI_NAMES, load_clip
-from trainers.frozen_clip import FrozenCLIP, normalized
-from trainers.prompted_clip import PromptedCLIP
-from trainers.prompts import TRAINERS, ClassTexts
+from trainers.clip.backbones import OPENAI_NAMES, load_clip
+from trainers.clip.frozen_clip import FrozenCLIP, normalized
+from trainers.core.prompted_clip import PromptedCLIP
+from trainers.core.prompts import ClassTexts
+from trainers.registry import LEARNERS
 
 TINY = "configs/models/tiny_clip.safetensors"
 
@@ -58,7 +59,7 @@ class Sizes:
 
 
 SMALL = Sizes("tiny_clip", 3, 20, 4, 2, 2, 4, (40, 30), 3, 256)
-LEARNERS = {  # parameters by YAML key; VPT and MaPLe in the sizes of the MaPLe repository, where the tower has the blocks
+CASES = {  # parameters by YAML key; VPT and MaPLe in the sizes of the MaPLe repository, where the tower has the blocks
     "CoOp": {"CTX_INIT": "a photo of a"}, "VPT": {"N_CTX": 8, "PROMPT_DEPTH": 12}, "MaPLe": {"N_CTX": 2, "PROMPT_DEPTH": 9}}
 
 
@@ -85,7 +86,7 @@ def weights_file(folder: Path, sizes: Sizes) -> str:
 
 def parameters_of(name: str, clip: FrozenCLIP) -> dict[str, int | str]:
     """Return the learner's parameters by YAML key, with no more depth than the towers have."""
-    found = dict(LEARNERS[name])
+    found = dict(CASES[name])
     if "PROMPT_DEPTH" in found:
         found["PROMPT_DEPTH"] = min(found["PROMPT_DEPTH"], clip.image_depth, clip.text_depth if name == "MaPLe" else 999)
     return found
@@ -115,7 +116,7 @@ def whole_run(name: str, clip: FrozenCLIP, weights: str, folder: Path, sizes: Si
 
 def one_step(name: str, clip: FrozenCLIP, sizes: Sizes) -> Callable[[], Tensor]:
     """Return a function that takes one optimizer step of a full batch and returns its loss, without waiting for it."""
-    component = TRAINERS[name]
+    component = LEARNERS[name]
     parameters = {key.lower(): value for key, value in parameters_of(name, clip).items()}
     texts = ClassTexts(class_names(47)[: sizes.n_classes], "a photo of a {}.")
     learner = component.build(clip, texts, np.random.default_rng(0), **parameters).to(clip.device)
@@ -209,9 +210,9 @@ def main(argv: list[str] | None = None) -> None:
         weights = weights_file(folder, sizes)
         clip = load_clip(sizes.backbone, weights, device=device, precision=arguments.precision)
         runs = [whole_run(learner, clip, weights, folder, sizes, arguments.precision, arguments.workers)
-                for learner in LEARNERS]
+                for learner in CASES]
     flop_rate, byte_rate = rates(sizes, next(clip.model.parameters()).dtype, device)
-    steps = [step_row(learner, clip, sizes, flop_rate, byte_rate) for learner in LEARNERS]
+    steps = [step_row(learner, clip, sizes, flop_rate, byte_rate) for learner in CASES]
     card = torch.cuda.get_device_name() if device.type == "cuda" else "a CPU, sizes that say nothing"
     n_train, n_test = sizes.n_classes * sizes.n_train, sizes.n_classes * sizes.n_test
     print("# Trainers on a GPU\n\nCommand: `python -m benchmarks.trainers_gpu > benchmarks/trainers_gpu.md`\n")

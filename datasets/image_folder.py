@@ -52,7 +52,7 @@ def image_folder(
     `classes`, `labels` and `split` are files, looked up in `root` and then in the working folder: class names (see
     `dassl.data.class_lists`), labels (CSV), and a split as in CoOp's JSON files, with paths relative to `root`, which then
     alone says what the data set holds. Without `split`, the shares `val` (-1 is 0.2; where people label, 0) and `test` of the
-    labeled images of each class are drawn with `split_seed`. `copies` is for who asks people, see `active.people`.
+    labeled images of each class are drawn with `split_seed`. `copies` is for who asks people, see `active.oracles.files`.
     """
     val = VAL if val == -1 else val
     if val < 0 or val + test >= 1:

@@ -36,8 +36,8 @@ if __name__ == "__main__":
 
     starting.begin()
 
-from active.output import RESULTS  # noqa: E402
-from active.results import MEASURED  # noqa: E402
+from active.record.folder import RESULTS  # noqa: E402
+from active.record.results import MEASURED  # noqa: E402
 from dassl.config.cli import command  # noqa: E402
 from dassl.utils import events  # noqa: E402
 

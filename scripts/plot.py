@@ -21,11 +21,12 @@ if __name__ == "__main__":
 
     starting.begin()
 
+import datasets  # noqa: F401  registers the data sets, whose images the figures of picks show
+from active.analysis.album import LeftOut, add_flags, chosen, folder_of, pictures
+from active.analysis.style import write_figure
+from active.analysis.tables import table_sets
 from dassl.config.cli import Parser, command
 from dassl.utils.errors import UserError
-from scripts.experiments.album import LeftOut, add_flags, chosen, folder_of, pictures
-from scripts.experiments.style import write_figure
-from scripts.experiments.tables import table_sets
 
 
 def parser() -> Parser:

@@ -21,17 +21,18 @@ if __name__ == "__main__":
 
     starting.begin()
 
+import datasets  # noqa: F401  registers the data sets, whose images the figures of picks show
+from active.analysis import summary
+from active.analysis.album import add_flags, chosen, folder_of, pictures
+from active.analysis.page import Section, page
+from active.analysis.printing import Table
+from active.analysis.records import Records
+from active.analysis.tables import table_sets
+from active.analysis.tests_of_difference import TABLE
 from dassl.config.cli import Parser, command
 from dassl.utils.errors import ConfigError, UserError
 from dassl.utils.files import write_text
 from dassl.utils.paths import is_folder, resolved
-from scripts.experiments import summary
-from scripts.experiments.album import add_flags, chosen, folder_of, pictures
-from scripts.experiments.page import Section, page
-from scripts.experiments.printing import Table
-from scripts.experiments.records import Records
-from scripts.experiments.statistics import TABLE
-from scripts.experiments.tables import table_sets
 
 
 def parser() -> Parser:

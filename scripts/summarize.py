@@ -23,12 +23,12 @@ if __name__ == "__main__":
 
     starting.begin()
 
+from active.analysis import published, summary
+from active.analysis.printing import FORMATS, Table, document
+from active.analysis.records import Records, load_records
+from active.analysis.tables import METRICS, check_budgets
 from dassl.config.cli import Parser, command
 from dassl.utils.errors import ConfigError, UserError
-from scripts.experiments import published, summary
-from scripts.experiments.printing import FORMATS, Table, document
-from scripts.experiments.records import Records, load_records
-from scripts.experiments.tables import METRICS, check_budgets
 
 KINDS = ("results", "tests", "missing")
 

@@ -29,7 +29,9 @@ if __name__ == "__main__":
     starting.begin()
 
 import train
-from active.certificate import code_hash, config_hash
+from active.analysis.records import CELLS, failure_of, keys_of
+from active.analysis.records import FAILED as FAILED_FILE
+from active.record.certificate import code_hash, config_hash
 from dassl.config.cli import Parser, command, count
 from dassl.config.setup import as_dict
 from dassl.utils.errors import ConfigError, DataError, UserError
@@ -39,8 +41,6 @@ from scripts.experiments.cell import DONE, FAILED, REFUSED, WAITING, Outcome, is
 from scripts.experiments.cluster import ray_workers, slurm_workers
 from scripts.experiments.experiment import Cell, read_experiment
 from scripts.experiments.local import local_workers
-from scripts.experiments.records import CELLS, failure_of, keys_of
-from scripts.experiments.records import FAILED as FAILED_FILE
 from scripts.experiments.schedule import Schedule, Worker
 
 UNFINISHED = "unfinished"

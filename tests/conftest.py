@@ -13,7 +13,7 @@ import torch
 
 from dassl.data.transforms import Preprocessing
 from dassl.utils.environment import PROJECT
-from trainers.frozen_clip import FrozenCLIP
+from trainers.clip.frozen_clip import FrozenCLIP
 
 PROJECT_FILES = ("active", "benchmarks", "configs", "dassl", "datasets", "docs", "scripts", "tests", "trainers", "train.py")
 

@@ -14,11 +14,11 @@ import pytest
 import torch
 from tqdm import tqdm
 
-import active.geometry
 import train
-import trainers.prompt_trainer
-from active.results import MEASURED, RunResult
+import trainers.core.trainer
+from active.record.results import MEASURED, RunResult
 from dassl.utils.errors import UserError
+from dassl.utils.progress import BAR
 from tests.active.toy import cut_back
 from tests.utils.test_files import full_disk
 
@@ -253,8 +253,8 @@ def test_long_work_shows_itself_on_a_terminal_alone(start, root, tmp_path, monke
     """Bars for extraction, hashing, training, selection and prediction on a terminal; not a byte of them elsewhere."""
     shown = stream()
     monkeypatch.setattr(sys, "stderr", shown)
-    monkeypatch.setitem(active.geometry.BAR, "delay", 0)
-    monkeypatch.setattr(trainers.prompt_trainer, "tqdm", lambda *a, **k: tqdm(*a, **(k | {"delay": 0})))
+    monkeypatch.setitem(BAR, "delay", 0)
+    monkeypatch.setattr(trainers.core.trainer, "tqdm", lambda *a, **k: tqdm(*a, **(k | {"delay": 0})))
     start("CACHE_DIR", str(tmp_path / "cache"))
     bars = ["features of Digits train", "hashing train", "round 0: training", "k-center", "predicting test"]
     assert [bar in shown.getvalue() for bar in bars] == [shown.isatty()] * len(bars)

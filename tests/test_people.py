@@ -12,11 +12,11 @@ import pytest
 import active.loop
 import train
 from active import verify
-from active.results import RunResult
+from active.analysis.picks import recorded_dataset
+from active.record.results import RunResult
 from dassl.data import digests
 from datasets import check
 from datasets.digits import CLASSNAMES, digits
-from scripts.experiments.picks import recorded_dataset
 
 PROJECT = Path(__file__).parents[1]
 NAMES = CLASSNAMES[:3]

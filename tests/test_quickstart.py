@@ -8,7 +8,7 @@ import torch
 
 import train
 from dassl.utils.seeding import rng_for
-from trainers.prompt_trainer import build_trainer
+from trainers.core.trainer import build_trainer
 
 PROJECT = Path(__file__).parents[1]
 

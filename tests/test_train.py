@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 import train
-from active.results import RunResult
+from active.record.results import RunResult
 from tests.active.toy import cut_back, edit
-from trainers.frozen_clip import FrozenCLIP
+from trainers.clip.frozen_clip import FrozenCLIP
 
 PROJECT = Path(__file__).parents[1]
 QUICK = ["--config-file", "configs/quickstart.yaml", "ACTIVE.ROUNDS", "3", "OPTIM.MAX_EPOCH", "4"]
@@ -257,7 +257,7 @@ def test_a_drawn_seed_is_recorded_and_kept(capsys, root, tmp_path):
 def test_the_features_are_extracted_once_for_all_samplers_and_seeds(capsys, root, tmp_path, monkeypatch):
     """After one run, others of any sampler or seed encode no image at all."""
     run(capsys, root, tmp_path / "a")
-    monkeypatch.setattr("trainers.frozen_clip.FrozenCLIP.encode_image", lambda *_: pytest.fail("an image was encoded"))
+    monkeypatch.setattr("trainers.clip.frozen_clip.FrozenCLIP.encode_image", lambda *_: pytest.fail("an image was encoded"))
     run(capsys, root, tmp_path / "b", "ACTIVE.SAMPLER", "entropy", "--seed", "7")
 
 

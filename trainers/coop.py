@@ -12,21 +12,14 @@ import torch
 from torch import nn
 
 from dassl.utils.registry import AtLeast, AtMost
-from trainers.frozen_clip import FrozenCLIP
-from trainers.prompts import (
-    INITIAL_STD,
-    MAX_CONTEXT,
-    TRAINERS,
-    ClassTexts,
-    Position,
-    PromptLearner,
-    Prompts,
-    token_rows,
-    word_ids,
-)
+from trainers.clip.frozen_clip import FrozenCLIP
+from trainers.core.prompts import ClassTexts, Prompts
+from trainers.core.token_rows import INITIAL_STD, MAX_CONTEXT, Position, token_rows, word_ids
+from trainers.learner import PromptLearner
+from trainers.registry import LEARNERS
 
 
-@TRAINERS.register("CoOp")
+@LEARNERS.register("CoOp")
 class CoOp(PromptLearner):
     """Context `ctx`: [n, width] shared by all classes, or class-specific, [C, n, width], with `csc`.
 

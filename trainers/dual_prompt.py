@@ -21,23 +21,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dassl.utils.registry import AtLeast, AtMost
-from trainers.frozen_clip import FrozenCLIP
-from trainers.prompts import (
-    INITIAL_STD,
-    MAX_CONTEXT,
-    TRAINERS,
-    Classifier,
-    ClassTexts,
-    InBlocksOf,
-    PromptLearner,
-    Prompts,
-    checked_depth,
-    token_rows,
-)
+from trainers.clip.frozen_clip import FrozenCLIP
+from trainers.core.prompts import Classifier, ClassTexts, Prompts
+from trainers.core.token_rows import INITIAL_STD, MAX_CONTEXT, token_rows
+from trainers.learner import PromptLearner
+from trainers.registry import LEARNERS, InBlocksOf, checked_depth
 from trainers.vpt import Layout, image_tokens
 
 
-@TRAINERS.register("DualPrompt", has_negative_texts=True)
+@LEARNERS.register("DualPrompt", has_negative_texts=True)
 class DualPrompt(PromptLearner):
     """Shared contexts `positive` and `negative` [n, text width] and image prompts `tokens[j]` [n, image width], if any."""
 

@@ -10,21 +10,15 @@ from typing import Annotated
 import numpy as np
 
 from dassl.utils.registry import AtLeast, AtMost
-from trainers.frozen_clip import FrozenCLIP
-from trainers.prompts import (
-    MAX_CONTEXT,
-    TRAINERS,
-    ClassTexts,
-    InBlocksOf,
-    PromptLearner,
-    Prompts,
-    checked_depth,
-    deep_context,
-)
+from trainers.clip.frozen_clip import FrozenCLIP
+from trainers.core.prompts import ClassTexts, Prompts
+from trainers.core.token_rows import MAX_CONTEXT, deep_context
+from trainers.learner import PromptLearner
+from trainers.registry import LEARNERS, InBlocksOf, checked_depth
 from trainers.vpt import image_tokens
 
 
-@TRAINERS.register("IVLP")
+@LEARNERS.register("IVLP")
 class IVLP(PromptLearner):
     """Text prompts `text[j]` [n, text width] and image prompts `image[j]` [n, image width], each with its own depth."""
 

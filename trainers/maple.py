@@ -16,20 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from dassl.utils.registry import AtLeast, AtMost
-from trainers.frozen_clip import FrozenCLIP
-from trainers.prompts import (
-    MAX_CONTEXT,
-    TRAINERS,
-    ClassTexts,
-    InBlocksOf,
-    PromptLearner,
-    Prompts,
-    checked_depth,
-    deep_context,
-)
+from trainers.clip.frozen_clip import FrozenCLIP
+from trainers.core.prompts import ClassTexts, Prompts
+from trainers.core.token_rows import MAX_CONTEXT, deep_context
+from trainers.learner import PromptLearner
+from trainers.registry import LEARNERS, InBlocksOf, checked_depth
 
 
-@TRAINERS.register("MaPLe")
+@LEARNERS.register("MaPLe")
 class MaPLe(PromptLearner):
     """Text prompts `tokens[j]` [n, text width] and maps `maps[j]` to image prompts [n, image width] for each block j."""
 

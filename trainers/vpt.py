@@ -14,13 +14,16 @@ import torch
 from torch import Tensor, nn
 
 from dassl.utils.registry import AtLeast, AtMost
-from trainers.frozen_clip import FrozenCLIP
-from trainers.prompts import INITIAL_STD, TRAINERS, ClassTexts, InBlocksOf, PromptLearner, Prompts, checked_depth, template_rows
+from trainers.clip.frozen_clip import FrozenCLIP
+from trainers.core.prompts import ClassTexts, Prompts
+from trainers.core.token_rows import INITIAL_STD, template_rows
+from trainers.learner import PromptLearner
+from trainers.registry import LEARNERS, InBlocksOf, checked_depth
 
 Layout = Literal["maple", "deft"]
 
 
-@TRAINERS.register("VPT")
+@LEARNERS.register("VPT")
 class VPT(PromptLearner):
     """Tokens `tokens[j]` [n, width] for each prompted block j."""
 

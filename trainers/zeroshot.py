@@ -5,11 +5,14 @@ Source: Radford et al., "Learning Transferable Visual Models From Natural Langua
 
 import numpy as np
 
-from trainers.frozen_clip import FrozenCLIP
-from trainers.prompts import TRAINERS, ClassTexts, PromptLearner, Prompts, template_rows
+from trainers.clip.frozen_clip import FrozenCLIP
+from trainers.core.prompts import ClassTexts, Prompts
+from trainers.core.token_rows import template_rows
+from trainers.learner import PromptLearner
+from trainers.registry import LEARNERS
 
 
-@TRAINERS.register("ZeroShot")
+@LEARNERS.register("ZeroShot")
 class ZeroShot(PromptLearner):
     """The classifier of a fixed template; also the model that scores the pool before round 0, whatever is trained."""
 

@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from active.context import SelectionContext
-from active.geometry import k_means, nearest_members
+from active.kernels.k_means import k_means, nearest_members
+from active.kernels.scores import by_block, residuals, without
 from active.registry import SAMPLERS
-from active.scores import by_block, residuals, without
 from dassl.utils.registry import AtLeast, AtMost
 
 

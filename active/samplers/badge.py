@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from active.context import SelectionContext
-from active.geometry import d2_sampling, squared_distances, squared_norms
-from active.memory import need_memory
+from active.kernels.d2_sampling import d2_sampling, squared_distances, squared_norms
+from active.kernels.memory import need_memory
+from active.kernels.scores import residuals, row_blocks
 from active.registry import SAMPLERS
-from active.scores import residuals, row_blocks
 
 
 @SAMPLERS.register("badge")

@@ -18,8 +18,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from active.context import SelectionContext
-from active.geometry import k_means, nearest_members, row_blocks
-from active.memory import need_memory
+from active.kernels.k_means import k_means, nearest_members
+from active.kernels.memory import need_memory
+from active.kernels.scores import row_blocks
 from active.registry import SAMPLERS
 
 Fusion = Literal["concat", "mean"]

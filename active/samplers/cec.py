@@ -19,12 +19,12 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from active.calibration import log_prior, neighbor_entropy
 from active.context import SelectionContext
-from active.geometry import k_means, nearest_members
-from active.memory import need_pairs
+from active.kernels.calibration import log_prior, neighbor_entropy
+from active.kernels.k_means import k_means, nearest_members
+from active.kernels.memory import need_pairs
+from active.kernels.scores import entropy, top_rows, without
 from active.registry import SAMPLERS
-from active.scores import entropy, top_rows, without
 from dassl.utils.registry import AtLeast, AtMost
 
 

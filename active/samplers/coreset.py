@@ -11,7 +11,7 @@ from typing import Literal
 from torch import Tensor
 
 from active.context import SelectionContext
-from active.geometry import k_center
+from active.kernels.k_center import k_center
 from active.registry import SAMPLERS
 
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from active.context import Query, SelectionContext
+from active.kernels.scores import least_confidence, row_blocks, without
 from active.registry import SAMPLERS, ContractError
-from active.scores import least_confidence, row_blocks, without
 from dassl.utils.registry import AtLeast, AtMost
 
 

@@ -7,9 +7,9 @@ Differences from the PCB authors' code: exact `log_softmax` instead of `log(p + 
 from torch import Tensor
 
 from active.context import SelectionContext
+from active.kernels.scores import entropy as entropy_of
+from active.kernels.scores import top_rows
 from active.registry import SAMPLERS
-from active.scores import entropy as entropy_of
-from active.scores import top_rows
 
 
 @SAMPLERS.register("entropy")

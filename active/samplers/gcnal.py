@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from active.context import SelectionContext
-from active.geometry import euclidean_k_center
-from active.graph import fit_graph_network
-from active.memory import need_memory
+from active.kernels.graph import fit_graph_network
+from active.kernels.k_center import euclidean_k_center
+from active.kernels.memory import need_memory
+from active.kernels.scores import top_rows
 from active.registry import SAMPLERS
-from active.scores import top_rows
 from dassl.utils.registry import AtLeast, AtMost, Before
 
 

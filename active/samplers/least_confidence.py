@@ -8,9 +8,9 @@ Differences: none; computed as the sum of the other probabilities, which still o
 from torch import Tensor
 
 from active.context import SelectionContext
+from active.kernels.scores import least_confidence as one_minus_confidence
+from active.kernels.scores import top_rows
 from active.registry import SAMPLERS
-from active.scores import least_confidence as one_minus_confidence
-from active.scores import top_rows
 
 
 @SAMPLERS.register("least_confidence")

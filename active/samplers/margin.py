@@ -9,8 +9,8 @@ With one class all margins are equal and the lowest ids are asked.
 from torch import Tensor
 
 from active.context import SelectionContext
+from active.kernels.scores import smallness_of_margin, top_rows
 from active.registry import SAMPLERS
-from active.scores import smallness_of_margin, top_rows
 
 
 @SAMPLERS.register("margin")

@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 from active.context import SelectionContext
-from active.coverage import UncoveredBalls, pure_cosine
-from active.geometry import k_center, k_means
-from active.memory import need_pairs
+from active.kernels.coverage import UncoveredBalls, pure_cosine
+from active.kernels.k_center import k_center
+from active.kernels.k_means import k_means
+from active.kernels.memory import need_pairs
+from active.kernels.scores import row_blocks, without
 from active.registry import SAMPLERS
-from active.scores import row_blocks, without
 from dassl.utils.registry import AtLeast, AtMost
 
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from active.context import Query, SelectionContext
+from active.record.results import RunResult
 from active.registry import SAMPLERS, wrapped
-from active.results import RunResult
 from dassl.utils.errors import ConfigError, DataError
 from dassl.utils.paths import is_file
 

@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from active.context import SelectionContext
-from active.geometry import k_means, neighbors
+from active.kernels.k_means import k_means
+from active.kernels.neighbors import neighbors
+from active.kernels.scores import row_blocks, top_rows
 from active.registry import SAMPLERS
-from active.scores import row_blocks, top_rows
 from dassl.utils.registry import AtLeast, AtMost
 
 

@@ -153,6 +153,6 @@ def default_config() -> Node:
     cfg.ACTIVE.SELECTOR_OPTIM.BATCH_SIZE = 0
     cfg.ACTIVE.ROUNDS = 6
     cfg.ACTIVE.QUERY_SIZE = "1%"  # labels bought a round: an integer, a share of the train split, or per_class
-    cfg.ACTIVE.ORACLE = "labels"  # the data set's labels, or file: people label what it does not, see active/people.py
+    cfg.ACTIVE.ORACLE = "labels"  # the data set's labels, or file: people label what it does not, see active/oracles/files.py
     cfg.ACTIVE.PLUGINS = []  # files or modules to import first, so that samplers and learners can live anywhere
     return cfg

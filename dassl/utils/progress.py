@@ -8,6 +8,7 @@ from typing import TypeVar
 from tqdm import tqdm
 
 LOG_EVERY = 30.0  # seconds
+BAR = {"leave": False, "disable": None, "delay": 1}  # of a bar of tqdm's alone: on a terminal, from the first second on
 
 Item = TypeVar("Item")
 logger = logging.getLogger(__name__)

@@ -8,10 +8,10 @@ from pathlib import Path
 from yacs.config import CfgNode
 
 import train
-from active import output
-from active.output import RESULTS, check_files, check_same_config
-from active.people import WaitingForLabels
-from active.results import RunResult
+from active.oracles.files import WaitingForLabels
+from active.record import folder
+from active.record.folder import RESULTS, check_files, check_same_config
+from active.record.results import RunResult
 from dassl.config.setup import as_dict
 from dassl.utils.errors import ConfigError, InUseError, TrainingError, UserError
 from dassl.utils.paths import exists
@@ -50,7 +50,7 @@ def is_done(cfg: CfgNode) -> bool:
         return False
     result = RunResult.read(path)
     check_same_config(result, as_dict(cfg), path)
-    if done := output.is_done(result, as_dict(cfg)):
+    if done := folder.is_done(result, as_dict(cfg)):
         check_files(result.rounds, path.parent)
     return done
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from active.memory import total_memory
+from active.kernels.memory import total_memory
 from scripts.experiments.cell import Outcome
 from scripts.experiments.schedule import WorkerDied
 

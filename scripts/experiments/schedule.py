@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Protocol
 
-from active.output import RESULTS
-from active.results import RunResult
+from active.record.folder import RESULTS
+from active.record.results import RunResult
 from dassl.utils.errors import UserError
 from scripts.experiments.cell import BUSY, FAILED, Outcome
 from scripts.experiments.experiment import Cell
@@ -43,11 +43,11 @@ class Schedule:
         with ThreadPoolExecutor(len(self._workers)) as threads:
             serving = [threads.submit(self._serve, index) for index in range(len(self._workers))]
             try:
-                while not all(future.done() for future in serving):  # waiting without a limit would keep Ctrl-C waiting
-                    wait(serving, timeout=0.2, return_when=FIRST_EXCEPTION)
-                    for future in serving:
-                        if future.done():
-                            future.result()
+                ended = set()
+                while len(ended) < len(serving):  # waiting without a limit would keep Ctrl-C waiting
+                    ended = wait(serving, timeout=0.2, return_when=FIRST_EXCEPTION).done
+                    for future in ended:
+                        future.result()
             finally:
                 self._stopped = True
                 with ThreadPoolExecutor(len(self._workers)) as stopping:  # together: each may need its time to a safe point

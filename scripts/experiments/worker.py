@@ -13,7 +13,7 @@ import sys
 import threading
 from pathlib import Path
 
-sys.path[0] = str(Path(__file__).resolve().parents[2])  # in place of this folder, whose statistics.py is not Python's
+sys.path[0] = str(Path(__file__).resolve().parents[2])  # in place of this folder
 
 import train  # noqa: E402
 from dassl.utils.events import Terminated, stop_on_sigterm  # noqa: E402

@@ -33,14 +33,14 @@ from scripts.fuzzing.damage import (
     put_odd,
     write_tree,
 )
-from trainers.prompts import TRAINERS
+from trainers.registry import LEARNERS
 
 QUICK = PROJECT / "configs" / "quickstart.yaml"
 TINY = PROJECT / "configs" / "experiments" / "tiny.yaml"
 CLASSES = ("cat", "dog", "owl")
 FEW = ("DATASET.NAME", "ImageFolder", "ACTIVE.ROUNDS", "1", "OPTIM.MAX_EPOCH", "1", "ACTIVE.QUERY_SIZE", "2",
        "ACTIVE.SAMPLER", "random")
-DEFAULTS = setup_config([], [], (DATASETS, TRAINERS, SAMPLERS))
+DEFAULTS = setup_config([], [], (DATASETS, LEARNERS, SAMPLERS))
 KEYS = dotted_keys(DEFAULTS)
 REACHING_OUT = ("ACTIVE.PLUGINS", "MODEL.BACKBONE.NAME")  # would run code, or fetch weights
 
@@ -97,7 +97,7 @@ def line(rng: Random, place: Place) -> Command:
     keys = rng.sample([key for key in KEYS if key not in REACHING_OUT], rng.randint(1, 3))
     pairs = [(key, _value(lookup(DEFAULTS, key), rng)) for key in keys]
     pairs += [("ACTIVE.SAMPLER", rng.choice([sampler.name for sampler in SAMPLERS]))] * (rng.random() < 0.5)
-    pairs += [("TRAINER.NAME", rng.choice([trainer.name for trainer in TRAINERS]))] * (rng.random() < 0.3)
+    pairs += [("TRAINER.NAME", rng.choice([trainer.name for trainer in LEARNERS]))] * (rng.random() < 0.3)
     further = rng.choice(((), (), ("--print-config",), ("--overwrite",), ("--seed", str(damaged_value(rng))), ("--nothing",)))
     return place.train(*(word for pair in pairs for word in pair), *further, output=rng.choice(("new", "run")))
 

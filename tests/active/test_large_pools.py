@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-import active.memory as memory
+import active.kernels.memory as memory
+import active.kernels.scores as scores
 import active.registry as registry
-import active.scores as scores
-from active.memory import need_memory
+from active.kernels.memory import need_memory
 from active.registry import choosing_samplers, select
 from active.testing import make_context, picks, sampler_by_name
 from dassl.utils.errors import UserError

@@ -10,8 +10,8 @@ import torch
 
 from active.context import Query
 from active.loop import prompts_path, run
+from active.record.results import RunResult, query_hash
 from active.registry import SAMPLERS
-from active.results import RunResult, query_hash
 from dassl.data.dataset import UNLABELED
 from dassl.utils.errors import ConfigError, TrainingError, UserError
 from dassl.utils.registry import Component

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 import active.verify
 import train
-from active.results import RunResult, query_hash
+from active.record.results import RunResult, query_hash
 from active.verify import differences, main
 from dassl.utils.files import sha256_of
 from tests.active.toy import edit

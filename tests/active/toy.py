@@ -13,8 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from yacs.config import CfgNode
 
+from active.record.results import RunResult
 from active.registry import SAMPLERS
-from active.results import RunResult
 from dassl.config.setup import setup_config
 from dassl.data.dataset import Dataset, Datum
 from dassl.utils.files import json_hash

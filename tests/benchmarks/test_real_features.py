@@ -4,8 +4,8 @@ import pandas as pd
 import pytest
 import torch
 
-from active.output import RESULTS
-from active.results import RunResult
+from active.record.folder import RESULTS
+from active.record.results import RunResult
 from benchmarks import surrogate
 from benchmarks.real_features import SharedFits, accuracy_table, difference_table, folder_of, read, run_samplers
 from tests.active.toy import ToyTrainer

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-import active.geometry as geometry
-from active.geometry import k_means
+import active.kernels.k_means as clustering
+from active.kernels.k_means import k_means
 from benchmarks import surrogate
 from benchmarks.samplers import clusterings
 from benchmarks.seeds import SEEDINGS, first_round, inertia_of, k_means_by, worth
@@ -19,14 +19,14 @@ def _rows() -> torch.Tensor:
 
 def test_greedy_seeds_are_those_of_k_means_itself():
     """In both benchmarks; plain ones are others, and no limit stays moved."""
-    limits, rows = (geometry.SKLEARN_LIMIT, geometry.LARGE, geometry.n_candidates), _rows()
+    limits, rows = (clustering.SKLEARN_LIMIT, clustering.LARGE, clustering.n_candidates), _rows()
     expected = k_means(rows, 9, np.random.default_rng(0))[0]
     own, plain = (k_means_by(seeding, rows, 9, 0)[0] for seeding in ("greedy", "plain"))
     assert torch.equal(own, expected) and not torch.equal(plain, expected)
-    answers = {name: clustering() for name, clustering in clusterings(rows, 9).items() if "defaults" not in name}
+    answers = {name: form() for name, form in clusterings(rows, 9).items() if "defaults" not in name}
     assert torch.equal(answers["greedy seeds, scikit-learn"][0], expected)
     assert torch.equal(answers["plain seeds, scikit-learn"][0], plain)
-    assert (geometry.SKLEARN_LIMIT, geometry.LARGE, geometry.n_candidates) == limits
+    assert (clustering.SKLEARN_LIMIT, clustering.LARGE, clustering.n_candidates) == limits
 
 
 @needs_data

@@ -9,7 +9,7 @@ import pytest
 
 from dassl.config.cli import Parser, count
 from dassl.utils.errors import ConfigError
-from tests.scripts.experiments.made import write_run
+from tests.active.analysis.made import write_run
 
 PROJECT = Path(__file__).parents[2]
 

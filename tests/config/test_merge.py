@@ -12,7 +12,7 @@ from dassl.config.reading import read_yaml
 from dassl.config.setup import setup_config
 from dassl.data.dataset import DATASETS
 from dassl.utils.errors import ConfigError
-from trainers.prompts import TRAINERS
+from trainers.registry import LEARNERS
 
 COOP_VIT_B16 = """\
 DATALOADER:
@@ -232,9 +232,9 @@ def test_a_key_of_a_component_takes_the_types_of_its_annotation():
     """`int | str` holds words and numbers, in any order."""
     for pairs, expected in (([("TRAINER.VPT.PROMPT_DEPTH", "3")], 3), ([("TRAINER.VPT.PROMPT_DEPTH", "all")], "all"),
                             ([("TRAINER.VPT.PROMPT_DEPTH", "3"), ("TRAINER.VPT.PROMPT_DEPTH", "all")], "all")):
-        assert expected == setup_config([], pairs, (TRAINERS,)).TRAINER.VPT.PROMPT_DEPTH
+        assert expected == setup_config([], pairs, (LEARNERS,)).TRAINER.VPT.PROMPT_DEPTH
     with pytest.raises(ConfigError, match=r"TRAINER.VPT.PROMPT_DEPTH must be a string or an integer, not a number 1.5"):
-        merge_tree(cfg := setup_config([], [], (TRAINERS,)), {"TRAINER": {"VPT": {"PROMPT_DEPTH": 1.5}}}, "file",
+        merge_tree(cfg := setup_config([], [], (LEARNERS,)), {"TRAINER": {"VPT": {"PROMPT_DEPTH": 1.5}}}, "file",
                    {"TRAINER.VPT.PROMPT_DEPTH": (str, int)})
     assert cfg.TRAINER.VPT.PROMPT_DEPTH == "all"
 
@@ -243,7 +243,7 @@ def test_a_key_of_a_component_takes_the_types_of_its_annotation():
 def test_the_precision_of_published_files_points_to_ours(learner):
     """CoOp and MaPLe keep it with the learner; a key that several nodes have is no pointer."""
     with pytest.raises(ConfigError, match=rf"unknown key TRAINER.{learner}.PREC; did you mean 'MODEL.PREC'\?"):
-        setup_config([], [(f"TRAINER.{learner}.PREC", "fp16")], (TRAINERS,))
+        setup_config([], [(f"TRAINER.{learner}.PREC", "fp16")], (LEARNERS,))
 
 
 @pytest.mark.parametrize(("published", "own"), [

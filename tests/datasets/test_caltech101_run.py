@@ -14,7 +14,7 @@ from torch import arange
 
 import train
 from dassl.data import store
-from trainers.prompt_trainer import build_trainer
+from trainers.core.trainer import build_trainer
 
 PROJECT = Path(__file__).parents[2]
 LEARNERS = [pytest.param(["CoOp"], id="CoOp"), pytest.param(["VPT", "TRAINER.VPT.PROMPT_DEPTH", "4"], id="VPT")]

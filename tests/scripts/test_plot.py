@@ -3,7 +3,7 @@
 import pytest
 
 from scripts.plot import main
-from tests.scripts.experiments.made import write_run
+from tests.active.analysis.made import write_run
 
 
 @pytest.fixture

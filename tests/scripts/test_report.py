@@ -8,8 +8,8 @@ import pytest
 from matplotlib.image import imread
 
 from scripts.report import main
-from tests.scripts.experiments.made import write_run
-from tests.scripts.experiments.test_page import OUTSIDE
+from tests.active.analysis.made import write_run
+from tests.active.analysis.test_page import OUTSIDE
 
 
 @pytest.fixture(scope="module")

@@ -9,9 +9,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from scripts.experiments.records import CELLS, FAILED
+from active.analysis.records import CELLS, FAILED
 from scripts.summarize import main
-from tests.scripts.experiments.made import write_run
+from tests.active.analysis.made import write_run
 
 PROJECT = Path(__file__).parents[2]
 

@@ -16,10 +16,10 @@ import pytest
 import yaml
 
 import train
+from active.analysis.records import load_records
 from scripts import sweep
 from scripts.experiments import cell, cluster
-from scripts.experiments.records import load_records
-from tests.scripts.experiments.made import write_run
+from tests.active.analysis.made import write_run
 
 PROJECT = Path(__file__).parents[2]
 SMALL = {"OUTPUT_DIR": "set by every test", "CONFIG_FILES": ["configs/quickstart.yaml"], "DATASETS": ["Digits"],

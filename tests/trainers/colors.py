@@ -11,9 +11,9 @@ from dassl.data.dataset import Dataset, Datum
 from dassl.data.loader import image_batches
 from dassl.data.store import ImageStore
 from dassl.data.transforms import preprocessing_for
-from trainers.frozen_clip import FrozenCLIP, normalized
-from trainers.prompt_trainer import PromptTrainer, build_inputs, build_trainer
-from trainers.prompts import TRAINERS
+from trainers.clip.frozen_clip import FrozenCLIP, normalized
+from trainers.core.trainer import PromptTrainer, build_inputs, build_trainer
+from trainers.registry import LEARNERS
 
 NAMES = ("red", "green", "blue")
 ROWS = torch.arange(0, 36, 3) + torch.tensor([0, 1, 2]).repeat(4)  # 12 rows of the train split, 4 of each color
@@ -36,7 +36,7 @@ def trainer_of(clip: FrozenCLIP, dataset: Dataset, *pairs: tuple[str, str]) -> P
              ("DATALOADER.NUM_WORKERS", "0"), ("TRAINER.VPT.PROMPT_DEPTH", "3"), ("TRAINER.MAPLE.PROMPT_DEPTH", "3"),
              ("TRAINER.IVLP.PROMPT_DEPTH_TEXT", "3"), ("TRAINER.IVLP.PROMPT_DEPTH_VISION", "3"),
              ("TRAINER.DUALPROMPT.PROMPT_DEPTH_VISION", "3")]
-    cfg = setup_config([], [*small, *pairs], [TRAINERS])
+    cfg = setup_config([], [*small, *pairs], [LEARNERS])
     transform = preprocessing_for(cfg.INPUT, clip.preprocessing).transform()
     features = {split: normalized(torch.cat([clip.encode_image(batch) for batch in image_batches(
         dataset.files(split), transform, batch_size=10)])) for split in ("train", "test")}

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from trainers.frozen_clip import FrozenCLIP
-from trainers.prompts import Prompts, TokenRows
+from trainers.clip.frozen_clip import FrozenCLIP
+from trainers.core.prompts import Prompts, TokenRows
 
 
 def plain_text(clip: FrozenCLIP, rows: TokenRows, tokens: tuple[Tensor, ...]) -> Tensor:

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
+from trainers.clip.frozen_clip import normalized
 from trainers.coop import CoOp
-from trainers.frozen_clip import normalized
-from trainers.prompted_clip import PromptedCLIP
-from trainers.prompts import ClassTexts
+from trainers.core.prompted_clip import PromptedCLIP
+from trainers.core.prompts import ClassTexts
 
 NAMES = ("cat", "golden retriever", "hot_dog", "forest")
 TEXTS = ClassTexts(NAMES, "a photo of a {}.")

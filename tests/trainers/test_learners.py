@@ -11,13 +11,14 @@ import torch.nn.functional as F
 
 from dassl.utils.errors import UserError
 from tests.trainers.plain import plain_image, plain_text
-from trainers.frozen_clip import FrozenCLIP, normalized
-from trainers.prompted_clip import PromptedCLIP
-from trainers.prompts import TRAINERS, Averaging, Classifier, ClassTexts
+from trainers.clip.frozen_clip import FrozenCLIP, normalized
+from trainers.core.prompted_clip import PromptedCLIP
+from trainers.core.prompts import Averaging, Classifier, ClassTexts
+from trainers.registry import LEARNERS
 
 NAMES = ("cat", "golden retriever", "hot_dog", "forest with a longer name")
 TEXTS = ClassTexts(NAMES, "a photo of a {}.")
-LEARNERS = [
+CASES = [
     ("CoOp", {}), ("CoOp", {"csc": True}), ("CoOp", {"class_token_position": "middle", "n_ctx": 5}),
     ("CoOp", {"class_token_position": "middle", "n_ctx": 5, "csc": True}), ("CoOp", {"class_token_position": "front"}),
     ("CoOp", {"ctx_init": "a photo of a"}),
@@ -31,12 +32,12 @@ LEARNERS = [
     ("DualPrompt", {"prompt_depth_vision": 3}), ("DualPrompt", {"prompt_depth_vision": 2, "layout": "maple"}),
     ("DualPrompt", {"n_ctx_vision": 0}),
 ]
-IDS = [f"{name}-{index}" for index, (name, _) in enumerate(LEARNERS)]
-WITH_TEXT = [(case, name) for case, name in zip(LEARNERS, IDS, strict=True) if case[0] != "VPT"]
+IDS = [f"{name}-{index}" for index, (name, _) in enumerate(CASES)]
+WITH_TEXT = [(case, name) for case, name in zip(CASES, IDS, strict=True) if case[0] != "VPT"]
 
 
 def model_of(clip, name, parameters, texts=TEXTS, seed=0):
-    return PromptedCLIP(clip, TRAINERS[name].build(clip, texts, np.random.default_rng(seed), **parameters).to(clip.model_dtype))
+    return PromptedCLIP(clip, LEARNERS[name].build(clip, texts, np.random.default_rng(seed), **parameters).to(clip.model_dtype))
 
 
 def images(clip):
@@ -64,7 +65,7 @@ def fast_and_plain(clip, model):
     return fast, plain
 
 
-@pytest.mark.parametrize(("name", "parameters"), LEARNERS, ids=IDS)
+@pytest.mark.parametrize(("name", "parameters"), CASES, ids=IDS)
 def test_features_equal_those_of_the_plain_path(either_clip, name, parameters):
     """The fast encoders give the plain path's features, to 1e-5 in float32 and 1e-12 in float64."""
     fast, plain = fast_and_plain(either_clip, model_of(either_clip, name, parameters))
@@ -73,7 +74,7 @@ def test_features_equal_those_of_the_plain_path(either_clip, name, parameters):
         assert own is None or torch.allclose(own, expected, rtol=0, atol=either_clip.tolerance)
 
 
-@pytest.mark.parametrize(("name", "parameters"), LEARNERS, ids=IDS)
+@pytest.mark.parametrize(("name", "parameters"), CASES, ids=IDS)
 def test_gradients_equal_those_of_the_plain_path(either_clip, name, parameters):
     """The gradient of every parameter is that of the plain path, relative to its largest entry."""
     model = model_of(either_clip, name, parameters)
@@ -156,7 +157,7 @@ B16, L14 = Sizes(512, 768), Sizes(768, 1024, 12, 24, (14, 14))
 def test_parameter_counts(sizes, name, parameters, n_classes, count):
     """The counts of the papers' settings, for ViT-B/16 and, with other widths, ViT-L/14."""
     texts = ClassTexts(tuple(f"class {index}" for index in range(n_classes)), "a photo of a {}.")
-    learner = TRAINERS[name].build(sizes, texts, np.random.default_rng(0), **parameters)
+    learner = LEARNERS[name].build(sizes, texts, np.random.default_rng(0), **parameters)
     assert sum(parameter.numel() for parameter in learner.parameters()) == count
     assert all(parameter.dtype == torch.float32 for parameter in learner.parameters())
 
@@ -330,4 +331,4 @@ def test_maps_of_maple_start_within_torch_s_bound(clip):
     ("ZeroShot", {"template": "dataset"})])
 def test_the_numbers_of_the_papers_and_of_published_tables_are_the_defaults(learner, numbers):
     """They are what a run without these keys means, and what a record of one is read as."""
-    assert {parameter.name: parameter.default for parameter in TRAINERS[learner].parameters} == numbers
+    assert {parameter.name: parameter.default for parameter in LEARNERS[learner].parameters} == numbers

@@ -16,10 +16,10 @@ def text_tower():
 def test_zero_shot_of_the_surrogate(text_tower):
     """The text tower is laid out and read as it was made: its zero-shot accuracy on Caltech101 is 74.9 %."""
     from dassl.config.setup import setup_config
-    from trainers.prompts import TRAINERS
+    from trainers.registry import LEARNERS
 
     data = surrogate.load_features("caltech101")
-    trainer = surrogate.build_feature_trainer(setup_config([], [], [TRAINERS]), text_tower, data)
+    trainer = surrogate.build_feature_trainer(setup_config([], [], [LEARNERS]), text_tower, data)
     logits = trainer.predict(trainer.zero_shot(), "test").logits
     assert 100 * (logits.argmax(1) == data.dataset.labels("test")).double().mean() == pytest.approx(74.9, abs=0.3)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from active.geometry import k_means
+from active.kernels.k_means import k_means
 from active.samplers.cb import balanced_allocation, cb, class_guided_features
 from active.testing import make_context, picks, sampler_by_name, small_pools, without_labels
 from tests.active.samplers import plain

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from active.calibration import log_prior, neighbor_entropy
+from active.kernels.calibration import log_prior, neighbor_entropy
+from active.kernels.scores import entropy
 from active.registry import SAMPLERS, select
-from active.scores import entropy
 from active.testing import make_context, picks, sampler_by_name, small_pools, without_labels
 from dassl.utils.errors import UserError
 from tests.active.samplers import plain

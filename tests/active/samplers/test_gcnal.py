@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 
 import active.samplers.gcnal as module
-from active.geometry import euclidean_k_center, k_center
-from active.graph import fit_graph_network, inverse_degrees, propagate
+from active.kernels.graph import fit_graph_network, inverse_degrees, propagate
+from active.kernels.k_center import euclidean_k_center, k_center
 from active.samplers.coreset import coreset
 from active.samplers.gcnal import gcnal
 from active.testing import make_context, small_pools, without_labels

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-import active.coverage as coverage
-import active.geometry as geometry
-from active.coverage import UncoveredBalls, ball_sizes, pure_cosine
+import active.kernels.coverage as coverage
+import active.kernels.neighbors as pairs
+from active.kernels.coverage import UncoveredBalls, ball_sizes, pure_cosine
 from active.registry import SAMPLERS, select
 from active.testing import make_context, picks, sampler_by_name, small_pools, without_labels
 from dassl.utils.errors import UserError
@@ -102,7 +102,7 @@ def test_ball_sizes_do_not_depend_on_the_tiles(monkeypatch):
     points = make_context(n_pool=30, width=3).features
     expected = (points @ points.T > 0.6).fill_diagonal_(True).sum(1)
     for tile in (7, 1024):
-        monkeypatch.setattr(geometry, "TILE", tile)
+        monkeypatch.setattr(pairs, "TILE", tile)
         assert torch.equal(ball_sizes(points, 0.6), expected)
     assert ball_sizes(points, 1.5).tolist() == [1] * 30
 
@@ -133,7 +133,7 @@ def test_the_radius_does_not_depend_on_the_tiles(monkeypatch):
     """Tiles of 7 rows see the same rows of other clusters as one tile."""
     points, clusters = make_context(n_pool=30, width=3).features, torch.arange(30) % 4
     whole = {purity: pure_cosine(points, clusters, purity) for purity in (0.2, 0.5, 0.9, 1.0)}
-    monkeypatch.setattr(geometry, "TILE", 7)
+    monkeypatch.setattr(pairs, "TILE", 7)
     for purity, cosine in whole.items():
         assert pure_cosine(points, clusters, purity) == pytest.approx(cosine, abs=1e-6)
 

@@ -6,8 +6,8 @@ import json
 import pytest
 
 from active.loop import run
+from active.record.results import RunResult, query_hash
 from active.registry import check_sampler_names
-from active.results import RunResult, query_hash
 from dassl.data.dataset import UNLABELED
 from dassl.utils.errors import ConfigError, DataError
 from tests.active.toy import N_CLASSES, ToyTrainer, edit, record_of, toy_config, toy_task

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from active.kernels.scores import entropy
 from active.registry import SAMPLERS, select
-from active.scores import entropy
 from active.testing import make_context, picks, sampler_by_name, small_pools
 from tests.active.samplers import plain
 

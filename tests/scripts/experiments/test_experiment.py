@@ -6,12 +6,12 @@ import pytest
 import yaml
 
 import train
+from active.analysis.records import keys_of
 from dassl.config.setup import as_dict, differences
 from dassl.utils.environment import PROJECT
 from dassl.utils.errors import ConfigError
 from scripts.experiments.cell import configured
 from scripts.experiments.experiment import read_experiment
-from scripts.experiments.records import keys_of
 
 SMALL = {"OUTPUT_DIR": "output/x", "CONFIG_FILES": ["configs/quickstart.yaml"], "DATASETS": ["Digits"], "LEARNERS": ["CoOp"],
          "BACKBONES": ["tiny_clip"], "SAMPLERS": ["random"], "SEEDS": [1]}

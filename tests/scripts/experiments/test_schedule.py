@@ -3,6 +3,8 @@
 import threading
 import time
 from collections import Counter
+from concurrent import futures
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -130,5 +132,22 @@ def test_a_fault_of_the_schedule_itself_is_raised():
     def answer(name, start, wait):
         raise ZeroDivisionError
 
+    with pytest.raises(ZeroDivisionError):
+        ended([FakeWorker(answer)])
+
+
+def test_a_fault_that_is_faster_than_the_first_look_is_raised(monkeypatch):
+    """An exception that comes before the sweep looks at its threads for the first time is not lost."""
+
+    def answer(name, start, wait):
+        raise ZeroDivisionError
+
+    class Quick(ThreadPoolExecutor):
+        def submit(self, function, *arguments):
+            future = super().submit(function, *arguments)
+            futures.wait([future])
+            return future
+
+    monkeypatch.setattr("scripts.experiments.schedule.ThreadPoolExecutor", Quick)
     with pytest.raises(ZeroDivisionError):
         ended([FakeWorker(answer)])

@@ -1,0 +1,43 @@
+"""Nearest neighbors by cosine, and all pairs of rows tile by tile: no matrix of N x N numbers is held.
+
+Rows may be float16, float32 or float64 and are unit norm; what is computed is float32. Ties go to the lower row.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from active.kernels.scores import top_columns
+from dassl.utils.progress import BAR
+
+TILE = 1024  # rows and columns of a tile of cosines
+QUERIES = 512  # rows that are compared with all others at once; products of 83 rows, a `BLOCK` at 50,000, run at half the speed
+
+
+def neighbors(features: Tensor, k: int, bank: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Return the rows [N, k] of the k largest cosines to each of the unit-norm features, and the cosines, largest first.
+
+    They are rows of `bank`, or, without one, of the features themselves except for the row itself, so k is then at most
+    N - 1. Ties go to the lower row. O(N^2 D) time; memory for N D and `QUERIES` x N numbers.
+    """
+    queries, rows = features.float(), (features if bank is None else bank).float()
+    k = min(k, len(rows) - (bank is None))
+    found, cosines = torch.empty(len(queries), k, dtype=torch.int64), torch.empty(len(queries), k)
+    buffer = queries.new_empty(min(QUERIES, len(queries)), len(rows))
+    for block in torch.arange(len(queries)).split(QUERIES):
+        products = torch.mm(queries[block], rows.T, out=buffer[: len(block)])  # [block, N]
+        if bank is None:
+            products[torch.arange(len(block)), block] = -torch.inf
+        found[block], cosines[block] = top_columns(products, k)
+    return found, cosines
+
+
+def cosine_tiles(features: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Yield (rows, columns, cosines) of square tiles that cover each pair of unit-norm rows once: columns >= rows."""
+    features = features.float()
+    tiles = [slice(start, min(start + TILE, len(features))) for start in range(0, len(features), TILE)]
+    for i, rows in enumerate(tqdm(tiles, "comparing", **BAR)):
+        for columns in tiles[i:]:
+            yield rows, columns, features[rows] @ features[columns].T

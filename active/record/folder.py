@@ -1,0 +1,208 @@
+"""The output folder of a run: the names of its files, and when a record in it may be continued."""
+
+import ast
+import logging
+import os
+import re
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from yacs.config import CfgNode
+
+from active.oracles.files import FOLDER as QUERIES
+from active.record.certificate import config_hash
+from active.record.results import RoundRecord, RunResult
+from dassl.config.merge import dotted_keys
+from dassl.config.setup import as_dict, differences
+from dassl.data.dataset import Dataset
+from dassl.utils.environment import environment
+from dassl.utils.errors import ConfigError, UserError
+from dassl.utils.files import lock, remove_leftovers, sha256_of
+from dassl.utils.paths import exists, expanded, is_file, is_folder, reason
+from dassl.utils.text import printable
+
+logger = logging.getLogger(__name__)
+
+RESULTS = "results.json"
+PROMPTS = "prompts"
+FILES = (RESULTS, "log.txt", "learning_curve.png")
+TENSORBOARD = "tensorboard"
+LEFT_BY_RUNS = (*FILES, ".lock", ".lock.held", "failed.json", PROMPTS, QUERIES, TENSORBOARD)
+REPLACED = re.compile(r".+\.\d{8}-\d{6}-\d{6}")  # what `move_aside` calls a folder
+AND = " and "  # between the versions of a record that was continued by another one
+
+
+def prompts_path(output: Path, round: int) -> Path:
+    """Return the file of the prompts that a round ended with."""
+    return output / PROMPTS / f"round_{round:03d}.safetensors"
+
+
+def selector_path(output: Path, round: int) -> Path:
+    """Return the file of the prompts of `ACTIVE.SELECTOR_TRAINER` that a round ended with."""
+    return output / PROMPTS / f"round_{round:03d}_selector.safetensors"
+
+
+def query_path(output: Path, round: int) -> Path:
+    """Return the file of the query that people are asked in a round."""
+    return output / QUERIES / f"round_{round:03d}_query.json"
+
+
+def clean(output: Path) -> None:
+    """Remove what killed processes left half-written; only for who holds the folder's lock.
+
+    Raises UserError if something else than a file has the name of one that a run writes or reads, such as a pipe.
+    """
+    for name in FILES:
+        if exists(output / name) and not is_file(output / name):
+            raise UserError(f"{output / name} is no file, as a run would have it; move it away, or choose another --output-dir")
+    for folder in (output, output / PROMPTS, output / QUERIES, output / TENSORBOARD):
+        remove_leftovers(folder)
+
+
+def check_output(folder: str) -> None:
+    """Raise ConfigError for an OUTPUT_DIR that is no folder's name: an empty one, or a ~ that no shell has replaced."""
+    if not folder.strip() or folder.startswith("~"):
+        meant = f", such as {expanded(folder)}" if folder.startswith("~/") else ""
+        raise ConfigError(f"OUTPUT_DIR is {folder!r}, but must be the path of a folder{meant}")
+
+
+def move_aside(output: Path) -> None:
+    """Rename an output folder to one that says when it was replaced.
+
+    Raises UserError if a process is at work in it, or if it is not a run's alone: if it holds what no run writes, such as
+    somebody's images or the data root.
+    """
+    if not exists(output):
+        return
+    if not is_folder(output):
+        raise UserError(f"{output} is no folder, so --overwrite does not move it aside; choose another --output-dir")
+    foreign = [name for name in _listed(output) if name not in LEFT_BY_RUNS and not name.endswith(".tmp")]
+    if foreign:
+        raise UserError(f"{output} holds {printable(foreign[0])}, which no run has written, so --overwrite does not move it "
+                        "aside; choose another --output-dir")
+    with lock(output / ".lock", wait=False):
+        try:
+            output.rename(output.absolute().with_name(f"{output.name}.{datetime.now():%Y%m%d-%H%M%S-%f}"))
+        except (OSError, ValueError) as error:  # ValueError: the root folder has no name
+            raise UserError(f"cannot move {output} aside: {reason(error)}") from error
+
+
+def _listed(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError as error:
+        raise UserError(f"cannot read the folder {folder}: {reason(error)}") from error
+
+
+def open_result(cfg: CfgNode, dataset: Dataset, certificate: Mapping[str, str]) -> RunResult:
+    """Return the record in the output folder, or a new one.
+
+    Raises UserError with the differences if the folder holds a run of another config or other data or weights. A
+    record made by other code or in another environment is continued: the log says so and the record then names both.
+    """
+    new = RunResult(as_dict(cfg), environment(), {
+        "name": dataset.name, "n_train": len(dataset.train), "n_test": len(dataset.test),
+        "n_classes": len(dataset.classnames), "classnames": list(dataset.classnames)}, certificate=dict(certificate))
+    path = Path(cfg.OUTPUT_DIR) / RESULTS
+    if not exists(path):
+        return new
+    old = RunResult.read(path)
+    check_same_config(old, new.config, path)
+    _take_rounds(old, new.config)
+    if old.dataset != new.dataset:
+        raise UserError(f"{path} holds a run on another data set: {_of(old)}, not {_of(new)}")
+    if not old.finished:
+        _continue_certificate(old, new, path)
+        _continue_environment(old.environment, new.environment, path)
+    return old
+
+
+def is_done(result: RunResult, config: dict[str, Any]) -> bool:
+    """Return whether a run is finished and a config that is otherwise its own asks for no more rounds than it has."""
+    return result.finished and not _more_rounds(result, config)
+
+
+def check_same_config(old: RunResult, config: dict[str, Any], path: Path) -> None:
+    """Raise UserError, showing each key, if a record was made with another config than this one.
+
+    More rounds are no other config, nor are fewer than a finished record has: what was asked for is in it.
+    """
+    now = config
+    if old.finished or _more_rounds(old, config):
+        now = config | {"ACTIVE": config["ACTIVE"] | {"ROUNDS": old.config["ACTIVE"]["ROUNDS"]}}
+    if changed := [_with_remedy(line, old) for line in differences(old.config, now)]:
+        raise UserError(f"{path} holds a run of another config; choose another --output-dir, or --overwrite to move it "
+                        "aside:\n  " + "\n  ".join(changed))
+
+
+def _with_remedy(line: str, old: RunResult) -> str:
+    """Return a line `KEY: old -> new`, with what to give for a key that is newer than the record and has another default."""
+    key, _, values = line.partition(": ")
+    if key in dotted_keys(CfgNode(old.config)) or values.startswith("'(absent)'"):
+        return line
+    return f"{line} (the record is older than this key; {key} {ast.literal_eval(values.split(' -> ')[0])} goes on with it)"
+
+
+def file_hashes(output: Path, files: Iterable[Path]) -> dict[str, str]:
+    """Return the SHA-256 of files below an output folder, by their path in it."""
+    return {file.relative_to(output).as_posix(): sha256_of(file) for file in files}
+
+
+def check_files(records: Iterable[RoundRecord], output: Path) -> None:
+    """Raise UserError if files that rounds left beside their record are missing or have changed since."""
+    wrong = [output / name for record in records for name, digest in record.files.items()
+             if not is_file(output / name) or sha256_of(output / name) != digest]
+    if wrong:
+        raise UserError(f"{output / RESULTS} names {len(wrong)} files that are missing or not as they were written, "
+                        f"first {wrong[0]}; running it again with --overwrite moves the folder aside")
+
+
+def environments(environment: Mapping[str, str], what: str) -> list[str]:
+    """Return the versions, devices or numbers of threads of a record, several where it was continued in another environment."""
+    return environment.get(what, "none").split(AND)
+
+
+def made_by(result: RunResult, code: str) -> bool:
+    """Return whether the last part of a run was made by the code of this hash; True for records without a certificate."""
+    return not result.certificate or result.certificate.get("code", "").endswith(code)
+
+
+def _more_rounds(result: RunResult, config: dict[str, Any]) -> bool:
+    return config["ACTIVE"]["ROUNDS"] > result.config["ACTIVE"]["ROUNDS"]
+
+
+def _take_rounds(old: RunResult, config: dict[str, Any]) -> None:
+    """Let a run go on to as many rounds as a config asks for: no round depends on how many follow."""
+    if _more_rounds(old, config):
+        old.config["ACTIVE"]["ROUNDS"] = config["ACTIVE"]["ROUNDS"]
+        if "config" in old.certificate:
+            old.certificate["config"] = config_hash(old.config)
+        old.status = "running"
+
+
+def _continue_certificate(old: RunResult, new: RunResult, path: Path) -> None:
+    if not old.certificate:
+        return
+    for what, name in (("data", "images, labels or descriptions"), ("weights", "backbone weights")):
+        if old.certificate.get(what) != new.certificate.get(what):
+            raise UserError(f"{path} holds a run on other {name} (see its certificate); choose another --output-dir, or "
+                            "--overwrite to move it aside")
+    before, now = old.certificate.get("code", ""), new.certificate.get("code", "")
+    if not made_by(old, now):
+        logger.warning("the code has changed since %s was begun; its certificate names both versions", path)
+        old.certificate["code"] = f"{before}+{now}"
+
+
+def _continue_environment(old: dict[str, str], new: dict[str, str], path: Path) -> None:
+    """Add what is another version, device or number of threads now to those that a record was begun with."""
+    changed = [what for what in (old | new) if environments(old, what)[-1] != environments(new, what)[-1]]
+    if changed:
+        logger.warning("%s goes on in another environment and names both: %s", path, ", ".join(
+            f"{what} {environments(old, what)[-1]} -> {environments(new, what)[-1]}" for what in changed))
+    old |= {what: AND.join([*environments(old, what), *environments(new, what)]) for what in changed}
+
+
+def _of(result: RunResult) -> str:
+    return ", ".join(f"{key} {value}" for key, value in result.dataset.items() if key != "classnames")

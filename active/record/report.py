@@ -1,0 +1,57 @@
+"""A run as a table and as a learning curve."""
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+from tabulate import tabulate
+
+from active.record.results import RoundRecord, RunResult
+from dassl.utils.files import atomic_path
+
+
+def table(result: RunResult) -> str:
+    """Return the run as text: round, sampler, labels paid for, accuracy, macro-F1 and ECE in percent, seconds.
+
+    Runs that trained on the model's own guesses have three further columns: their number, the labels saved by them and the
+    share of them that is right. Without test images the metrics are "-".
+    """
+    headers = ["round", "sampler", "labels", "accuracy %", "macro-F1 %", "ECE %", "seconds"]
+    rows = [["zero-shot", "", 0, _metric(result.zero_shot["accuracy"]), None, None, None]]
+    rows += [[record.round, record.sampler, record.n_paid, *map(_metric, (record.accuracy, record.macro_f1, record.ece)),
+              sum(record.seconds.values())] for record in result.rounds]
+    if any(record.n_pseudo for record in result.rounds):
+        headers += ["pseudo", "saved", "precision %"]
+        rows = [[*row, *own] for row, own in zip(rows, [(None,) * 3, *map(_guesses, result.rounds)], strict=True)]
+    floats = ("", "", "d", ".2f", ".2f", ".2f", ".1f", "d", "d", ".2f")
+    return tabulate(rows, headers, floatfmt=floats[: len(headers)], tablefmt="simple")
+
+
+def percent(fraction: float | None) -> str:
+    """Return a fraction as text with two decimals, "-" for none."""
+    return "-" if fraction is None else f"{100 * fraction:.2f} %"
+
+
+def _guesses(record: RoundRecord) -> tuple[int, int, float | None]:
+    precision = record.pseudo_precision
+    return record.n_pseudo, record.n_saved, None if precision is None else 100 * precision
+
+
+def _metric(fraction: float | None) -> float | str:
+    return "-" if fraction is None else 100 * fraction
+
+
+def plot_learning_curve(result: RunResult, path: Path) -> None:
+    """Draw test accuracy over paid labels, with the zero-shot line, as a PNG."""
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.add_subplot()
+    zero_shot = 100 * result.zero_shot["accuracy"]
+    axes.axhline(zero_shot, color="0.5", linestyle="--", label=f"zero-shot ({zero_shot:.1f} %)")
+    axes.plot([record.n_paid for record in result.rounds], [100 * record.accuracy for record in result.rounds],
+              color="#0072B2", marker="o", label=result.config["ACTIVE"]["SAMPLER"])
+    axes.set_xlabel("labels paid for")
+    axes.set_ylabel("test accuracy [%]")
+    axes.set_title(f"{result.dataset['name']}, {result.config['TRAINER']['NAME']}, seed {result.config['SEED']}")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
+    with atomic_path(path) as temporary:
+        figure.savefig(temporary, dpi=150, format="png", metadata={"Software": None})

@@ -1,0 +1,139 @@
+"""What happened in a run: records that go to `results.json` as they are."""
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import reduce
+from operator import getitem
+from pathlib import Path
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+from active.record.certificate import config_hash
+from dassl.utils.errors import DataError
+from dassl.utils.files import json_hash, read_json, write_json
+
+SCHEMA = 1
+READ_OF_CONFIG = {"SEED": int, "DATASET": dict[str, Any], "DATASET.NAME": str, "TRAINER.NAME": str, "MODEL.BACKBONE.NAME": str,
+                  "ACTIVE": dict[str, Any], "ACTIVE.SAMPLER": str, "ACTIVE.ROUNDS": int, "ACTIVE.QUERY_SIZE": int | str}
+READ_OF_DATASET = {"name": str, "n_train": int, "n_test": int, "n_classes": int, "classnames": list[str]}
+MEASURED = ("seconds", "peak_memory_mb")  # what differs between a round and its repetition
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """One round. Fractions in [0, 1]; counts are of the whole run so far; seconds of each step; peak memory in MiB.
+
+    `n_labeled` = `n_paid` + `n_saved`. `n_pseudo` are the model's own guesses that this round trained on: the saved labels
+    and the images mined for this round alone.
+    """
+
+    round: int
+    sampler: str
+    queried: list[str]  # dataset ids asked in this round, in the order of the picks
+    n_labeled: int
+    n_paid: int
+    n_pseudo: int
+    accuracy: float | None  # None, as the next two, where there are no test images
+    macro_f1: float | None
+    ece: float | None
+    class_counts: list[int]  # labeled images of each class, by the label they are trained with
+    query_hash: str
+    seconds: dict[str, float]
+    peak_memory_mb: float
+    n_saved: int = 0  # images that joined the labeled set with the model's own guess and were not paid for
+    pseudo_precision: float | None = None  # share of the `n_pseudo` guesses that is right: a diagnostic, None without any
+    pseudo_labeled: dict[str, int] = field(default_factory=dict)  # dataset ids that joined so in this round, with the guess
+    answers: dict[str, int] = field(default_factory=dict)  # dataset ids that people labeled in this round, with the label
+    files: dict[str, str] = field(default_factory=dict)  # SHA-256 of the prompts that it ended with, by path in the folder
+
+
+@dataclass
+class RunResult:
+    """A whole run; the content of `results.json`."""
+
+    config: dict[str, Any]
+    environment: dict[str, str]
+    dataset: dict[str, Any]
+    zero_shot: dict[str, float | None] = field(default_factory=dict)
+    rounds: list[RoundRecord] = field(default_factory=list)
+    status: str = "running"
+    schema: int = SCHEMA
+    certificate: dict[str, str] = field(default_factory=dict)  # SHA-256 of config, code, data, weights
+    failure: str = ""  # of a run whose last round failed, of status "failed": the round and what went out of the numbers
+
+    @property
+    def finished(self) -> bool:
+        return self.status == "finished"
+
+    def write(self, path: Path) -> None:
+        """Write the whole record atomically, with a checksum of all of it."""
+        content = {"schema": self.schema, "status": self.status} | dataclasses.asdict(self)
+        write_json(path, content | {"checksum": json_hash(content)})
+
+    @staticmethod
+    def read(path: Path) -> "RunResult":
+        """Return the record of a file; raises DataError if it is none or does not match its hashes."""
+        content = read_json(path)
+        if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+            raise DataError(f"{path} is not a record of schema {SCHEMA}")
+        is_whole = content.pop("checksum", None) == json_hash(content)
+        try:
+            rounds = [RoundRecord(**record) for record in content.pop("rounds")]
+            result = RunResult(rounds=rounds, **content)
+            result._check_types()
+            changed = result._changed()
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise DataError(f"{path} is not a whole record: {error}") from error
+        if changed or not is_whole:
+            raise DataError(f"{path}: {changed or 'the content does not match its checksum'}; the file was changed")
+        return result
+
+    def _check_types(self) -> None:
+        """Raise TypeError or KeyError unless every field, and what is read of config and data set, is of its type."""
+        for record in (self, *self.rounds):
+            for name, hint in get_type_hints(type(record)).items():
+                if name != "rounds" and not _is_a(getattr(record, name), hint):
+                    raise TypeError(f"{name} holds something else than it should")
+        for tree, hints in ((self.config, READ_OF_CONFIG), (self.dataset, READ_OF_DATASET)):
+            for key, hint in hints.items():
+                if not _is_a(reduce(getitem, key.split("."), tree), hint):
+                    raise TypeError(f"{key} is of another type than it should be")
+        if self.dataset["n_train"] < 1 or self.zero_shot.keys() - {"accuracy"}:
+            raise ValueError("it is of no training image, or of an unknown metric")
+
+    def _changed(self) -> str:
+        """Return what does not match its own hash, "" if all does."""
+        for record in self.rounds:
+            if query_hash(record.queried, record.pseudo_labeled, record.answers) != record.query_hash:
+                return f"the picks of round {record.round} do not match their hash"
+        if self.certificate.get("config", own := config_hash(self.config)) != own:
+            return "the config does not match its hash"
+        return ""
+
+
+def _is_a(value: Any, hint: Any) -> bool:
+    """Return whether a value of JSON is of a type: plain, union, list or dict; an integer is a float too."""
+    parts = get_args(hint)
+    if hint is Any:
+        return True
+    if isinstance(hint, UnionType):
+        return any(_is_a(value, part) for part in parts)
+    if get_origin(hint) is list:
+        return isinstance(value, list) and all(_is_a(item, parts[0]) for item in value)
+    if get_origin(hint) is dict:
+        return isinstance(value, dict) and all(_is_a(item, parts[1]) for item in value.values())
+    return type(value) in ((int, float) if hint is float else (hint,))
+
+
+def query_hash(
+    queried: Sequence[str], pseudo_labeled: Mapping[str, int] | None = None, answers: Mapping[str, int] | None = None
+) -> str:
+    """Return the SHA-256 of a round's dataset ids in the order of the picks, then of its ids with a label.
+
+    These are the pseudo-labeled ones and those that people labeled.
+    """
+    labeled = [*(pseudo_labeled or {}).items(), *(answers or {}).items()]
+    return hashlib.sha256(json.dumps([*queried, *labeled]).encode()).hexdigest()

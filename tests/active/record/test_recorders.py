@@ -1,0 +1,79 @@
+"""TensorBoard: said to be missing, or written."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+import active.loop
+import train
+from active.record.folder import TENSORBOARD, clean
+from active.record.recorders import add_round, check_tensorboard
+from active.record.results import RunResult
+from dassl.utils.errors import ConfigError, UserError
+from tests.active.test_loop import toy_run
+from tests.utils.test_files import full_disk
+
+
+def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatch):
+    """Before anything is loaded."""
+    monkeypatch.setitem(sys.modules, "tensorboard", None)
+    for name in [name for name in sys.modules if name.startswith("tensorboard.")]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(ConfigError, match=r"LOG\.TENSORBOARD needs the package tensorboard .*: pip install tensorboard"):
+        check_tensorboard()
+
+
+def test_the_key_is_checked_with_the_config(monkeypatch):
+    """The command line asks for the package only where the key is on."""
+    asked = []
+    monkeypatch.setattr(train, "check_tensorboard", lambda: asked.append(1))
+    for value in ("false", "true"):
+        train.check(train.build_config(*train.parser().parse(
+            ["--config-file", "configs/quickstart.yaml", "LOG.TENSORBOARD", value])))
+    assert asked == [1]
+
+
+def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """Return what TensorBoard itself reads in a folder: by name, labels and value."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(folder)).Reload()
+    return {name: [(point.step, point.value) for point in events.Scalars(name)] for name in events.Tags()["scalars"]}
+
+
+@pytest.mark.parametrize("stop", ["add_round", "write"])
+def test_every_round_is_written_once(tmp_path, monkeypatch, stop):
+    """Each number of each round stands over the labels so far; a run stopped between board and record lacks or doubles none."""
+    calls = []
+
+    def stop_at_the_second(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    owner, original = (active.loop, add_round) if stop == "add_round" else (RunResult, RunResult.write)
+    with monkeypatch.context() as stopped, pytest.raises(KeyboardInterrupt):
+        stopped.setattr(owner, stop, stop_at_the_second)
+        toy_run(tmp_path, LOG__TENSORBOARD=True)
+    result, _ = toy_run(tmp_path, LOG__TENSORBOARD=True)
+    written = scalars(tmp_path / TENSORBOARD)
+    assert written["accuracy"] == [(record.n_labeled, pytest.approx(record.accuracy)) for record in result.rounds]
+    assert {"macro_f1", "ece", "n_paid", "seconds/fit"} <= written.keys()
+
+
+def test_a_full_disk_is_named(tmp_path):
+    """Row 11 of the faults table: one error with the path, and no half-written event file."""
+    result, _ = toy_run(tmp_path)
+    with full_disk(100), pytest.raises(UserError, match=r"cannot write .*round_000: File too large"):
+        add_round(tmp_path, result.rounds[0])
+    assert not list((tmp_path / TENSORBOARD).iterdir())
+
+
+def test_what_killed_processes_left_is_cleared_away(tmp_path):
+    """Row 9 of the faults table."""
+    (tmp_path / TENSORBOARD).mkdir()
+    (tmp_path / TENSORBOARD / ".events.out.tfevents.round_000.abcd1234.tmp").touch()
+    clean(tmp_path)
+    assert not list((tmp_path / TENSORBOARD).iterdir())

@@ -1,0 +1,60 @@
+"""Classes whose texts are the same tokens: no learner can tell their images apart, so both are named before the training."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from dassl.config.setup import setup_config
+from dassl.data.dataset import Dataset, Datum
+from dassl.utils.errors import UserError
+from trainers.core.trainer import check_learners
+from trainers.registry import LEARNERS
+
+LONG = " ".join(["very"] * 80)
+
+
+def check(clip, names, *pairs) -> None:
+    dataset = Dataset("Toy", Path("nowhere"), (Datum("a.png", 0),), (), (), names)
+    depths = [(f"TRAINER.{key}", "all") for key in ("VPT.PROMPT_DEPTH", "IVLP.PROMPT_DEPTH_TEXT")]
+    check_learners(setup_config([], [*depths, *pairs], [LEARNERS]), clip, dataset)
+
+
+@pytest.mark.parametrize("learner", ["ZeroShot", "CoOp", "VPT", "MaPLe", "IVLP", "DualPrompt"])
+@pytest.mark.parametrize(("one", "other"), [
+    ("R&D", "R&amp;D"), ("baker's dozen", "baker\u2019s dozen"), ("Cat", "cat"), (f"{LONG} cat", f"{LONG} dog"),
+    ("sea_lion", "sea lion")])
+def test_different_names_of_one_text_are_named(clip, one, other, learner):
+    """HTML entities, curly apostrophes, case, underscores, and what only differs beyond the context length."""
+    said = f"classes {one!r} and {other!r} have the same text after tokenization by {learner}"
+    with pytest.raises(UserError, match=re.escape(said)):
+        check(clip, (one, "a bird", other), ("TRAINER.NAME", learner))
+
+
+def test_a_learner_with_a_longer_context_is_looked_at_by_itself(clip):
+    """Names that the template of zero-shot CLIP can hold may be too long behind 60 context tokens."""
+    names = [" ".join(["very"] * 30) + f" {end}" for end in ("cat", "dog")]
+    check(clip, names, ("TRAINER.NAME", "CoOp"))
+    with pytest.raises(UserError, match="tokenization by CoOp"):
+        check(clip, names, ("TRAINER.NAME", "CoOp"), ("TRAINER.COOP.N_CTX", "60"))
+
+
+def test_a_name_that_two_classes_have_is_no_error(clip):
+    """ImageNet's published names hold such; they are warned of where the data set is built."""
+    check(clip, ("maillot", "cat", "maillot"))
+
+
+def test_names_that_differ_pass(clip):
+    check(clip, ("cat", "cats", "c at", "black cat"))
+
+
+def test_descriptions_tell_classes_apart_or_not(clip, tmp_path):
+    """A class is all of its texts: in whatever order, two of the same names are one."""
+    file = tmp_path / "texts.json"
+    pairs = [("TRAINER.DESCRIPTIONS.MODE", "AS"), ("TRAINER.DESCRIPTIONS.FILE", str(file)), ("TRAINER.NAME", "CoOp"),
+             ("TRAINER.ZEROSHOT.TEMPLATE", "dataset")]
+    file.write_text('{"R&D": ["big", "red"], "R&amp;D": ["red", "big"]}')
+    with pytest.raises(UserError, match="R&D"):
+        check(clip, ("R&D", "R&amp;D"), *pairs)
+    file.write_text('{"cat": ["big", "red"], "dog": ["red", "big"]}')
+    check(clip, ("cat", "dog"), *pairs)

@@ -1,0 +1,155 @@
+"""What a model reads: features for learners of the text tower, image tokens for those that tune images too.
+
+Both are what the frozen part of the image tower makes of an image, so they are computed once: for fixed views a run, for
+augmented views ahead, many batches at once, as far as memory allows. A view depends on (seed, round, pass, image) alone, so
+views encoded ahead are the same as views encoded in their step.
+"""
+
+import copy
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from dassl.data.dataset import Dataset
+from dassl.data.loader import image_batches
+from dassl.data.store import ImageStore
+from dassl.data.transforms import Transform
+from dassl.engine.predict import predict
+from dassl.utils.seeding import rng_for, seed_for
+from trainers.clip.frozen_clip import FrozenCLIP, normalized
+
+AHEAD_BYTES = 2**28  # of views encoded ahead, held of each source: 131,072 features of 512, or 443 views of ViT-B/16's tokens
+
+Encode = Callable[[Tensor], Tensor]
+Batch = tuple[Tensor, Tensor]
+Step = tuple[Tensor, int]  # positions [B] of a batch and the number of the pass that it belongs to
+
+
+@dataclass(frozen=True)
+class Loading:
+    """How images are read: the fixed view, the random one for training (None: the fixed one), and batches."""
+
+    view: Transform
+    random_view: Transform | None
+    batch_size: int
+    n_workers: int
+    seed: int
+
+
+class Inputs:
+    """Inputs of one data set and one CLIP. `features` maps splits to frozen features [N, D].
+
+    Images and image tokens are kept as far as `store` has room for both.
+    """
+
+    def __init__(self, clip: FrozenCLIP, dataset: Dataset, features: Mapping[str, Tensor], loading: Loading, store: ImageStore):
+        self.clip = clip
+        self.dataset = dataset
+        self.features = features
+        self.loading = loading
+        self.store = store
+        self._tokens: dict[str, Tensor] = {}
+
+    def with_seed(self, seed: int) -> "Inputs":
+        """Return inputs whose random views are another seed's; all that is kept in memory is shared."""
+        other = copy.copy(self)
+        other.loading = replace(self.loading, seed=seed)
+        return other
+
+    def of_split(self, split: str, *, tokens: bool) -> Iterator[Tensor]:
+        """Yield the inputs of a whole split in its order, in batches: features, or image tokens [B, L, width]."""
+        if not tokens:
+            yield from self.features[split].split(65536)
+        elif (kept := self._kept_tokens(split)) is not None:
+            yield from kept.split(self.loading.batch_size)
+        else:
+            yield from (self.clip.embed_image(images) for images in self._images(split))
+
+    def of_steps(self, rows: Tensor, steps: Iterable[Step], round: int, *, tokens: bool) -> Iterator[Tensor]:
+        """Yield the inputs [B, ...] of each step's positions in rows [M] of the train split.
+
+        A row's augmented view is another one in each pass. Fixed views are encoded once, if memory allows; all others ahead,
+        in the order of the steps, at most `AHEAD_BYTES` (but at least one step's) at once.
+        """
+        encode = self.clip.embed_image if tokens else self._encode
+        if self.loading.random_view is None and (found := self._kept_rows(rows, encode, tokens)) is not None:
+            kept, places = found
+            yield from (kept[places[own]] for own, _ in steps)
+            return
+        for chunk in _chunks(steps, AHEAD_BYTES // self._row_bytes(tokens)):
+            sizes = [len(own) for own, _ in chunk]  # copies, since a part would hold the chunk while the next is encoded
+            yield from map(torch.clone, self._views(rows, chunk, round, encode).split(sizes))
+
+    def _encode(self, images: Tensor) -> Tensor:
+        return normalized(self.clip.encode_image(images))
+
+    def _kept_tokens(self, split: str) -> Tensor | None:
+        """Return the image tokens of a split, kept after the first use; None if they take more than the memory allowed."""
+        if split not in self._tokens:
+            n_images = len(self.dataset.split(split))
+            tokens = self.store.charge(n_images * self._row_bytes(tokens=True), lambda: predict(
+                self._images(split, keep=False), self.clip.embed_image, n_rows=n_images,
+                description=f"image tokens of {split}"))
+            if tokens is None:
+                return None
+            self._tokens[split] = tokens
+        return self._tokens[split]
+
+    def _row_bytes(self, tokens: bool) -> int:
+        """Return the bytes of one image's fp32 features or tokens."""
+        blank = torch.zeros(1, 3, *self.clip.preprocessing.size)
+        return 4 * self.clip.embed_image(blank).numel() if tokens else 4 * self.features["train"].shape[1]
+
+    def _images(self, split: str, *, keep: bool = True) -> Iterator[Tensor]:
+        """Yield the fixed views of a split; without `keep` none is put into memory that is not there."""
+        files = self.dataset.files(split)
+        store = self.store if keep or self.store.holds(files, self.loading.view) else None
+        return image_batches(files, self.loading.view, batch_size=self.loading.batch_size, n_workers=self.loading.n_workers,
+                             store=store)
+
+    def _kept_rows(self, rows: Tensor, encode: Encode, tokens: bool) -> tuple[Tensor, Tensor] | None:
+        """Return inputs of fixed views, and where among them those of rows [M] are; None if memory has no room for them."""
+        if not tokens:
+            return self.features["train"], rows
+        if (kept := self._kept_tokens("train")) is not None:
+            return kept, rows
+        n_bytes, places = len(rows) * self._row_bytes(tokens), torch.arange(len(rows))
+        views = functools.partial(self._views, rows, [(places, 0)], 0, encode)
+        kept = views() if n_bytes <= AHEAD_BYTES else self.store.charge(n_bytes, views)
+        return None if kept is None else (kept, places)
+
+    def _views(self, rows: Tensor, steps: list[Step], round: int, encode: Encode) -> Tensor:
+        """Return what `encode` makes of the views of all steps, one after the other: [sum of B, ...]."""
+        items = [(self.dataset.train[row], number) for own, number in steps for row in rows[own].tolist()]
+        random, seeds = self.loading.random_view, None
+        if random is not None:
+            seeds = [seed_for(self.loading.seed, "view", round, number, item.path) for item, number in items]
+        batches = image_batches([self.dataset.root / item.path for item, _ in items], random or self.loading.view,
+                                batch_size=self.loading.batch_size, n_workers=self.loading.n_workers, seeds=seeds,
+                                store=self.store)
+        return predict(batches, encode, n_rows=len(items), description=f"round {round}: encoding views")
+
+
+def _chunks(steps: Iterable[Step], n_rows: int) -> Iterator[list[Step]]:
+    """Yield consecutive steps of at most n_rows rows together, at least one step at once."""
+    chunk, n_left = [], n_rows
+    for step in steps:
+        if chunk and len(step[0]) > n_left:
+            yield chunk
+            chunk, n_left = [], n_rows
+        chunk.append(step)
+        n_left -= len(step[0])
+    if chunk:
+        yield chunk
+
+
+def batch_rows(n_rows: int, batch_size: int, *, drop_last: bool, key: tuple) -> list[Tensor]:
+    """Return the batches of one pass as positions in 0..n_rows-1, in the random order of `rng_for(*key)`.
+
+    With `drop_last` a last partial batch is left out, unless it is the only one (as in Dassl).
+    """
+    n_used = n_rows // batch_size * batch_size if drop_last and n_rows >= batch_size else n_rows
+    return list(torch.from_numpy(rng_for(*key).permutation(n_rows))[:n_used].split(batch_size))

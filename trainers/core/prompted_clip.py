@@ -1,0 +1,56 @@
+"""A frozen CLIP with one learner's prompts: the model that is trained, evaluated and asked for scores."""
+
+from typing import final
+
+import torch
+from torch import Tensor
+
+from trainers.clip.frozen_clip import FrozenCLIP, normalized
+from trainers.core.prompts import Averaging, Classifier, Prompts
+from trainers.learner import PromptLearner
+
+
+@final
+class PromptedCLIP:
+    """A classifier of unit-norm image features: logits are `exp(logit_scale)` times the product with the class features."""
+
+    def __init__(self, clip: FrozenCLIP, learner: PromptLearner):
+        self.clip = clip
+        self.learner = learner
+        self._constant: Tensor | None = None
+        self._averaging: Averaging | None = None
+
+    def classifier(self, prompts: Prompts) -> Classifier:
+        """Return the class features; the same for every image, so compute them once a step or once an evaluation."""
+        if not prompts.text:  # nothing in the text tower learns
+            if self._constant is None:
+                with torch.no_grad():
+                    self._constant = self._class_features(prompts)
+            return Classifier(self._constant)
+        negative = self._class_features(Prompts(text=prompts.negative)) if prompts.negative else None
+        return Classifier(self._class_features(prompts), negative)
+
+    def image_features(self, inputs: Tensor, prompts: Prompts) -> Tensor:
+        """Return unit-norm features [B, D]: of image tokens [B, L, width] if the learner tunes images, else `inputs` itself."""
+        inputs = inputs.to(self.clip.device)
+        return normalized(self.clip.encode_image_tokens(inputs, prompts)) if self.learner.tunes_images else inputs
+
+    def logits(self, image_features: Tensor, class_features: Tensor) -> Tensor:
+        """Return [B, C] for unit-norm image features [B, D] and class features [C, D]."""
+        return self.clip.logit_scale * image_features @ class_features.T
+
+    def _class_features(self, prompts: Prompts) -> Tensor:
+        features = self.clip.encode_text(self.learner.rows, prompts)
+        if self._averaging is None and self.learner.averaging is not None:
+            self._averaging = self.learner.averaging.like(features)  # once a model, not once a step
+        return averaged(features, self._averaging)
+
+
+def averaged(features: Tensor, averaging: Averaging | None) -> Tensor:
+    """Return class features [C, D] of text features [T, D] as the towers make them: unit norm, except under AS."""
+    features = features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
+    if averaging is None:
+        return normalized(features)
+    matrix = averaging.like(features).matrix
+    return normalized(matrix @ features) if averaging.normalize else matrix @ normalized(features)
+

@@ -1,0 +1,78 @@
+"""Prompts as values, the texts that they stand in, and what classes are compared by."""
+
+import hashlib
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Learned tokens of both towers; index = depth, `()` = tower untouched.
+
+    `text[0]` is the context that fills the slots, [n, width] for all texts or [T, n, width]; a deeper `text[j]` [n, width]
+    replaces it at the entry of block j. `image[0]` [n, width] is appended before `ln_pre`, a deeper `image[j]` replaces
+    those tokens at the entry of block j. With `after_ln_pre` the first image prompts, too, enter behind `ln_pre` (DeFT).
+    `negative` is a second context for the same texts, of which a class is told apart from its absence (DualPrompt).
+    """
+
+    text: tuple[Tensor, ...] = ()
+    image: tuple[Tensor, ...] = ()
+    negative: tuple[Tensor, ...] = ()
+    after_ln_pre: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class TokenRows:
+    """Token ids of the texts, [T, L], the positions of the context in each, [T, n], and of its end token, [T]."""
+
+    ids: Tensor
+    slots: Tensor
+    ends: Tensor
+
+    def digest(self) -> str:
+        """Return the SHA-256 of the rows, which tells layouts and texts apart."""
+        return hashlib.sha256(repr((self.ids.tolist(), self.slots.tolist())).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """The class features [C, D] that images are compared with, and those of "not this class", where the learner has them."""
+
+    texts: Tensor
+    negative: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Averaging:
+    """How the features of T texts become those of C classes: one matrix [C, T] whose rows sum to 1.
+
+    With `normalize` (AE, average embedding) raw features are averaged and then scaled to unit length; without it (AS,
+    average score) unit-length features are averaged and left as they are, which is the mean of the texts' scores.
+    Source: Bang et al., "Active Prompt Learning in Vision Language Models", CVPR 2024, Section 3.3.
+    """
+
+    matrix: Tensor
+    normalize: bool
+
+    def like(self, features: Tensor) -> "Averaging":
+        """Return the same with the matrix where the features are and in their precision, float32 at least."""
+        return replace(self, matrix=self.matrix.to(features.device, torch.promote_types(features.dtype, torch.float32)))
+
+
+@dataclass(frozen=True)
+class ClassTexts:
+    """What the texts are made of: the class names, in the order of the labels, and the data set's zero-shot template.
+
+    `phrases` are what follows the context, one a class (its name) or several, which `averaging` then brings together.
+    """
+
+    classnames: tuple[str, ...]
+    template: str
+    phrases: tuple[str, ...] = ()
+    averaging: Averaging | None = None
+
+    def __post_init__(self) -> None:
+        if not self.phrases:
+            object.__setattr__(self, "phrases", self.classnames)

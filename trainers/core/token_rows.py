@@ -1,0 +1,91 @@
+"""Texts as rows of tokens: where the learned context, the class name and the fixed words stand in each."""
+
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dassl.utils.errors import ConfigError, UserError
+from trainers.core.prompts import ClassTexts, TokenRows
+
+if TYPE_CHECKING:
+    from trainers.clip.frozen_clip import FrozenCLIP
+
+logger = logging.getLogger(__name__)
+
+INITIAL_STD = 0.02  # of prompts that do not start from words
+MAX_CONTEXT = 256  # tokens; no text tower of CLIP's kind reads more
+
+Position = Literal["end", "middle", "front"]
+
+
+def token_rows(
+    tokenizer, phrases: Sequence[str], n_context: int, position: Position = "end", fixed: Sequence[int] = ()
+) -> TokenRows:
+    """Return the rows of "start, context, name, period, end" for each phrase, with room for `n_context` tokens.
+
+    `position` is where the phrase (a class name) stands: after the context, in the middle of it, or in front. `fixed` are
+    ordinary tokens right behind the context ("end" only). A phrase too long for the context length loses its last
+    tokens, with a warning; if there is no room for any, UserError says so.
+    Source: Zhou et al., "Learning to Prompt for Vision-Language Models", IJCV 2022, Eqs. 2 and 3.
+    """
+    length, blank = tokenizer.context_length, [0] * n_context
+    ids, slots, ends = torch.zeros(len(phrases), length, dtype=torch.long), [], []
+    for row, phrase in enumerate(phrases):
+        name, tail = _name_and_tail(tokenizer, phrase, length - n_context - len(fixed) - 2)
+        before = {"end": n_context, "middle": n_context // 2, "front": 0}[position]
+        tokens = [tokenizer.sot_token_id, *blank[:before], *fixed, *name, *blank[before:], *tail, tokenizer.eot_token_id]
+        ids[row, : len(tokens)] = torch.tensor(tokens)
+        slots.append([1 + slot + (len(name) if slot >= before else 0) for slot in range(n_context)])
+        ends.append(len(tokens) - 1)
+    return TokenRows(ids, torch.tensor(slots, dtype=torch.long).reshape(len(phrases), n_context), torch.tensor(ends))
+
+
+def deep_context(
+    clip: "FrozenCLIP", texts: ClassTexts, rng: np.random.Generator, n: int, depth: int, words: str
+) -> tuple[nn.ParameterList, TokenRows]:
+    """Return text prompts [n, width] for each of the first blocks, and the rows that they stand in.
+
+    The first ones start from the first n tokens of `words`, whose others follow as ordinary tokens; without enough words,
+    and in deeper blocks, prompts are drawn from N(0, 0.02^2).
+    """
+    ids = word_ids(clip.tokenizer, words)
+    enough = len(ids) >= n
+    tokens = [torch.from_numpy(rng.normal(0.0, INITIAL_STD, (n, clip.text_width))).float() for _ in range(depth)]
+    if enough:
+        tokens[0] = clip.embed_tokens(ids[:n]).float().cpu()
+    rows = token_rows(clip.tokenizer, texts.phrases, n, fixed=ids[n:].tolist() if enough else ())
+    return nn.ParameterList(tokens), rows
+
+
+def template_rows(tokenizer, classnames: Sequence[str], template: str) -> TokenRows:
+    """Return the rows of a template such as "a photo of a {}." filled with each class name, without a slot."""
+    if template.count("{}") != 1:
+        raise ConfigError(f"the template {template!r} must hold one {{}} for the class name")
+    ids = tokenizer([template.replace("{}", readable(classname)) for classname in classnames])
+    return TokenRows(ids, torch.empty(len(classnames), 0, dtype=torch.long), ids.argmax(1))
+
+
+def word_ids(tokenizer, words: str) -> Tensor:
+    """Return the token ids of a context given in words, such as "a photo of a"."""
+    return torch.tensor(tokenizer.encode(readable(words).strip()), dtype=torch.long)
+
+
+def readable(name: str) -> str:
+    """Return a class name as it stands in a prompt: underscores are spaces."""
+    return name.replace("_", " ")
+
+
+def _name_and_tail(tokenizer, classname: str, room: int) -> tuple[list[int], list[int]]:
+    """Return the tokens of the name and of what follows it (the period), cut to `room` tokens together."""
+    if room < 2:
+        raise UserError(f"the context leaves no room for a class name in {tokenizer.context_length} tokens")
+    name = readable(classname)
+    tokens, n_name = tokenizer.encode(f"{name}."), len(tokenizer.encode(name))
+    if len(tokens) > room:
+        logger.warning("class name %r has %d tokens; only the first %d fit", classname, n_name, room - 1)
+        return tokens[: room - 1], tokens[-1:]
+    return tokens[:n_name], tokens[n_name:]

@@ -1,0 +1,304 @@
+"""Fit and predict for any prompt learner."""
+
+import hashlib
+import itertools
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from tqdm import tqdm
+from yacs.config import CfgNode
+
+from dassl.data.dataset import Dataset
+from dassl.data.store import ImageStore
+from dassl.data.transforms import augmentation, preprocessing_for
+from dassl.engine.fit import fit
+from dassl.optim.lr_scheduler import build_scheduler
+from dassl.optim.optimizer import build_optimizer
+from dassl.utils.errors import ConfigError, UserError
+from dassl.utils.files import atomic_path
+from dassl.utils.paths import check_file
+from dassl.utils.seeding import rng_for
+from trainers.clip.frozen_clip import FrozenCLIP
+from trainers.core.descriptions import build_texts
+from trainers.core.inputs import Batch, Inputs, Loading, Step, batch_rows
+from trainers.core.prompted_clip import PromptedCLIP
+from trainers.core.prompts import ClassTexts
+from trainers.learner import PromptLearner
+from trainers.registry import LEARNERS
+
+BuildLearner = Callable[[FrozenCLIP, ClassTexts, Any], PromptLearner]
+Labeled = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a model says of one split, on the CPU in float32.
+
+    Unit-norm image features [N, D], logits [N, C], the text features [C, D] that logits are made of (unit norm but under AS),
+    and those of the negative contexts where the learner has them.
+    """
+
+    features: Tensor
+    logits: Tensor
+    text_features: Tensor
+    negative_text_features: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a learner is built and trained. `n_mined` pseudo-labeled rows stand in a batch beside `batch_size` labeled ones."""
+
+    name: str
+    build_learner: BuildLearner
+    build_zero_shot: BuildLearner
+    build_optimization: Callable[[Sequence[nn.Parameter]], tuple[Optimizer, LRScheduler]]
+    n_epochs: int
+    batch_size: int
+    n_mined: int
+    drop_last: bool
+    seed: int
+    print_freq: int = 0
+    has_negative_texts: bool = False
+
+
+@final
+class PromptTrainer:
+    """Makes models of one data set from labels."""
+
+    def __init__(self, clip: FrozenCLIP, texts: ClassTexts, inputs: Inputs, recipe: Recipe):
+        self.clip = clip
+        self.texts = texts
+        self.inputs = inputs
+        self.recipe = recipe
+
+    @property
+    def has_negative_texts(self) -> bool:
+        return self.recipe.has_negative_texts
+
+    def zero_shot(self) -> PromptedCLIP:
+        """Return the model that has seen no label."""
+        return PromptedCLIP(self.clip, self.recipe.build_zero_shot(self.clip, self.texts, None))
+
+    def fit(self, rows: Tensor, labels: Tensor, round: int, mined: Labeled | None = None) -> PromptedCLIP:
+        """Return a model of fresh prompts, trained on rows [M] of the train split and their labels [M].
+
+        `mined` are further rows and their pseudo-labels: each step then takes a batch of either, and an epoch is one pass
+        over the one of more batches; passes over the other follow each other, each in an order and with augmented views of
+        its own. Raises TrainingError if the loss is not finite.
+        """
+        model = self._fresh(round)
+        parameters = list(model.learner.parameters())
+        sources = {"labeled": (rows, labels), "mined": mined}
+        sources = {name: source for name, source in sources.items() if source is not None and len(source[0])}
+        if not parameters or not sources:
+            return model
+        optimizer, scheduler = self.recipe.build_optimization(parameters)
+        rng = rng_for(self.recipe.seed, "loss", round)
+
+        def loss_of(batch: Batch) -> Tensor:
+            inputs, targets = batch
+            prompts = model.learner()
+            features, classifier = model.image_features(inputs, prompts), model.classifier(prompts)
+            return model.learner.loss(self.clip.logit_scale, features, classifier, targets.to(self.clip.device), rng)
+
+        fit(self._epochs(sources, round, model.learner.tunes_images), loss_of, optimizer, scheduler,
+            n_epochs=self.recipe.n_epochs, print_freq=self.recipe.print_freq, description=f"round {round}: training")
+        return model
+
+    @torch.no_grad()
+    def predict(self, model: PromptedCLIP, split: str) -> Prediction:
+        """Return the model's features and logits of a whole split, with the text features computed once."""
+        prompts = model.learner()
+        classifier, features, logits = model.classifier(prompts), [], []
+        batches = self.inputs.of_split(split, tokens=model.learner.tunes_images)
+        for inputs in tqdm(batches, f"predicting {split}", unit="batch", leave=False, disable=None, delay=1):
+            encoded = model.image_features(inputs, prompts)
+            features.append(encoded.cpu().float())
+            logits.append(model.logits(encoded, classifier.texts).cpu().float())
+        scored = model.learner.averaging is not None and not model.learner.averaging.normalize  # AS: the norms count
+        texts, negative = (
+            None if found is None else (found if scored else nn.functional.normalize(found, dim=1)).cpu().float()
+            for found in (classifier.texts, classifier.negative))
+        return Prediction(torch.cat(features), torch.cat(logits), texts, negative)
+
+    def save(self, model: PromptedCLIP, path: Path) -> None:
+        """Write the learner's parameters, kilobytes, with what they belong to."""
+        state = {name: value.detach().cpu().contiguous() for name, value in model.learner.state_dict().items()}
+        with atomic_path(path) as temporary:
+            # one entry: safetensors writes several in an order that differs from process to process
+            about = self._belongs_to(model) | {"checksum": _digest(state)}
+            save_file(state, temporary, metadata={"belongs_to": json.dumps(about)})
+
+    def load(self, path: Path) -> PromptedCLIP:
+        """Return the model of a file that `save` wrote; raises UserError if it is damaged or belongs to something else."""
+        try:
+            check_file(path)
+            with safe_open(path, "pt") as file:
+                belongs_to = dict(json.loads((file.metadata() or {}).get("belongs_to", "{}")))
+                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
+        except (OSError, SafetensorError, TypeError, ValueError) as error:
+            raise UserError(f"cannot read the prompts {path}: {error}") from error
+        if belongs_to.get("checksum", digest := _digest(state)) != digest:  # files of before have none
+            raise UserError(f"{path} does not match its checksum; the file was changed")
+        model = self._fresh(0)
+        own = {name: tuple(value.shape) for name, value in model.learner.state_dict().items()}
+        stored = {name: tuple(value.shape) for name, value in state.items()}
+        if own != stored:
+            raise UserError(f"{path} holds prompts of another shape: {stored}, not {own}")
+        for key, expected in self._belongs_to(model).items():
+            if (found := belongs_to.get(key)) != expected:
+                raise UserError(f"{path} holds prompts of another {key}: {_short(found)}, not {_short(expected)}")
+        model.learner.load_state_dict(state)
+        return model
+
+    def _fresh(self, round: int) -> PromptedCLIP:
+        rng = rng_for(self.recipe.seed, "prompts", round)
+        return PromptedCLIP(self.clip, self.recipe.build_learner(self.clip, self.texts, rng).to(self.clip.device))
+
+    def _belongs_to(self, model: PromptedCLIP) -> dict[str, Any]:
+        """Return all that gives the learner's parameters their meaning, beside their shapes."""
+        learner, averaging = model.learner, model.learner.averaging
+        return {"trainer": self.recipe.name, "backbone": self.clip.name, "weights": self.clip.fingerprint,
+                "class names": list(self.texts.classnames), "phrases": list(self.texts.phrases),
+                "averaging": None if averaging is None else averaging.normalize,
+                "image layout": learner().after_ln_pre, "text layout": learner.rows.digest()}
+
+    def _epochs(self, sources: Mapping[str, Labeled], round: int, tokens: bool) -> Iterator[Iterator[Batch]]:
+        """Yield the batches of each epoch: inputs and labels, one batch of each source together."""
+        n_steps = max(len(self._batches(name, len(rows), round, 0)) for name, (rows, _) in sources.items())
+        streams = [self._stream(name, source, round, n_steps, tokens) for name, source in sources.items()]
+        batches = (tuple(map(torch.cat, zip(*parts, strict=True))) for parts in zip(*streams, strict=True))
+        for _ in range(self.recipe.n_epochs):
+            yield itertools.islice(batches, n_steps)
+
+    def _stream(self, name: str, source: Labeled, round: int, n_steps: int, tokens: bool) -> Iterator[Batch]:
+        """Yield one source's batch of each step of all epochs."""
+        rows, labels = source
+        steps, again = itertools.tee(self._steps(name, len(rows), round, n_steps))
+        inputs = self.inputs.of_steps(rows, steps, round, tokens=tokens)
+        yield from zip(inputs, (labels[own] for own, _ in again), strict=True)
+
+    def _steps(self, name: str, n_rows: int, round: int, n_steps: int) -> Iterator[Step]:
+        """Yield the steps of all epochs over one source. In an epoch e of E its passes are numbered e, e + E, e + 2 E, ..."""
+        for epoch in range(self.recipe.n_epochs):
+            passes = itertools.count(epoch, self.recipe.n_epochs)
+            endless = ((own, number) for number in passes for own in self._batches(name, n_rows, round, number))
+            yield from itertools.islice(endless, n_steps)
+
+    def _batches(self, name: str, n_rows: int, round: int, number: int) -> list[Tensor]:
+        """Return the batches of one pass over a source, as positions in it."""
+        size = {"labeled": self.recipe.batch_size, "mined": self.recipe.n_mined}[name]
+        key = (self.recipe.seed, f"batches {name}", round, number)
+        return batch_rows(n_rows, size, drop_last=self.recipe.drop_last, key=key)
+
+
+def build_inputs(
+    cfg: CfgNode, clip: FrozenCLIP, dataset: Dataset, features: Mapping[str, Tensor], store: ImageStore
+) -> Inputs:
+    """Return what trainers of a whole config read. `store` keeps images and tokens that are used more than once."""
+    preprocessing = preprocessing_for(cfg.INPUT, clip.preprocessing)
+    loading = Loading(
+        view=preprocessing.transform(), random_view=augmentation(cfg.INPUT, preprocessing),
+        batch_size=cfg.DATALOADER.TEST.BATCH_SIZE, n_workers=cfg.DATALOADER.NUM_WORKERS, seed=cfg.SEED)
+    return Inputs(clip, dataset, features, loading, store)
+
+
+def build_trainer(cfg: CfgNode, inputs: Inputs) -> PromptTrainer:
+    """Return the trainer of `TRAINER.NAME`, as a whole config says to build and train it."""
+    return PromptTrainer(inputs.clip, build_texts(cfg.TRAINER.DESCRIPTIONS, inputs.dataset), inputs, build_recipe(cfg))
+
+
+def build_selector(cfg: CfgNode, inputs: Inputs) -> PromptTrainer | None:
+    """Return the trainer of `ACTIVE.SELECTOR_TRAINER`, with the values of `ACTIVE.SELECTOR_OPTIM` that are set; or None."""
+    if not cfg.ACTIVE.SELECTOR_TRAINER:
+        return None
+    own, optim = cfg.clone(), cfg.ACTIVE.SELECTOR_OPTIM
+    own.defrost()
+    own.TRAINER.NAME = cfg.ACTIVE.SELECTOR_TRAINER
+    own.OPTIM.LR = optim.LR or cfg.OPTIM.LR
+    own.OPTIM.WEIGHT_DECAY = optim.WEIGHT_DECAY if optim.WEIGHT_DECAY >= 0 else cfg.OPTIM.WEIGHT_DECAY
+    own.OPTIM.MAX_EPOCH = optim.MAX_EPOCH or cfg.OPTIM.MAX_EPOCH
+    own.DATALOADER.TRAIN_X.BATCH_SIZE = optim.BATCH_SIZE or cfg.DATALOADER.TRAIN_X.BATCH_SIZE
+    return build_trainer(own, inputs)
+
+
+def build_recipe(cfg: CfgNode) -> Recipe:
+    """Return how a whole config says to build and train its learner."""
+
+    def build_optimization(parameters: Sequence[nn.Parameter]) -> tuple[Optimizer, LRScheduler]:
+        optimizer = build_optimizer(parameters, cfg.OPTIM)
+        return optimizer, build_scheduler(optimizer, cfg.OPTIM)
+
+    return Recipe(
+        name=cfg.TRAINER.NAME, build_learner=_bound(cfg, cfg.TRAINER.NAME), build_zero_shot=_bound(cfg, "ZeroShot"),
+        build_optimization=build_optimization, n_epochs=cfg.OPTIM.MAX_EPOCH, batch_size=cfg.DATALOADER.TRAIN_X.BATCH_SIZE,
+        n_mined=cfg.DATALOADER.TRAIN_U.BATCH_SIZE, drop_last=cfg.DATALOADER.TRAIN_X.DROP_LAST, seed=cfg.SEED,
+        print_freq=cfg.TRAIN.PRINT_FREQ, has_negative_texts=has_negative_texts(cfg.TRAINER.NAME))
+
+
+def check_learners(cfg: CfgNode, clip: FrozenCLIP, dataset: Dataset) -> None:
+    """Raise UserError if a learner of the config does not fit the backbone, the class names or the texts; costs nothing."""
+    texts = build_texts(cfg.TRAINER.DESCRIPTIONS, dataset)
+    learners = {name: _bound(cfg, name)(clip, texts, rng_for(cfg.SEED, "check"))
+                for name in ("ZeroShot", cfg.TRAINER.NAME, cfg.ACTIVE.SELECTOR_TRAINER or cfg.TRAINER.NAME)}
+    for name in sorted(learners, key="ZeroShot".__eq__):  # it is last: the learner that was asked for is named if it can be
+        check_texts_differ(name, learners[name], texts.classnames)
+    if texts.averaging is not None and learners[cfg.TRAINER.NAME].averaging is None:
+        raise ConfigError(f"TRAINER.DESCRIPTIONS.MODE is {cfg.TRAINER.DESCRIPTIONS.MODE}, but the texts of {cfg.TRAINER.NAME} "
+                          "are those of a fixed template; set it to none, or take a learner with a text context")
+
+
+def check_texts_differ(name: str, learner: PromptLearner, classnames: Sequence[str]) -> None:
+    """Raise UserError if a learner's texts of two classes of different names are the same tokens, as no image tells them apart.
+
+    Two classes of one name have been warned of with the data set: some published lists have such.
+    """
+    class_of: dict[tuple, int] = {}
+    for label, rows in enumerate(_rows_of_classes(learner)):
+        other = class_of.setdefault(rows, label)
+        if classnames[other] != classnames[label]:
+            raise UserError(f"classes {classnames[other]!r} and {classnames[label]!r} have the same text after tokenization by "
+                            f"{name}, so that no image can be told apart; let their names differ in more than case, "
+                            "punctuation and what lies beyond the context length")
+
+
+def _rows_of_classes(learner: PromptLearner) -> list[tuple]:
+    """Return the token rows of each class, in a form that can be compared."""
+    rows = [tuple(row) for row in torch.cat([learner.rows.ids, learner.rows.slots], 1).tolist()]
+    if learner.averaging is None:
+        return rows
+    return [tuple(sorted(rows[text] for text in own.nonzero().flatten().tolist())) for own in learner.averaging.matrix]
+
+
+def has_negative_texts(name: str) -> bool:
+    """Return whether a learner has negative prompts, by which a sampler can tell right from wrong pseudo-labels."""
+    return LEARNERS[name].facts.get("has_negative_texts", False)
+
+
+def _bound(cfg: CfgNode, name: str) -> BuildLearner:
+    component = LEARNERS[name]
+    return partial(component.build, **component.arguments(cfg.TRAINER.get(component.key, {})))
+
+
+def _digest(state: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 of tensors: names, shapes, types and bytes."""
+    digest = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."

@@ -1,0 +1,56 @@
+"""The learners by their names, and the keys of theirs that depend on the backbone."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from yacs.config import CfgNode
+
+from dassl.utils.errors import ConfigError, UserError
+from dassl.utils.registry import Registry
+
+LEARNERS = Registry("learner", "TRAINER")
+
+
+@dataclass(frozen=True)
+class InBlocksOf:
+    """Marks a parameter as a number of prompted blocks of one tower, or of the one of two that has fewer, for `Annotated`.
+
+    It is an integer, "all", or "at most N".
+    """
+
+    towers: tuple[str, ...]
+
+
+def checked_depth(depth: int | str, n_blocks: int) -> int:
+    """Return how many of a tower's blocks an integer, "all" or "at most N" takes.
+
+    Raises ConfigError for anything else, UserError for an integer beyond the tower.
+    """
+    if depth == "all":
+        return n_blocks
+    at_most = isinstance(depth, str) and depth.startswith("at most ")
+    number = depth.removeprefix("at most ") if at_most else str(depth)
+    if not number.isdecimal() or len(number) > 9 or int(number) < 1:
+        raise ConfigError(f"{depth!r} is no number of blocks; it may be an integer from 1 on, 'all', or 'at most 9'")
+    if at_most:
+        return min(int(number), n_blocks)
+    if int(number) > n_blocks:
+        raise UserError(f"prompts in {depth} blocks are asked for, but the tower has {n_blocks}; lower it, or ask for 'all'")
+    return int(number)
+
+
+def settle_depths(node: CfgNode, n_blocks: Mapping[str, int]) -> None:
+    """Replace each depth in the learners' nodes of a `TRAINER` node by the number of blocks that it takes of these towers.
+
+    Raises ConfigError and UserError as `checked_depth` does, naming the key. Depths in towers that are not given stay.
+    """
+    for component in LEARNERS:
+        for parameter in component.parameters:
+            towers = next((extra.towers for extra in parameter.extras if isinstance(extra, InBlocksOf)), None)
+            if towers is None or component.key not in node or not n_blocks.keys() >= set(towers):
+                continue
+            own = node[component.key]
+            try:
+                own[parameter.key] = checked_depth(own[parameter.key], min(n_blocks[tower] for tower in towers))
+            except UserError as error:
+                raise type(error)(f"TRAINER.{component.key}.{parameter.key}: {error}") from None
