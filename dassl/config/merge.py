@@ -11,47 +11,40 @@ from typing import Any
 
 from yacs.config import CfgNode
 
-from dassl.config.defaults import ALSO_TYPES
+from dassl.config.cli import Pairs
 from dassl.config.reading import NAMES, parse_yaml, shown, type_name
 from dassl.utils.errors import ConfigError, did_you_mean
 from dassl.utils.paths import text_fault
+from dassl.utils.registry import Parameter
 
-Types = Mapping[str, tuple[type, ...]]
-
-
-def types_of(cfg: CfgNode) -> Types:
-    """Return the types that each leaf of a tree of defaults may hold, that of its default first."""
-    return {key: (type(lookup(cfg, key)), *ALSO_TYPES.get(key, ())) for key in dotted_keys(cfg)}
+Parameters = Mapping[str, Parameter]  # by dotted name
 
 
-def merge_tree(cfg: CfgNode, tree: Mapping[str, Any], source: str, types: Types | None = None, prefix: str = "") -> None:
+def merge_tree(cfg: CfgNode, tree: Mapping[str, Any], source: str, parameters: Parameters, prefix: str = "") -> None:
     """Merge a nested mapping into `cfg`; `source` (a file name) stands in front of every message.
 
-    `types` are those of the defaults, see `types_of`. Without them `cfg` must still hold its defaults: a value that was merged
-    before may be of another type than its default, and says nothing of what else the key may hold.
+    `parameters` declare all keys of `cfg`: they say which types a key may hold.
     """
-    types = types_of(cfg) if types is None else types
     for key, value in tree.items():
         full_key = f"{prefix}{key}"
         if key not in cfg:
             known = dotted_keys(cfg, prefix) if prefix else _all_keys(cfg)
-            raise ConfigError(f"{source}: unknown key {shown(full_key)[1:-1]}; {_hint(full_key, known, types)}")
+            raise ConfigError(f"{source}: unknown key {shown(full_key)[1:-1]}; {_hint(full_key, known, parameters)}")
         if isinstance(cfg[key], CfgNode):
             if not isinstance(value, Mapping):
                 raise ConfigError(f"{source}: {full_key} holds keys of its own, but {shown(value)} came")
-            merge_tree(cfg[key], value, source, types, f"{full_key}.")
+            merge_tree(cfg[key], value, source, parameters, f"{full_key}.")
         else:
-            cfg[key] = _converted(value, types[full_key], full_key, source)
+            cfg[key] = _converted(value, parameters[full_key].types, full_key, source)
 
 
-def merge_pairs(cfg: CfgNode, pairs: list[tuple[str, str]], types: Types | None = None) -> None:
-    """Merge KEY VALUE pairs of the command line, such as `("OPTIM.LR", "1e-3")`; `types` as for `merge_tree`."""
-    types = types_of(cfg) if types is None else types
+def merge_pairs(cfg: CfgNode, pairs: Pairs, parameters: Parameters) -> None:
+    """Merge KEY VALUE pairs of the command line, such as `("OPTIM.LR", "1e-3")`; `parameters` as for `merge_tree`."""
     for key, value in pairs:
         tree: Any = value
         for part in reversed(key.split(".")):
             tree = {part: tree}
-        merge_tree(cfg, tree, "command line", types)
+        merge_tree(cfg, tree, "command line", parameters)
 
 
 def dotted_keys(cfg: CfgNode, prefix: str = "") -> list[str]:

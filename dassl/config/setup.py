@@ -10,15 +10,14 @@ from typing import Any
 
 from yacs.config import CfgNode
 
-from dassl.config.defaults import BOUNDS, CHOICES, NOT_PART_OF_A_RUN, default_config
-from dassl.config.merge import Types, dotted_keys, lookup, merge_pairs, merge_tree, types_of
+from dassl.config.cli import Pairs
+from dassl.config.defaults import NOT_PART_OF_A_RUN, SHARED, default_config
+from dassl.config.merge import Parameters, dotted_keys, lookup, merge_pairs, merge_tree
 from dassl.config.reading import read_yaml
-from dassl.utils.errors import ConfigError, did_you_mean
+from dassl.utils.errors import ConfigError
 from dassl.utils.files import sha256_of
 from dassl.utils.paths import expanded, resolved
 from dassl.utils.registry import Registry
-
-Pairs = list[tuple[str, str]]
 
 # The name of its component and its default, as JSON holds it, of each key that this process has configured.
 _component_defaults: dict[str, tuple[str, Any]] = {}
@@ -40,28 +39,31 @@ def setup_config(
     plugins = CfgNode({"ACTIVE": CfgNode({"PLUGINS": []})})
     for source, tree in trees:
         if isinstance(tree.get("ACTIVE"), dict) and "PLUGINS" in tree["ACTIVE"]:
-            merge_tree(plugins, {"ACTIVE": {"PLUGINS": tree["ACTIVE"]["PLUGINS"]}}, source)
-    merge_pairs(plugins, [pair for pair in pairs if pair[0] == "ACTIVE.PLUGINS"])
+            merge_tree(plugins, {"ACTIVE": {"PLUGINS": tree["ACTIVE"]["PLUGINS"]}}, source, SHARED)
+    merge_pairs(plugins, [pair for pair in pairs if pair[0] == "ACTIVE.PLUGINS"], SHARED)
     for plugin in plugins.ACTIVE.PLUGINS:
         load_plugin(str(plugin))
     cfg = default_config()
     for registry in registries:
         add_component_nodes(cfg, registry)
-    types = types_of(cfg) | _component_types(registries)
+    parameters = _parameters(registries)
     if recorded:
-        merge_tree(cfg, recorded, "the record", types)
+        merge_tree(cfg, recorded, "the record", parameters)
     for source, tree in trees:
-        merge_tree(cfg, {key: tree[key] for key in tree if not nodes or key in nodes}, source, types)
-    merge_pairs(cfg, pairs, types)
+        merge_tree(cfg, {key: tree[key] for key in tree if not nodes or key in nodes}, source, parameters)
+    merge_pairs(cfg, pairs, parameters)
     for registry in registries:
         if "NAME" in cfg[registry.node]:
             cfg[registry.node].NAME = registry.canonical(cfg[registry.node].NAME)
     return cfg
 
 
-def _component_types(registries: Iterable[Registry]) -> Types:
-    return {f"{registry.node}.{component.key}.{parameter.key}": parameter.types
-            for registry in registries for component in registry for parameter in component.parameters}
+def _parameters(registries: Iterable[Registry]) -> Parameters:
+    """Return what declares each key that a config may hold, shared keys first, then those of components."""
+    parameters = dict(SHARED)
+    for registry in registries:
+        parameters |= registry.parameters()
+    return parameters
 
 
 def load_plugin(name: str) -> None:
@@ -133,22 +135,8 @@ def drop_unused(cfg: CfgNode, registries: Iterable[Registry], always: Collection
 
 def check_config(cfg: CfgNode, registries: Iterable[Registry]) -> None:
     """Raise ConfigError for a value outside its choices or beyond its bounds, of shared keys and of components alike."""
-    choices, bounds = dict(CHOICES), dict(BOUNDS)
-    for registry in registries:
-        for component in registry:
-            for parameter in component.parameters:
-                key = f"{registry.node}.{component.key}.{parameter.key}"
-                if parameter.choices:
-                    choices[key] = parameter.choices
-                bounds[key] = parameter.minimum, parameter.maximum
-    for key, allowed in choices.items():
-        if (value := lookup(cfg, key)) not in allowed:
-            raise ConfigError(f"{key} is {value!r}; {did_you_mean(str(value), filter(None, map(str, allowed)))}")
-    for key, (lowest, highest) in bounds.items():
-        if lowest is not None and (value := lookup(cfg, key)) < lowest:
-            raise ConfigError(f"{key} is {value}, but must be at least {lowest}")
-        if highest is not None and (value := lookup(cfg, key)) > highest:
-            raise ConfigError(f"{key} is {value}, but must be at most {highest}")
+    for key, parameter in _parameters(registries).items():
+        parameter.check(lookup(cfg, key), key)
 
 
 def as_dict(cfg: CfgNode) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 A component's keyword-only parameters are its YAML node: `pcb(ctx, *, gamma: float = 0.1)`, registered as "pcb" in the
 registry of node `ACTIVE`, is configured by `ACTIVE.PCB.GAMMA`. What the annotation says is checked when the YAML is
 merged: `Literal["end", "front"]` lists the choices, `Annotated[int, AtLeast(1), AtMost(77)]` sets bounds, `int | str` allows
-either.
+either. Shared keys, in `dassl.config.defaults`, are annotated in the same way.
 """
 
 import inspect
@@ -44,7 +44,7 @@ class Given:
 
 @dataclass(frozen=True)
 class Parameter:
-    """One key of a component's YAML node. `extras` is what stands in its `Annotated` beside the type."""
+    """One key of the YAML. `extras` is what stands in its `Annotated` beside the type."""
 
     name: str
     default: Any
@@ -62,6 +62,15 @@ class Parameter:
     def before(self) -> Any:
         """What a record without the parameter means."""
         return next((extra.value for extra in self.extras if isinstance(extra, Before)), self.default)
+
+    def check(self, value: Any, key: str) -> None:
+        """Raise ConfigError, naming the key in full, for a value outside the choices or beyond the bounds."""
+        if self.choices and value not in self.choices:
+            raise ConfigError(f"{key} is {value!r}; {did_you_mean(str(value), filter(None, map(str, self.choices)))}")
+        if self.minimum is not None and value < self.minimum:
+            raise ConfigError(f"{key} is {value}, but must be at least {self.minimum}")
+        if self.maximum is not None and value > self.maximum:
+            raise ConfigError(f"{key} is {value}, but must be at most {self.maximum}")
 
 
 @dataclass(frozen=True)
@@ -123,6 +132,11 @@ class Registry:
     def __contains__(self, name: str) -> bool:
         return self.canonical(name) in self._components
 
+    def parameters(self) -> dict[str, Parameter]:
+        """Return the parameters of all components by their dotted keys."""
+        return {f"{self.node}.{component.key}.{parameter.key}": parameter
+                for component in self for parameter in component.parameters}
+
     def __iter__(self) -> Iterator[Component]:
         return iter(sorted(self._components.values(), key=lambda component: component.name))
 
@@ -142,13 +156,17 @@ def _parameters(owner: str, build: Callable) -> tuple[Parameter, ...]:
         if name in given:
             continue
         if parameter.kind is parameter.KEYWORD_ONLY:
-            found.append(_parameter(owner, name, parameter.default, hints.get(name)))
+            found.append(parameter_of(owner, name, parameter.default, hints.get(name)))
         elif parameter.kind is not parameter.POSITIONAL_OR_KEYWORD or parameter.default is not parameter.empty:
             raise TypeError(f"{owner}: parameter {name!r} must be keyword-only (put it after a '*')")
     return tuple(found)
 
 
-def _parameter(owner: str, name: str, default: Any, hint: Any) -> Parameter:
+def parameter_of(owner: str, name: str, default: Any, hint: Any) -> Parameter:
+    """Return what a name, its default and its annotation declare.
+
+    Raises TypeError, naming the owner, if there is no default or YAML cannot hold it.
+    """
     if default is inspect.Parameter.empty:
         raise TypeError(f"{owner}: parameter {name!r} has no default")
     if not _fits_yaml(default):
@@ -159,7 +177,10 @@ def _parameter(owner: str, name: str, default: Any, hint: Any) -> Parameter:
     choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
     minimum = next((extra.minimum for extra in extras if isinstance(extra, AtLeast)), None)
     maximum = next((extra.maximum for extra in extras if isinstance(extra, AtMost)), None)
-    types = dict.fromkeys([type(default), *(typing.get_args(hint) if isinstance(hint, UnionType) else ())])
+    if isinstance(default, float):  # typing takes AtLeast(0) and AtLeast(0.0) for one, that which came first in the process
+        minimum, maximum = (bound if bound is None else float(bound) for bound in (minimum, maximum))
+    others = typing.get_args(hint) if isinstance(hint, UnionType) else ()
+    types = dict.fromkeys([type(default), *(typing.get_origin(other) or other for other in others)])
     return Parameter(name, default, tuple(types), choices, minimum, maximum, tuple(extras))
 
 

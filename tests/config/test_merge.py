@@ -6,7 +6,7 @@ import pytest
 from yacs.config import CfgNode
 
 import datasets  # noqa: F401  registers the data sets
-from dassl.config.defaults import default_config
+from dassl.config.defaults import SHARED, default_config
 from dassl.config.merge import dotted_keys, lookup, merge_pairs, merge_tree
 from dassl.config.reading import read_yaml
 from dassl.config.setup import setup_config
@@ -51,13 +51,13 @@ def merged(folder: Path, content: str | bytes) -> CfgNode:
     path = folder / "run.yaml"
     path.write_bytes(content if isinstance(content, bytes) else content.encode())
     cfg = default_config()
-    merge_tree(cfg, read_yaml(path), str(path))
+    merge_tree(cfg, read_yaml(path), str(path), SHARED)
     return cfg
 
 
 def merged_pair(key: str, value: str) -> CfgNode:
     cfg = default_config()
-    merge_pairs(cfg, [(key, value)])
+    merge_pairs(cfg, [(key, value)], SHARED)
     return cfg
 
 
@@ -235,7 +235,7 @@ def test_a_key_of_a_component_takes_the_types_of_its_annotation():
         assert expected == setup_config([], pairs, (LEARNERS,)).TRAINER.VPT.PROMPT_DEPTH
     with pytest.raises(ConfigError, match=r"TRAINER.VPT.PROMPT_DEPTH must be a string or an integer, not a number 1.5"):
         merge_tree(cfg := setup_config([], [], (LEARNERS,)), {"TRAINER": {"VPT": {"PROMPT_DEPTH": 1.5}}}, "file",
-                   {"TRAINER.VPT.PROMPT_DEPTH": (str, int)})
+                   LEARNERS.parameters())
     assert cfg.TRAINER.VPT.PROMPT_DEPTH == "all"
 
 

@@ -1,6 +1,7 @@
 """From files, pairs, plug-ins and components to one checked config."""
 
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,8 +11,7 @@ import pytest
 from yacs.config import CfgNode
 
 import train
-from dassl.config.defaults import BOUNDS, CHOICES, default_config
-from dassl.config.merge import dotted_keys, lookup
+from dassl.config.defaults import NOT_PART_OF_A_RUN, SHARED, default_config
 from dassl.config.setup import as_dict, check_config, differences, drop_unused, load_plugin, setup_config
 from dassl.utils.errors import ConfigError
 from dassl.utils.registry import AtLeast, AtMost, Registry
@@ -34,6 +34,10 @@ def config(registry: Registry, *pairs: tuple[str, str]) -> CfgNode:
 
 def checked(registry: Registry, *pairs: tuple[str, str]) -> None:
     check_config(config(registry, *pairs), [registry])
+
+
+CHOICES = [key for key, parameter in SHARED.items() if parameter.choices]
+NUMBERS = {key: parameter for key, parameter in SHARED.items() if parameter.types[0] in (int, float)}
 
 
 def written(path: Path, text: str) -> Path:
@@ -87,7 +91,7 @@ def test_a_value_outside_its_choices_is_refused(registry, key, value, hint):
 
 
 @pytest.mark.parametrize(("key", "bound"), [
-    *((key, lowest) for key, (lowest, _) in BOUNDS.items()), ("ACTIVE.GRADIENT_NORM.GAMMA", 0.5),
+    *((key, parameter.minimum) for key, parameter in NUMBERS.items()), ("ACTIVE.GRADIENT_NORM.GAMMA", 0.5),
     ("ACTIVE.GRADIENT_NORM.DEPTH", 0)])
 def test_a_value_below_its_minimum_is_refused(registry, key, bound):
     """Shared keys and components' `AtLeast` parameters alike; the minimum itself is allowed (row 14 of the faults table)."""
@@ -97,7 +101,7 @@ def test_a_value_below_its_minimum_is_refused(registry, key, bound):
 
 
 @pytest.mark.parametrize(("key", "bound"), [
-    *((key, highest) for key, (_, highest) in BOUNDS.items()), ("ACTIVE.GRADIENT_NORM.GAMMA", 3.5)])
+    *((key, parameter.maximum) for key, parameter in NUMBERS.items()), ("ACTIVE.GRADIENT_NORM.GAMMA", 3.5)])
 def test_a_value_above_its_maximum_is_refused(registry, key, bound):
     """Shared keys and components' `AtMost` parameters alike; the maximum itself is allowed. Rows 14 and 16: also of a seed."""
     checked(registry, (key, str(bound)))
@@ -107,12 +111,28 @@ def test_a_value_above_its_maximum_is_refused(registry, key, bound):
 
 def test_every_number_has_bounds():
     """A new key or parameter says what it may be, both ways."""
-    defaults = default_config()
-    assert {key for key in dotted_keys(defaults) if type(lookup(defaults, key)) in (int, float)} == BOUNDS.keys()
-    unbounded = [f"{component.name}.{parameter.name}" for registry in train.REGISTRIES for component in registry
-                 for parameter in component.parameters
-                 if parameter.types[0] in (int, float) and None in (parameter.minimum, parameter.maximum)]
-    assert [name for name in unbounded if not name.startswith("gradient")] == []
+    declared = [SHARED, *(registry.parameters() for registry in train.REGISTRIES)]
+    assert [key for parameters in declared for key, parameter in parameters.items()
+            if parameter.types[0] in (int, float) and None in (parameter.minimum, parameter.maximum)] == []
+
+
+def test_trees_of_defaults_share_nothing():
+    """A list that one config holds is not that of the next."""
+    default_config().ACTIVE.PLUGINS.append("mine.py")
+    assert default_config().ACTIVE.PLUGINS == []
+
+
+def test_what_is_not_part_of_a_run_is_marked_at_the_key():
+    """These are in every certificate of before: a key more or fewer would change its hash of the config."""
+    assert sorted(NOT_PART_OF_A_RUN) == [
+        "ACTIVE.PLUGINS", "CACHE_DIR", "DATALOADER.MEMORY_MB", "DATALOADER.NUM_WORKERS", "DATASET.ROOT", "LABEL.DATASET",
+        "LABEL.LEARNER", "LABEL.METHOD", "LOG.TENSORBOARD", "OUTPUT_DIR", "TRAIN.PRINT_FREQ", "VERBOSE"]
+
+
+def test_reading_a_config_imports_no_machine_learning():
+    """The command line answers `--help` and a wrong key at once; torch alone takes seconds."""
+    code = "import sys, dassl.config.setup; print({'torch', 'pandas', 'numpy'} & sys.modules.keys())"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
 
 
 @pytest.mark.parametrize(("key", "value"), [

@@ -91,13 +91,28 @@ def test_annotations_become_choices_bounds_and_extras(registry):
 
     @registry.register("pcb")
     def pcb(ctx, *, gamma: Annotated[float, AtMost(2), AtLeast(0.1)] = 0.5, norm: Literal["l1", "l2"] = "l2",
-            depth: Annotated[Literal[1, 2], "mark", AtLeast(1)] = 1, plain=(1, 2)): ...
+            depth: Annotated[Literal[1, 2], "mark", AtLeast(1)] = 1, plain=(1, 2), either: tuple[int, ...] | int = (1,)): ...
 
     assert registry["pcb"].parameters == (
         Parameter("gamma", 0.5, (float,), minimum=0.1, maximum=2, extras=(AtMost(2), AtLeast(0.1))),
         Parameter("norm", "l2", (str,), choices=("l1", "l2")),
         Parameter("depth", 1, (int,), choices=(1, 2), minimum=1, extras=("mark", AtLeast(1))),
-        Parameter("plain", (1, 2), (tuple,)))
+        Parameter("plain", (1, 2), (tuple,)), Parameter("either", (1,), (tuple, int)))
+    assert list(registry.parameters()) == [f"ACTIVE.PCB.{key}" for key in ("GAMMA", "NORM", "DEPTH", "PLAIN", "EITHER")]
+
+
+def test_the_bounds_of_a_number_do_not_depend_on_who_wrote_them_first(registry):
+    """`Annotated[float, AtLeast(5)]` and `AtLeast(5.0)` are one object to typing, and a message must be the same each time."""
+
+    @registry.register("first")
+    def first(ctx, *, gamma: Annotated[float, AtLeast(5)] = 6.0): ...
+
+    @registry.register("second")
+    def second(ctx, *, gamma: Annotated[float, AtLeast(5.0)] = 6.0): ...
+
+    for parameter in registry.parameters().values():
+        with pytest.raises(ConfigError, match=r"^KEY is 4\.0, but must be at least 5\.0$"):
+            parameter.check(4.0, "KEY")
 
 
 @pytest.mark.parametrize("own_init", [True, False])
