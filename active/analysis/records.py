@@ -11,7 +11,7 @@ import pandas as pd
 
 from active.record.folder import REPLACED, RESULTS, environments
 from active.record.results import RoundRecord, RunResult
-from dassl.config.setup import differences
+from dassl.config.setup import ABSENT, Difference, differences
 from dassl.utils.errors import DataError, UserError
 from dassl.utils.files import read_json
 from dassl.utils.paths import exists, files_below, is_file, resolved
@@ -227,7 +227,7 @@ def _check_repetitions(results: dict[Path, RunResult]) -> None:
                             "them apart by LABEL.METHOD, LABEL.LEARNER or LABEL.DATASET")
         seen[cell] = folder
         other_folder, other = first.setdefault(group, (folder, result))
-        changed = [line for line in differences(other.config, result.config) if not line.startswith("SEED:")]
+        changed = [str(difference) for difference in differences(other.config, result.config) if difference.key != "SEED"]
         changed += [f"certificate of the {what}" for what in _other_inputs(other, result)]
         if changed:
             raise UserError(f"{folder} is no repetition of {other_folder}; tell them apart by LABEL.METHOD or LABEL.DATASET:"
@@ -257,10 +257,15 @@ def _notes(results: Sequence[RunResult]) -> list[str]:
         first = by_table.setdefault((keys["dataset"], keys["learner"], keys["backbone"]), result)
         pair = _pair(keys_of(first.config), keys)
         notes += [f"{pair} on {keys['dataset']} differ in their {what}." for what in _other_inputs(first, result)]
-        for line in differences(first.config, result.config):
-            varied = line.startswith(("SEED:", "ACTIVE.")) or "'(absent)'" in line  # samplers, and what learners they bring
-            notes += [] if varied else [f"{pair} differ in {line}."]
+        notes += [f"{pair} differ in {difference}." for difference in differences(first.config, result.config)
+                  if not _is_varied(difference)]
     return list(dict.fromkeys(notes))
+
+
+def _is_varied(difference: Difference) -> bool:
+    """Tell whether an experiment varies a key: the seed, samplers, and what learners these bring."""
+    return (difference.key == "SEED" or difference.key.startswith("ACTIVE.")
+            or ABSENT in (difference.old, difference.new))
 
 
 def _notes_on_folders(files: _Files, rows: Container[Path], failed: dict[Path, str]) -> list[str]:

@@ -1,6 +1,5 @@
 """The output folder of a run: the names of its files, and when a record in it may be continued."""
 
-import ast
 import logging
 import os
 import re
@@ -15,7 +14,7 @@ from active.oracles.files import FOLDER as QUERIES
 from active.record.certificate import config_hash
 from active.record.results import RoundRecord, RunResult
 from dassl.config.merge import dotted_keys
-from dassl.config.setup import as_dict, differences
+from dassl.config.setup import ABSENT, Difference, as_dict, differences
 from dassl.data.dataset import Dataset
 from dassl.utils.environment import environment
 from dassl.utils.errors import ConfigError, UserError
@@ -132,17 +131,16 @@ def check_same_config(old: RunResult, config: dict[str, Any], path: Path) -> Non
     now = config
     if old.finished or _more_rounds(old, config):
         now = config | {"ACTIVE": config["ACTIVE"] | {"ROUNDS": old.config["ACTIVE"]["ROUNDS"]}}
-    if changed := [_with_remedy(line, old) for line in differences(old.config, now)]:
+    if changed := [_with_remedy(difference, old) for difference in differences(old.config, now)]:
         raise UserError(f"{path} holds a run of another config; choose another --output-dir, or --overwrite to move it "
                         "aside:\n  " + "\n  ".join(changed))
 
 
-def _with_remedy(line: str, old: RunResult) -> str:
+def _with_remedy(difference: Difference, old: RunResult) -> str:
     """Return a line `KEY: old -> new`, with what to give for a key that is newer than the record and has another default."""
-    key, _, values = line.partition(": ")
-    if key in dotted_keys(CfgNode(old.config)) or values.startswith("'(absent)'"):
-        return line
-    return f"{line} (the record is older than this key; {key} {ast.literal_eval(values.split(' -> ')[0])} goes on with it)"
+    if difference.key in dotted_keys(CfgNode(old.config)) or difference.old == ABSENT:
+        return str(difference)
+    return f"{difference} (the record is older than this key; {difference.key} {difference.old} goes on with it)"
 
 
 def file_hashes(output: Path, files: Iterable[Path]) -> dict[str, str]:

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from yacs.config import CfgNode
@@ -18,6 +19,8 @@ from dassl.utils.errors import ConfigError
 from dassl.utils.files import sha256_of
 from dassl.utils.paths import expanded, resolved
 from dassl.utils.registry import Registry
+
+ABSENT = "(absent)"  # the value of a key in a config that does not use its component
 
 # The name of its component and its default, as JSON holds it, of each key that this process has configured.
 _component_defaults: dict[str, tuple[str, Any]] = {}
@@ -144,16 +147,28 @@ def as_dict(cfg: CfgNode) -> dict[str, Any]:
     return json.loads(json.dumps(cfg))
 
 
-def differences(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Return a line `KEY: old -> new` for each key that changes what a run computes and differs between two configs.
+@dataclass(frozen=True)
+class Difference:
+    """A key and its values in two configs, as JSON holds them, or `ABSENT`; as text, a line `KEY: old -> new`."""
+
+    key: str
+    old: Any
+    new: Any
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.old!r} -> {self.new!r}"
+
+
+def differences(old: dict[str, Any], new: dict[str, Any]) -> list[Difference]:
+    """Return each key, sorted, that changes what a run computes and differs between two configs.
 
     A key that one of them lacks, as records of before the key do, has its default there, or what `Before` says; those of a
-    component that it does not use are absent.
+    component that it does not use are `ABSENT`.
     """
     old_values, new_values = _values(old), _values(new)
     keys = [key for key in sorted(old_values.keys() | new_values.keys()) if key not in NOT_PART_OF_A_RUN]
-    pairs = {key: [values.get(key, "(absent)") for values in (old_values, new_values)] for key in keys}
-    return [f"{key}: {before!r} -> {now!r}" for key, (before, now) in pairs.items() if before != now]
+    both = [Difference(key, old_values.get(key, ABSENT), new_values.get(key, ABSENT)) for key in keys]
+    return [difference for difference in both if difference.old != difference.new]
 
 
 def _values(config: dict[str, Any]) -> dict[str, Any]:

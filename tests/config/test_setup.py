@@ -12,7 +12,16 @@ from yacs.config import CfgNode
 
 import train
 from dassl.config.defaults import NOT_PART_OF_A_RUN, SHARED, default_config
-from dassl.config.setup import as_dict, check_config, differences, drop_unused, load_plugin, setup_config
+from dassl.config.setup import (
+    ABSENT,
+    Difference,
+    as_dict,
+    check_config,
+    differences,
+    drop_unused,
+    load_plugin,
+    setup_config,
+)
 from dassl.utils.errors import ConfigError
 from dassl.utils.registry import AtLeast, AtMost, Registry
 
@@ -230,7 +239,9 @@ def test_a_difference_is_a_line_with_both_values(registry):
     old, new = as_dict(config(registry, ("OPTIM.LR", "1"))), as_dict(config(registry, ("OPTIM.LR", "2")))
     del old["SEED"], new["USE_CUDA"]
     new["SEED"], old["GONE"] = 2, 5
-    assert differences(old, new) == ["GONE: 5 -> '(absent)'", "OPTIM.LR: 1.0 -> 2.0", "SEED: 1 -> 2"]
+    found = differences(old, new)
+    assert found == [Difference("GONE", 5, ABSENT), Difference("OPTIM.LR", 1.0, 2.0), Difference("SEED", 1, 2)]
+    assert list(map(str, found)) == ["GONE: 5 -> '(absent)'", "OPTIM.LR: 1.0 -> 2.0", "SEED: 1 -> 2"]
 
 
 def test_where_a_run_happens_makes_no_difference(registry):

@@ -11,10 +11,10 @@ import pytest
 
 from active.loop import run
 from active.record.certificate import config_hash
-from active.record.folder import check_files, clean, made_by, prompts_path
+from active.record.folder import _with_remedy, check_files, clean, made_by, prompts_path
 from active.record.results import RunResult
 from dassl.config.defaults import default_config
-from dassl.config.setup import add_component_nodes, as_dict, differences
+from dassl.config.setup import ABSENT, Difference, add_component_nodes, as_dict, differences
 from dassl.utils.errors import DataError, UserError
 from dassl.utils.files import remove_leftovers
 from dassl.utils.registry import Before, Registry
@@ -159,12 +159,12 @@ def test_what_a_record_of_before_a_parameter_means_may_not_be_the_default(regist
     """`Before` says it: the default may change, the meaning of old records may not."""
     old, new = ({"ACTIVE": {"SAMPLER": "newer"} | own} for own in ({}, {"NEWER": {"SPACE": "wide"}}))
     add_component_nodes(default_config(), registry_of_one)
-    assert differences(old, new) == ["ACTIVE.NEWER.SPACE: 'narrow' -> 'wide'"]
+    assert differences(old, new) == [Difference("ACTIVE.NEWER.SPACE", "narrow", "wide")]
     new["ACTIVE"]["NEWER"]["SPACE"] = "narrow"
     assert differences(old, new) == []
     for config in (old, new):
         config["ACTIVE"]["SAMPLER"] = "random"
-    assert differences(old, new) == ["ACTIVE.NEWER.SPACE: '(absent)' -> 'narrow'"]  # nobody uses it
+    assert differences(old, new) == [Difference("ACTIVE.NEWER.SPACE", ABSENT, "narrow")]  # nobody uses it
 
 
 @pytest.fixture
@@ -221,6 +221,16 @@ def test_a_key_of_another_default_now_is_named_with_what_goes_on(tmp_path):
     said = r"ACTIVE\.GCNAL\.SPACE: 'hidden' -> .* older than this key; ACTIVE\.GCNAL\.SPACE hidden goes on"
     with pytest.raises(UserError, match=said):
         run(toy_config(tmp_path, ACTIVE__SAMPLER="gcnal"), dataset, ToyTrainer(features, texts))
+
+
+@pytest.mark.parametrize("value", ["a -> b", "it's", [1, 2], 0.5])
+def test_what_goes_on_with_an_older_record_is_the_value_itself(value):
+    """Whatever it holds, an arrow as in the message too."""
+    old = RunResult({"ACTIVE": {"SAMPLER": "random"}}, {}, {})
+    assert _with_remedy(Difference("ACTIVE.NEWER.TEXT", value, "other"), old).endswith(
+        f"(the record is older than this key; ACTIVE.NEWER.TEXT {value} goes on with it)")
+    for difference in (Difference("ACTIVE.SAMPLER", value, "other"), Difference("ACTIVE.NEWER.TEXT", ABSENT, value)):
+        assert _with_remedy(difference, old) == str(difference)
 
 
 def test_the_certificate_of_a_run_with_more_rounds_is_that_of_its_config(tmp_path):
