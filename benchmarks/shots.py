@@ -17,6 +17,7 @@ import torch
 from tabulate import tabulate
 
 from benchmarks.surrogate import RealFeatures, build_feature_trainer, load_features, load_text_tower
+from dassl.config.cli import Pairs
 from dassl.config.setup import setup_config
 from dassl.utils.seeding import rng_for
 from trainers.clip.frozen_clip import FrozenCLIP
@@ -39,7 +40,7 @@ def few_shot_accuracy(clip: FrozenCLIP, data: RealFeatures, shots: int, seed: in
     return 100 * (logits.argmax(1) == data.dataset.labels("test")).double().mean().item()
 
 
-def recipe_pairs(recipe: Recipe, shots: int) -> list[tuple[str, str]]:
+def recipe_pairs(recipe: Recipe, shots: int) -> Pairs:
     """Return what a recipe changes of the defaults, which are CoOp's. An epoch of all labels at once is one step."""
     if recipe == "coop":
         return [("OPTIM.MAX_EPOCH", str(COOP_EPOCHS[shots]))]

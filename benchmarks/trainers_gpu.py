@@ -33,6 +33,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import train
 from active.record.results import RunResult
 from benchmarks.trainers import class_names
+from dassl.utils.run_folder import RESULTS
 from trainers.clip.backbones import OPENAI_NAMES, load_clip
 from trainers.clip.frozen_clip import FrozenCLIP, normalized
 from trainers.core.prompted_clip import PromptedCLIP
@@ -108,7 +109,7 @@ def whole_run(name: str, clip: FrozenCLIP, weights: str, folder: Path, sizes: Si
     total = time.perf_counter() - start
     if code:
         raise SystemExit(code)
-    rounds = RunResult.read(output / "results.json").rounds
+    rounds = RunResult.read(output / RESULTS).rounds
     parts = [sum(record.seconds[part] for record in rounds) for part in ("select", "fit", "evaluate")]
     n_steps = sum(max(record.n_labeled // sizes.batch, 1) for record in rounds) * sizes.epochs
     return [name, total, total - sum(parts), *parts, n_steps]

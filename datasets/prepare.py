@@ -25,7 +25,7 @@ from dassl.data.archives import unpack
 from dassl.data.dataset import DATASETS, SPLITS
 from dassl.data.digests import ImageFiles
 from dassl.utils.errors import ConfigError, DataError, UserError, did_you_mean, listed
-from dassl.utils.files import lock
+from dassl.utils.files import digest_of, lock
 from dassl.utils.paths import expanded
 from dassl.utils.text import printable
 from datasets.sources import SOURCES, Download, Source
@@ -119,7 +119,7 @@ def _fault(file: Path, digest: str) -> str:
         with open(file, "rb") as opened:
             start = opened.read(512).lstrip().lower()
         kind, _, expected = digest.partition(":")
-        found = _digest(file, kind) if digest else ""
+        found = digest_of(file, kind) if digest else ""
     except OSError as error:
         return f"not to be read: {error.strerror}"
     if start.startswith((b"<!doctype html", b"<html")):
@@ -129,14 +129,6 @@ def _fault(file: Path, digest: str) -> str:
     if found != expected and not (file.suffix == ".json" and _digest_as_published(file, kind) == expected):
         return f"another file: its {kind} is {found}, not {expected}"
     return ""
-
-
-def _digest(file: Path, kind: str) -> str:
-    digest = hashlib.new(kind)
-    with open(file, "rb") as opened:
-        while block := opened.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _digest_as_published(file: Path, kind: str) -> str:

@@ -36,10 +36,10 @@ if __name__ == "__main__":
 
     starting.begin()
 
-from active.record.folder import RESULTS  # noqa: E402
 from active.record.results import MEASURED  # noqa: E402
 from dassl.config.cli import command  # noqa: E402
 from dassl.utils import events  # noqa: E402
+from dassl.utils.run_folder import LOCK, LOG, RESULTS  # noqa: E402
 
 RUNS = {
     "coreset, CoOp": (),
@@ -119,7 +119,7 @@ def plans(rng: random.Random, seconds: float) -> Iterator[str | float]:
 def content(folder: Path) -> dict[str, str]:
     """Return each file of an output folder, in hexadecimal; the record without times, no log, no lock."""
     files = {path.relative_to(folder).as_posix(): path.read_bytes().hex() for path in sorted(folder.rglob("*"))
-             if path.is_file() and path.name not in ("log.txt", ".lock", RESULTS)}
+             if path.is_file() and path.name not in (LOG, LOCK, RESULTS)}
     record = json.loads((folder / RESULTS).read_text())
     record.pop("checksum")  # covers the times
     for part in (*record["rounds"], record["config"]):

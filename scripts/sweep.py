@@ -30,13 +30,13 @@ if __name__ == "__main__":
 
 import train
 from active.analysis.records import CELLS, failure_of, keys_of
-from active.analysis.records import FAILED as FAILED_FILE
 from active.record.certificate import code_hash, config_hash
 from dassl.config.cli import Parser, command, count
 from dassl.config.setup import as_dict
 from dassl.utils.errors import ConfigError, DataError, UserError
 from dassl.utils.events import Terminated, stop_on_sigterm
 from dassl.utils.files import write_json
+from dassl.utils.run_folder import FAILED as NOTE
 from scripts.experiments.cell import DONE, FAILED, REFUSED, WAITING, Outcome, is_done, settled
 from scripts.experiments.cluster import ray_workers, slurm_workers
 from scripts.experiments.experiment import Cell, read_experiment
@@ -99,7 +99,7 @@ class Sweep:
     def note(self, cell: Cell, outcome: Outcome) -> None:
         """Keep the outcome of a cell, a failure also in its folder."""
         self.outcomes[cell.name] = outcome
-        file = cell.folder / FAILED_FILE
+        file = cell.folder / NOTE
         if outcome.kind in (FAILED, REFUSED):
             with contextlib.suppress(UserError):  # a folder that cannot be written may be what the cell failed for
                 write_json(file, asdict(outcome) | self.hashes.get(cell.name, {}))
@@ -123,7 +123,7 @@ class Sweep:
     def _refused_before(self, cell: Cell) -> Outcome | None:
         """Return how a cell failed before, if it was for a reason of its config, and config and code are what they were."""
         try:
-            kept = failure_of(cell.folder / FAILED_FILE)
+            kept = failure_of(cell.folder / NOTE)
         except DataError:
             return None
         same = {key: kept.get(key) for key in ("config", "code")} == self.hashes[cell.name]

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from dassl.utils import run_folder
+
 PROJECT = Path(__file__).parents[1]
 OURS = ("dassl", "trainers", "active", "datasets")
 ALLOWED = {folder: {folder, "dassl"} for folder in OURS}
@@ -58,3 +60,12 @@ def test_requirements_name_what_is_imported_and_nothing_else():
     tops = {name.split(".")[0] for path in files for name in imported(path)}
     foreign = tops - set(sys.stdlib_module_names) - {*OURS, "scripts", "benchmarks", "train", "pytest", *OPTIONAL}
     assert {PACKAGES.get(name, name).lower() for name in foreign} == required
+
+
+def test_the_names_of_a_run_s_files_live_once():
+    """Who writes, reads or skips a file takes its name from one place, so that none of them misses a change."""
+    names = {run_folder.RESULTS, run_folder.LOG, run_folder.CURVE, run_folder.FAILED}
+    files = [*modules(*OURS, "scripts"), PROJECT / "train.py"]
+    saying = {path.relative_to(PROJECT).as_posix() for path in files
+              if names & {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}}
+    assert saying - {"active/record/folder.py", "train.py"} == {"dassl/utils/run_folder.py"}

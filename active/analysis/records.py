@@ -9,15 +9,15 @@ from typing import Any
 
 import pandas as pd
 
-from active.record.folder import REPLACED, RESULTS, environments
+from active.record.folder import REPLACED, environments
 from active.record.results import RoundRecord, RunResult
 from dassl.config.setup import ABSENT, Difference, differences
 from dassl.utils.errors import DataError, UserError
 from dassl.utils.files import read_json
 from dassl.utils.paths import exists, files_below, is_file, resolved
+from dassl.utils.run_folder import FAILED, RESULTS
 
 CELLS = "cells.json"  # beside the runs of a sweep: the folder and the keys of every cell that was asked for
-FAILED = "failed.json"  # in the folder of a cell that failed
 GROUP = ["dataset", "learner", "backbone", "query_size", "method"]  # what repetitions have in common
 KEYS = [*GROUP, "seed"]
 RUN = [*KEYS, "status", "folder", "error", "zero_shot", "n_train", "n_classes", "n_rounds"]

@@ -24,11 +24,11 @@ from dassl.data.sheets import LabelRow, label_rows, sheet
 from dassl.utils.errors import UserError
 from dassl.utils.files import write_json, write_text
 from dassl.utils.paths import exists
+from dassl.utils.run_folder import QUERIES as FOLDER
 from dassl.utils.text import printable
 
 logger = logging.getLogger(__name__)
 
-FOLDER = "queries"
 N_GUESSES = 3
 
 

@@ -7,8 +7,6 @@ in a batch may differ in their last digits.
 
 import contextlib
 import glob
-import hashlib
-import json
 import logging
 import os
 import shutil
@@ -26,7 +24,7 @@ from dassl.data.build import cache_path
 from dassl.data.digests import Contents
 from dassl.data.transforms import Preprocessing
 from dassl.utils.errors import UserError
-from dassl.utils.files import lock, remove_leftovers
+from dassl.utils.files import json_hash, lock, remove_leftovers
 from dassl.utils.paths import exists, reason
 from dassl.utils.tensors import HINT, key_of, load_tensors, save_tensors
 
@@ -96,7 +94,7 @@ def load_bank(folder: Path, key: Key, contents: Contents, extract: Extract) -> F
 
 def bank_path(folder: Path, key: Key) -> Path:
     """Return the file of a key: readable in front, a digest of the whole key behind."""
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:16]
+    digest = json_hash(key)[:16]
     return folder / f"{key['dataset']}_{key['split']}_{digest}.safetensors"
 
 

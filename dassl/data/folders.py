@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dassl.utils.errors import DataError
+from dassl.utils.run_folder import CURVE, LOCK, LOG, PROMPTS, QUERIES, RESULTS, TENSORBOARD
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".avif"}
 
@@ -20,9 +21,9 @@ FOLDER, IMAGE, FILE, SYSTEM, RUN, LOOP, DANGLING = "folder", "image", "file", "s
 OF_SYSTEMS = {name.casefold() for name in (
     "__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information", "#recycle", "@Recycle",
     "@Recently-Snapshot", "Thumbs.db", "ehthumbs.db", "desktop.ini", "Icon\r")}
-OF_RUNS = {"prompts", "queries", "tensorboard", "learning_curve.png"}  # in a folder that is one of a run
+OF_RUNS = {PROMPTS, QUERIES, TENSORBOARD, CURVE}  # in a folder that is one of a run
 OF_CACHES = ".digests"  # of a CACHE_DIR below the root that is not hidden
-HEADS = {"results.json": re.compile(rb'\{\s*"schema": '), "log.txt": re.compile(rb"[\d-]{10} [\d:]{8},\d{3} [A-Z]+ ")}
+HEADS = {RESULTS: re.compile(rb'\{\s*"schema": '), LOG: re.compile(rb"[\d-]{10} [\d:]{8},\d{3} [A-Z]+ ")}
 
 
 def subfolders(folder: Path) -> list[str]:
@@ -103,7 +104,7 @@ def _kind(entry: os.DirEntry, in_run: bool) -> str:
 
 def _is_run(folder: str | Path) -> bool:
     """Tell whether a folder is the output of a run: it holds a lock, or a record or log that begins as this project's do."""
-    return os.path.lexists(os.path.join(folder, ".lock")) or any(
+    return os.path.lexists(os.path.join(folder, LOCK)) or any(
         _begins_with(os.path.join(folder, name), head) for name, head in HEADS.items())
 
 

@@ -107,7 +107,12 @@ def json_hash(value: Any) -> str:
 
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hexadecimal; raises DataError if it cannot be read."""
-    digest = hashlib.sha256()
+    return digest_of(path, "sha256")
+
+
+def digest_of(path: Path, kind: str) -> str:
+    """Return the digest of a file's bytes, such as its "md5", in hexadecimal; raises DataError if it cannot be read."""
+    digest = hashlib.new(kind)
     try:
         with open_file(path) as file:
             while block := file.read(1 << 20):

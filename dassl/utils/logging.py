@@ -7,6 +7,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from dassl.utils.errors import UserError
+from dassl.utils.run_folder import LOG
 from dassl.utils.text import harmless
 
 PROJECT = ("dassl", "trainers", "active", "datasets", "__main__", "train")
@@ -54,9 +55,9 @@ def setup_logging(output_dir: Path) -> logging.Handler:
     terminal.addFilter(_from_the_project)
     try:
         output_dir.mkdir(parents=True, exist_ok=True)
-        file = _LogFile(output_dir / "log.txt", encoding="utf-8", errors="backslashreplace")
+        file = _LogFile(output_dir / LOG, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
-        raise UserError(f"cannot write {output_dir / 'log.txt'}: {error.strerror}") from error
+        raise UserError(f"cannot write {output_dir / LOG}: {error.strerror}") from error
     file.setFormatter(_Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root.addHandler(terminal)
     root.addHandler(file)

@@ -1,9 +1,10 @@
 """Tensors of the cache, each in a file that says what it is of and proves that it is whole."""
 
+import hashlib
 import json
 import logging
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,18 @@ def key_of(path: Path) -> dict[str, Any]:
     except (OSError, SafetensorError, ValueError, KeyError, TypeError):
         return {}
     return key if isinstance(key, dict) else {}
+
+
+def state_hash(state: Mapping[str, Tensor], said: Callable[[str, Tensor], str], first: bytes = b"") -> str:
+    """Return the SHA-256, in hexadecimal, of tensors in the order of their names: what is said of each, then its bytes.
+
+    `first` comes before them all.
+    """
+    digest = hashlib.sha256(first)
+    for name, value in sorted(state.items()):
+        digest.update(said(name, value).encode())
+        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def _stated(key: Key, tensors: Mapping[str, Tensor]) -> str:

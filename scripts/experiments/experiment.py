@@ -24,6 +24,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from dassl.config.cli import Pairs
 from dassl.config.reading import read_yaml
 from dassl.utils.environment import PROJECT
 from dassl.utils.errors import ConfigError, did_you_mean
@@ -41,8 +42,6 @@ FULL_KEYS = {"ACTIVE": {"SAMPLER": "random", "INITIAL_SAMPLER": "auto", "SELECTO
 # Keys that each cell has of its own, and where they come from.
 OWN_KEYS = {"OUTPUT_DIR": "OUTPUT_DIR at the top of the file, or --output-dir", "SEED": "the list SEEDS",
             "LABEL.METHOD": "the names in SAMPLERS", "LABEL.LEARNER": "the names in LEARNERS"}
-
-Pairs = list[tuple[str, str]]
 
 
 @dataclass(frozen=True)

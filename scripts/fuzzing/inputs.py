@@ -16,12 +16,14 @@ from typing import Any
 import yaml
 from PIL import Image
 
+from active.analysis.records import CELLS
 from active.registry import SAMPLERS
 from dassl.config.merge import dotted_keys, lookup
 from dassl.config.setup import setup_config
 from dassl.data.dataset import DATASETS
 from dassl.utils.environment import PROJECT
 from dassl.utils.files import json_hash
+from dassl.utils.run_folder import FAILED, PROMPTS, QUERIES, RESULTS
 from scripts.fuzzing.damage import (
     DAMAGE,
     NAMES,
@@ -68,7 +70,7 @@ class Place:
 
     @property
     def record(self) -> Path:
-        return self.run / "results.json"
+        return self.run / RESULTS
 
     def train(self, *words: object, output: str = "new") -> Command:
         """Return a short run on the photos."""
@@ -141,15 +143,15 @@ def odd_record(rng: Random, place: Place) -> Command:
 def sweep_notes(rng: Random, place: Place) -> Command:
     """What a sweep leaves beside its runs, damaged."""
     keys = {"folder": "run", "dataset": "a", "learner": "CoOp", "backbone": "b", "query_size": "1%", "method": "m", "seed": 1}
-    write_tree(place.folder / "cells.json", {"cells": [keys, keys | {"folder": "other"}]}, rng)
-    write_tree(place.run / "failed.json", {"kind": "failed", "error": "why", "config": "", "code": ""}, rng)
+    write_tree(place.folder / CELLS, {"cells": [keys, keys | {"folder": "other"}]}, rng)
+    write_tree(place.run / FAILED, {"kind": "failed", "error": "why", "config": "", "code": ""}, rng)
     shutil.rmtree(place.folder / "asked")  # it would be another run of the same cell
     return "summarize", ["."]
 
 
 def prompts(rng: Random, place: Place) -> Command:
     """A file of prompts, damaged or replaced by something else."""
-    file = next((place.run / "prompts").iterdir())
+    file = next((place.run / PROMPTS).iterdir())
     damage_file(file, rng)
     if file.is_file() and rng.random() < 0.5:  # without a record beside it, whose hash it would have to match
         return place.train("--eval-only", "--model-dir", file.rename(place.folder / "alone.safetensors").name)
@@ -210,7 +212,7 @@ def sheet(rng: Random, place: Place) -> Command:
 
 def answers(rng: Random, place: Place) -> Command:
     """What people answer, as a sheet or as an export of Label Studio, damaged."""
-    sheet, tasks = (place.folder / "asked" / "queries" / f"round_000{end}" for end in (".csv", "_tasks.json"))
+    sheet, tasks = (place.folder / "asked" / QUERIES / f"round_000{end}" for end in (".csv", "_tasks.json"))
     if rng.random() < 0.5:
         sheet.write_bytes(damaged_bytes(sheet.read_bytes().replace(b".png,,", b".png,owl,"), rng))
         return place.ask()

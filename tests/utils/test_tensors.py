@@ -1,11 +1,13 @@
 """Files of the cache: what they state, and what is taken for a file."""
 
+import hashlib
 import os
+import struct
 
 import pytest
 import torch
 
-from dassl.utils.tensors import key_of, load_tensors, save_tensors
+from dassl.utils.tensors import key_of, load_tensors, save_tensors, state_hash
 
 KEY = {"of": "three rows"}
 TENSORS = {"a": torch.arange(6).reshape(3, 2), "b": torch.ones(3, dtype=torch.uint8)}
@@ -66,3 +68,10 @@ def test_what_is_no_file_is_not_waited_for(tmp_path, caplog, kind):
         path.mkdir()
     assert load_tensors(path, KEY, TYPES) is None and "made anew" in caplog.text
     assert key_of(path) == {}
+
+
+def test_the_hash_of_a_state_is_that_of_its_words_and_bytes_by_name():
+    """By hand, in the bytes that caches and prompts of before were hashed by; a number alone and half precision too."""
+    state = {"b": torch.tensor([1.0, -2.0], dtype=torch.float16), "a": torch.tensor(7)}
+    expected = hashlib.sha256(b"first" + b"a 0" + struct.pack("<q", 7) + b"b 1" + struct.pack("<2e", 1, -2)).hexdigest()
+    assert state_hash(state, lambda name, value: f"{name} {value.ndim}", b"first") == expected

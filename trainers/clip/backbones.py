@@ -1,7 +1,6 @@
 """Names and weights of CLIPs: from a backbone's name and a tag or file to a FrozenCLIP."""
 
 import contextlib
-import hashlib
 import json
 import logging
 import warnings
@@ -19,6 +18,7 @@ from dassl.data.transforms import Preprocessing
 from dassl.utils.environment import PROJECT
 from dassl.utils.errors import ConfigError, UserError, did_you_mean
 from dassl.utils.paths import expanded, is_file
+from dassl.utils.tensors import state_hash
 from trainers.clip.frozen_clip import FrozenCLIP
 from trainers.clip.weights import OPENAI_NUMBERS, load_state, read_state, said_of
 
@@ -242,11 +242,8 @@ def _resize_fault(preprocessing: dict) -> str:
 
 def _fingerprint(model: nn.Module, model_name: str) -> str:
     """Return what identifies the function of the towers: their architecture and their weights."""
-    digest = hashlib.sha256(json.dumps(open_clip.get_model_config(model_name), sort_keys=True).encode())
-    for key, value in sorted(model.state_dict().items()):
-        digest.update(key.encode())
-        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    architecture = json.dumps(open_clip.get_model_config(model_name), sort_keys=True).encode()
+    return state_hash(model.state_dict(), lambda name, _: name, architecture)
 
 
 def _first_line(error: Exception) -> str:
