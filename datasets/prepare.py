@@ -5,6 +5,8 @@
 Downloads go to `.prepare` in the data set's folder and are continued where they stopped; what is there is not fetched again,
 but compared with its checksum, where one is known of the file itself. A file takes its place in the data set's folder only
 whole and verified. When something fails, the steps to do by hand are printed, and the exit code is 1.
+
+gdown downloads, also what is not on Google Drive: torchvision and pooch begin a broken transfer from the start.
 """
 
 import argparse
