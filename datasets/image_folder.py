@@ -26,7 +26,7 @@ from dassl.data.dataset import DATASETS, SPLITS, UNLABELED, Dataset, Datum
 from dassl.data.folders import IMAGE, Tree
 from dassl.data.known import Names, class_key
 from dassl.data.labels import read_labels
-from dassl.data.splits import Row, Rows, Splits, cut_classes, drawn_file, read_rows, read_split, write_split
+from dassl.data.splits import VAL, Row, Rows, Splits, cut_classes, drawn_file, read_rows, read_split, write_split
 from dassl.utils.errors import ConfigError, DataError, UserError, did_you_mean
 from dassl.utils.files import lock
 from dassl.utils.paths import exists, expanded, is_file, is_folder
@@ -34,7 +34,6 @@ from dassl.utils.registry import AtLeast, AtMost, Before, Given
 from dassl.utils.tensors import HINT
 from datasets.left_out import say_left_out
 
-VAL = 0.2  # where nothing else is said
 PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}  # folders' names, in lower case
 
 logger = logging.getLogger(__name__)

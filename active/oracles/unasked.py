@@ -9,12 +9,11 @@ from yacs.config import CfgNode
 from dassl.data.build import cache_path
 from dassl.data.dataset import SPLITS, UNLABELED
 from dassl.data.digests import ImageFiles
-from dassl.data.splits import drawn_file
+from dassl.data.splits import VAL, drawn_file
 from dassl.utils.paths import exists, expanded
 from dassl.utils.text import printable
 
 AUTO = -1.0  # VAL
-VAL = 0.2  # where the labels are those of a data set
 
 logger = logging.getLogger(__name__)
 

@@ -20,6 +20,8 @@ Rows = dict[str, list[Row]]
 Splits = dict[str, tuple[Datum, ...]]
 SplitSource = Literal["published", "drawn"]
 
+VAL = 0.2  # share of a person's own images that a drawn split holds out as val, where nothing else is said
+
 
 def read_split(file: Path, image_dir: str, classnames: Sequence[str] = ()) -> tuple[Splits, tuple[str, ...]]:
     """Return the three splits and the class names of a split file.
