@@ -14,7 +14,7 @@ class SelectionContext:
     """One selection: N pool rows in the order of their ids, M labeled rows, C classes, D feature dimensions.
 
     Features are unit norm and belong to the current model (zero-shot CLIP before round 0); all tensors are on the CPU. Those of
-    a very large pool arrive as float16, also memory-mapped (`active.registry.UPCAST_LIMIT`): bring blocks of them to float32.
+    a very large pool arrive as float16, also memory-mapped (`active.selection.UPCAST_LIMIT`): bring blocks of them to float32.
     "AS" is `TRAINER.DESCRIPTIONS.MODE`: the mean of a class's unit-norm texts, shorter than 1.
     The pool's labels, the model and the config are not here, so a sampler cannot look at them.
     """

@@ -1,27 +1,27 @@
-"""The active-learning loop: select, label, fit, evaluate, write; then again."""
+"""The active-learning loop: select, label, fit, evaluate, record; then again."""
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from yacs.config import CfgNode
 
 from active.context import Query, SelectionContext
-from active.oracles.asked import read_query, stands_on, write_query
-from active.oracles.files import ask_people
-from active.pool import LabelPool, Oracle, query_size
-from active.record.folder import RESULTS, check_files, file_hashes, open_result, prompts_path, query_path, selector_path
-from active.record.recorders import add_round
-from active.record.report import percent
+from active.oracles.asked import stands_on
+from active.oracles.oracle import Oracle, Question
+from active.pool import LabelPool
+from active.record.folder import check_files, file_hashes, prompts_path, selector_path
+from active.record.recorders import Recorder
+from active.record.report import in_words, percent
 from active.record.results import RoundRecord, RunResult, query_hash
-from active.registry import SAMPLERS, build_sampler, check_learner, images_named, initial_sampler, select, warm_start, wrapped
-from dassl.data.dataset import UNLABELED, Dataset
-from dassl.evaluation.evaluate import METRICS, evaluate
+from active.registry import ChosenSampler
+from active.selection import images_named, select, warm_start
+from dassl.data.dataset import Dataset
+from dassl.evaluation.evaluate import Metric, evaluate
 from dassl.utils.environment import peak_memory_mb
 from dassl.utils.errors import TrainingError, UserError
 from dassl.utils.events import event
@@ -45,7 +45,7 @@ class Trainer(Protocol):
     """What the loop asks of a trainer; the model itself is opaque to it.
 
     One whose models have negative prompts says so by `has_negative_texts = True`, and its `fit` takes a further `mined`:
-    rows and labels that it trains on beside the labeled ones.
+    rows and labels that it trains on beside the labeled ones. A model may have `losses`: the mean loss of each epoch.
     """
 
     def zero_shot(self) -> Any: ...
@@ -55,6 +55,39 @@ class Trainer(Protocol):
     def load(self, path: Path) -> Any: ...
 
 
+@dataclass(frozen=True)
+class Run:
+    """All that a run is made of. With a `selector`, its models select and the trainer's are reported.
+
+    `samplers` are that of round 0 and that of all others; `n_query` labels are asked for in each of `n_rounds` rounds; models
+    are kept in the folder `output`.
+    """
+
+    dataset: Dataset
+    trainer: Trainer
+    selector: Trainer | None
+    samplers: tuple[ChosenSampler, ChosenSampler]
+    oracle: Oracle
+    metrics: Mapping[str, Metric]
+    n_query: int
+    n_rounds: int
+    seed: int
+    recorders: Sequence[Recorder]
+    output: Path
+
+    @property
+    def chooser(self) -> Trainer:
+        """The trainer whose models select."""
+        return self.selector or self.trainer
+
+    def sampler(self, round: int) -> ChosenSampler:
+        return self.samplers[min(round, 1)]
+
+    def model_path(self, round: int) -> Path:
+        """Return the file of the model that selects after a round."""
+        return (selector_path if self.selector else prompts_path)(self.output, round)
+
+
 @dataclass
 class _State:
     """What one round hands to the next."""
@@ -62,9 +95,9 @@ class _State:
     config: dict[str, Any]  # of the record
     zero_shot: Predicted  # of the train split
     pool: LabelPool
-    oracle: Oracle
     model: Any = None  # of the learner that selects; None while that is zero-shot CLIP
     seconds: dict[str, float] = field(default_factory=dict)
+    losses: dict[str, Sequence[float]] = field(default_factory=dict)
 
     def timed(self, step: str, function: Callable, *arguments: Any, **named: Any) -> Any:
         """Return the function's answer and note its seconds under the name of the step."""
@@ -73,195 +106,146 @@ class _State:
         self.seconds[step] = round(time.perf_counter() - start, 3)
         return answer
 
+    def fitted(self, step: str, trainer: Trainer, round: int, **mined: Any) -> Any:
+        """Return a model fitted to all labels so far, and note its seconds and losses."""
+        model = self.timed(step, trainer.fit, self.pool.labeled, self.pool.labels, round, **mined)
+        if losses := getattr(model, "losses", ()):
+            self.losses[step] = losses
+        return model
 
-def run(
-    cfg: CfgNode, dataset: Dataset, trainer: Trainer, selector: Trainer | None = None, *,
-    certificate: Mapping[str, str] | None = None,
-) -> RunResult:
-    """Run all rounds that `cfg.OUTPUT_DIR/results.json` does not hold yet and return the whole record.
 
-    With a `selector`, its models select and the trainer's are reported; without one, the trainer does both. The record is
-    written at the start and after every round. The run ends early, and says so, when the pool is used up. With
-    `ACTIVE.ORACLE: file` people label what the data set does not, see `active.oracles.files`. `certificate` holds the hashes of
-    `active.record.certificate`.
+def run(plan: Run, result: RunResult) -> RunResult:
+    """Do all rounds that a record does not hold yet and return the whole record; its recorders are told of each.
 
-    Raises ConfigError if a sampler needs more than the selecting learner has, UserError if the folder holds a run of
-    another config or data set, WaitingForLabels when it is people's turn.
+    The run ends early, and says so, when the pool is used up. Raises TrainingError, with the record marked "failed", if a
+    round goes out of the numbers, UserError if the record names other images, and WaitingForLabels when it is people's turn.
     """
-    output, chooser = Path(cfg.OUTPUT_DIR), selector or trainer
-    _check_selector(cfg, selector is not None, chooser)
-    n_query = query_size(cfg.ACTIVE.QUERY_SIZE, len(dataset.train), len(dataset.classnames))
-    result = open_result(cfg, dataset, certificate or {})
     if result.finished:
         return result
-    oracle = Oracle(_known_labels(cfg, dataset), n_query * cfg.ACTIVE.ROUNDS)
-    state = _start(trainer, dataset, oracle, result)
-    _replay(result, state, dataset, chooser, selector_path if selector else prompts_path, output)
+    state = _start(plan, result)
+    _replay(plan, state, result)
     result.status, result.failure = "running", ""
-    result.write(output / RESULTS)  # from the first query on, the folder says whose it is
-    for round in range(len(result.rounds), cfg.ACTIVE.ROUNDS):
+    for recorder in plan.recorders:
+        recorder.begin(result)
+    for round in range(len(result.rounds), plan.n_rounds):
         if not len(state.pool.unlabeled):
-            logger.warning("the pool is used up after %d rounds of the %d asked for", round, cfg.ACTIVE.ROUNDS)
+            logger.warning("the pool is used up after %d rounds of the %d asked for", round, plan.n_rounds)
             break
         try:
-            with images_named(dataset):
-                result.rounds.append(_round(cfg, state, dataset, trainer, selector, n_query, round))
+            with images_named(plan.dataset):
+                record = _round(plan, state, round)
         except TrainingError as error:
-            result.status, result.failure = "failed", f"round {round}: {error}"
-            result.write(output / RESULTS)
+            _end(plan, result, "failed", f"round {round}: {error}")
             raise TrainingError(result.failure) from error
-        if cfg.LOG.TENSORBOARD:
-            add_round(output, result.rounds[-1])  # before the record: a round that is in there is not done again
-        result.write(output / RESULTS)
-        _log(result.rounds[-1])
-    result.status = "finished"
-    result.write(output / RESULTS)
+        result.rounds.append(record)
+        for recorder in plan.recorders:
+            recorder.add_round(result, state.losses)
+        _log(record)
+    _end(plan, result, "finished")
     return result
 
 
-def _check_selector(cfg: CfgNode, is_given: bool, chooser: Trainer) -> None:
-    name = cfg.ACTIVE.SELECTOR_TRAINER
-    if bool(name) != is_given:
-        raise ValueError(f"ACTIVE.SELECTOR_TRAINER is {name!r}, and a selector was {'' if is_given else 'not '}given")
-    check_learner(cfg.ACTIVE, name or cfg.TRAINER.NAME, has_negative_texts=getattr(chooser, "has_negative_texts", False))
-
-
-def _known_labels(cfg: CfgNode, dataset: Dataset) -> Tensor:
-    """Return the labels of the train split, with what people answered in a record that a sampler repeats."""
-    labels = dataset.labels("train")
-    samplers = (initial_sampler(cfg.ACTIVE), cfg.ACTIVE.SAMPLER)
-    for name in dict.fromkeys(name for sampler in samplers for name in wrapped(sampler, cfg.ACTIVE)):
-        if "answers" in SAMPLERS[name].facts:
-            for path, label in SAMPLERS[name].facts["answers"](cfg.ACTIVE, dataset.classnames).items():
-                row = dataset.train_rows.get(path)
-                if row is not None and labels[row] == UNLABELED:
-                    labels[row] = label
-    return labels
-
-
-def _start(trainer: Trainer, dataset: Dataset, oracle: Oracle, result: RunResult) -> _State:
-    model = trainer.zero_shot()
+def _start(plan: Run, result: RunResult) -> _State:
+    model = plan.trainer.zero_shot()
     if not result.zero_shot:
-        result.zero_shot = {"accuracy": _evaluate(trainer, model, dataset)["accuracy"]}
+        result.zero_shot = {"accuracy": _evaluate(plan, model)["accuracy"]}
     logger.info("zero-shot accuracy %s", percent(result.zero_shot["accuracy"]))
-    return _State(result.config, trainer.predict(model, "train"), LabelPool(len(dataset.train)), oracle)
+    return _State(result.config, plan.trainer.predict(model, "train"), LabelPool(len(plan.dataset.train)))
 
 
-def _replay(
-    result: RunResult, state: _State, dataset: Dataset, chooser: Trainer, path_of: Callable[[Path, int], Path], output: Path
-) -> None:
+def _end(plan: Run, result: RunResult, status: str, failure: str = "") -> None:
+    result.status, result.failure = status, failure
+    for recorder in plan.recorders:
+        recorder.end(result)
+
+
+def _replay(plan: Run, state: _State, result: RunResult) -> None:
     """Bring the state to where the last recorded round left it."""
     if not result.rounds:
         return
-    row_of = dataset.train_rows
+    row_of = plan.dataset.train_rows
     for record in result.rounds:
         unknown = [path for path in (*record.queried, *record.pseudo_labeled) if path not in row_of]
         if unknown:
-            raise UserError(f"{output / RESULTS} names images that are not in the train split, first {unknown[0]!r}")
-        asked, guessed = (torch.tensor([row_of[path] for path in paths], dtype=torch.int64)
-                          for paths in (record.queried, record.pseudo_labeled))
-        guesses = torch.tensor(list(record.pseudo_labeled.values()), dtype=torch.int64)
-        state.oracle.learn(*(torch.tensor(values, dtype=torch.int64) for values in (
-            [row_of[path] for path in record.answers], list(record.answers.values()))))
-        _label(Query(asked, guessed, guesses), state, record.round)
-    check_files(result.rounds[-1:], output)
-    state.model = chooser.load(path_of(output, result.rounds[-1].round))
-    logger.info("continuing after round %d of %s", result.rounds[-1].round, output)
+            raise UserError(f"the record in {plan.output} names images that are not in the train split, first {unknown[0]!r}")
+        asked, guessed, answered = (torch.tensor([row_of[path] for path in paths], dtype=torch.int64)
+                                    for paths in (record.queried, record.pseudo_labeled, record.answers))
+        guesses, answers = (torch.tensor(list(labels.values()), dtype=torch.int64)
+                            for labels in (record.pseudo_labeled, record.answers))
+        plan.oracle.learn(answered, answers)
+        _acquire(plan, state, Query(asked, guessed, guesses), record.round)
+    last = result.rounds[-1]
+    check_files([last], plan.output)
+    state.model = plan.chooser.load(plan.model_path(last.round))
+    logger.info("continuing after round %d of %s", last.round, plan.output)
 
 
-def _round(
-    cfg: CfgNode, state: _State, dataset: Dataset, trainer: Trainer, selector: Trainer | None, n_query: int, round: int
-) -> RoundRecord:
+def _round(plan: Run, state: _State, round: int) -> RoundRecord:
     """Do one round, keep its models, and return its record."""
-    output, chooser = Path(cfg.OUTPUT_DIR), selector or trainer
-    state.seconds = {}
-    name = cfg.ACTIVE.SAMPLER if round else initial_sampler(cfg.ACTIVE)
+    state.seconds, state.losses = {}, {}
     if not round:
-        _warm_start(cfg, state, dataset, chooser, name)
+        _warm_start(plan, state)
     event("before-select")
-    asked = None
-    if cfg.ACTIVE.ORACLE == "file":
-        asked = read_query(query_path(output, round), stands_on(state.config, state.pool), dataset)
-    query = asked or state.timed("select", _select, cfg, state, dataset, chooser, name, n_query, round)
+    basis = stands_on(state.config, state.pool)
+    query = plan.oracle.asked(round, basis) or state.timed("select", _select, plan, state, round)
     event("after-select")
-    answers = _ask(cfg, query, state, dataset, chooser, round) if cfg.ACTIVE.ORACLE == "file" else {}
-    _label(query, state, round)
-    model = _fit(state, trainer, selector, query, round)
+    answers = plan.oracle.answers(Question(round, query, basis, state.pool.labeled, lambda rows: _guesses(plan, state, rows)))
+    _acquire(plan, state, query, round)
+    model = _fit(plan, state, query, round)
     event("after-fit")
-    metrics = state.timed("evaluate", _evaluate, trainer, model, dataset)
+    metrics = state.timed("evaluate", _evaluate, plan, model)
     event("after-evaluate")
-    files = [prompts_path(output, round)]
-    trainer.save(model, files[0])
-    if selector:
-        files.append(selector_path(output, round))
-        selector.save(state.model, files[1])
-    return _record(round, name, query, answers, state, dataset, metrics, file_hashes(output, files))
+    return _record(plan, state, query, round=round, metrics=metrics, files=_save(plan, state, model, round),
+                   answers={plan.dataset.train[row].path: label for row, label in answers.items()})
 
 
-def _warm_start(cfg: CfgNode, state: _State, dataset: Dataset, chooser: Trainer, name: str) -> None:
+def _warm_start(plan: Run, state: _State) -> None:
     """Fit the selecting model to what zero-shot CLIP mines, if the first round's sampler begins so; its round is -1."""
-    query = warm_start(name, cfg.ACTIVE, _context(cfg, state, dataset, state.zero_shot, name, 0, 0))
-    if query is not None:
-        state.model = state.timed("warm_start", chooser.fit, state.pool.labeled, state.pool.labels, -1, **_mined(query))
+    sampler = plan.sampler(0)
+    if sampler.begin is not None:
+        query = warm_start(sampler, replace(_context(plan, state, state.zero_shot, 0), n_query=0))
+        state.model = state.fitted("warm_start", plan.chooser, -1, **_mined(query))
 
 
-def _select(cfg: CfgNode, state: _State, dataset: Dataset, chooser: Trainer, name: str, n_query: int, round: int) -> Query:
+def _select(plan: Run, state: _State, round: int) -> Query:
     """Return the query of a round, in rows of the train split."""
-    needs_model = SAMPLERS[name].facts.get("needs_model", True) and state.model is not None
-    now = chooser.predict(state.model, "train") if needs_model else state.zero_shot
-    ctx = _context(cfg, state, dataset, now, name, n_query, round)
-    query = select(build_sampler(name, cfg.ACTIVE), ctx)
+    needs_model = plan.sampler(round).needs_model and state.model is not None
+    ctx = _context(plan, state, plan.chooser.predict(state.model, "train") if needs_model else state.zero_shot, round)
+    query = select(plan.sampler(round).select, ctx)
     return replace(query, **{rows: ctx.ids[getattr(query, rows)] for rows in ("rows", "pseudo_rows", "mined_rows")})
 
 
-def _context(
-    cfg: CfgNode, state: _State, dataset: Dataset, now: Predicted, name: str, n_query: int, round: int
-) -> SelectionContext:
+def _context(plan: Run, state: _State, now: Predicted, round: int) -> SelectionContext:
     rows, labeled = state.pool.unlabeled, state.pool.labeled
     logits = now.logits[rows]
     return SelectionContext(
         ids=rows, features=now.features[rows], logits=logits,
         zero_shot_logits=logits if now is state.zero_shot else state.zero_shot.logits[rows],
         labeled_ids=labeled, labeled_features=now.features[labeled], labeled_logits=now.logits[labeled],
-        labels=state.pool.labels, text_features=now.text_features, n_query=n_query, round=round,
-        n_total=len(dataset.train), rng=rng_for(cfg.SEED, f"select {name}", round),
-        negative_text_features=getattr(now, "negative_text_features", None), find=dataset.train_rows.get)
+        labels=state.pool.labels, text_features=now.text_features, n_query=plan.n_query, round=round,
+        n_total=len(plan.dataset.train), rng=rng_for(plan.seed, f"select {plan.sampler(round).name}", round),
+        negative_text_features=getattr(now, "negative_text_features", None), find=plan.dataset.train_rows.get)
 
 
-def _ask(
-    cfg: CfgNode, query: Query, state: _State, dataset: Dataset, chooser: Trainer, round: int
-) -> dict[str, int]:
-    """Return the labels, by dataset id, that people gave to those images of a query whose label nobody knew."""
-    rows = state.oracle.unknown(query.rows)
-    if not len(rows):
-        return {}
-
-    def guess() -> Tensor:
-        now = state.zero_shot if state.model is None else chooser.predict(state.model, "train")
-        return now.logits[rows].softmax(1)
-
-    write_query(query_path(Path(cfg.OUTPUT_DIR), round), stands_on(state.config, state.pool), query, dataset)
-    labels = ask_people(Path(cfg.OUTPUT_DIR), round, dataset, rows.tolist(), guess, labeled=state.pool.labeled.tolist())
-    state.oracle.learn(rows, torch.tensor(labels))
-    return {dataset.train[row].path: label for row, label in zip(rows.tolist(), labels, strict=True)}
+def _guesses(plan: Run, state: _State, rows: Tensor) -> Tensor:
+    """Return the class probabilities [n, C] that the selecting model gives to rows of the train split."""
+    now = state.zero_shot if state.model is None else plan.chooser.predict(state.model, "train")
+    return now.logits[rows].softmax(1)
 
 
-def _label(query: Query, state: _State, round: int) -> None:
-    state.pool.acquire(query.rows, state.oracle.label(query.rows), round)
+def _acquire(plan: Run, state: _State, query: Query, round: int) -> None:
+    state.pool.acquire(query.rows, plan.oracle.label(query.rows), round)
     state.pool.acquire(query.pseudo_rows, query.pseudo_labels, round, pseudo=True)
 
 
-def _fit(state: _State, trainer: Trainer, selector: Trainer | None, query: Query, round: int) -> Any:
-    """Fit fresh prompts to all labels so far; return the reported model and leave the selecting one in the state.
+def _fit(plan: Run, state: _State, query: Query, round: int) -> Any:
+    """Fit fresh models to all labels so far; return the reported one and leave the selecting one in the state.
 
     Mined images are for the learner that selects: a reported one beside it is fitted to the labeled set alone.
     """
-    labeled = state.pool.labeled, state.pool.labels, round
-    if selector is None:
-        state.model = state.timed("fit", trainer.fit, *labeled, **_mined(query))
-        return state.model
-    state.model = state.timed("fit_selector", selector.fit, *labeled, **_mined(query))
-    return state.timed("fit", trainer.fit, *labeled)
+    step = "fit_selector" if plan.selector else "fit"
+    state.model = state.fitted(step, plan.chooser, round, **_mined(query))
+    return state.fitted("fit", plan.trainer, round) if plan.selector else state.model
 
 
 def _mined(query: Query) -> dict[str, tuple[Tensor, Tensor]]:
@@ -269,32 +253,40 @@ def _mined(query: Query) -> dict[str, tuple[Tensor, Tensor]]:
     return {"mined": (query.mined_rows, query.mined_labels)} if len(query.mined_rows) else {}
 
 
-def _evaluate(trainer: Trainer, model: Any, dataset: Dataset) -> dict[str, float | None]:
-    if not dataset.test:
-        return dict.fromkeys(METRICS)
-    return dict(evaluate(trainer.predict(model, "test").logits, dataset.labels("test")))
+def _evaluate(plan: Run, model: Any) -> dict[str, float | None]:
+    """Return the metrics of a model on the test split; None for each where there are no test images."""
+    if not plan.dataset.test:
+        return dict.fromkeys(plan.metrics)
+    return evaluate(plan.trainer.predict(model, "test").logits, plan.dataset.labels("test"), plan.metrics)
 
 
-def _record(
-    round: int, sampler: str, query: Query, answers: dict[str, int], state: _State, dataset: Dataset,
-    metrics: dict[str, float | None], files: dict[str, str],
-) -> RoundRecord:
-    pool, paths = state.pool, [datum.path for datum in dataset.train]
+def _save(plan: Run, state: _State, model: Any, round: int) -> dict[str, str]:
+    """Keep the models that a round ended with, and return the hashes of their files."""
+    files = {prompts_path(plan.output, round): (plan.trainer, model)}
+    if plan.selector:
+        files[plan.model_path(round)] = plan.selector, state.model
+    for path, (trainer, own) in files.items():
+        trainer.save(own, path)
+    return file_hashes(plan.output, files)
+
+
+def _record(plan: Run, state: _State, query: Query, *, round: int, **known: Any) -> RoundRecord:
+    """Return the record of a round; `known` are those of its fields that the state does not tell."""
+    pool, paths = state.pool, [datum.path for datum in plan.dataset.train]
     queried = [paths[row] for row in query.rows.tolist()]
     pseudo = zip(query.pseudo_rows.tolist(), query.pseudo_labels.tolist(), strict=True)
     pseudo_labeled = {paths[row]: label for row, label in pseudo}
     guessed = torch.cat([pool.pseudo_labeled, query.mined_rows])
     guesses = torch.cat([pool.labels_of(pool.pseudo_labeled), query.mined_labels])
     return RoundRecord(
-        round=round, sampler=sampler, queried=queried, n_labeled=len(pool.labeled), n_paid=state.oracle.n_paid,
-        n_pseudo=len(guessed), **metrics, class_counts=pool.labels.bincount(minlength=len(dataset.classnames)).tolist(),
-        query_hash=query_hash(queried, pseudo_labeled, answers), seconds=dict(state.seconds), peak_memory_mb=peak_memory_mb(),
-        n_saved=len(pool.pseudo_labeled), pseudo_precision=state.oracle.precision(guessed, guesses),
-        pseudo_labeled=pseudo_labeled, answers=answers, files=files)
+        round=round, sampler=plan.sampler(round).name, queried=queried, n_labeled=len(pool.labeled), n_paid=plan.oracle.n_paid,
+        n_pseudo=len(guessed), class_counts=pool.labels.bincount(minlength=len(plan.dataset.classnames)).tolist(),
+        query_hash=query_hash(queried, pseudo_labeled, known["answers"]), seconds=dict(state.seconds),
+        peak_memory_mb=peak_memory_mb(), n_saved=len(pool.pseudo_labeled),
+        pseudo_precision=plan.oracle.precision(guessed, guesses), pseudo_labeled=pseudo_labeled, **known)
 
 
 def _log(record: RoundRecord) -> None:
     pseudo = f", {record.n_pseudo} pseudo-labels ({record.n_saved} saved)" if record.n_pseudo else ""
-    logger.info("round %d: %s, %d labels%s, accuracy %s, macro-F1 %s, ECE %s (%s)", record.round, record.sampler,
-                record.n_paid, pseudo, percent(record.accuracy), percent(record.macro_f1), percent(record.ece),
-                ", ".join(f"{step} {seconds:.1f} s" for step, seconds in record.seconds.items()))
+    logger.info("round %d: %s, %d labels%s, %s (%s)", record.round, record.sampler, record.n_paid, pseudo,
+                in_words(record.metrics), ", ".join(f"{step} {seconds:.1f} s" for step, seconds in record.seconds.items()))

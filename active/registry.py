@@ -1,20 +1,13 @@
-"""The sampler registry, and the one place where samplers are called and their answers checked."""
+"""The samplers by their names, and what an `ACTIVE` node says of them and of their queries."""
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
 
-import torch
-from torch import Tensor
 from yacs.config import CfgNode
 
-from active.context import Query, SelectionContext
-from active.kernels.scores import row_blocks
-from dassl.data.dataset import Dataset
-from dassl.utils.errors import ConfigError, TrainingError
-from dassl.utils.paths import printable
+from dassl.utils.errors import ConfigError
 from dassl.utils.registry import Registry
 
 
@@ -22,39 +15,32 @@ class _IsSampler:
     """Marks a parameter that names a sampler in YAML and arrives as a callable."""
 
 
-SAMPLERS = Registry("sampler", "ACTIVE")
-POOL_ROWS = ("ids", "features", "logits", "zero_shot_logits")  # tensors of a context with a row for each image
-UPCAST_LIMIT = 2**29  # numbers of a float16 tensor that become 2 GiB in float32
-LABELED_ROWS = ("labeled_ids", "labels", "labeled_features", "labeled_logits")
+SAMPLERS = Registry("sampler", "ACTIVE", home="active.samplers")
 
-Sampler = Annotated[Callable[[SelectionContext], Tensor | Query], _IsSampler]
+BoundSampler = Callable  # of a SelectionContext: rows to ask, Tensor [n], or a Query
+Sampler = Annotated[BoundSampler, _IsSampler]
 
 
-BoundSampler = Callable[[SelectionContext], Tensor | Query]
+@dataclass(frozen=True)
+class ChosenSampler:
+    """A sampler with its parameters, as the loop uses it. `begin` mines what the model is fitted to before the first query."""
+
+    name: str
+    select: BoundSampler
+    needs_model: bool
+    begin: Callable | None
 
 
-class ContractError(RuntimeError):
-    """A sampler's answer, or what it was given, breaks the contract of `active.testing`."""
+def build_chosen(name: str, node: CfgNode) -> ChosenSampler:
+    """Return a sampler of an `ACTIVE` node as the loop uses it.
 
-
-class NotFiniteError(ContractError):
-    """Features or logits of images hold NaN or Inf; `ids` are these images."""
-
-    def __init__(self, what: str, ids: Tensor):
-        super().__init__(f"{what} of {len(ids)} images hold NaN or Inf; ids {ids[:10].tolist()}")
-        self.what, self.ids = what, ids
-
-
-@contextlib.contextmanager
-def images_named(dataset: Dataset) -> Iterator[None]:
-    """Raise TrainingError with the names of images whose features or logits are not finite, in place of their ids."""
-    try:
-        yield
-    except NotFiniteError as error:
-        paths = [printable(dataset.train[row].path) for row in error.ids.tolist()]
-        more = ", ..." if len(paths) > 10 else ""
-        raise TrainingError(f"the {error.what} of {len(paths)} train images hold NaN or Inf: {', '.join(paths[:10])}{more}; "
-                            "the weights or the feature cache may be damaged") from error
+    It, or the one that it wraps, begins by mining if it is registered with the fact `warm_start`, a function of the context and
+    the sampler's parameters that returns a Query.
+    """
+    begins = [partial(component.facts["warm_start"], **component.arguments(node[component.key]))
+              for component in map(SAMPLERS.__getitem__, wrapped(name, node)) if "warm_start" in component.facts]
+    needs_model = SAMPLERS[name].facts.get("needs_model", True)
+    return ChosenSampler(name, build_sampler(name, node), needs_model, begins[0] if begins else None)
 
 
 def build_sampler(name: str, node: CfgNode) -> BoundSampler:
@@ -100,46 +86,31 @@ def initial_sampler(node: CfgNode) -> str:
     return "random" if SAMPLERS[node.SAMPLER].facts.get("needs_labels") else node.SAMPLER
 
 
+def query_size(size: int | str, n_train: int, n_classes: int) -> int:
+    """Return the labels of a round for `ACTIVE.QUERY_SIZE`: an integer, a share such as "1%" (rounded), or per_class."""
+    if size == "per_class":
+        return n_classes
+    share = str(size).removesuffix("%").strip()
+    try:
+        if isinstance(size, int):
+            n_query = size
+        elif size.endswith("%") and 0 < float(share) <= 100:
+            n_query = max(1, int(n_train * float(share) / 100 + 0.5))
+        else:
+            raise ValueError
+    except ValueError:
+        raise ConfigError(f"ACTIVE.QUERY_SIZE is {size!r}, but must be an integer, a share such as '1%', "
+                          "or per_class") from None
+    if n_query < 1:
+        raise ConfigError(f"ACTIVE.QUERY_SIZE is {size}, but must be at least 1")
+    return n_query
+
+
 def wrapped(name: str, node: CfgNode) -> list[str]:
     """Return the names of a sampler, of the one it wraps, of the one that wraps, ..."""
     component = SAMPLERS[name]
     inner = [node[component.key][parameter.key] for parameter in component.parameters if _IsSampler in parameter.extras]
     return [name, *(found for sampler in inner for found in wrapped(sampler, node))]
-
-
-def warm_start(name: str, node: CfgNode, ctx: SelectionContext) -> Query | None:
-    """Return what zero-shot CLIP mines before the first query of a sampler, None for samplers that do not begin so.
-
-    A sampler registered with the fact `warm_start`, a function of the context and the sampler's parameters, begins by
-    fitting the model to pseudo-labels. Raises ContractError as `select` does.
-    """
-    for component in (SAMPLERS[inner] for inner in wrapped(name, node)):
-        if "warm_start" in component.facts:
-            _check_finite(ctx)
-            query = component.facts["warm_start"](ctx, **component.arguments(node[component.key]))
-            _check_answer(query, replace(ctx, n_query=0))
-            return query
-    return None
-
-
-def select(sampler: BoundSampler, ctx: SelectionContext) -> Query:
-    """Return the sampler's answer to a context whose rows may stand in any order, checked.
-
-    Rows are brought into the order of their ids first, so that no answer depends on the order of the pool. A budget at or
-    above the pool is answered with the whole pool and one of 0 with nothing, without calling the sampler. Raises
-    ContractError, naming the ids, if features or logits are not finite, and if the rows to ask and to pseudo-label are
-    not `min(n_query, N)` distinct pool rows together, or the mined ones not others.
-    """
-    _check_finite(ctx)
-    order, n_query = ctx.ids.argsort(), min(ctx.n_query, ctx.n_pool)
-    if n_query <= 0 or n_query == ctx.n_pool:
-        return Query(order[:max(n_query, 0)])
-    ctx = replace(ctx, n_query=n_query, **_ordered(ctx, "ids", order, POOL_ROWS),
-                  **_ordered(ctx, "labeled_ids", ctx.labeled_ids.argsort(), LABELED_ROWS))
-    answer = sampler(ctx)
-    query = answer if isinstance(answer, Query) else Query(torch.as_tensor(answer))
-    _check_answer(query, ctx)
-    return replace(query, **{rows: order[getattr(query, rows).long()] for rows in ("rows", "pseudo_rows", "mined_rows")})
 
 
 def _build(name: str, node: CfgNode, inside: tuple[str, ...]) -> BoundSampler:
@@ -151,47 +122,3 @@ def _build(name: str, node: CfgNode, inside: tuple[str, ...]) -> BoundSampler:
         if _IsSampler in parameter.extras:
             arguments[parameter.name] = _build(arguments[parameter.name], node, (*inside, name))
     return partial(component.build, **arguments)
-
-
-def _ordered(ctx: SelectionContext, ids: str, order: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
-    """Return the named tensors with their rows in order and in float32; where they are so already, without a copy.
-
-    float16 tensors above `UPCAST_LIMIT` stay as they are, also memory-mapped: samplers bring blocks of them to float32.
-    """
-    in_order = bool((getattr(ctx, ids).diff() > 0).all())
-    ordered, done = {}, {}
-    for name in names:
-        value = getattr(ctx, name)
-        if id(value) not in done:  # zero-shot logits and logits of round 0 are one tensor, and stay one
-            rows = value if in_order else value[order]
-            keep = not rows.is_floating_point() or (rows.dtype == torch.float16 and rows.numel() > UPCAST_LIMIT)
-            done[id(value)] = rows if keep else rows.float()
-        ordered[name] = done[id(value)]
-    return ordered
-
-
-def _check_finite(ctx: SelectionContext) -> None:
-    for what in (*POOL_ROWS[1:], *LABELED_ROWS[2:]):
-        values = getattr(ctx, what)
-        bad = torch.cat([~torch.isfinite(values[block]).all(1) for block in row_blocks(*values.shape)] or [values.new_empty(0)])
-        if bad.any():
-            ids = (ctx.labeled_ids if what.startswith("labeled") else ctx.ids)[bad]
-            raise NotFiniteError(what, ids)
-
-
-def _check_answer(query: Query, ctx: SelectionContext) -> None:
-    rows = torch.cat([query.rows, query.pseudo_rows, query.mined_rows])
-    if rows.is_floating_point() or rows.dim() != 1:
-        raise ContractError(f"a sampler must return a vector of row numbers, not {rows.dtype} {tuple(rows.shape)}")
-    if len(query.rows) + len(query.pseudo_rows) != ctx.n_query:
-        raise ContractError(f"a sampler must return {ctx.n_query} rows, not {len(query.rows) + len(query.pseudo_rows)}")
-    if len(rows.unique()) != len(rows):
-        raise ContractError("a sampler returned a row twice")
-    if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < ctx.n_pool:
-        raise ContractError(f"a sampler returned a row outside 0..{ctx.n_pool - 1}")
-    for kind in ("pseudo", "mined"):
-        guessed, labels = getattr(query, f"{kind}_rows"), getattr(query, f"{kind}_labels")
-        if len(guessed) != len(labels):
-            raise ContractError(f"a sampler returned {len(labels)} labels for {len(guessed)} {kind} rows")
-        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < ctx.n_classes:
-            raise ContractError(f"a sampler returned a {kind} label outside 0..{ctx.n_classes - 1}")

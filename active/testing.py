@@ -6,7 +6,7 @@
     def test_contract(check):
         check()
 
-The checks call the sampler through `active.registry.select`, as the loop does, so what `select` refuses fails here too.
+The checks call the sampler through `active.selection.select`, as the loop does, so what `select` refuses fails here too.
 """
 
 import json
@@ -23,8 +23,10 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from active.context import Query, SelectionContext
-from active.pool import LabelPool, Oracle
-from active.registry import SAMPLERS, ContractError, build_sampler, select
+from active.oracles.oracle import Oracle
+from active.pool import LabelPool
+from active.registry import SAMPLERS, build_sampler
+from active.selection import ContractError, select
 from dassl.config.defaults import default_config
 from dassl.config.setup import add_component_nodes, load_plugin
 from dassl.utils.environment import peak_resident_mb

@@ -25,14 +25,15 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import save
 
-from active.oracles.files import table_path, write_table
-from active.record.folder import RESULTS
+from active.oracles.files import write_table
+from active.record.folder import table_path
 from active.record.results import MEASURED, RunResult
 from active.registry import SAMPLERS
 from dassl.config.cli import Parser, command
 from dassl.config.setup import differences as config_differences
 from dassl.utils.environment import PROJECT
 from dassl.utils.errors import UserError
+from dassl.utils.run_folder import RESULTS
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -57,7 +57,8 @@ def main() -> None:
     print(f"\nTest accuracy in %, mean ± standard deviation over seeds {', '.join(map(str, SEEDS))}; "
           f"zero-shot {100 * any_record['zero_shot']['accuracy']:.1f}.\n")
     labels = [round_["n_labeled"] for round_ in any_record["rounds"]]
-    print(tabulate([[sampler, *(mean_and_deviation([records[sampler, seed]["rounds"][index]["accuracy"] for seed in SEEDS])
+    accuracies = {key: [round_["metrics"]["accuracy"] for round_ in record["rounds"]] for key, record in records.items()}
+    print(tabulate([[sampler, *(mean_and_deviation([accuracies[sampler, seed][index] for seed in SEEDS])
                                 for index in range(len(labels)))] for sampler in SAMPLERS],
                    ["sampler", *(f"{n} labels" for n in labels)], tablefmt="github"))
 

@@ -30,13 +30,14 @@ import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
-from active.loop import run
-from active.record.folder import RESULTS
+from active.build import carry_out
 from active.record.results import RunResult
 from active.registry import SAMPLERS, choosing_samplers
 from benchmarks.surrogate import NAMES, build_feature_inputs, load_features, load_text_tower
 from dassl.config.setup import drop_unused, setup_config
-from trainers.core.trainer import PromptTrainer, build_selector, build_trainer
+from dassl.utils.run_folder import RESULTS
+from trainers.core.build import build_selector, build_trainer
+from trainers.core.trainer import PromptTrainer
 from trainers.registry import LEARNERS
 
 CONFIGS = Path(__file__).parents[1] / "configs" / "active"
@@ -89,7 +90,7 @@ def run_samplers(output: Path, name: str, protocol: str, seed: int, samplers: Se
         cfg = config_of(output, name, protocol, sampler, seed, other)
         inputs = build_feature_inputs(cfg, clip, data)
         learners = build_trainer(cfg, inputs), build_selector(cfg, inputs)
-        run(cfg, data.dataset, *(own and shared.setdefault(own.recipe.name, SharedFits(own)) for own in learners))
+        carry_out(cfg, data.dataset, *(own and shared.setdefault(own.recipe.name, SharedFits(own)) for own in learners))
 
 
 def run_study(output: Path, n_workers: int, names: Sequence[str], samplers: Sequence[str], other: Mapping[str, str]) -> None:

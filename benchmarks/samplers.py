@@ -37,7 +37,8 @@ from active.kernels.d2_sampling import squared_norms
 from active.kernels.k_means import nearest_members
 from active.kernels.neighbors import neighbors
 from active.kernels.scores import residuals, row_blocks
-from active.registry import choosing_samplers, select
+from active.registry import choosing_samplers
+from active.selection import select
 from active.testing import sampler_by_name
 from dassl.utils.errors import UserError
 from dassl.utils.seeding import rng_for

@@ -17,8 +17,9 @@ from dassl.data.dataset import Dataset, Datum
 from dassl.data.store import ImageStore
 from dassl.data.transforms import Preprocessing
 from trainers.clip.frozen_clip import FrozenCLIP, normalized
+from trainers.core.build import build_trainer
 from trainers.core.inputs import Inputs, Loading
-from trainers.core.trainer import PromptTrainer, build_trainer
+from trainers.core.trainer import PromptTrainer
 
 DATA = Path(__file__).parents[1].parent / "shared" / "data"
 NAMES = ("caltech101", "dtd", "oxford_flowers")

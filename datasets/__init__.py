@@ -1,4 +1,4 @@
-"""Data sets, one a file. Every module of this folder is imported, so a new file needs no entry anywhere."""
+"""Data sets, one a file: dropping a file into this folder registers what it holds."""
 
 import sys
 
@@ -6,7 +6,3 @@ if sys.argv[:1] == ["-m"]:  # python -m datasets.check, python -m datasets.prepa
     from dassl.utils import starting
 
     starting.begin()
-
-from dassl.utils.plugins import import_all
-
-import_all(__name__, __path__, leave_out=("check", "prepare", "sources"))

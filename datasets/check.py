@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from dassl.config.cli import Parser, command, count
-from dassl.config.setup import check_config, setup_config
-from dassl.data.build import cache_path, classname_problems, load_dataset
+from dassl.config.setup import cache_path, check_config, setup_config
+from dassl.data.build import classname_problems, load_dataset
 from dassl.data.dataset import DATASETS, SPLITS, UNLABELED, Dataset, check_dataset_name
 from dassl.data.scan import REMARKS, FileReport, scan
 from dassl.utils.errors import UserError

@@ -28,7 +28,6 @@ if __name__ == "__main__":
 
     starting.begin()
 
-import train
 from active.analysis.records import CELLS, failure_of, keys_of
 from active.record.certificate import code_hash, config_hash
 from dassl.config.cli import Parser, command, count
@@ -42,6 +41,7 @@ from scripts.experiments.cluster import ray_workers, slurm_workers
 from scripts.experiments.experiment import Cell, read_experiment
 from scripts.experiments.local import local_workers
 from scripts.experiments.schedule import Schedule, Worker
+from trainers.core import job
 
 UNFINISHED = "unfinished"
 
@@ -77,7 +77,7 @@ class Sweep:
         asked, names = [], {}
         for cell in tqdm(self.cells, "checking", unit="cell", leave=False, disable=None, delay=1):
             try:
-                cfg = train.build_config(*train.parser().parse(cell.words))
+                cfg = job.build_config(*job.parser().parse(cell.words))
                 keys = keys_of(as_dict(cfg))
                 asked.append(keys | {"folder": cell.folder.relative_to(self.folder).as_posix()})
                 if (other := names.setdefault(tuple(keys.values()), cell.name)) != cell.name:

@@ -21,6 +21,7 @@ from dassl.utils.errors import UserError
 from dassl.utils.progress import BAR
 from tests.active.toy import cut_back
 from tests.utils.test_files import full_disk
+from trainers.core import job
 
 PROJECT = Path(__file__).parents[1]
 QUICK = ["--config-file", "configs/quickstart.yaml", "ACTIVE.ROUNDS", "2", "OPTIM.MAX_EPOCH", "3"]
@@ -104,7 +105,7 @@ def test_a_curve_that_finds_no_room_is_drawn_later(start, tmp_path, monkeypatch)
         raise UserError("cannot write the curve: no room")
 
     with monkeypatch.context() as patch:
-        patch.setattr(train, "plot_learning_curve", no_room)
+        patch.setattr(job, "plot_learning_curve", no_room)
         code, err = start("ACTIVE.ROUNDS", "1")
         assert code == 0 and err.endswith("is not drawn: cannot write the curve: no room; the same command draws it later\n")
     assert RunResult.read(tmp_path / "run" / "results.json").finished

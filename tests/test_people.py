@@ -96,7 +96,7 @@ def test_a_folder_without_labels_is_labeled_by_people_to_the_end(start, truth, t
     assert len({path for question in questions for path in question}) == 8
     for round in rounds:
         assert round["answers"] == {path: NAMES.index(truth[path]) for path in round["queried"]}
-        assert round["accuracy"] is round["macro_f1"] is round["ece"] is None
+        assert round["metrics"] == {"accuracy": None, "macro_f1": None, "ece": None}
     assert rounds[1]["n_paid"] == 8 and sum(rounds[1]["class_counts"]) == 8
     assert record(tmp_path)["zero_shot"] == {"accuracy": None}
     assert not (tmp_path / "run" / "learning_curve.png").exists()
@@ -336,7 +336,7 @@ def test_images_whose_label_is_known_are_not_asked(start, photos, truth, tmp_pat
     rounds = record(tmp_path)["rounds"]
     queried = [path for round in rounds for path in round["queried"]]
     assert len(queried) == 20 and set(questions) == set(queried) - set(known)
-    assert all(0 <= round["accuracy"] <= 1 for round in rounds)
+    assert all(0 <= round["metrics"]["accuracy"] <= 1 for round in rounds)
 
 
 def test_without_people_unlabeled_images_are_refused(start):
@@ -481,6 +481,9 @@ def test_a_run_of_before_goes_on_with_its_files(tmp_path, capsys, output, words)
     (tmp_path / "again").mkdir()
     assert train.main(words) == 0, capsys.readouterr().err
     new = json.loads((run / "results.json").read_text())
+    assert (old["schema"], new["schema"]) == (1, 2)
+    for record in old["rounds"]:
+        record["metrics"] = {name: record.pop(name) for name in ("accuracy", "macro_f1", "ece")}
     assert new["rounds"][:1] == old["rounds"] and len(new["rounds"]) == 2 and new["dataset"] == old["dataset"]
     again = verify.run_again(RunResult.read(run / "results.json"), tmp_path / "again", str(root), fresh=False)
     assert again.dataset == old["dataset"] and [(own.queried, own.answers) for own in again.rounds] == [

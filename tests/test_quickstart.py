@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-import train
+from dassl.utils.held import Held
 from dassl.utils.seeding import rng_for
-from trainers.core.trainer import build_trainer
+from trainers.core import job
+from trainers.core.build import build_trainer
 
 PROJECT = Path(__file__).parents[1]
 
@@ -17,14 +18,14 @@ PROJECT = Path(__file__).parents[1]
 def setup(tmp_path_factory):
     """The quickstart's data set and trainer."""
     cfg = config(tmp_path_factory.mktemp("data"))
-    dataset, inputs = train.set_up(cfg)
-    return dataset, build_trainer(cfg, inputs)
+    files, inputs = job.prepared(cfg, Held())
+    return files.dataset, build_trainer(cfg, inputs)
 
 
 def config(root: Path):
     """Return the quickstart's config for a data root."""
     words = ["--config-file", str(PROJECT / "configs/quickstart.yaml"), "--root", str(root)]
-    cfg = train.build_config(*train.parser().parse(words))
+    cfg = job.build_config(*job.parser().parse(words))
     cfg.freeze()
     return cfg
 
@@ -65,5 +66,5 @@ def test_the_pool_is_sklearns_digits(setup):
 def test_fp32_is_fp32_on_gpus(setup):
     """Before anything is computed TF32 is off, of which cuDNN's default is on."""
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
-    train.set_up(config(setup[0].root))
+    job.prepared(config(setup[0].root), Held())
     assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32

@@ -13,10 +13,13 @@ from pathlib import Path
 
 import pytest
 
+import dassl.data.build
 import train
 from active.record.results import RunResult
+from dassl.utils.held import Held
 from tests.active.toy import cut_back, edit
 from trainers.clip.frozen_clip import FrozenCLIP
+from trainers.core import build, job
 
 PROJECT = Path(__file__).parents[1]
 QUICK = ["--config-file", "configs/quickstart.yaml", "ACTIVE.ROUNDS", "3", "OPTIM.MAX_EPOCH", "4"]
@@ -49,16 +52,16 @@ def without_times(result: dict) -> list[dict]:
 def test_a_run_leaves_a_record_of_the_stated_schema(capsys, root, tmp_path):
     """`results.json` has exactly the keys of the architecture, fractions in [0, 1], and only relative ids."""
     result = run(capsys, root, tmp_path / "run")
-    assert list(result)[:2] == ["schema", "status"] and result["schema"] == 1 and result["status"] == "finished"
+    assert list(result)[:2] == ["schema", "status"] and result["schema"] == 2 and result["status"] == "finished"
     assert {"config", "environment", "dataset", "zero_shot", "rounds"} <= set(result)
     assert {"commit", "torch", "open_clip"} <= set(result["environment"])
     assert result["dataset"] == {"name": "Digits", "n_train": 1197, "n_test": 450, "n_classes": 10,
                                  "classnames": result["dataset"]["classnames"]}
     assert [record["n_labeled"] for record in result["rounds"]] == [12, 24, 36]
     for record in result["rounds"]:
-        assert {"round", "sampler", "queried", "n_labeled", "n_paid", "n_pseudo", "accuracy", "macro_f1", "ece",
+        assert {"round", "sampler", "queried", "n_labeled", "n_paid", "n_pseudo", "metrics",
                 "class_counts", "query_hash", "seconds", "peak_memory_mb"} <= set(record)
-        assert all(0 <= record[key] <= 1 for key in ("accuracy", "macro_f1", "ece"))
+        assert all(0 <= record["metrics"][key] <= 1 for key in ("accuracy", "macro_f1", "ece"))
         assert sum(record["class_counts"]) == record["n_labeled"] == record["n_paid"]
         assert all(path.startswith("digits/images/") for path in record["queried"])
         assert {"select", "fit", "evaluate"} <= set(record["seconds"])
@@ -93,7 +96,7 @@ def test_a_finished_run_is_said_to_be_finished_and_left_alone(capsys, root, tmp_
     """A second call prints the table again, loads and trains nothing and changes no byte of the record."""
     run(capsys, root, tmp_path / "run")
     before = (tmp_path / "run" / "results.json").read_bytes()
-    monkeypatch.setattr(train, "set_up", lambda *_: pytest.fail("something was loaded"))
+    monkeypatch.setattr(job, "prepared", lambda *_: pytest.fail("something was loaded"))
     code, out, _ = call(capsys, *QUICK, "--root", root, "--output-dir", tmp_path / "run")
     assert code == 0 and "finished" in out and "zero-shot" in out
     assert (tmp_path / "run" / "results.json").read_bytes() == before
@@ -136,9 +139,10 @@ def test_a_run_of_another_config_is_refused_with_the_difference(capsys, root, tm
 def test_runs_of_one_process_share_clip_and_features(capsys, root, tmp_path, monkeypatch):
     """Held by the process, CLIP, data set and inputs are made once for other samplers and seeds; the runs are the same."""
     made = {"load_clip": 0, "build_dataset": 0, "build_inputs": 0}
+    homes = {"load_clip": build, "build_dataset": dassl.data.build, "build_inputs": build}
 
     def counted(name):
-        make = getattr(train, name)
+        make = getattr(homes[name], name)
 
         def counting(*arguments, **named):
             made[name] += 1
@@ -147,13 +151,13 @@ def test_runs_of_one_process_share_clip_and_features(capsys, root, tmp_path, mon
         return counting
 
     for name in made:
-        monkeypatch.setattr(train, name, counted(name))
-    held = train.Held()
+        monkeypatch.setattr(homes[name], name, counted(name))
+    held = Held()
     for name, words in (("a", ("--seed", "2")), ("b", ("--seed", "3", "ACTIVE.SAMPLER", "entropy"))):
         words = [*QUICK, "--root", root, "--output-dir", tmp_path / name, *words]
-        cfg = train.build_config(*train.parser().parse([str(word) for word in words]))
-        train.settle(cfg)
-        train.train(cfg, held)
+        cfg = job.build_config(*job.parser().parse([str(word) for word in words]))
+        job.settle(cfg)
+        job.train(cfg, held)
     assert made == {"load_clip": 1, "build_dataset": 1, "build_inputs": 1}
     alone = run(capsys, root, tmp_path / "alone", "--seed", "3", "ACTIVE.SAMPLER", "entropy")
     assert without_times(alone) == without_times(json.loads((tmp_path / "b" / "results.json").read_text()))
@@ -163,12 +167,12 @@ def test_runs_of_one_process_share_clip_and_features(capsys, root, tmp_path, mon
     ("DATASET.NUM_SHOTS", "6", "ACTIVE.QUERY_SIZE", "10"), ("INPUT.TRANSFORMS", "['random_resized_crop', 'normalize']")])
 def test_runs_of_one_process_have_the_shots_and_views_of_their_own_seeds(capsys, root, tmp_path, words):
     """What the process holds of seed 2 is of no use for seed 3 where the seed draws the few shots, or augmented views."""
-    words, held = (*words, "ACTIVE.ROUNDS", "1"), train.Held()
+    words, held = (*words, "ACTIVE.ROUNDS", "1"), Held()
     for seed in ("2", "3"):
         line = [*QUICK, "--root", root, "--output-dir", tmp_path / seed, *words, "--seed", seed]
-        cfg = train.build_config(*train.parser().parse([str(word) for word in line]))
-        train.settle(cfg)
-        train.train(cfg, held)
+        cfg = job.build_config(*job.parser().parse([str(word) for word in line]))
+        job.settle(cfg)
+        job.train(cfg, held)
     alone = run(capsys, root, tmp_path / "alone", *words, "--seed", "3")
     assert without_times(alone) == without_times(json.loads((tmp_path / "3" / "results.json").read_text()))
     assert alone["rounds"][0]["files"] != json.loads((tmp_path / "2" / "results.json").read_text())["rounds"][0]["files"]
@@ -201,7 +205,7 @@ def test_a_record_with_the_depth_as_a_number_goes_on(capsys, root, tmp_path):
                                              ("at most 0", "from 1 on"), ("at most x", "from 1 on")])
 def test_a_depth_that_is_none_is_refused_before_anything_loads(capsys, monkeypatch, tmp_path, depth, said):
     """An explicit number beyond the tower stays an error, and names its key."""
-    monkeypatch.setattr(train, "set_up", lambda *_: pytest.fail("something was loaded"))
+    monkeypatch.setattr(job, "prepared", lambda *_: pytest.fail("something was loaded"))
     code, _, err = call(capsys, *QUICK, "--output-dir", tmp_path, "--trainer", "VPT", "TRAINER.VPT.PROMPT_DEPTH", depth)
     assert code in (1, 2) and "TRAINER.VPT.PROMPT_DEPTH" in err and said in err
 
@@ -211,12 +215,12 @@ def test_a_changed_image_is_read_again_by_the_next_run_of_a_process(capsys, root
     """Row 8: a run whose process has read the images before computes what a run by itself does, and is certified so."""
     shutil.copytree(root, data := tmp_path / "data")
     words = ["--trainer", learner, "ACTIVE.ROUNDS", "1", "TRAINER.VPT.PROMPT_DEPTH", "2"]
-    held = train.Held()
+    held = Held()
     for name in ("before", "after"):
-        cfg = train.build_config(*train.parser().parse([*QUICK, "--root", str(data), "--output-dir", str(tmp_path / name),
+        cfg = job.build_config(*job.parser().parse([*QUICK, "--root", str(data), "--output-dir", str(tmp_path / name),
                                                         *words]))
-        train.settle(cfg)
-        train.train(cfg, held)
+        job.settle(cfg)
+        job.train(cfg, held)
         test = [data / "digits" / "images" / path
                 for path, _, _ in json.loads((data / "digits" / "split_digits.json").read_text())["test"]]
         for path in test[::2]:
@@ -308,7 +312,7 @@ def test_eval_only_repeats_the_last_accuracy(capsys, root, tmp_path):
     code, out, _ = call(capsys, *QUICK, "--root", root, "--eval-only", "--model-dir", tmp_path / "run",
                         "CACHE_DIR", tmp_path / "cache")
     assert [path.name[:11] for path in (tmp_path / "cache").glob("*.safetensors")] == ["Digits_test"]  # no other is extracted
-    assert code == 0 and f"accuracy {100 * result['rounds'][-1]['accuracy']:.2f} %" in out
+    assert code == 0 and f"accuracy {100 * result['rounds'][-1]['metrics']['accuracy']:.2f} %" in out
 
 
 def test_eval_only_takes_the_config_of_the_record(capsys, root, tmp_path):
@@ -316,7 +320,7 @@ def test_eval_only_takes_the_config_of_the_record(capsys, root, tmp_path):
     result = run(capsys, root, tmp_path / "run", "TRAINER.COOP.N_CTX", "3", "--seed", "5")
     for round, place in ((2, tmp_path / "run"), (1, tmp_path / "run" / "prompts" / "round_001.safetensors")):
         code, out, err = call(capsys, "--eval-only", "--model-dir", place)
-        assert code == 0 and f"accuracy {100 * result['rounds'][round]['accuracy']:.2f} %" in out, err
+        assert code == 0 and f"accuracy {100 * result['rounds'][round]['metrics']['accuracy']:.2f} %" in out, err
     code, _, err = call(capsys, "--eval-only", "--model-dir", tmp_path / "run", "TRAINER.COOP.N_CTX", "4")
     assert code == 1 and "prompts of another shape" in err  # keys on the line win
 
@@ -369,7 +373,7 @@ def unlabeled(root):
 """)
     words = ("--model-dir", tmp_path / "run", "ACTIVE.PLUGINS", f"['{plugin}']", "DATASET.NAME", "UnlabeledDigits")
     code, out, err = call(capsys, "--eval-only", *words)
-    assert code == 0 and f"accuracy {100 * result['rounds'][0]['accuracy']:.2f} %" in out, err
+    assert code == 0 and f"accuracy {100 * result['rounds'][0]['metrics']['accuracy']:.2f} %" in out, err
 
 
 def test_eval_only_refuses_prompts_that_were_altered(capsys, root, tmp_path):
@@ -475,7 +479,7 @@ def test_a_sampler_from_a_file_outside_the_project_runs(root, tmp_path):
 ])
 def test_a_wrong_command_line_is_one_line_and_exit_code_2(capsys, tmp_path, monkeypatch, words, message):
     """Rows 14 to 16: one line that says what was wrong, code 2, and nothing loaded or written."""
-    monkeypatch.setattr(train, "set_up", lambda _: pytest.fail("something was loaded"))
+    monkeypatch.setattr(job, "prepared", lambda *_: pytest.fail("something was loaded"))
     code, out, err = call(capsys, *QUICK, "--output-dir", tmp_path / "run", *words)
     assert code == 2 and out == "" and err.count("\n") == 1, err
     assert re.search(message, err), err
@@ -491,7 +495,7 @@ def test_a_missing_data_root_is_a_clear_error(capsys, tmp_path):
 
 def test_list_and_print_config_load_nothing(capsys, monkeypatch):
     """--list names every component with its keys; --print-config prints the merged tree."""
-    monkeypatch.setattr(train, "set_up", lambda _: pytest.fail("something was loaded"))
+    monkeypatch.setattr(job, "prepared", lambda *_: pytest.fail("something was loaded"))
     code, out, _ = call(capsys, "--list")
     assert code == 0 and {"Digits", "CoOp", "random", "entropy", "coreset"} <= set(out.split())
     code, out, _ = call(capsys, *QUICK, "--print-config", "OPTIM.LR", "1")
@@ -504,7 +508,7 @@ def test_list_and_print_config_load_nothing(capsys, monkeypatch):
 ])
 def test_pairs_may_stand_anywhere_and_win(words):
     """KEY VALUE pairs before and after flags win over files and over flags."""
-    cfg = train.build_config(*train.parser().parse(words))
+    cfg = job.build_config(*job.parser().parse(words))
     assert cfg.OPTIM.LR == 0.5 and cfg.SEED == 3
 
 

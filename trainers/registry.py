@@ -1,14 +1,29 @@
-"""The learners by their names, and the keys of theirs that depend on the backbone."""
+"""Learners and trainers by their names, and the keys of learners that depend on the backbone."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from yacs.config import CfgNode
 
-from dassl.utils.errors import ConfigError, UserError
+from dassl.utils.errors import ConfigError, UserError, did_you_mean
 from dassl.utils.registry import Registry
 
-LEARNERS = Registry("learner", "TRAINER")
+LEARNERS = Registry("learner", "TRAINER", home="trainers")
+TRAINERS = Registry("trainer", "TRAINER", home="trainers.core.trainer")  # which of a Setting make what active.loop.Trainer says
+
+
+def is_learner(name: str) -> bool:
+    """Tell whether `TRAINER.NAME` is a learner, else a trainer of its own; raises ConfigError if it is neither."""
+    own = [component.name for component in TRAINERS if component.name != "PromptTrainer"]  # which is that of all learners
+    if name not in LEARNERS and name not in own:
+        known = [*own, *(component.name for component in LEARNERS)]
+        raise ConfigError(f"unknown trainer {name!r}; {did_you_mean(name, known)}")
+    return name in LEARNERS
+
+
+def has_negative_texts(name: str) -> bool:
+    """Tell whether a learner has negative prompts, by which a sampler can tell right from wrong pseudo-labels."""
+    return (LEARNERS if is_learner(name) else TRAINERS)[name].facts.get("has_negative_texts", False)
 
 
 @dataclass(frozen=True)

@@ -6,14 +6,11 @@ Source: Radford et al., "Learning Transferable Visual Models From Natural Langua
 import numpy as np
 
 from trainers.clip.frozen_clip import FrozenCLIP
-from trainers.core.prompts import ClassTexts, Prompts
-from trainers.core.token_rows import template_rows
-from trainers.learner import PromptLearner
-from trainers.registry import LEARNERS
+from trainers.learner import LEARNERS, ClassTexts, Learner, template_rows
 
 
 @LEARNERS.register("ZeroShot")
-class ZeroShot(PromptLearner):
+class ZeroShot(Learner):
     """The classifier of a fixed template; also the model that scores the pool before round 0, whatever is trained."""
 
     def __init__(self, clip: FrozenCLIP, texts: ClassTexts, rng: np.random.Generator, *, template: str = "dataset"):
@@ -21,6 +18,3 @@ class ZeroShot(PromptLearner):
         super().__init__()
         template = texts.template if template == "dataset" else template
         self.rows = template_rows(clip.tokenizer, texts.classnames, template)
-
-    def forward(self) -> Prompts:
-        return Prompts()

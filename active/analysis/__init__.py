@@ -1,0 +1,1 @@
+"""From records to tables, tests of difference, figures and pages; without torch."""

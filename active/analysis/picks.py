@@ -25,16 +25,16 @@ from active.analysis.style import BLACK, MARKERS, legend_below, panels, plain, s
 from active.analysis.tables import in_order
 from active.analysis.tests_of_difference import FULL
 from active.oracles.unasked import asked_once
-from active.record.folder import RESULTS
 from active.record.results import RunResult
-from dassl.config.setup import load_plugin
-from dassl.data.build import build_dataset, cache_path
+from dassl.config.setup import cache_path, load_plugin
+from dassl.data.build import build_dataset
 from dassl.data.dataset import DATASETS, UNLABELED, Dataset
 from dassl.data.digests import ImageFiles
 from dassl.data.feature_bank import TYPES, bank_path
 from dassl.data.images import read_image
 from dassl.utils.errors import DataError
 from dassl.utils.paths import expanded, is_folder
+from dassl.utils.run_folder import RESULTS
 from dassl.utils.tensors import key_of, load_tensors
 
 PROJECTIONS = ("pca", "tsne")

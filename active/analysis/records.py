@@ -12,6 +12,7 @@ import pandas as pd
 from active.record.folder import REPLACED, environments
 from active.record.results import RoundRecord, RunResult
 from dassl.config.setup import ABSENT, Difference, differences
+from dassl.evaluation.metrics import METRICS
 from dassl.utils.errors import DataError, UserError
 from dassl.utils.files import read_json
 from dassl.utils.paths import exists, files_below, is_file, resolved
@@ -21,7 +22,7 @@ CELLS = "cells.json"  # beside the runs of a sweep: the folder and the keys of e
 GROUP = ["dataset", "learner", "backbone", "query_size", "method"]  # what repetitions have in common
 KEYS = [*GROUP, "seed"]
 RUN = [*KEYS, "status", "folder", "error", "zero_shot", "n_train", "n_classes", "n_rounds"]
-ROUND = [*KEYS, *(field.name for field in fields(RoundRecord)), "share"]
+ROUND = [*KEYS, *(field.name for field in fields(RoundRecord) if field.name != "metrics"), "share"]
 STATUSES = ("done", "unfinished", "failed", "missing")
 
 
@@ -31,8 +32,8 @@ class Records:
 
     `runs` has a row for each cell: `KEYS`, status (one of `STATUSES`), folder, error ("" for none), zero_shot, n_train,
     n_classes, n_rounds (asked for); NaN where there is no record. `rounds` has a row for each round of a run: `KEYS`, the
-    fields of `RoundRecord`, and `share`, paid labels of the train split. `notes` are sentences on what a reader of a table
-    must know: runs of other code, or of other settings.
+    fields of `RoundRecord`, `share`, paid labels of the train split, and a column for each metric. `notes` are sentences on
+    what a reader of a table must know: runs of other code, or of other settings.
     """
 
     runs: pd.DataFrame
@@ -77,7 +78,9 @@ def load_records(paths: Iterable[str | Path]) -> Records:
     runs = pd.DataFrame(cells, columns=RUN).sort_values(KEYS, ignore_index=True)
     rounds = [row for folder, result in results.items() for row in _round_rows(rows[folder], result)]
     notes = [*odd, *odd_lists, *_notes(list(results.values())), *_notes_on_folders(files, rows, failed)]
-    return Records(runs, pd.DataFrame(rounds, columns=ROUND), notes)
+    known = (component.name for component in METRICS)
+    metrics = dict.fromkeys([*known, *(name for row in rounds for name in row if name not in ROUND)])
+    return Records(runs, pd.DataFrame(rounds, columns=[*ROUND, *metrics]), notes)
 
 
 def keys_of(config: dict[str, Any]) -> dict[str, Any]:
@@ -200,7 +203,8 @@ def _run_row(folder: Path, result: RunResult) -> dict[str, Any]:
 
 def _round_rows(run: dict[str, Any], result: RunResult) -> Iterator[dict[str, Any]]:
     for record in result.rounds:
-        yield {key: run[key] for key in KEYS} | vars(record) | {"share": record.n_paid / run["n_train"]}
+        own = {name: value for name, value in vars(record).items() if name != "metrics"}
+        yield {key: run[key] for key in KEYS} | own | {"share": record.n_paid / run["n_train"]} | record.metrics
 
 
 def _holes(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:

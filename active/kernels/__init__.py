@@ -1,0 +1,1 @@
+"""What samplers compute with: tensors in, tensors out."""

@@ -1,0 +1,1 @@
+"""Who labels a query: one oracle a file."""

@@ -15,16 +15,19 @@ from pathlib import Path
 
 from torch import Tensor
 
+from active.context import Query
+from active.oracles.asked import read_query, write_query
 from active.oracles.contact_sheet import Guesses, contact_sheet
 from active.oracles.label_studio import export_rows, label_config, tasks
+from active.oracles.oracle import ORACLES, Oracle, Question, Setting
+from active.record.folder import query_path, table_path
 from dassl.data.dataset import Dataset
 from dassl.data.known import Known
 from dassl.data.labels import checked_labels
 from dassl.data.sheets import LabelRow, label_rows, sheet
-from dassl.utils.errors import UserError
+from dassl.utils.errors import WaitingForLabels
 from dassl.utils.files import write_json, write_text
 from dassl.utils.paths import exists
-from dassl.utils.run_folder import QUERIES as FOLDER
 from dassl.utils.text import printable
 
 logger = logging.getLogger(__name__)
@@ -32,10 +35,27 @@ logger = logging.getLogger(__name__)
 N_GUESSES = 3
 
 
-class WaitingForLabels(UserError):
-    """The run cannot go on before people have labeled a query; nothing is wrong."""
+class FileOracle(Oracle):
+    """Asks people for the labels that the data set does not have, by files in the output folder."""
 
-    exit_code = 3
+    def __init__(self, setting: Setting):
+        super().__init__(setting.labels, setting.budget)
+        self._dataset, self._output = setting.dataset, setting.output
+
+    def asked(self, round: int, basis: tuple[str, str]) -> Query | None:
+        return read_query(query_path(self._output, round), basis, self._dataset)
+
+    def ask(self, question: Question, rows: Tensor) -> list[int]:
+        """Return the labels of rows [n]; raises as `ask_people` does."""
+        write_query(query_path(self._output, question.round), question.basis, question.query, self._dataset)
+        return ask_people(self._output, question.round, self._dataset, rows.tolist(), lambda: question.guess(rows),
+                          labeled=question.labeled.tolist())
+
+
+@ORACLES.register("file", answers=("class",), asks_people=True)
+def file(setting: Setting) -> FileOracle:
+    """Return the oracle that asks people by files."""
+    return FileOracle(setting)
 
 
 def ask_people(
@@ -63,11 +83,6 @@ def ask_people(
             "--overwrite")
     logger.info("round %d: %d labels read from %s", round, len(paths), table.parent)
     return [labels[path] for path in paths]
-
-
-def table_path(output: Path, round: int) -> Path:
-    """Return the CSV file that people fill in a round."""
-    return output / FOLDER / f"round_{round:03d}.csv"
 
 
 def write_table(file: Path, names: Mapping[str, str]) -> None:

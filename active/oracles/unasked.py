@@ -2,16 +2,19 @@
 
 import logging
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from yacs.config import CfgNode
 
-from dassl.data.build import cache_path
+from active.oracles.registry import asks_people
+from dassl.config.setup import cache_path
 from dassl.data.dataset import SPLITS, UNLABELED
-from dassl.data.digests import ImageFiles
 from dassl.data.splits import VAL, drawn_file
 from dassl.utils.paths import exists, expanded
 from dassl.utils.text import printable
+
+if TYPE_CHECKING:
+    from dassl.data.digests import ImageFiles
 
 AUTO = -1.0  # VAL
 
@@ -26,7 +29,7 @@ def settle_for_people(cfg: CfgNode, recorded: Mapping[str, Any] | None) -> None:
     """
     if "IMAGEFOLDER" not in cfg.DATASET:
         return
-    node, by_people = cfg.DATASET.IMAGEFOLDER, cfg.ACTIVE.ORACLE == "file"
+    node, by_people = cfg.DATASET.IMAGEFOLDER, asks_people(cfg.ACTIVE)
     old = recorded["DATASET"].get("IMAGEFOLDER", {}) if recorded else {}
     if node.COPIES == "auto":
         node.COPIES = old.get("COPIES", "ask") if old else "skip" if by_people else "ask"
@@ -35,12 +38,12 @@ def settle_for_people(cfg: CfgNode, recorded: Mapping[str, Any] | None) -> None:
         node.VAL = old.get("VAL", 0.0 if by_people and not exists(stored) else VAL)
 
 
-def asked_once(files: ImageFiles, cfg: CfgNode) -> ImageFiles:
+def asked_once(files: "ImageFiles", cfg: CfgNode) -> "ImageFiles":
     """Return the files of a run without copies that people would be asked a second time, if the config leaves them out.
 
     These are train images without a label whose bytes are those of an image with one, in any split, or of an earlier one.
     """
-    if "IMAGEFOLDER" not in cfg.DATASET or cfg.ACTIVE.get("ORACLE") != "file":
+    if "IMAGEFOLDER" not in cfg.DATASET or not asks_people(cfg.ACTIVE):
         return files
     dataset, node = files.dataset, cfg.DATASET.IMAGEFOLDER
     if dataset.test and not node.VAL:

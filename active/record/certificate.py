@@ -1,7 +1,6 @@
 """The certificate of a run: a hash of each thing that its numbers follow from, and nothing of where or when it ran."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from yacs.config import CfgNode
@@ -9,14 +8,10 @@ from yacs.config import CfgNode
 from dassl.config.defaults import NOT_PART_OF_A_RUN
 from dassl.config.merge import dotted_keys, lookup
 from dassl.config.setup import plugin_hash
-from dassl.data.dataset import SPLITS
-from dassl.data.digests import ImageFiles
-from dassl.utils.environment import PROJECT
-from dassl.utils.files import json_hash, sha256_of
+from dassl.utils.environment import code
+from dassl.utils.files import json_hash
 
-FOLDERS = ("active", "dassl", "datasets", "trainers")
-FILES = [PROJECT / "train.py", *(path for name in FOLDERS for path in sorted((PROJECT / name).rglob("*.py")))]
-CODE = {path.relative_to(PROJECT).as_posix(): sha256_of(path) for path in FILES}  # as imported, whatever becomes of the files
+CODE = code()  # as imported, whatever becomes of the files
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
@@ -31,14 +26,3 @@ def code_hash(plugins: Sequence[str] = ()) -> str:
     All of it is as it was when it was imported, so that a process that lives for hours names what it runs.
     """
     return json_hash([CODE, [digest for digest in map(plugin_hash, plugins) if digest]])
-
-
-def data_hash(files: ImageFiles, texts: Iterable[Path] = ()) -> str:
-    """Return the SHA-256 of class names, template, and of path, label and bytes of every image, by split.
-
-    `texts`, such as descriptions, count by their bytes.
-    """
-    dataset = files.dataset
-    labels = [[datum.label for datum in dataset.split(split)] for split in SPLITS]
-    contents = [files.contents(split).sha256 for split in SPLITS if dataset.split(split)]
-    return json_hash([dataset.name, dataset.classnames, dataset.template, labels, contents, *map(sha256_of, texts)])

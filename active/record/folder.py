@@ -10,25 +10,22 @@ from typing import Any
 
 from yacs.config import CfgNode
 
-from active.oracles.files import FOLDER as QUERIES
 from active.record.certificate import config_hash
 from active.record.results import RoundRecord, RunResult
 from dassl.config.merge import dotted_keys
-from dassl.config.setup import ABSENT, Difference, as_dict, differences
+from dassl.config.setup import ABSENT, Difference, differences
 from dassl.data.dataset import Dataset
 from dassl.utils.environment import environment
 from dassl.utils.errors import ConfigError, UserError
 from dassl.utils.files import lock, remove_leftovers, sha256_of
 from dassl.utils.paths import exists, expanded, is_file, is_folder, reason
+from dassl.utils.run_folder import CURVE, FAILED, LOCK, LOG, PROMPTS, QUERIES, RESULTS, TENSORBOARD
 from dassl.utils.text import printable
 
 logger = logging.getLogger(__name__)
 
-RESULTS = "results.json"
-PROMPTS = "prompts"
-FILES = (RESULTS, "log.txt", "learning_curve.png")
-TENSORBOARD = "tensorboard"
-LEFT_BY_RUNS = (*FILES, ".lock", ".lock.held", "failed.json", PROMPTS, QUERIES, TENSORBOARD)
+FILES = (RESULTS, LOG, CURVE)
+LEFT_BY_RUNS = (*FILES, LOCK, f"{LOCK}.held", FAILED, PROMPTS, QUERIES, TENSORBOARD)
 REPLACED = re.compile(r".+\.\d{8}-\d{6}-\d{6}")  # what `move_aside` calls a folder
 AND = " and "  # between the versions of a record that was continued by another one
 
@@ -46,6 +43,11 @@ def selector_path(output: Path, round: int) -> Path:
 def query_path(output: Path, round: int) -> Path:
     """Return the file of the query that people are asked in a round."""
     return output / QUERIES / f"round_{round:03d}_query.json"
+
+
+def table_path(output: Path, round: int) -> Path:
+    """Return the CSV file that people fill in a round."""
+    return output / QUERIES / f"round_{round:03d}.csv"
 
 
 def clean(output: Path) -> None:
@@ -81,7 +83,7 @@ def move_aside(output: Path) -> None:
     if foreign:
         raise UserError(f"{output} holds {printable(foreign[0])}, which no run has written, so --overwrite does not move it "
                         "aside; choose another --output-dir")
-    with lock(output / ".lock", wait=False):
+    with lock(output / LOCK, wait=False):
         try:
             output.rename(output.absolute().with_name(f"{output.name}.{datetime.now():%Y%m%d-%H%M%S-%f}"))
         except (OSError, ValueError) as error:  # ValueError: the root folder has no name
@@ -95,16 +97,18 @@ def _listed(folder: Path) -> list[str]:
         raise UserError(f"cannot read the folder {folder}: {reason(error)}") from error
 
 
-def open_result(cfg: CfgNode, dataset: Dataset, certificate: Mapping[str, str]) -> RunResult:
-    """Return the record in the output folder, or a new one.
+def open_result(
+    output: Path, config: dict[str, Any], dataset: Dataset, certificate: Mapping[str, str]
+) -> RunResult:
+    """Return the record in an output folder, or a new one of a config as `as_dict` gives it.
 
     Raises UserError with the differences if the folder holds a run of another config or other data or weights. A
     record made by other code or in another environment is continued: the log says so and the record then names both.
     """
-    new = RunResult(as_dict(cfg), environment(), {
+    new = RunResult(config, environment(), {
         "name": dataset.name, "n_train": len(dataset.train), "n_test": len(dataset.test),
         "n_classes": len(dataset.classnames), "classnames": list(dataset.classnames)}, certificate=dict(certificate))
-    path = Path(cfg.OUTPUT_DIR) / RESULTS
+    path = output / RESULTS
     if not exists(path):
         return new
     old = RunResult.read(path)

@@ -1,29 +1,42 @@
 """A run as a table and as a learning curve."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
-from matplotlib.figure import Figure
 from tabulate import tabulate
 
 from active.record.results import RoundRecord, RunResult
+from dassl.evaluation.metrics import is_percent, title_of
 from dassl.utils.files import atomic_path
 
 
 def table(result: RunResult) -> str:
-    """Return the run as text: round, sampler, labels paid for, accuracy, macro-F1 and ECE in percent, seconds.
+    """Return the run as text: round, sampler, labels paid for, its metrics, seconds.
 
     Runs that trained on the model's own guesses have three further columns: their number, the labels saved by them and the
     share of them that is right. Without test images the metrics are "-".
     """
-    headers = ["round", "sampler", "labels", "accuracy %", "macro-F1 %", "ECE %", "seconds"]
-    rows = [["zero-shot", "", 0, _metric(result.zero_shot["accuracy"]), None, None, None]]
-    rows += [[record.round, record.sampler, record.n_paid, *map(_metric, (record.accuracy, record.macro_f1, record.ece)),
+    names = list(result.rounds[0].metrics) if result.rounds else ["accuracy"]
+    headers = ["round", "sampler", "labels", *map(column, names), "seconds"]
+    rows = [["zero-shot", "", 0, *(_shown(name, result.zero_shot.get(name, "")) for name in names), None]]
+    rows += [[record.round, record.sampler, record.n_paid, *(_shown(name, record.metrics[name]) for name in names),
               sum(record.seconds.values())] for record in result.rounds]
     if any(record.n_pseudo for record in result.rounds):
         headers += ["pseudo", "saved", "precision %"]
         rows = [[*row, *own] for row, own in zip(rows, [(None,) * 3, *map(_guesses, result.rounds)], strict=True)]
-    floats = ("", "", "d", ".2f", ".2f", ".2f", ".1f", "d", "d", ".2f")
+    floats = ("", "", "d", *(".2f" if is_percent(name) else ".4g" for name in names), ".1f", "d", "d", ".2f")
     return tabulate(rows, headers, floatfmt=floats[: len(headers)], tablefmt="simple")
+
+
+def column(metric: str) -> str:
+    """Return the head of a metric's column."""
+    return f"{title_of(metric)} %" if is_percent(metric) else title_of(metric)
+
+
+def in_words(metrics: Mapping[str, float | None]) -> str:
+    """Return metrics as part of a sentence: "accuracy 51.20 %, ECE -"."""
+    return ", ".join(f"{title_of(name)} {percent(value) if is_percent(name) or value is None else f'{value:.4g}'}"
+                     for name, value in metrics.items())
 
 
 def percent(fraction: float | None) -> str:
@@ -36,12 +49,17 @@ def _guesses(record: RoundRecord) -> tuple[int, int, float | None]:
     return record.n_pseudo, record.n_saved, None if precision is None else 100 * precision
 
 
-def _metric(fraction: float | None) -> float | str:
-    return "-" if fraction is None else 100 * fraction
+def _shown(metric: str, value: float | str | None) -> float | str | None:
+    """Return a metric's value as it stands in its column: "-" where there are no test images, nothing where it is unknown."""
+    if value is None or value == "":
+        return "-" if value is None else None
+    return 100 * value if is_percent(metric) else value
 
 
 def plot_learning_curve(result: RunResult, path: Path) -> None:
     """Draw test accuracy over paid labels, with the zero-shot line, as a PNG."""
+    from matplotlib.figure import Figure  # here, as tables are printed without it
+
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
     zero_shot = 100 * result.zero_shot["accuracy"]

@@ -15,7 +15,8 @@ from active.record.certificate import config_hash
 from dassl.utils.errors import DataError
 from dassl.utils.files import json_hash, read_json, write_json
 
-SCHEMA = 1
+SCHEMA = 2
+METRICS_OF_1 = ("accuracy", "macro_f1", "ece")  # fields of a round in schema 1, and since then keys of its `metrics`
 READ_OF_CONFIG = {"SEED": int, "DATASET": dict[str, Any], "DATASET.NAME": str, "TRAINER.NAME": str, "MODEL.BACKBONE.NAME": str,
                   "ACTIVE": dict[str, Any], "ACTIVE.SAMPLER": str, "ACTIVE.ROUNDS": int, "ACTIVE.QUERY_SIZE": int | str}
 READ_OF_DATASET = {"name": str, "n_train": int, "n_test": int, "n_classes": int, "classnames": list[str]}
@@ -36,9 +37,7 @@ class RoundRecord:
     n_labeled: int
     n_paid: int
     n_pseudo: int
-    accuracy: float | None  # None, as the next two, where there are no test images
-    macro_f1: float | None
-    ece: float | None
+    metrics: dict[str, float | None]  # by name, see `dassl.evaluation.metrics`; None where there are no test images
     class_counts: list[int]  # labeled images of each class, by the label they are trained with
     query_hash: str
     seconds: dict[str, float]
@@ -48,6 +47,10 @@ class RoundRecord:
     pseudo_labeled: dict[str, int] = field(default_factory=dict)  # dataset ids that joined so in this round, with the guess
     answers: dict[str, int] = field(default_factory=dict)  # dataset ids that people labeled in this round, with the label
     files: dict[str, str] = field(default_factory=dict)  # SHA-256 of the prompts that it ended with, by path in the folder
+
+    @property
+    def accuracy(self) -> float | None:
+        return self.metrics["accuracy"]
 
 
 @dataclass
@@ -75,13 +78,13 @@ class RunResult:
 
     @staticmethod
     def read(path: Path) -> "RunResult":
-        """Return the record of a file; raises DataError if it is none or does not match its hashes."""
+        """Return the record of a file, of this schema or of 1; raises DataError if it is none or does not match its hashes."""
         content = read_json(path)
-        if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-            raise DataError(f"{path} is not a record of schema {SCHEMA}")
+        if not isinstance(content, dict) or content.get("schema") not in (1, SCHEMA):
+            raise DataError(f"{path} is not a record of schema 1 or {SCHEMA}")
         is_whole = content.pop("checksum", None) == json_hash(content)
         try:
-            rounds = [RoundRecord(**record) for record in content.pop("rounds")]
+            rounds = [RoundRecord(**record) for record in _rounds(content)]
             result = RunResult(rounds=rounds, **content)
             result._check_types()
             changed = result._changed()
@@ -112,6 +115,23 @@ class RunResult:
         if self.certificate.get("config", own := config_hash(self.config)) != own:
             return "the config does not match its hash"
         return ""
+
+
+def _rounds(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """Take the rounds out of a record and return them as schema 2 has them, whatever its own is."""
+    rounds = content.pop("rounds")
+    if content["schema"] == 1:
+        for record in rounds:
+            record["metrics"] = {name: record.pop(name) for name in METRICS_OF_1}
+    content["schema"] = SCHEMA
+    return rounds
+
+
+def numbers(record: RoundRecord) -> dict[str, int | float]:
+    """Return every number of a round by its name; the seconds of its steps are `seconds/<step>`."""
+    own = dataclasses.asdict(record)
+    own |= own.pop("metrics") | {f"seconds/{step}": seconds for step, seconds in own.pop("seconds").items()}
+    return {name: value for name, value in own.items() if isinstance(value, (int, float))}
 
 
 def _is_a(value: Any, hint: Any) -> bool:

@@ -1,5 +1,1 @@
-"""Samplers, one a file. Every module of this folder is imported, so a new file needs no entry anywhere."""
-
-from dassl.utils.plugins import import_all
-
-import_all(__name__, __path__)
+"""Samplers, one a file: dropping a file into this folder registers what it holds."""

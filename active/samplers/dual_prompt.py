@@ -14,7 +14,8 @@ from torch import Tensor
 
 from active.context import Query, SelectionContext
 from active.kernels.scores import least_confidence, row_blocks, without
-from active.registry import SAMPLERS, ContractError
+from active.registry import SAMPLERS
+from active.selection import ContractError
 from dassl.utils.registry import AtLeast, AtMost
 
 

@@ -114,6 +114,11 @@ class Config:
 
     class LOG:
         TENSORBOARD: Switch = False  # write each round's numbers for TensorBoard (pip install tensorboard)
+        # names of further recorders, such as those of plug-ins, see active/record/recorders.py
+        RECORDERS: Annotated[list[str], Circumstance()] = []  # noqa: RUF012  copied by default_config
+
+    class TEST:
+        METRICS: tuple[str, ...] = ("accuracy", "macro_f1", "ece")  # on the test split, see dassl/evaluation/metrics.py
 
     class LABEL:  # how tables and figures name a run; "" is the name of its sampler, learner or data set
         METHOD: Place = ""
@@ -143,7 +148,7 @@ class Config:
         ROUNDS: Positive = 6
         QUERY_SIZE: str | int = "1%"  # labels bought a round: an integer, a share of the train split, or per_class
         # the data set's labels, or file: people label what it does not, see active/oracles/files.py
-        ORACLE: Literal["labels", "file"] = "labels"
+        ORACLE: str = "labels"
         # files or modules to import first, so that samplers and learners can live anywhere
         PLUGINS: Annotated[list[str], Circumstance()] = []  # noqa: RUF012  each tree gets a copy
 

@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from yacs.config import CfgNode
@@ -44,6 +45,8 @@ def setup_config(
         if isinstance(tree.get("ACTIVE"), dict) and "PLUGINS" in tree["ACTIVE"]:
             merge_tree(plugins, {"ACTIVE": {"PLUGINS": tree["ACTIVE"]["PLUGINS"]}}, source, SHARED)
     merge_pairs(plugins, [pair for pair in pairs if pair[0] == "ACTIVE.PLUGINS"], SHARED)
+    for registry in registries:
+        registry.fill()  # first, so that a plug-in that takes a name twice is told so
     for plugin in plugins.ACTIVE.PLUGINS:
         load_plugin(str(plugin))
     cfg = default_config()
@@ -140,6 +143,11 @@ def check_config(cfg: CfgNode, registries: Iterable[Registry]) -> None:
     """Raise ConfigError for a value outside its choices or beyond its bounds, of shared keys and of components alike."""
     for key, parameter in _parameters(registries).items():
         parameter.check(lookup(cfg, key), key)
+
+
+def cache_path(cfg: CfgNode) -> Path:
+    """Return the folder of a whole config for what is kept of a data set: `CACHE_DIR`, or `.cache` in the data root."""
+    return expanded(cfg.get("CACHE_DIR") or Path(cfg.DATASET.ROOT) / ".cache")
 
 
 def as_dict(cfg: CfgNode) -> dict[str, Any]:

@@ -18,11 +18,6 @@ from dassl.utils.paths import expanded
 logger = logging.getLogger(__name__)
 
 
-def cache_path(cfg: CfgNode) -> Path:
-    """Return the folder of a whole config for what is kept of a data set: `CACHE_DIR`, or `.cache` in the data root."""
-    return expanded(cfg.get("CACHE_DIR") or Path(cfg.DATASET.ROOT) / ".cache")
-
-
 def load_dataset(cfg: CfgNode, cache: Path | None = None) -> Dataset:
     """Return the whole data set that `DATASET` names, as its files say; no image is looked at.
 

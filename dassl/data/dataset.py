@@ -4,14 +4,16 @@ from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-
-from torch import Tensor, tensor
+from typing import TYPE_CHECKING
 
 from dassl.utils.errors import ConfigError, DataError
 from dassl.utils.paths import is_folder
 from dassl.utils.registry import Registry
 
-DATASETS = Registry("data set", "DATASET")
+if TYPE_CHECKING:
+    from torch import Tensor
+
+DATASETS = Registry("data set", "DATASET", home="datasets", leave_out=("check", "prepare", "sources"))
 SPLITS = ("train", "val", "test")
 UNLABELED = -1  # the label of a train image that nobody has labeled yet
 
@@ -64,8 +66,10 @@ class Dataset:
         """Return the items of "train", "val" or "test"."""
         return getattr(self, name)
 
-    def labels(self, split: str) -> Tensor:
+    def labels(self, split: str) -> "Tensor":
         """Return the labels of a split, int64 [N]."""
+        from torch import tensor  # here, as data sets are listed without it
+
         return tensor([datum.label for datum in self.split(split)])
 
     @cached_property

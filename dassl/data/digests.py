@@ -8,7 +8,7 @@ again by its bytes.
 import hashlib
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +19,7 @@ from torch import Tensor
 from dassl.data.dataset import SPLITS, Dataset
 from dassl.data.images import read_bytes
 from dassl.utils.errors import DataError, listed
-from dassl.utils.files import json_hash, lock, remove_leftovers
+from dassl.utils.files import json_hash, lock, remove_leftovers, sha256_of
 from dassl.utils.progress import progress
 from dassl.utils.tensors import load_tensors, save_tensors
 from dassl.utils.text import printable
@@ -125,6 +125,17 @@ class ImageFiles:
     def _key(self, split: str) -> dict[str, str]:
         paths = "\0".join(datum.path for datum in self.dataset.split(split))
         return {"paths": hashlib.sha256(paths.encode("utf-8", "surrogateescape")).hexdigest()}
+
+
+def data_hash(files: ImageFiles, texts: Iterable[Path] = ()) -> str:
+    """Return the SHA-256 of class names, template, and of path, label and bytes of every image, by split.
+
+    `texts`, such as descriptions, count by their bytes.
+    """
+    dataset = files.dataset
+    labels = [[datum.label for datum in dataset.split(split)] for split in SPLITS]
+    contents = [files.contents(split).sha256 for split in SPLITS if dataset.split(split)]
+    return json_hash([dataset.name, dataset.classnames, dataset.template, labels, contents, *map(sha256_of, texts)])
 
 
 def _stamps(dataset: Dataset) -> dict[str, Tensor]:

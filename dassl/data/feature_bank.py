@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
-from dassl.data.build import cache_path
+from dassl.config.setup import cache_path
 from dassl.data.digests import Contents
 from dassl.data.transforms import Preprocessing
 from dassl.utils.errors import UserError

@@ -1,23 +1,35 @@
 """Everything that is measured of a model's predictions on one split."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
 
+import numpy as np
 from torch import Tensor
+from yacs.config import CfgNode
 
-from dassl.evaluation.metrics import accuracy, expected_calibration_error, macro_f1
+from dassl.evaluation.metrics import METRICS
 from dassl.utils.errors import TrainingError
 
-METRICS = ("accuracy", "macro_f1", "ece")
+Metric = Callable[[np.ndarray, np.ndarray], float]  # of probabilities [N, C] and labels [N]
 
 
-def evaluate(logits: Tensor, labels: Tensor) -> Iterator[tuple[str, float]]:
-    """Yield (name, value) pairs for logits [N, C] and labels [N]; every value is a fraction in [0, 1].
+def build_metrics(cfg: CfgNode) -> dict[str, Metric]:
+    """Return the metrics that a `TEST` node names, with their parameters, in its order."""
+    return {name: partial(METRICS[name].build, **METRICS[name].arguments(cfg.get(METRICS[name].key, {})))
+            for name in cfg.METRICS}
 
-    Raises TrainingError if a logit is not finite: no metric would show it.
+
+def evaluate(logits: Tensor, labels: Tensor, metrics: Mapping[str, Metric]) -> dict[str, float]:
+    """Return the values of metrics, by name, for logits [N, C] and labels [N].
+
+    Raises TrainingError if a logit, which no metric would show, or a value is not finite.
     """
     if not logits.isfinite().all():
         raise TrainingError(f"the logits of {int((~logits.isfinite()).any(1).sum())} of {len(logits)} rows hold NaN or Inf")
     probs, truth = logits.double().softmax(1).numpy(), labels.numpy()
-    yield "accuracy", accuracy(probs, truth)
-    yield "macro_f1", macro_f1(probs, truth)
-    yield "ece", expected_calibration_error(probs, truth)
+    values = {name: float(metric(probs, truth)) for name, metric in metrics.items()}
+    for name, value in values.items():
+        if not math.isfinite(value):
+            raise TrainingError(f"the metric {name} is {value}")
+    return values

@@ -1,5 +1,7 @@
-"""What a result depends on besides its config: versions, device, threads, commit; and its memory."""
+"""What a result depends on besides its config: code, versions, device, threads, commit; and its memory."""
 
+import functools
+import hashlib
 import importlib.metadata
 import platform
 import resource
@@ -7,11 +9,20 @@ import subprocess
 import sys
 from pathlib import Path
 
-import torch
-
 PROJECT = Path(__file__).resolve().parents[2]
 RECORDED_PACKAGES = {"torchvision": "torchvision", "open_clip": "open_clip_torch", "numpy": "numpy",
                      "scikit_learn": "scikit-learn", "pillow": "pillow"}
+CODE = ("active", "dassl", "datasets", "trainers")  # the folders whose files can change a result; so can train.py
+
+
+@functools.cache
+def code() -> dict[str, str]:
+    """Return the SHA-256 of each of the project's `.py` files that can change a result, by relative path.
+
+    They are read once, when this is called first, so that a process that lives for hours names what it runs.
+    """
+    files = [PROJECT / "train.py", *(path for name in CODE for path in sorted((PROJECT / name).rglob("*.py")))]
+    return {path.relative_to(PROJECT).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def environment() -> dict[str, str]:
@@ -19,6 +30,8 @@ def environment() -> dict[str, str]:
 
     The number of threads decides in which order torch adds up numbers, and so their last digits.
     """
+    import torch
+
     found = {"commit": COMMIT, "python": platform.python_version(), "platform": platform.platform(),
              "torch": torch.__version__, "threads": str(torch.get_num_threads())}
     found |= {name: importlib.metadata.version(package) for name, package in RECORDED_PACKAGES.items()}
@@ -42,6 +55,8 @@ COMMIT = commit()  # of what this process has imported, whatever becomes of the 
 
 def peak_memory_mb() -> float:
     """Return the largest memory of this process so far, in MiB: of the GPU where one is used, else resident."""
+    import torch
+
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return round(torch.cuda.max_memory_allocated() / 2**20, 1)
     return peak_resident_mb()

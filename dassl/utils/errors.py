@@ -30,6 +30,12 @@ class InUseError(UserError):
     """Another process is at work in the folder."""
 
 
+class WaitingForLabels(UserError):
+    """The run cannot go on before people have labeled a query; nothing is wrong."""
+
+    exit_code = 3
+
+
 class TrainingError(UserError):
     """Training went out of the numbers: a loss or a prediction is NaN or Inf."""
 

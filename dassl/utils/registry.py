@@ -6,14 +6,18 @@ merged: `Literal["end", "front"]` lists the choices, `Annotated[int, AtLeast(1),
 either. Shared keys, in `dassl.config.defaults`, are annotated in the same way.
 """
 
+import importlib
 import inspect
 import typing
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from types import UnionType
 from typing import Annotated, Any, Literal
 
 from dassl.utils.errors import ConfigError, did_you_mean
+from dassl.utils.plugins import import_all
+from dassl.utils.remembered import Reference, recall, remember
 
 
 @dataclass(frozen=True)
@@ -93,11 +97,17 @@ class Component:
 
 
 class Registry:
-    """Names to components. `kind` is the word used in messages, `node` the YAML node above the components' own."""
+    """Names to components. `kind` is the word used in messages, `node` the YAML node above the components' own.
 
-    def __init__(self, kind: str, node: str):
+    `home` is the package whose modules, but those in `leave_out`, register components of their own, so that dropping a file
+    into it is enough; or one module. They are imported when a component is used; names and parameters are remembered from
+    start to start.
+    """
+
+    def __init__(self, kind: str, node: str, home: str = "", leave_out: Collection[str] = ()):
         self.kind = kind
         self.node = node
+        self._home, self._leave_out = home, leave_out
         self._components: dict[str, Component] = {}
         self._canonical: dict[str, str] = {}
 
@@ -111,7 +121,7 @@ class Registry:
         def decorate(build: Callable) -> Callable:
             component = Component(name, build, _parameters(f"{self.kind} {name!r}", build), facts, _given(build))
             for other in self._components.values():
-                if other.key == component.key:
+                if other.key == component.key and not _is_reference(other.build, build):
                     raise ValueError(f"{self.kind} {name!r} is registered twice: {other.build} and {build}")
             self._components[name] = component
             self._canonical |= dict.fromkeys(also_known_as, name)
@@ -121,7 +131,25 @@ class Registry:
 
     def canonical(self, name: str) -> str:
         """Return the name under which records and messages know a component; a name that nobody knows stays as it is."""
+        self.fill()
         return self._canonical.get(name, name)
+
+    def fill(self) -> None:
+        """Register what is at home here, if that has not happened yet."""
+        home, self._home = self._home, ""
+        if not home:
+            return
+        if (remembered := recall(home)) is None:
+            import_all(home, getattr(importlib.import_module(home), "__path__", ()), leave_out=self._leave_out)
+            own = [component for component in self._components.values()
+                   if f"{component.build.__module__}.".startswith(f"{home}.")]
+            with suppress(ValueError):  # one that no name leads to is imported at each start
+                names = {known: name for known, name in self._canonical.items() if name in {one.name for one in own}}
+                remember(home, ([_referred(component) for component in own], names))
+        else:
+            components, names = remembered
+            self._components = {component.name: component for component in components} | self._components
+            self._canonical = names | self._canonical
 
     def __getitem__(self, name: str) -> Component:
         name = self.canonical(name)
@@ -138,7 +166,19 @@ class Registry:
                 for component in self for parameter in component.parameters}
 
     def __iter__(self) -> Iterator[Component]:
+        self.fill()
         return iter(sorted(self._components.values(), key=lambda component: component.name))
+
+
+def _referred(component: Component) -> Component:
+    """Return a component as it can be remembered: functions, also those among its facts, by their names."""
+    facts = {name: Reference.of(fact) if callable(fact) else fact for name, fact in component.facts.items()}
+    return replace(component, build=Reference.of(component.build), facts=facts)
+
+
+def _is_reference(known: Callable, build: Callable) -> bool:
+    """Tell whether what is known is the name of a function or class that is now there itself."""
+    return isinstance(known, Reference) and known == Reference(build.__module__, build.__qualname__)
 
 
 def _hints(build: Callable) -> dict[str, Any]:

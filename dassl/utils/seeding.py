@@ -9,7 +9,6 @@ import os
 import secrets
 
 import numpy as np
-import torch
 
 
 def seed_for(seed: int, purpose: str, *key: int | str) -> int:
@@ -28,6 +27,8 @@ def use_deterministic_algorithms(only: bool) -> None:
 
     With `only`, an operation that has no deterministic algorithm raises RuntimeError and names itself.
     """
+    import torch
+
     if only:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS may add in another order, see its manual
     torch.use_deterministic_algorithms(only)
@@ -35,6 +36,8 @@ def use_deterministic_algorithms(only: bool) -> None:
 
 def forbid_tf32() -> None:
     """Let fp32 be fp32 on GPUs: cuDNN's convolutions, a ResNet's and a ViT's patches, would round to TF32's 10 bits."""
+    import torch
+
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cuda.matmul.allow_tf32 = False
 

@@ -1,20 +1,14 @@
-"""One cell of an experiment, run in this process by `train.py`'s own functions."""
+"""One cell of an experiment, run in this process as `train.py` runs it."""
 
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from yacs.config import CfgNode
 
-import train
-from active.oracles.files import WaitingForLabels
-from active.record import folder
-from active.record.folder import RESULTS, check_files, check_same_config
-from active.record.results import RunResult
-from dassl.config.setup import as_dict
-from dassl.utils.errors import ConfigError, InUseError, TrainingError, UserError
-from dassl.utils.paths import exists
+from dassl.utils.errors import ConfigError, InUseError, TrainingError, UserError, WaitingForLabels
+from dassl.utils.held import Held
+from trainers.core import job
 
 DONE, FAILED, REFUSED, WAITING, BUSY = "done", "failed", "refused", "waiting", "busy"
 
@@ -33,35 +27,29 @@ class Outcome:
 
 def configured(words: Sequence[str]) -> CfgNode:
     """Return the checked, frozen config of the words of a `train.py` command; raises ConfigError."""
-    return settled(train.build_config(*train.parser().parse(words)))
+    return settled(job.build_config(*job.parser().parse(words)))
 
 
 def settled(cfg: CfgNode) -> CfgNode:
     """Return a config as a run has it: checked and frozen; raises ConfigError."""
-    train.check(cfg)
-    train.settle(cfg)
+    job.check(cfg)
+    job.check_parts(cfg)
+    job.settle(cfg)
     return cfg
 
 
 def is_done(cfg: CfgNode) -> bool:
     """Tell whether the output folder holds this run, finished and whole; raises UserError if it holds another one."""
-    path = Path(cfg.OUTPUT_DIR) / RESULTS
-    if not exists(path):
-        return False
-    result = RunResult.read(path)
-    check_same_config(result, as_dict(cfg), path)
-    if done := folder.is_done(result, as_dict(cfg)):
-        check_files(result.rounds, path.parent)
-    return done
+    return job.finished(cfg) is not None
 
 
-def run_cell(words: Sequence[str], held: train.Held, *, wait: bool = False) -> Outcome:
+def run_cell(words: Sequence[str], held: Held, *, wait: bool = False) -> Outcome:
     """Run a cell to its end and return what became of it; nothing but a request to stop is raised.
 
     Where another process is at work in the cell's folder the outcome is `busy`, or, with `wait`, that process is waited for.
     """
     try:
-        train.train(configured(words), held, wait=wait)
+        job.train(configured(words), held, wait=wait)
     except InUseError as error:
         return Outcome(BUSY, str(error))
     except WaitingForLabels as error:

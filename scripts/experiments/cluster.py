@@ -9,6 +9,7 @@ from types import ModuleType
 
 from dassl.utils.environment import PROJECT
 from dassl.utils.errors import ConfigError, UserError
+from dassl.utils.held import Held
 from scripts.experiments.cell import Outcome, run_cell
 from scripts.experiments.schedule import WorkerDied
 
@@ -44,10 +45,9 @@ class _Runner:
     """What an actor is: the working folder of the sweep, and what its runs share."""
 
     def __init__(self, folder: str):
-        import train
 
         os.chdir(folder)
-        self._held = train.Held()
+        self._held = Held()
 
     def run(self, words: list[str], wait: bool) -> Outcome:
         return run_cell(words, self._held, wait=wait)
@@ -93,10 +93,9 @@ class SlurmWorker:
 
 
 def _job(folder: str, words: list[str], wait: bool) -> Outcome:
-    import train
 
     os.chdir(folder)
-    return run_cell(words, train.Held(), wait=wait)
+    return run_cell(words, Held(), wait=wait)
 
 
 def slurm_workers(n: int | None, output: Path, settings: Mapping[str, str], cluster: str = "slurm") -> list[SlurmWorker]:

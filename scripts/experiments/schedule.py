@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Protocol
 
-from active.record.folder import RESULTS
 from active.record.results import RunResult
 from dassl.utils.errors import UserError
+from dassl.utils.run_folder import RESULTS
 from scripts.experiments.cell import BUSY, FAILED, Outcome
 from scripts.experiments.experiment import Cell
 

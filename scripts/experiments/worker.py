@@ -15,8 +15,8 @@ from pathlib import Path
 
 sys.path[0] = str(Path(__file__).resolve().parents[2])  # in place of this folder
 
-import train  # noqa: E402
 from dassl.utils.events import Terminated, stop_on_sigterm  # noqa: E402
+from dassl.utils.held import Held  # noqa: E402
 from scripts.experiments.cell import run_cell  # noqa: E402
 
 
@@ -26,7 +26,7 @@ def main() -> None:
     stop_on_sigterm()
     tasks: queue.SimpleQueue[str | None] = queue.SimpleQueue()
     threading.Thread(target=_read, args=(tasks,), daemon=True).start()
-    held = train.Held()
+    held = Held()
     try:
         while (line := tasks.get()) is not None:
             task = json.loads(line)

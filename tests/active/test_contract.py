@@ -5,7 +5,8 @@ import pytest
 import torch
 
 import active.testing as kit
-from active.registry import ContractError, choosing_samplers
+from active.registry import choosing_samplers
+from active.selection import ContractError
 from active.testing import CHECKS, make_context, picks, sampler_by_name, sampler_contract
 
 

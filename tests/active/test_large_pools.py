@@ -8,9 +8,10 @@ import torch
 
 import active.kernels.memory as memory
 import active.kernels.scores as scores
-import active.registry as registry
+import active.selection as selection
 from active.kernels.memory import need_memory
-from active.registry import choosing_samplers, select
+from active.registry import choosing_samplers
+from active.selection import select
 from active.testing import make_context, picks, sampler_by_name
 from dassl.utils.errors import UserError
 
@@ -27,7 +28,7 @@ def test_half_precision_pools_are_computed_in_single(name, monkeypatch):
     """Handed float16 as it is, in blocks of a few rows, every sampler picks what it picks from the same numbers in float32."""
     ctx, sampler = _halves(), sampler_by_name(name)
     expected = picks(sampler, ctx)
-    monkeypatch.setattr(registry, "UPCAST_LIMIT", 0)
+    monkeypatch.setattr(selection, "UPCAST_LIMIT", 0)
     assert picks(sampler, ctx) == expected
     monkeypatch.setattr(scores, "BLOCK", 100)
     assert picks(sampler, ctx) == expected
@@ -45,7 +46,7 @@ def test_sorted_rows_are_handed_out_without_a_copy(monkeypatch, tmp_path):
         return torch.arange(2)
 
     select(sampler, ctx)
-    monkeypatch.setattr(registry, "UPCAST_LIMIT", 0)
+    monkeypatch.setattr(selection, "UPCAST_LIMIT", 0)
     select(sampler, ctx)
     assert seen[0].dtype == torch.float32
     assert seen[1].data_ptr() == ctx.features.data_ptr()

@@ -8,8 +8,9 @@ import time
 import pytest
 import torch
 
+from active.build import carry_out as run
 from active.context import Query
-from active.loop import prompts_path, run
+from active.record.folder import prompts_path
 from active.record.results import RunResult, query_hash
 from active.registry import SAMPLERS
 from dassl.data.dataset import UNLABELED
@@ -19,7 +20,7 @@ from dassl.utils.seeding import rng_for
 from tests.active.toy import N_CLASSES, N_TRAIN, ToyTrainer, edit, record_of, toy_config, toy_task
 
 RUN_KEYS = ["schema", "status", "config", "environment", "dataset", "zero_shot", "rounds", "certificate", "failure", "checksum"]
-ROUND_KEYS = {"round", "sampler", "queried", "n_labeled", "n_paid", "n_pseudo", "accuracy", "macro_f1", "ece",
+ROUND_KEYS = {"round", "sampler", "queried", "n_labeled", "n_paid", "n_pseudo", "metrics",
               "class_counts", "query_hash", "seconds", "peak_memory_mb", "n_saved", "pseudo_precision", "pseudo_labeled",
               "answers", "files"}
 TRUTH = toy_task()[0].labels("train")
@@ -59,11 +60,11 @@ def test_every_round_is_fitted_on_all_labels_so_far_and_on_the_right_ones(tmp_pa
 
 
 def test_the_record_has_the_documented_shape(tmp_path):
-    """`results.json` holds the keys of schema 1 and no others; accuracies are fractions."""
+    """`results.json` holds the keys of schema 2 and no others; accuracies are fractions."""
     toy_run(tmp_path)
     content = json.loads((tmp_path / "results.json").read_text())
     assert list(content) == RUN_KEYS
-    assert content["schema"] == 1 and content["status"] == "finished"
+    assert content["schema"] == 2 and content["status"] == "finished"
     assert content["dataset"] == {"name": "Toy", "n_train": N_TRAIN, "n_test": 40, "n_classes": N_CLASSES,
                                   "classnames": [f"class {label}" for label in range(N_CLASSES)]}
     assert list(content["zero_shot"]) == ["accuracy"]
@@ -71,7 +72,8 @@ def test_the_record_has_the_documented_shape(tmp_path):
     assert content["config"]["ACTIVE"]["ROUNDS"] == len(content["rounds"]) == 4
     for record in content["rounds"]:
         assert record.keys() == ROUND_KEYS
-        assert all(0 <= record[metric] <= 1 for metric in ("accuracy", "macro_f1", "ece"))
+        assert list(record["metrics"]) == ["accuracy", "macro_f1", "ece"]
+        assert all(0 <= value <= 1 for value in record["metrics"].values())
         assert list(record["seconds"]) == ["select", "fit", "evaluate"]
 
 
@@ -496,7 +498,7 @@ def test_people_see_the_guesses_of_the_model_of_the_round_before(tmp_path, monke
         seen.append((rows, guess()))
         return TRUTH[rows].tolist()
 
-    monkeypatch.setattr("active.loop.ask_people", answer)
+    monkeypatch.setattr("active.oracles.files.ask_people", answer)
     dataset, features, texts = toy_task()
     dataset = dataclasses.replace(dataset, train=tuple(dataclasses.replace(item, label=UNLABELED) for item in dataset.train))
     trainer = ToyTrainer(features, texts)

@@ -3,7 +3,9 @@
 import pytest
 import torch
 
-from active.pool import LabelPool, Oracle, PoolExhausted, query_size
+from active.oracles.oracle import Oracle, PoolExhausted
+from active.pool import LabelPool
+from active.registry import query_size
 from dassl.data.dataset import UNLABELED
 from dassl.utils.errors import ConfigError
 

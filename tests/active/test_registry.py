@@ -8,16 +8,15 @@ import torch
 from active.context import Query
 from active.registry import (
     SAMPLERS,
-    ContractError,
     Sampler,
+    build_chosen,
     build_sampler,
     check_learner,
     check_sampler_names,
     initial_sampler,
-    select,
-    warm_start,
     wrapped,
 )
+from active.selection import ContractError, select, warm_start
 from active.testing import make_context, sampler_node, without_labels
 from dassl.utils.errors import ConfigError
 
@@ -196,13 +195,13 @@ def test_a_sampler_of_negative_prompts_needs_a_learner_that_has_them(sampler, in
 def test_only_samplers_that_say_so_begin_with_a_warm_start():
     """`dual_prompt` mines before its first query, also inside a wrapper; the others answer with nothing."""
     node, ctx = sampler_node(), without_labels(make_context())
-    assert warm_start("entropy", node, ctx) is None
+    assert build_chosen("entropy", node).begin is None
     node.PCB.BASE = "dual_prompt"
     for name in ("dual_prompt", "pcb"):
-        query = warm_start(name, node, ctx)
+        query = warm_start(build_chosen(name, node), ctx)
         assert not len(query.rows) and len(query.mined_rows) == len(query.mined_labels) > 0
     with pytest.raises(ContractError, match="NaN or Inf"):
-        warm_start("dual_prompt", node, replace(ctx, logits=ctx.logits * torch.inf))
+        warm_start(build_chosen("dual_prompt", node), replace(ctx, logits=ctx.logits * torch.inf))
 
 
 @pytest.mark.parametrize(("sampler", "numbers"), [

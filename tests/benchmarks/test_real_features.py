@@ -4,10 +4,10 @@ import pandas as pd
 import pytest
 import torch
 
-from active.record.folder import RESULTS
 from active.record.results import RunResult
 from benchmarks import surrogate
 from benchmarks.real_features import SharedFits, accuracy_table, difference_table, folder_of, read, run_samplers
+from dassl.utils.run_folder import RESULTS
 from tests.active.toy import ToyTrainer
 
 needs_data = pytest.mark.skipif(not surrogate.DATA.exists(), reason="the real features are not there")

@@ -10,7 +10,6 @@ from typing import Annotated, Literal
 import pytest
 from yacs.config import CfgNode
 
-import train
 from dassl.config.defaults import NOT_PART_OF_A_RUN, SHARED, default_config
 from dassl.config.setup import (
     ABSENT,
@@ -24,6 +23,7 @@ from dassl.config.setup import (
 )
 from dassl.utils.errors import ConfigError
 from dassl.utils.registry import AtLeast, AtMost, Registry
+from trainers.core import job
 
 
 def gradient(ctx, *, gamma: Annotated[float, AtLeast(0.5), AtMost(3.5)] = 1.0, depth: Annotated[int, AtLeast(0)] = 1,
@@ -120,7 +120,7 @@ def test_a_value_above_its_maximum_is_refused(registry, key, bound):
 
 def test_every_number_has_bounds():
     """A new key or parameter says what it may be, both ways."""
-    declared = [SHARED, *(registry.parameters() for registry in train.REGISTRIES)]
+    declared = [SHARED, *(registry.parameters() for registry in job.REGISTRIES)]
     assert [key for parameters in declared for key, parameter in parameters.items()
             if parameter.types[0] in (int, float) and None in (parameter.minimum, parameter.maximum)] == []
 
@@ -135,7 +135,7 @@ def test_what_is_not_part_of_a_run_is_marked_at_the_key():
     """These are in every certificate of before: a key more or fewer would change its hash of the config."""
     assert sorted(NOT_PART_OF_A_RUN) == [
         "ACTIVE.PLUGINS", "CACHE_DIR", "DATALOADER.MEMORY_MB", "DATALOADER.NUM_WORKERS", "DATASET.ROOT", "LABEL.DATASET",
-        "LABEL.LEARNER", "LABEL.METHOD", "LOG.TENSORBOARD", "OUTPUT_DIR", "TRAIN.PRINT_FREQ", "VERBOSE"]
+        "LABEL.LEARNER", "LABEL.METHOD", "LOG.RECORDERS", "LOG.TENSORBOARD", "OUTPUT_DIR", "TRAIN.PRINT_FREQ", "VERBOSE"]
 
 
 def test_reading_a_config_imports_no_machine_learning():
@@ -154,7 +154,7 @@ def test_reading_a_config_imports_no_machine_learning():
 def test_what_can_only_be_a_slip_is_refused(key, value):
     """Before anything is loaded or allocated (row 14)."""
     with pytest.raises(ConfigError, match=rf"^{key} is .* but must be at (least|most) "):
-        check_config(setup_config([], [(key, value)], train.REGISTRIES), train.REGISTRIES)
+        check_config(setup_config([], [(key, value)], job.REGISTRIES), job.REGISTRIES)
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-import train
+from trainers.core import job
 
 PROJECT = Path(__file__).parents[2]
 RUNS = sorted(path.relative_to(PROJECT).as_posix() for path in (PROJECT / "configs").rglob("*.yaml")
@@ -22,9 +22,9 @@ def commands(file: str) -> list[list[str]]:
 @pytest.mark.parametrize("file", RUNS)
 def test_yaml_merges(file):
     """Every key of the file is known and of the right type and range, and every name in it is registered."""
-    cfg = train.build_config(*train.parser().parse(["--config-file", str(PROJECT / file)]))
+    cfg = job.build_config(*job.parser().parse(["--config-file", str(PROJECT / file)]))
     cfg.DATASET.NAME = cfg.DATASET.NAME or "Digits"
-    train.check(cfg)
+    job.check(cfg)
 
 
 @pytest.mark.parametrize("file", RUNS)
@@ -33,4 +33,4 @@ def test_head_comment_names_a_command_that_parses(file):
     assert commands(file)
     assert any(file in words for words in commands(file))
     for words in commands(file):
-        train.build_config(*train.parser().parse(words))
+        job.build_config(*job.parser().parse(words))

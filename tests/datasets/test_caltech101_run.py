@@ -14,7 +14,9 @@ from torch import arange
 
 import train
 from dassl.data import store
-from trainers.core.trainer import build_trainer
+from dassl.utils.held import Held
+from trainers.core import job
+from trainers.core.build import build_trainer
 
 PROJECT = Path(__file__).parents[2]
 LEARNERS = [pytest.param(["CoOp"], id="CoOp"), pytest.param(["VPT", "TRAINER.VPT.PROMPT_DEPTH", "4"], id="VPT")]
@@ -48,17 +50,18 @@ def test_two_rounds_on_real_photographs_run_through(root, tmp_path, learner, mon
     asked = [path for record in result["rounds"] for path in record["queried"]]
     assert len(set(asked)) == len(asked) == result["rounds"][-1]["n_paid"] == 100
     assert all((root / path).is_file() for path in asked)
-    assert all(math.isfinite(record["accuracy"]) for record in result["rounds"])
+    assert all(math.isfinite(record["metrics"]["accuracy"]) for record in result["rounds"])
     assert max(decoded.count(str(root / path)) for path in asked) <= 3  # features, views, and for VPT the fixed view
 
 
 @pytest.mark.parametrize("learner", LEARNERS)
 def test_prompts_learn_what_is_labeled(root, learner):
     """The loss on 64 labeled photographs falls below that of the model that has seen no label."""
-    cfg = train.build_config(*train.parser().parse(words(root, learner, "OPTIM.MAX_EPOCH", "15", "OPTIM.LR", "0.02")))
+    cfg = job.build_config(*job.parser().parse(words(root, learner, "OPTIM.MAX_EPOCH", "15", "OPTIM.LR", "0.02")))
     cfg.INPUT.TRANSFORMS = ()
     cfg.freeze()
-    dataset, inputs = train.set_up(cfg)
+    files, inputs = job.prepared(cfg, Held())
+    dataset = files.dataset
     trainer = build_trainer(cfg, inputs)
     rows = arange(0, 600, 9)[:64]
     labels = dataset.labels("train")[rows]

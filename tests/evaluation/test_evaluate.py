@@ -5,14 +5,17 @@ import math
 import pytest
 import torch
 
-from dassl.evaluation.evaluate import evaluate
+from dassl.config.defaults import default_config
+from dassl.evaluation.evaluate import build_metrics, evaluate
 from dassl.utils.errors import TrainingError
+
+ALL = build_metrics(default_config().TEST)
 
 
 def test_the_values_of_three_rows_by_hand():
     """Names and values go to the record as they are: fractions, of softmax probabilities."""
     logits = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.2, 0.8]]).log() + 7
-    metrics = dict(evaluate(logits, torch.tensor([0, 1, 1])))
+    metrics = evaluate(logits, torch.tensor([0, 1, 1]), ALL)
     assert metrics == pytest.approx({"accuracy": 2 / 3, "macro_f1": 2 / 3, "ece": (2 * 0.4 + 0.2) / 3}, abs=1e-6)
     assert {type(value) for value in metrics.values()} == {float}
 
@@ -20,13 +23,13 @@ def test_the_values_of_three_rows_by_hand():
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 def test_saturated_logits_give_finite_values(dtype):
     """Probabilities of exactly 0 and 1 are no special case: all rows right, all with full confidence."""
-    metrics = dict(evaluate(1e4 * torch.eye(3, dtype=dtype), torch.arange(3)))
+    metrics = evaluate(1e4 * torch.eye(3, dtype=dtype), torch.arange(3), ALL)
     assert metrics == {"accuracy": 1.0, "macro_f1": 1.0, "ece": 0.0}
 
 
 def test_logits_too_close_for_float32_probabilities_keep_their_order():
     """Rounding makes no tie, which would go to the lower class."""
-    assert dict(evaluate(torch.tensor([[0.0, 1e-8]]), torch.tensor([1])))["accuracy"] == 1.0
+    assert evaluate(torch.tensor([[0.0, 1e-8]]), torch.tensor([1]), ALL)["accuracy"] == 1.0
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
@@ -35,4 +38,10 @@ def test_logits_that_are_not_finite_are_refused(bad):
     logits = torch.zeros(4, 3)
     logits[1, 2] = bad
     with pytest.raises(TrainingError, match="logits of 1 of 4 rows hold NaN or Inf"):
-        list(evaluate(logits, torch.zeros(4, dtype=torch.long)))
+        evaluate(logits, torch.zeros(4, dtype=torch.long), ALL)
+
+
+def test_a_metric_that_is_not_finite_is_refused():
+    """A stranger's metric that goes out of the numbers is named; `results.json` holds no NaN."""
+    with pytest.raises(TrainingError, match="the metric odd is nan"):
+        evaluate(torch.zeros(4, 3), torch.zeros(4, dtype=torch.long), {"odd": lambda probs, labels: math.nan})

@@ -38,7 +38,7 @@ def test_the_calibration_error_is_that_of_the_slow_reference(seed):
     n_rows, n_classes, n_bins = rng.integers(1, 200), rng.integers(1, 8), rng.integers(1, 20)
     probs = rng.dirichlet([rng.choice([0.05, 1.0, 20.0])] * n_classes, n_rows)
     labels = rng.integers(0, n_classes, n_rows)
-    found = expected_calibration_error(probs, labels, n_bins)
+    found = expected_calibration_error(probs, labels, n_bins=n_bins)
     assert found == pytest.approx(slow_calibration_error(probs, labels, n_bins), abs=1e-12)
 
 
@@ -52,7 +52,7 @@ def test_the_calibration_error_of_four_rows_by_hand():
 def test_a_confidence_at_an_edge_belongs_to_the_bin_below(n_bins, edge):
     """One row at the edge that is right, one just above it that is wrong: in one bin they would cancel out."""
     at, above = edge / n_bins, edge / n_bins + 1e-9
-    error = expected_calibration_error(confident([at, above]), np.array([0, 1]), n_bins)
+    error = expected_calibration_error(confident([at, above]), np.array([0, 1]), n_bins=n_bins)
     assert error == pytest.approx(0.5 * (1 - at) + 0.5 * above)
 
 

@@ -4,7 +4,7 @@ import os
 import subprocess
 from pathlib import Path
 
-import train
+from trainers.core import job
 
 PROJECT = Path(__file__).parents[2]
 
@@ -21,7 +21,7 @@ def test_it_calls_train_with_the_files_of_its_names():
     done = call("dtd", "CoOp/vit_b16", "badge", "3", "OPTIM.LR", "0.1")
     assert done.returncode == 0
     program, *words = done.stdout.split()
-    cfg = train.build_config(*train.parser().parse(words))
+    cfg = job.build_config(*job.parser().parse(words))
     assert program == "train.py" and (cfg.DATASET.NAME, cfg.ACTIVE.SAMPLER, cfg.SEED) == ("DTD", "badge", 3)
     assert (cfg.OPTIM.LR, cfg.DATASET.ROOT, cfg.OUTPUT_DIR) == (0.1, "/data", "/output/dtd/CoOp/vit_b16/badge/seed3")
 

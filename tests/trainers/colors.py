@@ -12,7 +12,8 @@ from dassl.data.loader import image_batches
 from dassl.data.store import ImageStore
 from dassl.data.transforms import preprocessing_for
 from trainers.clip.frozen_clip import FrozenCLIP, normalized
-from trainers.core.trainer import PromptTrainer, build_inputs, build_trainer
+from trainers.core.build import build_inputs, build_trainer
+from trainers.core.trainer import PromptTrainer
 from trainers.registry import LEARNERS
 
 NAMES = ("red", "green", "blue")

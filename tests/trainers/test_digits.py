@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-import train
+from dassl.utils.held import Held
 from dassl.utils.seeding import rng_for
-from trainers.core.trainer import build_trainer
+from trainers.core import job
+from trainers.core.build import build_trainer
 
 PROJECT = Path(__file__).parents[2]
 
@@ -22,8 +23,9 @@ def root(tmp_path_factory):
 def test_ten_percent_of_the_labels_help_clearly(root, name):
     """With 120 labels at random and 15 of the config's 50 epochs, accuracy is at least 8 points above zero-shot."""
     files = [str(PROJECT / "configs" / file) for file in ("quickstart.yaml", f"trainers/{name}/tiny_clip.yaml")]
-    cfg = train.build_config(*train.parser().parse(["--config-file", *files, "--root", str(root), "OPTIM.MAX_EPOCH", "15"]))
-    dataset, inputs = train.set_up(cfg)
+    cfg = job.build_config(*job.parser().parse(["--config-file", *files, "--root", str(root), "OPTIM.MAX_EPOCH", "15"]))
+    files, inputs = job.prepared(cfg, Held())
+    dataset = files.dataset
     trainer, labels = build_trainer(cfg, inputs), dataset.labels("train")
     rows = torch.from_numpy(rng_for(0, "test rows").permutation(len(labels))[:120]).sort().values
     before, after = ((trainer.predict(model, "test").logits.argmax(1) == dataset.labels("test")).double().mean()

@@ -1,0 +1,1 @@
+"""CLIP itself, frozen: names, weights, encoders."""

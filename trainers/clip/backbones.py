@@ -19,14 +19,12 @@ from dassl.utils.environment import PROJECT
 from dassl.utils.errors import ConfigError, UserError, did_you_mean
 from dassl.utils.paths import expanded, is_file
 from dassl.utils.tensors import state_hash
+from trainers.clip.architectures import OPENAI_NAMES, custom_models
 from trainers.clip.frozen_clip import FrozenCLIP
 from trainers.clip.weights import OPENAI_NUMBERS, load_state, read_state, said_of
 
 logger = logging.getLogger(__name__)
 
-OPENAI_NAMES = {"ViT-B/32": "ViT-B-32-quickgelu", "ViT-B/16": "ViT-B-16-quickgelu", "ViT-L/14": "ViT-L-14-quickgelu",
-                "RN50": "RN50-quickgelu", "RN101": "RN101-quickgelu"}
-MODEL_FOLDER = PROJECT / "configs" / "models"
 OTHER_TEXT_TOWER = ("has another text tower than CLIP's (causal, read at the end token, open_clip's own blocks and tokenizer), "
                     "which prompts are not made for; choose a ViT or ResNet CLIP")
 
@@ -36,7 +34,7 @@ def check_backbone(name: str, pretrained: str) -> None:
 
     Loads and fetches nothing.
     """
-    custom = _custom_models()
+    custom = custom_models()
     known = {*OPENAI_NAMES, *custom, *open_clip.list_models()}
     if name not in known:
         raise ConfigError(f"MODEL.BACKBONE.NAME: unknown backbone {name!r}; {did_you_mean(name, known)}")
@@ -53,19 +51,6 @@ def check_backbone(name: str, pretrained: str) -> None:
             raise ConfigError(f"MODEL.BACKBONE.PRETRAINED: {pretrained} of {name} {fault}")
 
 
-def tower_depths(name: str) -> dict[str, int]:
-    """Return the number of blocks of the towers "text" and "image" of a known backbone, without loading it.
-
-    A tower that takes no prompts, such as a ResNet, is left out.
-    """
-    config = _model_config(name)
-    depths = {"text": config["text_cfg"].get("layers", open_clip.CLIPTextCfg.layers),
-              "image": config["vision_cfg"].get("layers", open_clip.CLIPVisionCfg.layers)}
-    if "timm_model_name" in config["vision_cfg"]:
-        del depths["image"]
-    return {tower: depth for tower, depth in depths.items() if isinstance(depth, int)}
-
-
 def load_clip(name: str, pretrained: str, *, device: str | torch.device = "cpu", precision: str = "fp32") -> FrozenCLIP:
     """Return the frozen CLIP of a backbone name and a weights file or tag, see `check_backbone`.
 
@@ -76,7 +61,7 @@ def load_clip(name: str, pretrained: str, *, device: str | torch.device = "cpu",
     check_backbone(name, pretrained)
     file, tokenizer_arguments = _weights_file(pretrained), {}
     model_name = _open_clip_name(name, _quick_gelu_of_tag(name, pretrained))
-    if (custom := _custom_models().get(name)) is not None:
+    if (custom := custom_models().get(name)) is not None:
         open_clip.add_model_config(custom)
         tokenizer_arguments = _tokenizer_arguments(custom)
     try:
@@ -136,13 +121,9 @@ def _native_preprocessing(model: nn.Module) -> Preprocessing:
     return Preprocessing(tuple(size), tuple(config["mean"]), tuple(config["std"]), interpolation)
 
 
-def _custom_models() -> dict[str, Path]:
-    return {path.stem: path for path in sorted(MODEL_FOLDER.glob("*.json"))}
-
-
 def _model_config(name: str) -> dict:
     """Return the architecture of a known backbone, as its JSON file or open_clip says."""
-    if (custom := _custom_models().get(name)) is not None:
+    if (custom := custom_models().get(name)) is not None:
         return json.loads(custom.read_text())
     return open_clip.get_model_config(OPENAI_NAMES.get(name, name))
 

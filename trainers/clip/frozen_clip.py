@@ -51,6 +51,12 @@ class FrozenCLIP:
         return self.text.token_embedding.weight.shape[1]
 
     @property
+    def feature_width(self) -> int:
+        """D, the width of image and text features."""
+        projection = self.text.text_projection
+        return projection.out_features if isinstance(projection, torch.nn.Linear) else projection.shape[1]
+
+    @property
     def text_depth(self) -> int:
         return len(self.text.transformer.resblocks)
 

@@ -1,0 +1,1 @@
+"""How learners are trained and used: prompts, inputs, the trainer, and what is built of a config."""

@@ -1,4 +1,4 @@
-"""A frozen CLIP with one learner's prompts: the model that is trained, evaluated and asked for scores."""
+"""A frozen CLIP with what one learner tunes: the model that is trained, evaluated and asked for scores."""
 
 from typing import final
 
@@ -7,21 +7,31 @@ from torch import Tensor
 
 from trainers.clip.frozen_clip import FrozenCLIP, normalized
 from trainers.core.prompts import Averaging, Classifier, Prompts
-from trainers.learner import PromptLearner
+from trainers.learner import Learner
 
 
 @final
 class PromptedCLIP:
     """A classifier of unit-norm image features: logits are `exp(logit_scale)` times the product with the class features."""
 
-    def __init__(self, clip: FrozenCLIP, learner: PromptLearner):
+    def __init__(self, clip: FrozenCLIP, learner: Learner):
         self.clip = clip
         self.learner = learner
+        self.losses: list[float] = []  # mean loss of each epoch of its fit
         self._constant: Tensor | None = None
         self._averaging: Averaging | None = None
 
+    @property
+    def has_unit_texts(self) -> bool:
+        """Whether class features are directions: those of texts are, but under AS, and not rows that a learner makes."""
+        averaging, makes_rows = self.learner.averaging, type(self.learner).classifier is not Learner.classifier
+        return not makes_rows and (averaging is None or averaging.normalize)
+
     def classifier(self, prompts: Prompts) -> Classifier:
         """Return the class features; the same for every image, so compute them once a step or once an evaluation."""
+        return self.learner.classifier(self._texts(prompts))
+
+    def _texts(self, prompts: Prompts) -> Classifier:
         if not prompts.text:  # nothing in the text tower learns
             if self._constant is None:
                 with torch.no_grad():
@@ -31,9 +41,10 @@ class PromptedCLIP:
         return Classifier(self._class_features(prompts), negative)
 
     def image_features(self, inputs: Tensor, prompts: Prompts) -> Tensor:
-        """Return unit-norm features [B, D]: of image tokens [B, L, width] if the learner tunes images, else `inputs` itself."""
+        """Return features [B, D]: of image tokens [B, L, width] if the learner tunes images, else of frozen features [B, D]."""
         inputs = inputs.to(self.clip.device)
-        return normalized(self.clip.encode_image_tokens(inputs, prompts)) if self.learner.tunes_images else inputs
+        tuned = normalized(self.clip.encode_image_tokens(inputs, prompts)) if self.learner.tunes_images else inputs
+        return self.learner.features(tuned)
 
     def logits(self, image_features: Tensor, class_features: Tensor) -> Tensor:
         """Return [B, C] for unit-norm image features [B, D] and class features [C, D]."""

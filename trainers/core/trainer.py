@@ -1,11 +1,9 @@
-"""Fit and predict for any prompt learner."""
+"""Fit and predict for any learner."""
 
-import hashlib
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, final
 
@@ -16,27 +14,21 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
-from yacs.config import CfgNode
 
-from dassl.data.dataset import Dataset
-from dassl.data.store import ImageStore
-from dassl.data.transforms import augmentation, preprocessing_for
 from dassl.engine.fit import fit
-from dassl.optim.lr_scheduler import build_scheduler
-from dassl.optim.optimizer import build_optimizer
-from dassl.utils.errors import ConfigError, UserError
+from dassl.utils.errors import UserError
 from dassl.utils.files import atomic_path
 from dassl.utils.paths import check_file
 from dassl.utils.seeding import rng_for
+from dassl.utils.tensors import state_hash
 from trainers.clip.frozen_clip import FrozenCLIP
-from trainers.core.descriptions import build_texts
-from trainers.core.inputs import Batch, Inputs, Loading, Step, batch_rows
+from trainers.core.inputs import Batch, Inputs, Step, batch_rows
 from trainers.core.prompted_clip import PromptedCLIP
 from trainers.core.prompts import ClassTexts
-from trainers.learner import PromptLearner
-from trainers.registry import LEARNERS
+from trainers.learner import Learner
+from trainers.registry import TRAINERS
 
-BuildLearner = Callable[[FrozenCLIP, ClassTexts, Any], PromptLearner]
+BuildLearner = Callable[[FrozenCLIP, ClassTexts, Any], Learner]
 Labeled = tuple[Tensor, Tensor]
 
 
@@ -71,15 +63,25 @@ class Recipe:
     has_negative_texts: bool = False
 
 
+@dataclass(frozen=True)
+class Setting:
+    """What a trainer is built from: CLIP, data set and frozen features (`inputs`), the texts, and how to train."""
+
+    inputs: Inputs
+    texts: ClassTexts
+    recipe: Recipe
+
+
+@TRAINERS.register("PromptTrainer")
 @final
 class PromptTrainer:
-    """Makes models of one data set from labels."""
+    """Makes models of one data set from labels, by any learner."""
 
-    def __init__(self, clip: FrozenCLIP, texts: ClassTexts, inputs: Inputs, recipe: Recipe):
-        self.clip = clip
-        self.texts = texts
-        self.inputs = inputs
-        self.recipe = recipe
+    def __init__(self, setting: Setting):
+        self.clip = setting.inputs.clip
+        self.texts = setting.texts
+        self.inputs = setting.inputs
+        self.recipe = setting.recipe
 
     @property
     def has_negative_texts(self) -> bool:
@@ -90,7 +92,7 @@ class PromptTrainer:
         return PromptedCLIP(self.clip, self.recipe.build_zero_shot(self.clip, self.texts, None))
 
     def fit(self, rows: Tensor, labels: Tensor, round: int, mined: Labeled | None = None) -> PromptedCLIP:
-        """Return a model of fresh prompts, trained on rows [M] of the train split and their labels [M].
+        """Return a fresh model, trained on rows [M] of the train split and their labels [M].
 
         `mined` are further rows and their pseudo-labels: each step then takes a batch of either, and an epoch is one pass
         over the one of more batches; passes over the other follow each other, each in an order and with augmented views of
@@ -111,7 +113,8 @@ class PromptTrainer:
             features, classifier = model.image_features(inputs, prompts), model.classifier(prompts)
             return model.learner.loss(self.clip.logit_scale, features, classifier, targets.to(self.clip.device), rng)
 
-        fit(self._epochs(sources, round, model.learner.tunes_images), loss_of, optimizer, scheduler,
+        model.losses = fit(
+            self._epochs(sources, round, model.learner.tunes_images), loss_of, optimizer, scheduler,
             n_epochs=self.recipe.n_epochs, print_freq=self.recipe.print_freq, description=f"round {round}: training")
         return model
 
@@ -125,9 +128,8 @@ class PromptTrainer:
             encoded = model.image_features(inputs, prompts)
             features.append(encoded.cpu().float())
             logits.append(model.logits(encoded, classifier.texts).cpu().float())
-        scored = model.learner.averaging is not None and not model.learner.averaging.normalize  # AS: the norms count
         texts, negative = (
-            None if found is None else (found if scored else nn.functional.normalize(found, dim=1)).cpu().float()
+            None if found is None else (nn.functional.normalize(found, dim=1) if model.has_unit_texts else found).cpu().float()
             for found in (classifier.texts, classifier.negative))
         return Prediction(torch.cat(features), torch.cat(logits), texts, negative)
 
@@ -202,101 +204,9 @@ class PromptTrainer:
         return batch_rows(n_rows, size, drop_last=self.recipe.drop_last, key=key)
 
 
-def build_inputs(
-    cfg: CfgNode, clip: FrozenCLIP, dataset: Dataset, features: Mapping[str, Tensor], store: ImageStore
-) -> Inputs:
-    """Return what trainers of a whole config read. `store` keeps images and tokens that are used more than once."""
-    preprocessing = preprocessing_for(cfg.INPUT, clip.preprocessing)
-    loading = Loading(
-        view=preprocessing.transform(), random_view=augmentation(cfg.INPUT, preprocessing),
-        batch_size=cfg.DATALOADER.TEST.BATCH_SIZE, n_workers=cfg.DATALOADER.NUM_WORKERS, seed=cfg.SEED)
-    return Inputs(clip, dataset, features, loading, store)
-
-
-def build_trainer(cfg: CfgNode, inputs: Inputs) -> PromptTrainer:
-    """Return the trainer of `TRAINER.NAME`, as a whole config says to build and train it."""
-    return PromptTrainer(inputs.clip, build_texts(cfg.TRAINER.DESCRIPTIONS, inputs.dataset), inputs, build_recipe(cfg))
-
-
-def build_selector(cfg: CfgNode, inputs: Inputs) -> PromptTrainer | None:
-    """Return the trainer of `ACTIVE.SELECTOR_TRAINER`, with the values of `ACTIVE.SELECTOR_OPTIM` that are set; or None."""
-    if not cfg.ACTIVE.SELECTOR_TRAINER:
-        return None
-    own, optim = cfg.clone(), cfg.ACTIVE.SELECTOR_OPTIM
-    own.defrost()
-    own.TRAINER.NAME = cfg.ACTIVE.SELECTOR_TRAINER
-    own.OPTIM.LR = optim.LR or cfg.OPTIM.LR
-    own.OPTIM.WEIGHT_DECAY = optim.WEIGHT_DECAY if optim.WEIGHT_DECAY >= 0 else cfg.OPTIM.WEIGHT_DECAY
-    own.OPTIM.MAX_EPOCH = optim.MAX_EPOCH or cfg.OPTIM.MAX_EPOCH
-    own.DATALOADER.TRAIN_X.BATCH_SIZE = optim.BATCH_SIZE or cfg.DATALOADER.TRAIN_X.BATCH_SIZE
-    return build_trainer(own, inputs)
-
-
-def build_recipe(cfg: CfgNode) -> Recipe:
-    """Return how a whole config says to build and train its learner."""
-
-    def build_optimization(parameters: Sequence[nn.Parameter]) -> tuple[Optimizer, LRScheduler]:
-        optimizer = build_optimizer(parameters, cfg.OPTIM)
-        return optimizer, build_scheduler(optimizer, cfg.OPTIM)
-
-    return Recipe(
-        name=cfg.TRAINER.NAME, build_learner=_bound(cfg, cfg.TRAINER.NAME), build_zero_shot=_bound(cfg, "ZeroShot"),
-        build_optimization=build_optimization, n_epochs=cfg.OPTIM.MAX_EPOCH, batch_size=cfg.DATALOADER.TRAIN_X.BATCH_SIZE,
-        n_mined=cfg.DATALOADER.TRAIN_U.BATCH_SIZE, drop_last=cfg.DATALOADER.TRAIN_X.DROP_LAST, seed=cfg.SEED,
-        print_freq=cfg.TRAIN.PRINT_FREQ, has_negative_texts=has_negative_texts(cfg.TRAINER.NAME))
-
-
-def check_learners(cfg: CfgNode, clip: FrozenCLIP, dataset: Dataset) -> None:
-    """Raise UserError if a learner of the config does not fit the backbone, the class names or the texts; costs nothing."""
-    texts = build_texts(cfg.TRAINER.DESCRIPTIONS, dataset)
-    learners = {name: _bound(cfg, name)(clip, texts, rng_for(cfg.SEED, "check"))
-                for name in ("ZeroShot", cfg.TRAINER.NAME, cfg.ACTIVE.SELECTOR_TRAINER or cfg.TRAINER.NAME)}
-    for name in sorted(learners, key="ZeroShot".__eq__):  # it is last: the learner that was asked for is named if it can be
-        check_texts_differ(name, learners[name], texts.classnames)
-    if texts.averaging is not None and learners[cfg.TRAINER.NAME].averaging is None:
-        raise ConfigError(f"TRAINER.DESCRIPTIONS.MODE is {cfg.TRAINER.DESCRIPTIONS.MODE}, but the texts of {cfg.TRAINER.NAME} "
-                          "are those of a fixed template; set it to none, or take a learner with a text context")
-
-
-def check_texts_differ(name: str, learner: PromptLearner, classnames: Sequence[str]) -> None:
-    """Raise UserError if a learner's texts of two classes of different names are the same tokens, as no image tells them apart.
-
-    Two classes of one name have been warned of with the data set: some published lists have such.
-    """
-    class_of: dict[tuple, int] = {}
-    for label, rows in enumerate(_rows_of_classes(learner)):
-        other = class_of.setdefault(rows, label)
-        if classnames[other] != classnames[label]:
-            raise UserError(f"classes {classnames[other]!r} and {classnames[label]!r} have the same text after tokenization by "
-                            f"{name}, so that no image can be told apart; let their names differ in more than case, "
-                            "punctuation and what lies beyond the context length")
-
-
-def _rows_of_classes(learner: PromptLearner) -> list[tuple]:
-    """Return the token rows of each class, in a form that can be compared."""
-    rows = [tuple(row) for row in torch.cat([learner.rows.ids, learner.rows.slots], 1).tolist()]
-    if learner.averaging is None:
-        return rows
-    return [tuple(sorted(rows[text] for text in own.nonzero().flatten().tolist())) for own in learner.averaging.matrix]
-
-
-def has_negative_texts(name: str) -> bool:
-    """Return whether a learner has negative prompts, by which a sampler can tell right from wrong pseudo-labels."""
-    return LEARNERS[name].facts.get("has_negative_texts", False)
-
-
-def _bound(cfg: CfgNode, name: str) -> BuildLearner:
-    component = LEARNERS[name]
-    return partial(component.build, **component.arguments(cfg.TRAINER.get(component.key, {})))
-
-
 def _digest(state: Mapping[str, Tensor]) -> str:
     """Return the SHA-256 of tensors: names, shapes, types and bytes."""
-    digest = hashlib.sha256()
-    for name, value in sorted(state.items()):
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+    return state_hash(state, lambda name, value: f"{name} {value.dtype} {tuple(value.shape)}")
 
 
 def _short(value: Any) -> str:

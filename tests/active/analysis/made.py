@@ -24,8 +24,9 @@ def write_run(folder: Path, accuracies: list[float], *, dataset: str = "Toy", le
         n_labeled = n_query * (index + 1)
         rounds.append(RoundRecord(
             round=index, sampler=method, queried=queried, n_labeled=n_labeled, n_paid=n_labeled - n_saved * index,
-            n_pseudo=n_saved * index, n_saved=n_saved * index, accuracy=accuracy,
-            macro_f1=accuracy, ece=0.1, class_counts=[n_labeled // 2, n_labeled - n_labeled // 2],
+            n_pseudo=n_saved * index, n_saved=n_saved * index,
+            metrics={"accuracy": accuracy, "macro_f1": accuracy, "ece": 0.1},
+            class_counts=[n_labeled // 2, n_labeled - n_labeled // 2],
             query_hash=query_hash(queried), seconds={"select": 0.1, "fit": 1.0, "evaluate": 0.1}, peak_memory_mb=100.0))
     result = RunResult(tree, {"torch": "2", "python": "3"}, {"name": dataset, "n_train": n_train, "n_test": 50, "n_classes": 2,
                        "classnames": ["a", "b"]}, {"accuracy": zero_shot}, rounds, status,

@@ -8,10 +8,11 @@ import shutil
 import pytest
 
 import active.record.certificate
-from active.record.certificate import CODE, code_hash, config_hash, data_hash
+from active.record.certificate import CODE, code_hash, config_hash
 from dassl.config.setup import as_dict, load_plugin
 from dassl.data.dataset import Dataset, Datum
-from dassl.data.digests import ImageFiles
+from dassl.data.digests import ImageFiles, data_hash
+from dassl.utils import environment
 from tests.active.toy import toy_config
 from tests.data.test_feature_bank import make_dataset
 
@@ -32,9 +33,16 @@ def test_the_config_hash_follows_what_a_run_computes_and_not_where(tmp_path):
     assert config_hash(as_dict(toy_config(tmp_path / "b", DATALOADER__NUM_WORKERS=9, DATASET__ROOT="c"))) == config_hash(config)
 
 
-def test_the_code_hash_is_that_of_the_imported_files(tmp_path, monkeypatch):
+@pytest.fixture
+def other_code(tmp_path, monkeypatch):
+    """A folder that stands for the project; whoever reads the code afterwards finds the real one."""
+    monkeypatch.setattr(environment, "PROJECT", tmp_path)
+    yield tmp_path
+    environment.code.cache_clear()
+
+
+def test_the_code_hash_is_that_of_the_imported_files(tmp_path, other_code):
     """Row 32: a process that starts after a byte has changed is other code; one that has imported it before is not."""
-    monkeypatch.setattr("dassl.utils.environment.PROJECT", tmp_path)
     hash_now = code_hash()
     hashes = {hash_now}
     for path in ("train.py", "active/a.py", "dassl/data/b.py"):
@@ -42,6 +50,7 @@ def test_the_code_hash_is_that_of_the_imported_files(tmp_path, monkeypatch):
             (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / path).write_text(text)
             (tmp_path / "train.py").touch()
+            environment.code.cache_clear()  # as in a process that has just started
             hashes.add(runpy.run_path(active.record.certificate.__file__)["code_hash"]())
     assert len(hashes) == 7 and code_hash() == hash_now
 

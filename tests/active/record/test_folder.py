@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import pytest
 
-from active.loop import run
+from active.build import carry_out as run
 from active.record.certificate import config_hash
 from active.record.folder import _with_remedy, check_files, clean, made_by, prompts_path
 from active.record.results import RunResult

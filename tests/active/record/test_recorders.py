@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-import active.loop
-import train
-from active.record.folder import TENSORBOARD, clean
-from active.record.recorders import add_round, check_tensorboard
+from active.record.folder import clean
+from active.record.recorders import RECORDERS, TensorBoard, check_tensorboard
 from active.record.results import RunResult
 from dassl.utils.errors import ConfigError, UserError
+from dassl.utils.run_folder import TENSORBOARD
 from tests.active.test_loop import toy_run
 from tests.utils.test_files import full_disk
+from trainers.core import job
 
 
 def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatch):
@@ -27,9 +27,9 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatc
 def test_the_key_is_checked_with_the_config(monkeypatch):
     """The command line asks for the package only where the key is on."""
     asked = []
-    monkeypatch.setattr(train, "check_tensorboard", lambda: asked.append(1))
+    monkeypatch.setitem(RECORDERS["tensorboard"].facts, "check", lambda: asked.append(1))
     for value in ("false", "true"):
-        train.check(train.build_config(*train.parser().parse(
+        job.check(job.build_config(*job.parser().parse(
             ["--config-file", "configs/quickstart.yaml", "LOG.TENSORBOARD", value])))
     assert asked == [1]
 
@@ -53,7 +53,8 @@ def test_every_round_is_written_once(tmp_path, monkeypatch, stop):
             raise KeyboardInterrupt
         return original(*arguments)
 
-    owner, original = (active.loop, add_round) if stop == "add_round" else (RunResult, RunResult.write)
+    owner = TensorBoard if stop == "add_round" else RunResult
+    original = getattr(owner, stop)
     with monkeypatch.context() as stopped, pytest.raises(KeyboardInterrupt):
         stopped.setattr(owner, stop, stop_at_the_second)
         toy_run(tmp_path, LOG__TENSORBOARD=True)
@@ -63,11 +64,19 @@ def test_every_round_is_written_once(tmp_path, monkeypatch, stop):
     assert {"macro_f1", "ece", "n_paid", "seconds/fit"} <= written.keys()
 
 
+def test_losses_stand_over_the_epochs(tmp_path):
+    """Those of each fit of each round by themselves."""
+    result, _ = toy_run(tmp_path)
+    TensorBoard(tmp_path).add_round(result, {"fit": [2.0, 1.5], "fit_selector": [0.5]})
+    written = scalars(tmp_path / TENSORBOARD)
+    assert written["loss/fit/round_003"] == [(0, 2.0), (1, 1.5)] and written["loss/fit_selector/round_003"] == [(0, 0.5)]
+
+
 def test_a_full_disk_is_named(tmp_path):
     """Row 11 of the faults table: one error with the path, and no half-written event file."""
     result, _ = toy_run(tmp_path)
-    with full_disk(100), pytest.raises(UserError, match=r"cannot write .*round_000: File too large"):
-        add_round(tmp_path, result.rounds[0])
+    with full_disk(100), pytest.raises(UserError, match=r"cannot write .*round_003: File too large"):
+        TensorBoard(tmp_path).add_round(result, {})
     assert not list((tmp_path / TENSORBOARD).iterdir())
 
 

@@ -14,7 +14,8 @@ from tests.active.record.test_results import record, result
 @pytest.fixture
 def finished():
     """A run of three rounds in which the second paid nothing."""
-    run = result(*(dataclasses.replace(record(round), n_labeled=2 * round + 2, n_paid=paid, accuracy=accuracy,
+    run = result(*(dataclasses.replace(record(round), n_labeled=2 * round + 2, n_paid=paid,
+                                       metrics=record().metrics | {"accuracy": accuracy},
                                        n_saved=2 * round + 2 - paid, n_pseudo=2 * round + 2 - paid,
                                        pseudo_precision=0.5 if round else None)
                    for round, paid, accuracy in [(0, 2, 0.5), (1, 2, 0.6), (2, 4, 0.75)]))
@@ -42,7 +43,7 @@ def test_guesses_have_columns_only_where_there_are_any(finished):
 def test_the_curve_runs_over_paid_labels(finished, tmp_path, monkeypatch):
     """Rows that cost nothing do not move the curve to the right; the zero-shot line stands at its accuracy."""
     figures = []
-    monkeypatch.setattr("active.record.report.Figure", lambda **kw: figures.append(Figure(**kw)) or figures[-1])
+    monkeypatch.setattr("matplotlib.figure.Figure", lambda **kw: figures.append(Figure(**kw)) or figures[-1])
     plot_learning_curve(finished, tmp_path / "curve.png")
     zero_shot, curve = figures[0].axes[0].lines
     assert curve.get_xdata().tolist() == [2, 2, 4]

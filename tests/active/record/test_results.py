@@ -13,8 +13,8 @@ from tests.active.toy import edit
 
 def record(round: int = 0, queried: tuple[str, ...] = ("a/1.jpg", "b/2.jpg")) -> RoundRecord:
     return RoundRecord(
-        round=round, sampler="entropy", queried=list(queried), n_labeled=2, n_paid=2, n_pseudo=0, accuracy=0.5, macro_f1=0.4,
-        ece=0.1, class_counts=[1, 1], query_hash=query_hash(queried),
+        round=round, sampler="entropy", queried=list(queried), n_labeled=2, n_paid=2, n_pseudo=0,
+        metrics={"accuracy": 0.5, "macro_f1": 0.4, "ece": 0.1}, class_counts=[1, 1], query_hash=query_hash(queried),
         seconds={"select": 0.1, "fit": 0.2, "evaluate": 0.3}, peak_memory_mb=100.0)
 
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from active.registry import select
 from active.samplers.badge import badge
+from active.selection import select
 from active.testing import make_context, small_pools, without_labels
 from tests.active.samplers import plain
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from active.registry import select
 from active.samplers.cb import cluster_balanced_rows
 from active.samplers.cbsq import cbsq, class_thresholds
+from active.selection import select
 from active.testing import make_context, picks, sampler_by_name, small_pools, without_labels
 from dassl.utils.seeding import rng_for
 

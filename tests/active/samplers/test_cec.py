@@ -9,7 +9,8 @@ import torch
 
 from active.kernels.calibration import log_prior, neighbor_entropy
 from active.kernels.scores import entropy
-from active.registry import SAMPLERS, select
+from active.registry import SAMPLERS
+from active.selection import select
 from active.testing import make_context, picks, sampler_by_name, small_pools, without_labels
 from dassl.utils.errors import UserError
 from tests.active.samplers import plain

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from active.registry import SAMPLERS, select
+from active.registry import SAMPLERS
+from active.selection import select
 from active.testing import make_context, sampler_by_name, small_pools, without_labels
 from tests.active.samplers import plain
 

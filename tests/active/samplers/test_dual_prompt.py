@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from active.registry import ContractError, select
 from active.samplers.dual_prompt import clean_margins, dual_prompt, rank_in_group, warm_start
+from active.selection import ContractError, select
 from active.testing import make_context, picks, sampler_by_name, small_pools
 
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from active.registry import SAMPLERS, check_sampler_names, select
+from active.registry import SAMPLERS, check_sampler_names
+from active.selection import select
 from active.testing import make_context, picks, sampler_by_name, sampler_node, small_pools
 from dassl.utils.errors import ConfigError
 from tests.active.samplers import plain

@@ -10,7 +10,8 @@ import torch
 import active.kernels.coverage as coverage
 import active.kernels.neighbors as pairs
 from active.kernels.coverage import UncoveredBalls, ball_sizes, pure_cosine
-from active.registry import SAMPLERS, select
+from active.registry import SAMPLERS
+from active.selection import select
 from active.testing import make_context, picks, sampler_by_name, small_pools, without_labels
 from dassl.utils.errors import UserError
 from tests.active.samplers import plain

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from active.loop import run
+from active.build import carry_out as run
 from active.record.results import RunResult, query_hash
 from active.registry import check_sampler_names
 from dassl.data.dataset import UNLABELED
@@ -45,7 +45,7 @@ def test_another_learner_is_trained_on_the_same_images(tmp_path):
     first = json.loads((tmp_path / "first" / "results.json").read_text())["rounds"]
     assert [record.query_hash for record in runs[0].rounds] == [record["query_hash"] for record in first]
     assert [record.query_hash for record in runs[1].rounds] != [record["query_hash"] for record in first]
-    assert [record.accuracy for record in runs[0].rounds] != [record["accuracy"] for record in first]
+    assert [record.accuracy for record in runs[0].rounds] != [record["metrics"]["accuracy"] for record in first]
 
 
 def test_fewer_rounds_may_be_replayed_and_more_may_not(tmp_path):

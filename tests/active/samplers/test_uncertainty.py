@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from active.kernels.scores import entropy
-from active.registry import SAMPLERS, select
+from active.registry import SAMPLERS
+from active.selection import select
 from active.testing import make_context, picks, sampler_by_name, small_pools
 from tests.active.samplers import plain
 

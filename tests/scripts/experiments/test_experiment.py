@@ -5,13 +5,13 @@ import shlex
 import pytest
 import yaml
 
-import train
 from active.analysis.records import keys_of
 from dassl.config.setup import as_dict, differences
 from dassl.utils.environment import PROJECT
 from dassl.utils.errors import ConfigError
 from scripts.experiments.cell import configured
 from scripts.experiments.experiment import read_experiment
+from trainers.core import job
 
 SMALL = {"OUTPUT_DIR": "output/x", "CONFIG_FILES": ["configs/quickstart.yaml"], "DATASETS": ["Digits"], "LEARNERS": ["CoOp"],
          "BACKBONES": ["tiny_clip"], "SAMPLERS": ["random"], "SEEDS": [1]}
@@ -104,7 +104,7 @@ def test_every_experiment_of_the_project_merges(path):
     _, cells = read_experiment(path)
     first = {(*cell.name.split("/")[1:-1],): cell for cell in cells if "seed1" in cell.name}  # seeds and data sets merge alike
     for cell in [*first.values(), *{cell.name.split("/")[0]: cell for cell in cells}.values()]:
-        train.check(train.build_config(*train.parser().parse(cell.words)))
+        job.check(job.build_config(*job.parser().parse(cell.words)))
     assert len({cell.folder for cell in cells}) == len(cells)
 
 

@@ -11,9 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dassl.utils.errors import ConfigError, UserError
+from trainers.clip.architectures import MODEL_FOLDER, OPENAI_NAMES
 from trainers.clip.backbones import (
-    MODEL_FOLDER,
-    OPENAI_NAMES,
     _check_supported,
     _is_clips_text,
     _is_clips_tower,

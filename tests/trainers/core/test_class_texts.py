@@ -8,7 +8,7 @@ import pytest
 from dassl.config.setup import setup_config
 from dassl.data.dataset import Dataset, Datum
 from dassl.utils.errors import UserError
-from trainers.core.trainer import check_learners
+from trainers.core.build import check_learners
 from trainers.registry import LEARNERS
 
 LONG = " ".join(["very"] * 80)

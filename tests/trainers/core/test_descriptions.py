@@ -11,8 +11,8 @@ import yaml
 from dassl.config.setup import setup_config
 from dassl.data.dataset import Dataset, Datum
 from dassl.utils.errors import ConfigError, DataError
+from trainers.core.build import check_learners
 from trainers.core.descriptions import build_texts, check_descriptions, described, read_descriptions
-from trainers.core.trainer import check_learners
 from trainers.registry import LEARNERS
 
 CONFIGS = Path(__file__).parents[3] / "configs"

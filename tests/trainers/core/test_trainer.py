@@ -12,7 +12,7 @@ from dassl.utils.errors import TrainingError, UserError
 from tests.conftest import random_clip
 from tests.trainers.colors import NAMES, ROWS, trainer_of
 from trainers.clip.frozen_clip import normalized
-from trainers.core.trainer import build_selector, build_trainer
+from trainers.core.build import build_selector, build_trainer
 from trainers.learner import PromptLearner
 from trainers.registry import LEARNERS
 

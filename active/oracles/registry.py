@@ -1,0 +1,12 @@
+"""The oracles by their names."""
+
+from yacs.config import CfgNode
+
+from dassl.utils.registry import Registry
+
+ORACLES = Registry("oracle", "ACTIVE", home="active.oracles")
+
+
+def asks_people(node: CfgNode) -> bool:
+    """Tell whether the oracle of an `ACTIVE` node asks people, so that labels may be unknown before."""
+    return ORACLES[node.get("ORACLE", "labels")].facts.get("asks_people", False)  # older records lack the key

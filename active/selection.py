@@ -1,0 +1,115 @@
+"""The one place where samplers are called, and their answers checked."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from active.context import Query, SelectionContext
+from active.kernels.scores import row_blocks
+from active.registry import BoundSampler, ChosenSampler
+from dassl.data.dataset import Dataset
+from dassl.utils.errors import TrainingError
+from dassl.utils.text import printable
+
+POOL_ROWS = ("ids", "features", "logits", "zero_shot_logits")  # tensors of a context with a row for each image
+UPCAST_LIMIT = 2**29  # numbers of a float16 tensor that become 2 GiB in float32
+LABELED_ROWS = ("labeled_ids", "labels", "labeled_features", "labeled_logits")
+
+
+class ContractError(RuntimeError):
+    """A sampler's answer, or what it was given, breaks the contract of `active.testing`."""
+
+
+class NotFiniteError(ContractError):
+    """Features or logits of images hold NaN or Inf; `ids` are these images."""
+
+    def __init__(self, what: str, ids: Tensor):
+        super().__init__(f"{what} of {len(ids)} images hold NaN or Inf; ids {ids[:10].tolist()}")
+        self.what, self.ids = what, ids
+
+
+@contextlib.contextmanager
+def images_named(dataset: Dataset) -> Iterator[None]:
+    """Raise TrainingError with the names of images whose features or logits are not finite, in place of their ids."""
+    try:
+        yield
+    except NotFiniteError as error:
+        paths = [printable(dataset.train[row].path) for row in error.ids.tolist()]
+        more = ", ..." if len(paths) > 10 else ""
+        raise TrainingError(f"the {error.what} of {len(paths)} train images hold NaN or Inf: {', '.join(paths[:10])}{more}; "
+                            "the weights or the feature cache may be damaged") from error
+
+
+def warm_start(sampler: ChosenSampler, ctx: SelectionContext) -> Query:
+    """Return what zero-shot CLIP mines before the first query of a sampler that begins so; raises as `select` does."""
+    _check_finite(ctx)
+    query = sampler.begin(ctx)
+    _check_answer(query, replace(ctx, n_query=0))
+    return query
+
+
+def select(sampler: BoundSampler, ctx: SelectionContext) -> Query:
+    """Return the sampler's answer to a context whose rows may stand in any order, checked.
+
+    Rows are brought into the order of their ids first, so that no answer depends on the order of the pool. A budget at or
+    above the pool is answered with the whole pool and one of 0 with nothing, without calling the sampler. Raises
+    ContractError, naming the ids, if features or logits are not finite, and if the rows to ask and to pseudo-label are
+    not `min(n_query, N)` distinct pool rows together, or the mined ones not others.
+    """
+    _check_finite(ctx)
+    order, n_query = ctx.ids.argsort(), min(ctx.n_query, ctx.n_pool)
+    if n_query <= 0 or n_query == ctx.n_pool:
+        return Query(order[:max(n_query, 0)])
+    ctx = replace(ctx, n_query=n_query, **_ordered(ctx, "ids", order, POOL_ROWS),
+                  **_ordered(ctx, "labeled_ids", ctx.labeled_ids.argsort(), LABELED_ROWS))
+    answer = sampler(ctx)
+    query = answer if isinstance(answer, Query) else Query(torch.as_tensor(answer))
+    _check_answer(query, ctx)
+    return replace(query, **{rows: order[getattr(query, rows).long()] for rows in ("rows", "pseudo_rows", "mined_rows")})
+
+
+def _ordered(ctx: SelectionContext, ids: str, order: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+    """Return the named tensors with their rows in order and in float32; where they are so already, without a copy.
+
+    float16 tensors above `UPCAST_LIMIT` stay as they are, also memory-mapped: samplers bring blocks of them to float32.
+    """
+    in_order = bool((getattr(ctx, ids).diff() > 0).all())
+    ordered, done = {}, {}
+    for name in names:
+        value = getattr(ctx, name)
+        if id(value) not in done:  # zero-shot logits and logits of round 0 are one tensor, and stay one
+            rows = value if in_order else value[order]
+            keep = not rows.is_floating_point() or (rows.dtype == torch.float16 and rows.numel() > UPCAST_LIMIT)
+            done[id(value)] = rows if keep else rows.float()
+        ordered[name] = done[id(value)]
+    return ordered
+
+
+def _check_finite(ctx: SelectionContext) -> None:
+    for what in (*POOL_ROWS[1:], *LABELED_ROWS[2:]):
+        values = getattr(ctx, what)
+        bad = torch.cat([~torch.isfinite(values[block]).all(1) for block in row_blocks(*values.shape)] or [values.new_empty(0)])
+        if bad.any():
+            ids = (ctx.labeled_ids if what.startswith("labeled") else ctx.ids)[bad]
+            raise NotFiniteError(what, ids)
+
+
+def _check_answer(query: Query, ctx: SelectionContext) -> None:
+    rows = torch.cat([query.rows, query.pseudo_rows, query.mined_rows])
+    if rows.is_floating_point() or rows.dim() != 1:
+        raise ContractError(f"a sampler must return a vector of row numbers, not {rows.dtype} {tuple(rows.shape)}")
+    if len(query.rows) + len(query.pseudo_rows) != ctx.n_query:
+        raise ContractError(f"a sampler must return {ctx.n_query} rows, not {len(query.rows) + len(query.pseudo_rows)}")
+    if len(rows.unique()) != len(rows):
+        raise ContractError("a sampler returned a row twice")
+    if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < ctx.n_pool:
+        raise ContractError(f"a sampler returned a row outside 0..{ctx.n_pool - 1}")
+    for kind in ("pseudo", "mined"):
+        guessed, labels = getattr(query, f"{kind}_rows"), getattr(query, f"{kind}_labels")
+        if len(guessed) != len(labels):
+            raise ContractError(f"a sampler returned {len(labels)} labels for {len(guessed)} {kind} rows")
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < ctx.n_classes:
+            raise ContractError(f"a sampler returned a {kind} label outside 0..{ctx.n_classes - 1}")

@@ -1,0 +1,167 @@
+"""From a config to CLIP, its frozen features, and the trainers of a run."""
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+from yacs.config import CfgNode
+
+from dassl.data.dataset import Dataset
+from dassl.data.digests import ImageFiles
+from dassl.data.feature_bank import bank_key, cache_folder, load_bank
+from dassl.data.loader import image_batches
+from dassl.data.store import ImageStore
+from dassl.data.transforms import augmentation, preprocessing_for
+from dassl.engine.predict import in_batches, predict_some
+from dassl.optim.lr_scheduler import build_scheduler
+from dassl.optim.optimizer import build_optimizer
+from dassl.utils.errors import ConfigError, UserError
+from dassl.utils.held import Held
+from dassl.utils.seeding import forbid_tf32, rng_for, use_deterministic_algorithms
+from trainers.clip.backbones import load_clip
+from trainers.clip.frozen_clip import FrozenCLIP, normalized
+from trainers.core.descriptions import build_texts
+from trainers.core.inputs import Inputs, Loading
+from trainers.core.trainer import BuildLearner, Recipe, Setting
+from trainers.learner import Learner
+from trainers.registry import LEARNERS, TRAINERS, has_negative_texts, is_learner
+
+THREADS = torch.get_num_threads()  # torch's own choice
+logger = logging.getLogger(__name__)
+
+
+def set_up(cfg: CfgNode, held: Held, files: ImageFiles, splits: Sequence[str] = ("train", "test")) -> Inputs:
+    """Return what trainers read of a data set, with the frozen features of some splits.
+
+    What the process holds of earlier runs is made anew if an image of the data set has changed since.
+    """
+    dataset = files.dataset
+    torch.set_num_threads(cfg.CPU_THREADS or THREADS)
+    use_deterministic_algorithms(cfg.DETERMINISTIC)
+    forbid_tf32()
+    device = "cuda" if cfg.USE_CUDA and torch.cuda.is_available() else "cpu"
+    clip = held.get("clip", (cfg.MODEL, device), lambda: load_clip(
+        cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.PRETRAINED, device=device, precision=cfg.MODEL.PREC), holders=["inputs"])
+    check_learners(cfg, clip, dataset)
+    logger.info("%s: %d train, %d val, %d test images of %d classes; %s on %s", dataset.name, len(dataset.train),
+                len(dataset.val), len(dataset.test), len(dataset.classnames), clip.name, device)
+    n_bytes = cfg.DATALOADER.MEMORY_MB * 2**20
+    store = held.get("store", (cfg.DATASET.ROOT, n_bytes), lambda: ImageStore(n_bytes))
+    drawn_by = cfg.SEED if cfg.DATASET.NUM_SHOTS > 0 else None  # few shots are drawn by the seed
+    read = (cfg.DATASET, drawn_by, files.digest(), cfg.MODEL, device, cfg.INPUT, cfg.DATALOADER, cfg.CACHE_DIR, splits)
+    inputs = held.get("inputs", read, lambda: build_inputs(cfg, clip, dataset, {
+        split: frozen_features(cfg, clip, files, split) for split in splits if dataset.split(split)}, store))
+    return inputs.with_seed(cfg.SEED)
+
+
+def frozen_features(cfg: CfgNode, clip: FrozenCLIP, files: ImageFiles, split: str) -> torch.Tensor:
+    """Return the frozen tower's unit-norm features of a split, from the cache where it has them."""
+    preprocessing, paths = preprocessing_for(cfg.INPUT, clip.preprocessing), files.dataset.files(split)
+    size = cfg.DATALOADER.TEST.BATCH_SIZE
+
+    def extract(rows: Sequence[int]) -> Iterator[torch.Tensor]:
+        wanted = in_batches(rows, size)
+        images = image_batches([paths[row] for row in rows], preprocessing.transform(), batch_size=[len(own) for own in wanted],
+                               n_workers=cfg.DATALOADER.NUM_WORKERS)
+        return predict_some(images, lambda batch: normalized(clip.encode_image(batch)), wanted, batch_size=size,
+                            n_rows=len(paths), description=f"features of {files.dataset.name} {split}")
+
+    contents = files.contents(split)
+    key = bank_key(clip.fingerprint, preprocessing, contents, cfg.MODEL.PREC, clip.device.type)
+    return load_bank(cache_folder(cfg), key, contents, extract).features
+
+
+def build_inputs(
+    cfg: CfgNode, clip: FrozenCLIP, dataset: Dataset, features: Mapping[str, torch.Tensor], store: ImageStore
+) -> Inputs:
+    """Return what trainers of a whole config read. `store` keeps images and tokens that are used more than once."""
+    preprocessing = preprocessing_for(cfg.INPUT, clip.preprocessing)
+    loading = Loading(
+        view=preprocessing.transform(), random_view=augmentation(cfg.INPUT, preprocessing),
+        batch_size=cfg.DATALOADER.TEST.BATCH_SIZE, n_workers=cfg.DATALOADER.NUM_WORKERS, seed=cfg.SEED)
+    return Inputs(clip, dataset, features, loading, store)
+
+
+def build_trainer(cfg: CfgNode, inputs: Inputs) -> Any:
+    """Return the trainer of `TRAINER.NAME`, as a whole config says to build and train it; that of a learner is PromptTrainer.
+
+    It is what `active.loop.Trainer` describes.
+    """
+    component = TRAINERS["PromptTrainer" if is_learner(cfg.TRAINER.NAME) else cfg.TRAINER.NAME]
+    setting = Setting(inputs, build_texts(cfg.TRAINER.DESCRIPTIONS, inputs.dataset), build_recipe(cfg))
+    return component.build(setting, **component.arguments(cfg.TRAINER.get(component.key, {})))
+
+
+def build_selector(cfg: CfgNode, inputs: Inputs) -> Any | None:
+    """Return the trainer of `ACTIVE.SELECTOR_TRAINER`, with the values of `ACTIVE.SELECTOR_OPTIM` that are set; or None."""
+    if not cfg.ACTIVE.SELECTOR_TRAINER:
+        return None
+    own, optim = cfg.clone(), cfg.ACTIVE.SELECTOR_OPTIM
+    own.defrost()
+    own.TRAINER.NAME = cfg.ACTIVE.SELECTOR_TRAINER
+    own.OPTIM.LR = optim.LR or cfg.OPTIM.LR
+    own.OPTIM.WEIGHT_DECAY = optim.WEIGHT_DECAY if optim.WEIGHT_DECAY >= 0 else cfg.OPTIM.WEIGHT_DECAY
+    own.OPTIM.MAX_EPOCH = optim.MAX_EPOCH or cfg.OPTIM.MAX_EPOCH
+    own.DATALOADER.TRAIN_X.BATCH_SIZE = optim.BATCH_SIZE or cfg.DATALOADER.TRAIN_X.BATCH_SIZE
+    return build_trainer(own, inputs)
+
+
+def build_recipe(cfg: CfgNode) -> Recipe:
+    """Return how a whole config says to build and train its learner."""
+
+    def build_optimization(parameters: Sequence[nn.Parameter]) -> tuple[Optimizer, LRScheduler]:
+        optimizer = build_optimizer(parameters, cfg.OPTIM)
+        return optimizer, build_scheduler(optimizer, cfg.OPTIM)
+
+    return Recipe(
+        name=cfg.TRAINER.NAME, build_learner=_bound(cfg, cfg.TRAINER.NAME if is_learner(cfg.TRAINER.NAME) else "ZeroShot"),
+        build_zero_shot=_bound(cfg, "ZeroShot"),
+        build_optimization=build_optimization, n_epochs=cfg.OPTIM.MAX_EPOCH, batch_size=cfg.DATALOADER.TRAIN_X.BATCH_SIZE,
+        n_mined=cfg.DATALOADER.TRAIN_U.BATCH_SIZE, drop_last=cfg.DATALOADER.TRAIN_X.DROP_LAST, seed=cfg.SEED,
+        print_freq=cfg.TRAIN.PRINT_FREQ, has_negative_texts=has_negative_texts(cfg.TRAINER.NAME))
+
+
+def check_learners(cfg: CfgNode, clip: FrozenCLIP, dataset: Dataset) -> None:
+    """Raise UserError if a learner of the config does not fit the backbone, the class names or the texts; costs nothing."""
+    texts = build_texts(cfg.TRAINER.DESCRIPTIONS, dataset)
+    names = ("ZeroShot", cfg.TRAINER.NAME, cfg.ACTIVE.SELECTOR_TRAINER or cfg.TRAINER.NAME)
+    learners = {name: _bound(cfg, name)(clip, texts, rng_for(cfg.SEED, "check")) for name in names if is_learner(name)}
+    for name in sorted(learners, key="ZeroShot".__eq__):  # it is last: the learner that was asked for is named if it can be
+        check_texts_differ(name, learners[name], texts.classnames)
+    if texts.averaging is not None and getattr(learners.get(cfg.TRAINER.NAME), "averaging", None) is None:
+        raise ConfigError(f"TRAINER.DESCRIPTIONS.MODE is {cfg.TRAINER.DESCRIPTIONS.MODE}, but the texts of {cfg.TRAINER.NAME} "
+                          "are those of a fixed template; set it to none, or take a learner with a text context")
+
+
+def check_texts_differ(name: str, learner: Learner, classnames: Sequence[str]) -> None:
+    """Raise UserError if a learner's texts of two classes of different names are the same tokens, as no image tells them apart.
+
+    Two classes of one name have been warned of with the data set: some published lists have such.
+    """
+    class_of: dict[tuple, int] = {}
+    for label, rows in enumerate(_rows_of_classes(learner)):
+        other = class_of.setdefault(rows, label)
+        if classnames[other] != classnames[label]:
+            raise UserError(f"classes {classnames[other]!r} and {classnames[label]!r} have the same text after tokenization by "
+                            f"{name}, so that no image can be told apart; let their names differ in more than case, "
+                            "punctuation and what lies beyond the context length")
+
+
+def _rows_of_classes(learner: Learner) -> list[tuple]:
+    """Return the token rows of each class, in a form that can be compared."""
+    rows = [tuple(row) for row in torch.cat([learner.rows.ids, learner.rows.slots], 1).tolist()]
+    if learner.averaging is None:
+        return rows
+    return [tuple(sorted(rows[text] for text in own.nonzero().flatten().tolist())) for own in learner.averaging.matrix]
+
+
+def _bound(cfg: CfgNode, name: str) -> BuildLearner:
+    component = LEARNERS[name]
+    return partial(component.build, **component.arguments(cfg.TRAINER.get(component.key, {})))
+
+
