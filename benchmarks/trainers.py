@@ -32,7 +32,7 @@ from torchvision import transforms
 from dassl.config.setup import setup_config
 from dassl.data.loader import image_batches
 from dassl.data.store import ImageStore
-from dassl.data.transforms import Preprocessing, augmentation
+from dassl.data.transforms import Preprocessing, build_augmentation
 from trainers.clip.frozen_clip import FrozenCLIP, normalized
 from trainers.core.prompted_clip import PromptedCLIP
 from trainers.core.prompts import ClassTexts
@@ -173,7 +173,7 @@ def whole_steps(clip: FrozenCLIP, n_classes: int, folder: Path) -> tuple[float, 
     augment = transforms.Compose([transforms.RandomResizedCrop(224, interpolation=transforms.InterpolationMode.BICUBIC),
                                   transforms.RandomHorizontalFlip(), transforms.ToTensor()])
     cfg = setup_config([], [("INPUT.TRANSFORMS", "['random_resized_crop', 'random_flip', 'normalize']")], [LEARNERS])
-    view, store = augmentation(cfg.INPUT, clip.preprocessing), ImageStore(2**30)
+    view, store = build_augmentation(cfg.INPUT, clip.preprocessing), ImageStore(2**30)
     model = build_model(clip, n_classes, 16, False)
 
     def plain() -> None:

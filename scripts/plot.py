@@ -21,7 +21,6 @@ if __name__ == "__main__":
 
     starting.begin()
 
-import datasets  # noqa: F401  registers the data sets, whose images the figures of picks show
 from active.analysis.album import LeftOut, add_flags, chosen, folder_of, pictures
 from active.analysis.style import write_figure
 from active.analysis.tables import table_sets

@@ -21,7 +21,6 @@ if __name__ == "__main__":
 
     starting.begin()
 
-import datasets  # noqa: F401  registers the data sets, whose images the figures of picks show
 from active.analysis import summary
 from active.analysis.album import add_flags, chosen, folder_of, pictures
 from active.analysis.page import Section, page

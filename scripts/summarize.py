@@ -25,8 +25,8 @@ if __name__ == "__main__":
 
 from active.analysis import published, summary
 from active.analysis.printing import FORMATS, Table, document
-from active.analysis.records import Records, load_records
-from active.analysis.tables import METRICS, check_budgets
+from active.analysis.records import Records, check_metric, load_records
+from active.analysis.tables import check_budgets
 from dassl.config.cli import Parser, command
 from dassl.utils.errors import ConfigError, UserError
 
@@ -37,7 +37,7 @@ def parser() -> Parser:
     """Return the command line's parser."""
     flags = Parser(prog="summarize.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("output", nargs="+", metavar="OUTPUT", help="folders of runs, or results.json files")
-    flags.add_argument("--metric", choices=METRICS, default="accuracy")
+    flags.add_argument("--metric", metavar="NAME", default="accuracy", help="one that the runs have measured")
     flags.add_argument("--columns", nargs="+", default=["rounds"], metavar="COLUMN",
                        help="rounds, or budgets such as 1%% 2%% 5%%")
     flags.add_argument("--format", choices=FORMATS, default="text")
@@ -61,6 +61,7 @@ def budgets(columns: Sequence[str]) -> list[float] | None:
 def tables(arguments: argparse.Namespace, records: Records) -> tuple[list[Table], list[str]]:
     """Return what was asked for, and the notes on all of it."""
     chosen = budgets(arguments.columns)
+    check_metric(records, arguments.metric)
     if chosen:
         check_budgets(records, chosen)
     kinds = arguments.tables or (KINDS[:1] if arguments.format == "csv" else KINDS)

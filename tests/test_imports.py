@@ -1,7 +1,9 @@
 """The arrows of the layout, the use of `print`, and the requirements, held by reading the code's own imports."""
 
 import ast
+import graphlib
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +15,9 @@ from dassl.utils import run_folder
 PROJECT = Path(__file__).parents[1]
 OURS = ("dassl", "trainers", "active", "datasets")
 ALLOWED = {folder: {folder, "dassl"} for folder in OURS}
+SET_UP = {"active/build.py", "active/registry.py", "active/oracles/registry.py", "active/oracles/unasked.py",
+          "dassl/config/merge.py", "dassl/config/setup.py", "trainers/registry.py", "trainers/core/build.py",
+          "trainers/core/job.py"}
 JOINS = PROJECT / "trainers/core/job.py"  # which makes a run of what all of them give, for train.py and sweeps
 PACKAGES = {"open_clip": "open_clip_torch", "yaml": "pyyaml", "sklearn": "scikit-learn", "PIL": "pillow", "faiss": "faiss-gpu"}
 OPTIONAL = {"tensorboard"}  # asked for by a key alone, and said to be missing where it is
@@ -38,6 +43,52 @@ def test_arrows_point_one_way(folder):
             continue
         reached = {name.split(".")[0] for name in imported(path)} & {*OURS, "train", "scripts", "tests"}
         assert reached <= ALLOWED[folder], path
+
+
+def test_no_files_import_each_other_in_a_circle():
+    """Also where an import is for type checking alone, or stands in a function."""
+    files = {path.relative_to(PROJECT).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__"): path
+             for path in modules(*OURS)}
+    arrows = {name: {other for other in imported(path) if other in files} for name, path in files.items()}
+    for name, path in files.items():  # `from package import module`
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                arrows[name] |= {f"{node.module}.{alias.name}" for alias in node.names} & files.keys()
+    with pytest.raises(graphlib.CycleError):
+        graphlib.TopologicalSorter(arrows | {"dassl.utils.errors": {"active.loop"}}).prepare()
+    graphlib.TopologicalSorter(arrows).prepare()
+
+
+def test_only_what_sets_up_sees_a_config():
+    """All others take what they need as arguments: elsewhere a function of a config builds something or checks it."""
+    seeing = [(path, function.name) for path in modules(*OURS) for function in functions(path)
+              if any(argument.arg == "cfg" or "CfgNode" in ast.unparse(argument.annotation or ast.Constant(""))
+                     for argument in ast.walk(function.args) if isinstance(argument, ast.arg))]
+    assert len(seeing) > 40
+    others = {f"{path.relative_to(PROJECT).as_posix()}: {name}" for path, name in seeing
+              if path.relative_to(PROJECT).as_posix() not in SET_UP and not re.match("_|build|check", name)}
+    assert others == {"active/samplers/replay.py: answers", "dassl/data/build.py: load_dataset"}
+
+
+def test_no_function_of_the_loop_has_more_than_five_parameters():
+    """A step takes the run, its state, and what this round is about."""
+    many = [function.name for function in functions(PROJECT / "active/loop.py")
+            if len([argument for argument in ast.walk(function.args) if isinstance(argument, ast.arg)]) > 5]
+    assert many == []
+
+
+@pytest.mark.parametrize("folder", ["active/record", "active/analysis", "trainers/core/job.py", "scripts/sweep.py"])
+def test_records_and_commands_are_read_without_torch(folder):
+    """What can be said without the libraries that compute is said at once: torch, torchvision, open_clip take seconds."""
+    path = PROJECT / folder
+    files = [path] if path.is_file() else modules(folder)
+    names = [file.relative_to(PROJECT).with_suffix("").as_posix().replace("/", ".") for file in files]
+    code = f"import sys, {', '.join(names)}; print({{'torch', 'torchvision', 'open_clip', 'sklearn'}} & sys.modules.keys())"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "set()\n"
+
+
+def functions(path: Path) -> Iterator[ast.FunctionDef]:
+    return (node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef))
 
 
 def test_open_clip_is_known_where_clip_is():

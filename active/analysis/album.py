@@ -12,10 +12,10 @@ from matplotlib.figure import Figure
 from active.analysis import picks
 from active.analysis.comparisons import average_ranks, draw_ranks, draw_wins
 from active.analysis.figures import draw_balance, draw_curves, methods_of
-from active.analysis.records import Records, load_records
+from active.analysis.records import Records, check_metric, load_records
 from active.analysis.style import BASELINE, file_name
-from active.analysis.tables import METRICS
 from active.analysis.tests_of_difference import FULL, TABLE
+from dassl.evaluation.metrics import title_of
 from dassl.utils.errors import ConfigError, DataError, UserError, did_you_mean
 from dassl.utils.paths import is_folder
 
@@ -62,7 +62,7 @@ def add_flags(flags: argparse.ArgumentParser) -> None:
     """Add the flags of all that draws."""
     flags.add_argument("output", nargs="+", metavar="OUTPUT", help="folders of runs, or results.json files")
     flags.add_argument("--methods", nargs="+", metavar="METHOD", help="only these; all by default")
-    flags.add_argument("--metric", choices=METRICS, default="accuracy")
+    flags.add_argument("--metric", metavar="NAME", default="accuracy", help="one that the runs have measured")
     flags.add_argument("--root", metavar="DIR", help="folder that holds the images, where it is not the recorded one")
     flags.add_argument("--picks", nargs="+", metavar="METHOD",
                        help=f"whose images are shown: {EVERY}, or by default {BASELINE} and the best other")
@@ -71,8 +71,9 @@ def add_flags(flags: argparse.ArgumentParser) -> None:
 
 
 def chosen(arguments: argparse.Namespace) -> Records:
-    """Return the records that the flags of `add_flags` name; ConfigError for a method that was not run."""
+    """Return the records that the flags of `add_flags` name; ConfigError for a method or metric that they have not."""
     records = load_records(arguments.output)
+    check_metric(records, arguments.metric)
     if arguments.methods:
         _check(arguments.methods, "--methods", set(records.runs.method))
         kept = [*arguments.methods, FULL]
@@ -98,9 +99,9 @@ def pictures(records: Records, part: Records, arguments: argparse.Namespace) -> 
     keys = tuple(part.runs[TABLE].iloc[0])
     metric = arguments.metric
     for kind, title, draw in (
-        ("curves", f"Test {METRICS[metric]} over paid labels", lambda: draw_curves(records, part, metric)),
-        ("ranks", f"Average ranks by {METRICS[metric]}", lambda: draw_ranks(part, metric)),
-        ("wins", f"Wins of each pair by {METRICS[metric]}", lambda: draw_wins(part, metric)),
+        ("curves", f"Test {title_of(metric)} over paid labels", lambda: draw_curves(records, part, metric)),
+        ("ranks", f"Average ranks by {title_of(metric)}", lambda: draw_ranks(part, metric)),
+        ("wins", f"Wins of each pair by {title_of(metric)}", lambda: draw_wins(part, metric)),
         ("balance", "Balance of the labeled classes", lambda: draw_balance(part)),
     ):
         name = kind if kind == "balance" or metric == "accuracy" else f"{kind}-{metric}"

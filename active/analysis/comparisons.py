@@ -9,21 +9,19 @@ import math
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from scipy.stats import studentized_range
 
 from active.analysis.figures import finished_rounds
 from active.analysis.records import Records
 from active.analysis.style import BLACK, plain, styled
-from active.analysis.tables import METRICS
 from active.analysis.tests_of_difference import (
     DIGITS,
-    LOWER_IS_BETTER,
     Friedman,
     by_block,
     friedman,
     last_values,
     wins_ties_losses,
 )
+from dassl.evaluation.metrics import lower_is_better, title_of
 from dassl.utils.errors import DataError
 
 ALPHA = 0.05  # of the critical difference
@@ -37,7 +35,7 @@ def average_ranks(part: Records, metric: str = "accuracy") -> Friedman:
     blocks = by_block(last_values(part, metric))
     if len(blocks.columns) < 2:
         raise DataError("ranks need finished runs of two methods")
-    result = friedman(blocks, lower_is_better=metric in LOWER_IS_BETTER)
+    result = friedman(blocks, lower_is_better=lower_is_better(metric))
     if not result.n_blocks:
         raise DataError("there is no data set and seed for which all methods have finished")
     return result
@@ -48,6 +46,8 @@ def critical_difference(n_methods: int, n_blocks: int, alpha: float = ALPHA) -> 
 
     Source: Demsar, "Statistical Comparisons of Classifiers over Multiple Data Sets", JMLR 2006, section 3.2.2.
     """
+    from scipy.stats import studentized_range
+
     q = studentized_range.ppf(1 - alpha, n_methods, np.inf) / math.sqrt(2)
     return float(q * math.sqrt(n_methods * (n_methods + 1) / (6 * n_blocks)))
 
@@ -66,7 +66,7 @@ def win_shares(part: Records, metric: str = "accuracy") -> pd.DataFrame:
         for column in values.columns.drop(row):
             differences = (values[row] - values[column]).dropna().to_numpy()
             if len(differences):
-                wins, ties, _ = wins_ties_losses(differences, lower_is_better=metric in LOWER_IS_BETTER)
+                wins, ties, _ = wins_ties_losses(differences, lower_is_better=lower_is_better(metric))
                 shares.loc[row, column] = (wins + ties / 2) / len(differences)
     order = shares.mean(axis=1).round(DIGITS).sort_values(ascending=False, kind="stable").index
     return shares.loc[order, order]
@@ -93,7 +93,7 @@ def draw_ranks(part: Records, metric: str = "accuracy") -> Figure:
     axes.set_yticks(range(len(ranks)), [plain(method) for method in ranks.index])
     axes.set_ylim(-0.6, len(ranks) - 0.2)
     axes.set_xticks(range(1, len(ranks) + 1, 1 + len(ranks) // 10))
-    axes.set_xlabel(f"average rank by {METRICS[metric]} (1 is best); pairs of data set and seed: {result.n_blocks}; bars: "
+    axes.set_xlabel(f"average rank by {title_of(metric)} (1 is best); pairs of data set and seed: {result.n_blocks}; bars: "
                     f"critical difference {2 * reach:.2f}", fontsize=8)
     axes.grid(axis="y", visible=False)
     return figure

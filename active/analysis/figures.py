@@ -15,8 +15,9 @@ from matplotlib.ticker import MaxNLocator
 
 from active.analysis.records import KEYS, Records
 from active.analysis.style import legend_below, method_styles, name_axes, panels, plain, styled
-from active.analysis.tables import METRICS, in_order
+from active.analysis.tables import in_order
 from active.analysis.tests_of_difference import FULL
+from dassl.evaluation.metrics import factor_of, is_percent, title_of
 from dassl.utils.errors import DataError
 
 MANY = 8  # methods; more have larger panels and fainter bands
@@ -31,7 +32,7 @@ def finished_rounds(records: Records, metric: str | None = None) -> pd.DataFrame
     if metric:
         rounds = rounds.astype({metric: float}).dropna(subset=[metric])
     if rounds.empty:
-        raise DataError("no method has a finished run" if done.empty else f"no finished run has a measured {METRICS[metric]}")
+        raise DataError("no method has a finished run" if done.empty else f"no finished run has a measured {title_of(metric)}")
     return rounds
 
 
@@ -81,23 +82,23 @@ def draw_curves(records: Records, part: Records, metric: str = "accuracy") -> Fi
     table, full = curves(part, metric), all_labels(records, part, metric)
     zero_shot = part.runs.groupby("dataset").zero_shot.mean().dropna() if metric == "accuracy" else pd.Series()
     datasets, styles = sorted(part.runs.dataset.unique()), method_styles(methods_of(part))
-    many = len(styles) > MANY
+    many, factor = len(styles) > MANY, factor_of(metric)
     figure, axes = panels(len(datasets), size=(3.2, 2.7) if many else (2.6, 2.2))
     for panel, dataset in zip(axes, datasets, strict=True):
         for values, style in ((zero_shot, ZERO_SHOT), (full, ALL_LABELS)):
             if dataset in values:
-                panel.axhline(100 * values[dataset], **style)
+                panel.axhline(factor * values[dataset], **style)
         lines = dict(list(table[table.dataset == dataset].groupby("method")))
         for method in [method for method in styles if method in lines]:
             paid, mean, std = (lines[method][key].to_numpy() for key in ("paid", "mean", "std"))
-            low, high = 100 * (mean - np.nan_to_num(std)), 100 * (mean + np.nan_to_num(std))
+            low, high = factor * (mean - np.nan_to_num(std)), factor * (mean + np.nan_to_num(std))
             panel.fill_between(paid, low, high, color=styles[method]["color"], alpha=0.06 if many else 0.15, linewidth=0)
-            panel.plot(paid, 100 * mean, **styles[method])
+            panel.plot(paid, factor * mean, **styles[method])
         if not lines:
             panel.text(0.5, 0.5, "no finished run", ha="center", va="center", transform=panel.transAxes)
         panel.set_title(plain(dataset))
         panel.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6, steps=[1, 2, 5, 10]))
-    name_axes(axes, "labels paid for", f"test {METRICS[metric]} [%]")
+    name_axes(axes, "labels paid for", f"test {title_of(metric)}" + (" [%]" if is_percent(metric) else ""))
     references = ({"zero-shot": ZERO_SHOT} if len(zero_shot) else {}) | ({"all labels": ALL_LABELS} if len(full) else {})
     add_legend(figure, part, styles, references)
     return figure

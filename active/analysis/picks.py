@@ -16,8 +16,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
-from sklearn.decomposition import PCA
-from sklearn.manifold import TSNE
 from yacs.config import CfgNode
 
 from active.analysis.records import Records
@@ -27,15 +25,11 @@ from active.analysis.tests_of_difference import FULL
 from active.oracles.unasked import asked_once
 from active.record.results import RunResult
 from dassl.config.setup import cache_path, load_plugin
-from dassl.data.build import build_dataset
 from dassl.data.dataset import DATASETS, UNLABELED, Dataset
-from dassl.data.digests import ImageFiles
-from dassl.data.feature_bank import TYPES, bank_path
 from dassl.data.images import read_image
 from dassl.utils.errors import DataError
 from dassl.utils.paths import expanded, is_folder
 from dassl.utils.run_folder import RESULTS
-from dassl.utils.tensors import key_of, load_tensors
 
 PROJECTIONS = ("pca", "tsne")
 N_COLUMNS = 12  # images of a round on a contact sheet
@@ -57,6 +51,9 @@ def shown_runs(part: Records, dataset: str) -> dict[str, RunResult]:
 
 def recorded_dataset(config: Mapping[str, Any], root: str | None = None) -> Dataset:
     """Return the data set of a recorded config, below `root` if that is given; DataError unless all of it is there."""
+    from dassl.data.build import build_dataset  # here, as records are read without torch
+    from dassl.data.digests import ImageFiles
+
     node = config["DATASET"] | ({"ROOT": root} if root else {})
     if not is_folder(expanded(node["ROOT"])):  # some data sets would be written there
         raise DataError(f"{node['ROOT']} is not a folder; --root names the one that holds the images")
@@ -72,6 +69,10 @@ def recorded_dataset(config: Mapping[str, Any], root: str | None = None) -> Data
 
 def pool_features(result: RunResult, dataset: Dataset) -> np.ndarray:
     """Return the features [N, D] of the train split that a run has selected from, from the cache it has left."""
+    from dassl.data.digests import ImageFiles  # here, as records are read without torch
+    from dassl.data.feature_bank import TYPES, bank_path
+    from dassl.utils.tensors import key_of, load_tensors
+
     folder = expanded(result.config["CACHE_DIR"] or dataset.root / ".cache")
     keys = {path: key_of(path) for path in sorted(folder.glob(f"{glob.escape(dataset.name)}_train_*.safetensors"))}
     if damaged := [path for path, key in keys.items() if not key]:
@@ -118,6 +119,9 @@ def projection(features: np.ndarray, picked: Sequence[int], kind: str = "pca") -
 
     Of a pool of more than N_POOL rows that many are drawn, always the same. Raises DataError for fewer than three rows.
     """
+    from sklearn.decomposition import PCA
+    from sklearn.manifold import TSNE
+
     rows = np.arange(len(features))
     if len(rows) > N_POOL:
         rows = np.union1d(np.random.default_rng(0).choice(rows, N_POOL, replace=False), np.asarray(picked, dtype=int))

@@ -13,7 +13,7 @@ from active.record.folder import REPLACED, environments
 from active.record.results import RoundRecord, RunResult
 from dassl.config.setup import ABSENT, Difference, differences
 from dassl.evaluation.metrics import METRICS
-from dassl.utils.errors import DataError, UserError
+from dassl.utils.errors import ConfigError, DataError, UserError, did_you_mean
 from dassl.utils.files import read_json
 from dassl.utils.paths import exists, files_below, is_file, resolved
 from dassl.utils.run_folder import FAILED, RESULTS
@@ -81,6 +81,13 @@ def load_records(paths: Iterable[str | Path]) -> Records:
     known = (component.name for component in METRICS)
     metrics = dict.fromkeys([*known, *(name for row in rounds for name in row if name not in ROUND)])
     return Records(runs, pd.DataFrame(rounds, columns=[*ROUND, *metrics]), notes)
+
+
+def check_metric(records: Records, metric: str) -> None:
+    """Raise ConfigError unless a metric is a known one, or one that some of the runs have measured."""
+    known = [name for name in records.rounds if name not in ROUND]
+    if metric not in known:
+        raise ConfigError(f"--metric: no run has measured {metric!r}; {did_you_mean(metric, known)}")
 
 
 def keys_of(config: dict[str, Any]) -> dict[str, Any]:

@@ -7,10 +7,9 @@ import pandas as pd
 
 from active.analysis.printing import Table
 from active.analysis.records import KEYS, Records
-from active.analysis.tables import AREA, METRICS, REFERENCES, best, cells, in_order, missing, shown, table_sets, values
+from active.analysis.tables import AREA, REFERENCES, best, cells, in_order, missing, shown, table_sets, values
 from active.analysis.tests_of_difference import (
     FULL,
-    LOWER_IS_BETTER,
     TABLE,
     Friedman,
     areas,
@@ -19,6 +18,7 @@ from active.analysis.tests_of_difference import (
     friedman,
     last_values,
 )
+from dassl.evaluation.metrics import factor_of, head_of, lower_is_better
 from dassl.utils.errors import UserError
 
 COUNTS = ("n_pairs", "wins", "ties", "losses")
@@ -43,13 +43,13 @@ def results_tables(records: Records, metric: str = "accuracy", budgets: Sequence
     """
     all_cells = cells(values(records, metric, budgets))
     all_cells = all_cells.assign(best=best(all_cells, metric), text=[
-        shown(*numbers) for numbers in all_cells[["mean", "std", "n", "expected"]].itertuples(index=False)])
+        shown(*numbers, metric) for numbers in all_cells[["mean", "std", "n", "expected"]].itertuples(index=False)])
     tables = []
     for keys, part in table_sets(records):
         own = all_cells[(all_cells[TABLE] == pd.Series(keys, TABLE)).all(axis=1)]
         if len(own):
             notes = [*_budget_notes(own), *_range_notes(part, metric), *_saved_notes(part)]
-            tables.append(Table(f"{_name(keys)}: {METRICS[metric]} %", _wide(own, "text"), own.drop(columns=["best", "text"]),
+            tables.append(Table(f"{_name(keys)}: {head_of(metric)}", _wide(own, "text"), own.drop(columns=["best", "text"]),
                                 _wide(own, "best").astype(bool), notes))
     return tables
 
@@ -87,7 +87,7 @@ def _tests(records: Records, name: str, metric: str, against: str) -> Table:
 
     Raises UserError if `against` has no finished run, or no other method has one.
     """
-    lower = metric in LOWER_IS_BETTER
+    lower = lower_is_better(metric)
     frames, data, notes = [], [], []
     for measure, of in MEASURES.items():
         blocks = by_block(of(records, metric))
@@ -98,22 +98,22 @@ def _tests(records: Records, name: str, metric: str, against: str) -> Table:
         if len(compared) < 2:
             raise UserError(f"no other method than {against!r} has finished runs")
         table = compared.astype(dict.fromkeys(COUNTS, "Int64")).assign(rank=ranking.ranks)
-        frames.append(_shown_tests(table).set_axis(pd.MultiIndex.from_product([[measure], table.index])))
+        frames.append(_shown_tests(table, factor_of(metric)).set_axis(pd.MultiIndex.from_product([[measure], table.index])))
         data.append(table.reset_index().assign(measure=measure, against=against, friedman=ranking.statistic,
                                                friedman_p=ranking.p, n_blocks=ranking.n_blocks))
         notes.append(_friedman_note(measure, ranking))
     rows = pd.concat(data, ignore_index=True)
     keys = pd.DataFrame([records.runs[TABLE].iloc[0]] * len(rows)).reset_index(drop=True)
-    return Table(f"{name}: {METRICS[metric]} % against {against}", pd.concat(frames), keys.join(rows), notes=notes)
+    return Table(f"{name}: {head_of(metric)} against {against}", pd.concat(frames), keys.join(rows), notes=notes)
 
 
-def _shown_tests(table: pd.DataFrame) -> pd.DataFrame:
+def _shown_tests(table: pd.DataFrame, factor: int) -> pd.DataFrame:
     """Return the columns of `compare` as they are printed; there is none for the method that the others are compared with."""
     return pd.DataFrame({
         "pairs": _texts(table.n_pairs, "{}"),
         "won/tied/lost": ["-" if pd.isna(row.n_pairs) else f"{row.wins}/{row.ties}/{row.losses}" for row in table.itertuples()],
-        "difference": _texts(100 * table.difference, "{:+.2f}"),
-        "95 % interval": ["-" if math.isnan(row.low) else f"{100 * row.low:+.2f} to {100 * row.high:+.2f}"
+        "difference": _texts(factor * table.difference, "{:+.2f}"),
+        "95 % interval": ["-" if math.isnan(row.low) else f"{factor * row.low:+.2f} to {factor * row.high:+.2f}"
                           for row in table.itertuples()],
         "t-test": _p_values(table.t), "t, Holm": _p_values(table.t_holm),
         "Wilcoxon": _p_values(table.wilcoxon), "Wilcoxon, Holm": _p_values(table.wilcoxon_holm),

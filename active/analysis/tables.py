@@ -16,10 +16,10 @@ import numpy as np
 import pandas as pd
 
 from active.analysis.records import KEYS, Records
-from active.analysis.tests_of_difference import FULL, LOWER_IS_BETTER, TABLE, areas
+from active.analysis.tests_of_difference import FULL, TABLE, areas
+from dassl.evaluation.metrics import factor_of, is_percent, lower_is_better
 from dassl.utils.errors import UserError
 
-METRICS = {"accuracy": "accuracy", "macro_f1": "macro-F1", "ece": "ECE"}
 ZERO_SHOT = "zero-shot"
 REFERENCES = (ZERO_SHOT, FULL)  # rows that no round changes
 AREA = "area"
@@ -86,9 +86,9 @@ def cells(table: pd.DataFrame) -> pd.DataFrame:
 def best(table: pd.DataFrame, metric: str = "accuracy") -> pd.Series:
     """Return for each of the `cells` whether it is the best of its column: complete, a method's, equal as printed."""
     complete = (table.n == table.expected) & (table.n > 0) & ~table.method.isin(REFERENCES)
-    printed = (100 * table["mean"]).round(1).where(complete)
+    printed = (factor_of(metric) * table["mean"]).round(_decimals(metric)).where(complete)
     groups = printed.groupby([table[key] for key in (*TABLE, "dataset", "column")])
-    extreme = groups.transform("min" if metric in LOWER_IS_BETTER else "max")
+    extreme = groups.transform("min" if lower_is_better(metric) else "max")
     return (printed == extreme) & (groups.transform("count") > 1)
 
 
@@ -114,12 +114,16 @@ def _reason(run: Any) -> str:
     return "" if run.n_measured else "nothing was measured: no test images"
 
 
-def shown(mean: float, std: float, n: int, expected: int) -> str:
-    """Return a cell in percent: "62.1 ± 0.8", with "(2/3)" where two of three seeds have a value, "-" for none."""
+def shown(mean: float, std: float, n: int, expected: int, metric: str = "accuracy") -> str:
+    """Return a cell: "62.1 ± 0.8", with "(2/3)" where two of three seeds have a value, "-" for none."""
     if n == 0 or math.isnan(mean):
         return "-"
-    deviation = "" if math.isnan(std) else f" ± {100 * std:.1f}"
-    return f"{100 * mean:.1f}{deviation}" + (f" ({n:.0f}/{expected:.0f})" if n < expected else "")
+    mean, std = (f"{factor_of(metric) * value:.{_decimals(metric)}f}" for value in (mean, std))
+    return mean + ("" if std == "nan" else f" ± {std}") + (f" ({n:.0f}/{expected:.0f})" if n < expected else "")
+
+
+def _decimals(metric: str) -> int:
+    return 1 if is_percent(metric) else 3
 
 
 def check_budgets(records: Records, budgets: Sequence[float]) -> None:

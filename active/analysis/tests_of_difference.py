@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from scipy import integrate, stats
 
 from active.analysis.records import KEYS, Records
 from dassl.utils.errors import UserError, did_you_mean
@@ -17,7 +16,6 @@ from dassl.utils.errors import UserError, did_you_mean
 TABLE = ["learner", "backbone", "query_size"]  # what one set of tables is of
 FULL = "full"  # the method whose runs have all labels in one round: a line to compare with, not a method to test
 DIGITS = 9  # values that agree to so many decimals are equal; one image of a test set is more
-LOWER_IS_BETTER = {"ece"}
 
 
 def last_values(records: Records, metric: str = "accuracy") -> pd.DataFrame:
@@ -53,6 +51,8 @@ def area_under_curve(paid: np.ndarray, values: np.ndarray, low: float, high: flo
 
     `paid` [R] does not fall; between its points values are interpolated linearly. Where it stays equal, the curve jumps.
     """
+    from scipy import integrate  # here, as tables without tests need no scipy
+
     inside = (paid >= low) & (paid <= high)
     ends = np.interp([low, high], paid, values)
     labels = np.concatenate(([low], paid[inside], [high]))
@@ -108,6 +108,8 @@ def friedman(blocks: pd.DataFrame, *, lower_is_better: bool = False) -> Friedman
     The test needs three methods and two blocks that are not all ties, otherwise statistic and p are NaN; without a
     common block the ranks are NaN, too.
     """
+    from scipy import stats  # here, as tables without tests need no scipy
+
     whole = blocks.dropna().round(DIGITS)
     ranks = whole.rank(axis=1, ascending=lower_is_better).mean()
     tied = (whole.nunique(axis=1) <= 1).all()
@@ -132,6 +134,8 @@ def _finished(records: Records, metric: str) -> pd.DataFrame:
 
 def _paired(differences: np.ndarray, lower_is_better: bool) -> dict[str, float]:
     """Return the columns of `compare` for one method."""
+    from scipy import stats  # here, as tables without tests need no scipy
+
     wins, ties, losses = wins_ties_losses(differences, lower_is_better=lower_is_better)
     row = {"n_pairs": len(differences), "wins": wins, "ties": ties, "losses": losses,
            "difference": differences.mean() if len(differences) else np.nan}

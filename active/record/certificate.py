@@ -5,7 +5,7 @@ from typing import Any
 
 from yacs.config import CfgNode
 
-from dassl.config.defaults import NOT_PART_OF_A_RUN
+from dassl.config.defaults import is_part_of_a_run
 from dassl.config.merge import dotted_keys, lookup
 from dassl.config.setup import plugin_hash
 from dassl.utils.environment import code
@@ -17,7 +17,7 @@ CODE = code()  # as imported, whatever becomes of the files
 def config_hash(config: Mapping[str, Any]) -> str:
     """Return the SHA-256 of all keys of a recorded config that change what a run computes, and their values."""
     tree = CfgNode(dict(config))
-    return json_hash({key: lookup(tree, key) for key in dotted_keys(tree) if key not in NOT_PART_OF_A_RUN})
+    return json_hash({key: lookup(tree, key) for key in dotted_keys(tree) if is_part_of_a_run(key)})
 
 
 def code_hash(plugins: Sequence[str] = ()) -> str:

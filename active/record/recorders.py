@@ -89,12 +89,12 @@ class TensorBoard(Recorder):
 
 def build_recorders(cfg: CfgNode, output: Path) -> list[Recorder]:
     """Return the recorders of a `LOG` node; `results.json` comes last, since a round that is in there is not done again."""
-    components = map(RECORDERS.__getitem__, recorder_names(cfg))
+    components = map(RECORDERS.__getitem__, _names(cfg))
     return [component.build(output, **component.arguments(cfg[component.key] if component.parameters else {}))
             for component in components]
 
 
-def recorder_names(cfg: CfgNode) -> list[str]:
+def _names(cfg: CfgNode) -> list[str]:
     """Return the names of the recorders that a `LOG` node asks for, each once."""
     names = [*cfg.RECORDERS, *(["tensorboard"] if cfg.TENSORBOARD else [])]
     return [*dict.fromkeys(name for name in names if name != "results"), "results"]
@@ -102,5 +102,5 @@ def recorder_names(cfg: CfgNode) -> list[str]:
 
 def check_recorders(cfg: CfgNode) -> None:
     """Raise ConfigError if a recorder of a `LOG` node is unknown or could not work."""
-    for name in recorder_names(cfg):
+    for name in _names(cfg):
         RECORDERS[name].facts.get("check", lambda: None)()

@@ -6,7 +6,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from active.record.results import RoundRecord, RunResult
-from dassl.evaluation.metrics import is_percent, title_of
+from dassl.evaluation.metrics import factor_of, head_of, is_percent, title_of
 from dassl.utils.files import atomic_path
 
 
@@ -17,7 +17,7 @@ def table(result: RunResult) -> str:
     share of them that is right. Without test images the metrics are "-".
     """
     names = list(result.rounds[0].metrics) if result.rounds else ["accuracy"]
-    headers = ["round", "sampler", "labels", *map(column, names), "seconds"]
+    headers = ["round", "sampler", "labels", *map(head_of, names), "seconds"]
     rows = [["zero-shot", "", 0, *(_shown(name, result.zero_shot.get(name, "")) for name in names), None]]
     rows += [[record.round, record.sampler, record.n_paid, *(_shown(name, record.metrics[name]) for name in names),
               sum(record.seconds.values())] for record in result.rounds]
@@ -26,11 +26,6 @@ def table(result: RunResult) -> str:
         rows = [[*row, *own] for row, own in zip(rows, [(None,) * 3, *map(_guesses, result.rounds)], strict=True)]
     floats = ("", "", "d", *(".2f" if is_percent(name) else ".4g" for name in names), ".1f", "d", "d", ".2f")
     return tabulate(rows, headers, floatfmt=floats[: len(headers)], tablefmt="simple")
-
-
-def column(metric: str) -> str:
-    """Return the head of a metric's column."""
-    return f"{title_of(metric)} %" if is_percent(metric) else title_of(metric)
 
 
 def in_words(metrics: Mapping[str, float | None]) -> str:
@@ -53,7 +48,7 @@ def _shown(metric: str, value: float | str | None) -> float | str | None:
     """Return a metric's value as it stands in its column: "-" where there are no test images, nothing where it is unknown."""
     if value is None or value == "":
         return "-" if value is None else None
-    return 100 * value if is_percent(metric) else value
+    return factor_of(metric) * value
 
 
 def plot_learning_curve(result: RunResult, path: Path) -> None:

@@ -168,6 +168,11 @@ SHARED = {parameter.name: parameter for parameter in _declared(Config)}
 NOT_PART_OF_A_RUN = tuple(key for key, parameter in SHARED.items() if Circumstance() in parameter.extras)
 
 
+def is_part_of_a_run(key: str) -> bool:
+    """Tell whether two runs that differ in a key are two; what recorders are told, under `LOG`, changes no run."""
+    return key not in NOT_PART_OF_A_RUN and not key.startswith("LOG.")
+
+
 def default_config() -> Node:
     """Return a new tree of all shared keys with their defaults."""
     cfg = Node()

@@ -13,7 +13,7 @@ from typing import Any
 from yacs.config import CfgNode
 
 from dassl.config.cli import Pairs
-from dassl.config.defaults import NOT_PART_OF_A_RUN, SHARED, default_config
+from dassl.config.defaults import SHARED, default_config, is_part_of_a_run
 from dassl.config.merge import Parameters, dotted_keys, lookup, merge_pairs, merge_tree
 from dassl.config.reading import read_yaml
 from dassl.utils.errors import ConfigError
@@ -130,7 +130,7 @@ def drop_unused(cfg: CfgNode, registries: Iterable[Registry], always: Collection
     named = set(always)
     while True:
         keys = [key for key in dotted_keys(cfg) if key.rpartition(".")[0] not in unused]
-        named |= {value for key in keys if isinstance(value := lookup(cfg, key), str)}
+        named |= _names(lookup(cfg, key) for key in keys)
         if not (used := {node for node, name in unused.items() if name in named}):
             break
         unused = {node: name for node, name in unused.items() if node not in used}
@@ -174,18 +174,24 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[Difference]:
     component that it does not use are `ABSENT`.
     """
     old_values, new_values = _values(old), _values(new)
-    keys = [key for key in sorted(old_values.keys() | new_values.keys()) if key not in NOT_PART_OF_A_RUN]
+    keys = [key for key in sorted(old_values.keys() | new_values.keys()) if is_part_of_a_run(key)]
     both = [Difference(key, old_values.get(key, ABSENT), new_values.get(key, ABSENT)) for key in keys]
     return [difference for difference in both if difference.old != difference.new]
 
 
 def _values(config: dict[str, Any]) -> dict[str, Any]:
     """Return the leaves of a config by dotted key, with the defaults of what it leaves out."""
-    own = _leaves(config)
-    nodes, named = {key.rpartition(".")[0] for key in own}, {value for value in own.values() if isinstance(value, str)}
+    own = _leaves(as_dict(default_config())) | _leaves(config)
+    nodes, named = {key.rpartition(".")[0] for key in own}, _names(own.values())
     used = {key: default for key, (component, default) in _component_defaults.items()
             if component in named or key.rpartition(".")[0] in nodes}
-    return _leaves(as_dict(default_config())) | used | own
+    return used | own
+
+
+def _names(values: Iterable[Any]) -> set[str]:
+    """Return the strings among values and in lists of them: what may be the name of a component."""
+    lists = (value if isinstance(value, (list, tuple)) else [value] for value in values)
+    return {name for names in lists for name in names if isinstance(name, str)}
 
 
 def _leaves(config: dict[str, Any]) -> dict[str, Any]:

@@ -18,9 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from yacs.config import CfgNode
 
-from dassl.config.setup import cache_path
 from dassl.data.digests import Contents
 from dassl.data.transforms import Preprocessing
 from dassl.utils.errors import UserError
@@ -47,9 +45,8 @@ class FeatureBank:
     key: Key
 
 
-def cache_folder(cfg: CfgNode) -> Path:
-    """Return where features and hashes of the images are kept, made if absent; UserError unless it can be written."""
-    folder = cache_path(cfg)
+def writable(folder: Path) -> Path:
+    """Return the folder where features and hashes of images are kept, made if absent; UserError unless it can be written."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         os.listdir(folder)

@@ -71,7 +71,7 @@ class Preprocessing:
         return Transform(view, self.mean, self.std, self.decoding, name)
 
 
-def augmentation(cfg: CfgNode, preprocessing: Preprocessing) -> Transform | None:
+def build_augmentation(cfg: CfgNode, preprocessing: Preprocessing) -> Transform | None:
     """Return the training transform of an `INPUT` node, or None if it has no random step.
 
     As in Dassl, without a cropping step the image is first resized to the full input size.
@@ -122,7 +122,7 @@ _AUGMENTATIONS: dict[str, Callable[[CfgNode, Sequence[int], InterpolationMode], 
 }
 
 
-def preprocessing_for(cfg: CfgNode, native: Preprocessing) -> Preprocessing:
+def build_preprocessing(cfg: CfgNode, native: Preprocessing) -> Preprocessing:
     """Return the preprocessing of an `INPUT` node, where an empty value stands for the backbone's own.
 
     Raises ConfigError if the size is not the one that the image tower takes.

@@ -59,9 +59,19 @@ def title_of(name: str) -> str:
     return METRICS[name].facts.get("title", name) if name in METRICS else name
 
 
+def head_of(name: str) -> str:
+    """Return the head of a metric's column."""
+    return f"{title_of(name)} %" if is_percent(name) else title_of(name)
+
+
+def factor_of(name: str) -> int:
+    """Return what a metric's values are multiplied by where they are shown."""
+    return 100 if is_percent(name) else 1
+
+
 def is_percent(name: str) -> bool:
-    """Tell whether a metric is a fraction that is shown in percent; so are those of plug-ins that are not loaded."""
-    return name not in METRICS or METRICS[name].facts.get("percent", True)
+    """Tell whether a metric is a fraction that is shown in percent; of one whose plug-in is not loaded nobody knows."""
+    return name in METRICS and METRICS[name].facts.get("percent", True)
 
 
 def lower_is_better(name: str) -> bool:

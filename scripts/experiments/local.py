@@ -9,8 +9,6 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
-
 from active.kernels.memory import total_memory
 from scripts.experiments.cell import Outcome
 from scripts.experiments.schedule import WorkerDied
@@ -86,6 +84,8 @@ def local_workers(n: int | None, output: Path) -> list[LocalWorker]:
     By default one a GPU, or one a core, but no more than have room in memory. What the machine has decides that, and not what
     is free just now: the number of workers is part of how many threads each has, and so of a result's last digits.
     """
+    import torch
+
     n_gpus, n_cores = torch.cuda.device_count(), len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
     n = n or max(1, min(n_gpus or n_cores, int(total_memory() // WORKER_BYTES)))
     threads = {"OMP_NUM_THREADS": str(max(1, n_cores // n))}

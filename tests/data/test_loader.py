@@ -20,7 +20,7 @@ from dassl.data import images
 from dassl.data.images import Decoding, read_image
 from dassl.data.loader import image_batches
 from dassl.data.store import ImageStore
-from dassl.data.transforms import Preprocessing, Transform, augmentation
+from dassl.data.transforms import Preprocessing, Transform, build_augmentation
 from dassl.utils.errors import DataError
 
 PREPROCESSING = Preprocessing((16, 16), (0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
@@ -60,7 +60,7 @@ def test_the_last_batch_is_what_remains(paths):
 @pytest.mark.parametrize("n_workers", [0, 2])
 def test_a_random_view_depends_on_its_seed_alone(paths, max_bytes, n_workers, global_random_state):
     """Not on order, batch size, workers, or whether the decoded image was kept."""
-    transform, seeds = augmentation(INPUT, PREPROCESSING), list(range(N_IMAGES))
+    transform, seeds = build_augmentation(INPUT, PREPROCESSING), list(range(N_IMAGES))
     expected = stacked(paths, transform, batch_size=1, seeds=seeds)
     backward = stacked(paths[::-1], transform, batch_size=4, n_workers=n_workers, seeds=seeds[::-1],
                        store=ImageStore(max_bytes))
@@ -70,7 +70,7 @@ def test_a_random_view_depends_on_its_seed_alone(paths, max_bytes, n_workers, gl
 
 def test_random_views_equal_torchvision_s_own_pipeline(paths):
     """Keeping 8 bits up to the batch changes no bit of crop, flip, color jitter, ToTensor and Normalize."""
-    ours = stacked(paths, augmentation(INPUT, PREPROCESSING), batch_size=4, seeds=range(N_IMAGES))
+    ours = stacked(paths, build_augmentation(INPUT, PREPROCESSING), batch_size=4, seeds=range(N_IMAGES))
     plain = transforms.Compose([
         transforms.RandomResizedCrop(16, scale=(0.08, 1.0), interpolation=transforms.InterpolationMode.BICUBIC),
         transforms.RandomHorizontalFlip(), transforms.ColorJitter(0.4, 0.4, 0.4, 0.1),
@@ -99,7 +99,7 @@ def n_decoded(monkeypatch) -> list:
     return decoded
 
 
-@pytest.mark.parametrize("transform", [PREPROCESSING.transform(), augmentation(INPUT, PREPROCESSING)])
+@pytest.mark.parametrize("transform", [PREPROCESSING.transform(), build_augmentation(INPUT, PREPROCESSING)])
 def test_every_file_is_decoded_once_for_all_rounds_and_seeds(paths, n_decoded, transform):
     store = ImageStore(2**20)
     for seed in range(3):
@@ -118,7 +118,7 @@ def test_the_store_keeps_to_its_memory(paths):
 
 @pytest.mark.parametrize("n_threads", [0, 4])
 @pytest.mark.parametrize("room", [3.5, 7.99, 10.99, 0.5])
-@pytest.mark.parametrize("transform", [PREPROCESSING.transform(), augmentation(INPUT, PREPROCESSING)])
+@pytest.mark.parametrize("transform", [PREPROCESSING.transform(), build_augmentation(INPUT, PREPROCESSING)])
 def test_no_image_is_decoded_twice_in_a_pass_that_fills_the_store(paths, n_decoded, transform, room, n_threads):
     """What finds no room is known before it is decoded; here the last of eleven, or all but three."""
     n_bytes = int(room * (768 if transform.name else 25 * 30 * 3))
@@ -132,7 +132,7 @@ def test_no_image_is_decoded_twice_in_a_pass_that_fills_the_store(paths, n_decod
 def test_a_draft_takes_the_room_that_it_fills(tmp_path):
     """JPEG's draft mode gives fewer pixels than the head of the file announces."""
     Image.new("RGB", (1600, 900)).save(tmp_path / "a.jpg")
-    transform = dataclasses.replace(augmentation(INPUT, PREPROCESSING), decoding=images.Decoding(draft=100))
+    transform = dataclasses.replace(build_augmentation(INPUT, PREPROCESSING), decoding=images.Decoding(draft=100))
     store = ImageStore(2**23)
     store.fill([tmp_path / "a.jpg"], transform, n_threads=1)
     assert store.n_bytes == sum(pixels.nbytes for pixels in store._kept.values()) < 1600 * 900
@@ -152,7 +152,7 @@ def test_room_comes_back_with_what_was_kept_there():
 
 def test_workers_keep_nothing_of_their_own(paths):
     """Else each of them could fill as much memory as the run has."""
-    store, transform = ImageStore(2**20), augmentation(INPUT, PREPROCESSING)
+    store, transform = ImageStore(2**20), build_augmentation(INPUT, PREPROCESSING)
     rows = DataLoader(_Kept(paths, transform, store), batch_size=1, num_workers=2, collate_fn=list)
     assert [row for batch in rows for row in batch] == [0] * N_IMAGES
 
@@ -260,7 +260,7 @@ def test_a_worker_that_dies_is_named_and_not_waited_for(paths):
 def test_a_file_of_equal_size_and_another_time_is_decoded_anew(tmp_path, name):
     """An uncompressed image that was painted over."""
     store, path = ImageStore(2**20), tmp_path / "a.bmp"
-    transform = PREPROCESSING.transform() if name == "fixed" else augmentation(INPUT, PREPROCESSING)
+    transform = PREPROCESSING.transform() if name == "fixed" else build_augmentation(INPUT, PREPROCESSING)
     for color in (3, 7):
         Image.fromarray(np.full((20, 30, 3), color, np.uint8)).save(path)
         os.utime(path, ns=(color, color))
@@ -277,7 +277,7 @@ def test_other_decodings_of_a_file_are_kept_apart(tmp_path, name):
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(pixels).save(path, exif=exif)
-    transform = PREPROCESSING.transform() if name == "fixed" else augmentation(INPUT, PREPROCESSING)
+    transform = PREPROCESSING.transform() if name == "fixed" else build_augmentation(INPUT, PREPROCESSING)
     transform = dataclasses.replace(transform, view=PREPROCESSING.transform().view)
     held, lying = (store.pixels(path, dataclasses.replace(transform, decoding=Decoding(exif_rotation=upright)))
                    for upright in (True, False))

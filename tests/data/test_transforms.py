@@ -10,7 +10,7 @@ from torchvision.transforms import InterpolationMode
 
 from dassl.config.setup import setup_config
 from dassl.data.images import Decoding
-from dassl.data.transforms import Preprocessing, augmentation, check_transforms, preprocessing_for
+from dassl.data.transforms import Preprocessing, build_augmentation, build_preprocessing, check_transforms
 from dassl.utils.errors import ConfigError
 
 
@@ -25,9 +25,9 @@ def test_images_are_resized_as_the_backbone_was_trained_unless_the_config_says_o
     """INPUT.INTERPOLATION of a published YAML wins; left out, it is the backbone's own, for fixed and random views alike."""
     cfg = setup_config([], [("INPUT.INTERPOLATION", given)] * bool(given) + [
         ("INPUT.TRANSFORMS", "['random_resized_crop']")], []).INPUT
-    preprocessing = preprocessing_for(cfg, Preprocessing((32, 32), (0.5,) * 3, (0.25,) * 3, native))
+    preprocessing = build_preprocessing(cfg, Preprocessing((32, 32), (0.5,) * 3, (0.25,) * 3, native))
     assert preprocessing.interpolation == used and preprocessing.transform().name == f"{used} (32, 32)"
-    assert augmentation(cfg, preprocessing).view.transforms[0].interpolation == InterpolationMode(used)
+    assert build_augmentation(cfg, preprocessing).view.transforms[0].interpolation == InterpolationMode(used)
 
 
 def test_a_bilinear_backbone_gets_open_clips_own_views():
@@ -36,14 +36,14 @@ def test_a_bilinear_backbone_gets_open_clips_own_views():
     reference = open_clip.image_transform(32, is_train=False, mean=own.mean, std=own.std, interpolation="bilinear",
                                           resize_mode="shortest")
     image = noise(50, 70)
-    assert torch.equal(preprocessing_for(setup_config([], [], []).INPUT, own).transform()(image), reference(image))
+    assert torch.equal(build_preprocessing(setup_config([], [], []).INPUT, own).transform()(image), reference(image))
 
 
 @pytest.mark.parametrize(("pairs", "draft"), [([], 0), ([("INPUT.JPEG_DRAFT", "true")], 96)])
 def test_a_jpeg_draft_keeps_twice_the_input_size(pairs, draft):
     """The resize has something to smooth; without the key, drafts are off."""
     own = Preprocessing((32, 48), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-    assert preprocessing_for(setup_config([], pairs, []).INPUT, own).decoding.draft == draft
+    assert build_preprocessing(setup_config([], pairs, []).INPUT, own).decoding.draft == draft
 
 
 @pytest.mark.parametrize(("key", "value"), [
@@ -84,6 +84,6 @@ def test_augmentations_are_dassl_s_with_the_config_s_numbers(names, steps):
     """Steps, sizes, strengths and interpolation, and the decoding of the fixed view."""
     own = Preprocessing(SIZE, (0.5, 0.4, 0.3), (0.25, 0.2, 0.3), "bicubic", Decoding(exif_rotation=False, draft=96))
     pairs = [("INPUT.TRANSFORMS", repr(names)), ("INPUT.RRCROP_SCALE", "[0.2, 0.9]"), ("INPUT.CROP_PADDING", "3")]
-    found = augmentation(setup_config([], pairs, []).INPUT, own)
+    found = build_augmentation(setup_config([], pairs, []).INPUT, own)
     assert repr(found.view) == repr(transforms.Compose(steps))
     assert (found.mean, found.std, found.decoding, found.name) == (own.mean, own.std, own.decoding, "")

@@ -37,7 +37,7 @@ def test_tables_whose_names_are_alike_do_not_share_a_file(tmp_path):
 @pytest.mark.parametrize("words, code, line", [
     (["absent"], 1, "plot.py: absent: no such file or folder"),
     (["RUNS", "--methods", "bagde"], 2, "plot.py: --methods: there is no run of 'bagde'; did you mean 'badge'?"),
-    (["RUNS", "--metric", "speed"], 2, "plot.py: argument --metric: invalid choice"),
+    (["RUNS", "--metric", "speed"], 2, "plot.py: --metric: no run has measured 'speed'; known: accuracy"),
     (["RUNS", "--to", "RUNS/badge/results.json"], 1, "plot.py: cannot write")])
 def test_what_is_wrong_is_one_line(folder, capsys, words, code, line):
     assert main([word.replace("RUNS", str(folder)) for word in words]) == code

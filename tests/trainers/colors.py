@@ -10,7 +10,7 @@ from dassl.config.setup import setup_config
 from dassl.data.dataset import Dataset, Datum
 from dassl.data.loader import image_batches
 from dassl.data.store import ImageStore
-from dassl.data.transforms import preprocessing_for
+from dassl.data.transforms import build_preprocessing
 from trainers.clip.frozen_clip import FrozenCLIP, normalized
 from trainers.core.build import build_inputs, build_trainer
 from trainers.core.trainer import PromptTrainer
@@ -38,7 +38,7 @@ def trainer_of(clip: FrozenCLIP, dataset: Dataset, *pairs: tuple[str, str]) -> P
              ("TRAINER.IVLP.PROMPT_DEPTH_TEXT", "3"), ("TRAINER.IVLP.PROMPT_DEPTH_VISION", "3"),
              ("TRAINER.DUALPROMPT.PROMPT_DEPTH_VISION", "3")]
     cfg = setup_config([], [*small, *pairs], [LEARNERS])
-    transform = preprocessing_for(cfg.INPUT, clip.preprocessing).transform()
+    transform = build_preprocessing(cfg.INPUT, clip.preprocessing).transform()
     features = {split: normalized(torch.cat([clip.encode_image(batch) for batch in image_batches(
         dataset.files(split), transform, batch_size=10)])) for split in ("train", "test")}
     return build_trainer(cfg, build_inputs(cfg, clip, dataset, features, ImageStore(cfg.DATALOADER.MEMORY_MB * 2**20)))

@@ -11,12 +11,13 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from yacs.config import CfgNode
 
+from dassl.config.setup import cache_path
 from dassl.data.dataset import Dataset
 from dassl.data.digests import ImageFiles
-from dassl.data.feature_bank import bank_key, cache_folder, load_bank
+from dassl.data.feature_bank import bank_key, load_bank, writable
 from dassl.data.loader import image_batches
 from dassl.data.store import ImageStore
-from dassl.data.transforms import augmentation, preprocessing_for
+from dassl.data.transforms import build_augmentation, build_preprocessing
 from dassl.engine.predict import in_batches, predict_some
 from dassl.optim.lr_scheduler import build_scheduler
 from dassl.optim.optimizer import build_optimizer
@@ -61,7 +62,7 @@ def set_up(cfg: CfgNode, held: Held, files: ImageFiles, splits: Sequence[str] = 
 
 def frozen_features(cfg: CfgNode, clip: FrozenCLIP, files: ImageFiles, split: str) -> torch.Tensor:
     """Return the frozen tower's unit-norm features of a split, from the cache where it has them."""
-    preprocessing, paths = preprocessing_for(cfg.INPUT, clip.preprocessing), files.dataset.files(split)
+    preprocessing, paths = build_preprocessing(cfg.INPUT, clip.preprocessing), files.dataset.files(split)
     size = cfg.DATALOADER.TEST.BATCH_SIZE
 
     def extract(rows: Sequence[int]) -> Iterator[torch.Tensor]:
@@ -73,16 +74,16 @@ def frozen_features(cfg: CfgNode, clip: FrozenCLIP, files: ImageFiles, split: st
 
     contents = files.contents(split)
     key = bank_key(clip.fingerprint, preprocessing, contents, cfg.MODEL.PREC, clip.device.type)
-    return load_bank(cache_folder(cfg), key, contents, extract).features
+    return load_bank(writable(cache_path(cfg)), key, contents, extract).features
 
 
 def build_inputs(
     cfg: CfgNode, clip: FrozenCLIP, dataset: Dataset, features: Mapping[str, torch.Tensor], store: ImageStore
 ) -> Inputs:
     """Return what trainers of a whole config read. `store` keeps images and tokens that are used more than once."""
-    preprocessing = preprocessing_for(cfg.INPUT, clip.preprocessing)
+    preprocessing = build_preprocessing(cfg.INPUT, clip.preprocessing)
     loading = Loading(
-        view=preprocessing.transform(), random_view=augmentation(cfg.INPUT, preprocessing),
+        view=preprocessing.transform(), random_view=build_augmentation(cfg.INPUT, preprocessing),
         batch_size=cfg.DATALOADER.TEST.BATCH_SIZE, n_workers=cfg.DATALOADER.NUM_WORKERS, seed=cfg.SEED)
     return Inputs(clip, dataset, features, loading, store)
 
