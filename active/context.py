@@ -15,7 +15,9 @@ class SelectionContext:
 
     Features are unit norm and belong to the current model (zero-shot CLIP before round 0); all tensors are on the CPU. Those of
     a very large pool arrive as float16, also memory-mapped (`active.selection.UPCAST_LIMIT`): bring blocks of them to float32.
-    "AS" is `TRAINER.DESCRIPTIONS.MODE`: the mean of a class's unit-norm texts, shorter than 1.
+    `text_features` are what classes are compared by: of learners with texts their features, unit norm, but under "AS"
+    (`TRAINER.DESCRIPTIONS.MODE`) the mean of a class's unit-norm texts, shorter than 1; of a linear head its rows, whose norms
+    are evidence. Rebuild logits from them as they are; where a direction is meant, take `directions`.
     The pool's labels, the model and the config are not here, so a sampler cannot look at them.
     """
 
@@ -27,18 +29,25 @@ class SelectionContext:
     labeled_features: Tensor  # [M, D] float32
     labeled_logits: Tensor  # [M, C] float32
     labels: Tensor  # [M] int64
-    text_features: Tensor  # [C, D] float32: logits are a scale times features @ text_features.T; unit norm but under AS
+    text_features: Tensor  # [C, D] float32: logits are a scale times features @ text_features.T; of any norm, see `directions`
     n_query: int  # rows to ask for; `select` caps it at N
     round: int  # counted from 0
     n_total: int  # images in the whole train split
     rng: np.random.Generator  # this selection's own stream
     negative_text_features: Tensor | None = None  # [C, D] float32, of the same kind, for models with negative prompts
+    bias: Tensor | None = None  # [C] float32, of learners that have one: logits are a scale times (features @ texts.T + bias)
     find: Callable[[str], int | None] | None = None  # position in the train split of a dataset id, for recorded queries
 
     @cached_property
     def probs(self) -> Tensor:
         """Class probabilities [N, C], float32."""
         return self.logits.softmax(1)
+
+    @cached_property
+    def directions(self) -> Tensor:
+        """Where classes lie among features: the unit-norm texts, under AS their mean, or the rows of a head at length 1."""
+        norms = self.text_features.norm(dim=1, keepdim=True)
+        return self.text_features if bool((norms <= 1 + 1e-4).all()) else self.text_features / norms
 
     @property
     def n_pool(self) -> int:

@@ -33,7 +33,8 @@ logger = logging.getLogger(__name__)
 class Predicted(Protocol):
     """What the loop reads of a prediction: float32 on the CPU, rows in the order of the split.
 
-    A model with negative prompts also gives `negative_text_features` [C, D]. Texts are those of logits, see `active.context`.
+    A model with negative prompts also gives `negative_text_features` [C, D], a linear one with a bias `bias` [C]. Texts are
+    those of logits, see `active.context`.
     """
 
     features: Tensor  # [N, D], unit norm
@@ -224,7 +225,8 @@ def _context(plan: Run, state: _State, now: Predicted, round: int) -> SelectionC
         labeled_ids=labeled, labeled_features=now.features[labeled], labeled_logits=now.logits[labeled],
         labels=state.pool.labels, text_features=now.text_features, n_query=plan.n_query, round=round,
         n_total=len(plan.dataset.train), rng=rng_for(plan.seed, f"select {plan.sampler(round).name}", round),
-        negative_text_features=getattr(now, "negative_text_features", None), find=plan.dataset.train_rows.get)
+        negative_text_features=getattr(now, "negative_text_features", None), bias=getattr(now, "bias", None),
+        find=plan.dataset.train_rows.get)
 
 
 def _guesses(plan: Run, state: _State, rows: Tensor) -> Tensor:

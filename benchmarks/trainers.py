@@ -35,7 +35,7 @@ from dassl.data.store import ImageStore
 from dassl.data.transforms import Preprocessing, build_augmentation
 from trainers.clip.frozen_clip import FrozenCLIP, normalized
 from trainers.core.prompted_clip import PromptedCLIP
-from trainers.core.prompts import ClassTexts
+from trainers.core.prompts import Classifier, ClassTexts
 from trainers.registry import LEARNERS
 
 SETTINGS = [(47, 16, False), (101, 16, False), (47, 16, True), (47, 4, True), (47, 4, False), (101, 4, False), (101, 16, True),
@@ -185,7 +185,7 @@ def whole_steps(clip: FrozenCLIP, n_classes: int, folder: Path) -> tuple[float, 
     features = normalized(torch.randn(32, 512))
 
     def ours() -> None:
-        model.logits(features, our_features(model)).sum().backward()
+        model.logits(features, Classifier(our_features(model))).sum().backward()
 
     @torch.no_grad()
     def ahead() -> None:

@@ -37,7 +37,7 @@ from dassl.utils.run_folder import RESULTS
 from trainers.clip.backbones import OPENAI_NAMES, load_clip
 from trainers.clip.frozen_clip import FrozenCLIP, normalized
 from trainers.core.prompted_clip import PromptedCLIP
-from trainers.core.prompts import ClassTexts
+from trainers.core.prompts import Batch, ClassTexts
 from trainers.registry import LEARNERS
 
 TINY = "configs/models/tiny_clip.safetensors"
@@ -129,7 +129,8 @@ def one_step(name: str, clip: FrozenCLIP, sizes: Sizes) -> Callable[[], Tensor]:
 
     def step() -> Tensor:
         prompts = learner()
-        loss = learner.loss(clip.logit_scale, model.image_features(inputs, prompts), model.classifier(prompts), targets, None)
+        batch = Batch(model.image_features(inputs, prompts), targets, clip.logit_scale, None, np.random.default_rng(0))
+        loss = learner.loss(model.classifier(prompts), batch)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()

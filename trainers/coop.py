@@ -19,7 +19,7 @@ from trainers.learner import PromptLearner
 from trainers.registry import LEARNERS
 
 
-@LEARNERS.register("CoOp")
+@LEARNERS.register("CoOp", absent="pushed")
 class CoOp(PromptLearner):
     """Context `ctx`: [n, width] shared by all classes, or class-specific, [C, n, width], with `csc`.
 

@@ -22,14 +22,14 @@ from torch import Tensor, nn
 
 from dassl.utils.registry import AtLeast, AtMost
 from trainers.clip.frozen_clip import FrozenCLIP
-from trainers.core.prompts import Classifier, ClassTexts, Prompts
+from trainers.core.prompts import Batch, Classifier, ClassTexts, Prompts
 from trainers.core.token_rows import INITIAL_STD, MAX_CONTEXT, token_rows
-from trainers.learner import PromptLearner
+from trainers.learner import PromptLearner, cross_entropy
 from trainers.registry import LEARNERS, InBlocksOf, checked_depth
 from trainers.vpt import Layout, image_tokens
 
 
-@LEARNERS.register("DualPrompt", has_negative_texts=True)
+@LEARNERS.register("DualPrompt", absent="pushed", has_negative_texts=True)
 class DualPrompt(PromptLearner):
     """Shared contexts `positive` and `negative` [n, text width] and image prompts `tokens[j]` [n, image width], if any."""
 
@@ -63,18 +63,19 @@ class DualPrompt(PromptLearner):
         return Prompts(text=(self.positive,), image=tuple(self.tokens) if self.tunes_images else (),
                        negative=(self.negative,), after_ln_pre=self.layout == "deft")
 
-    def loss(
-        self, scale: float, features: Tensor, classifier: Classifier, targets: Tensor, rng: np.random.Generator
-    ) -> Tensor:
-        """Return the mean of Eq. 6 over a batch; with one class there is no complement."""
-        logits = scale * features @ classifier.texts.T
+    def loss(self, classifier: Classifier, batch: Batch) -> Tensor:
+        """Return the mean of Eq. 6 over a batch; with one class that counts there is no complement."""
+        features, targets, scale = batch.features, batch.targets, batch.scale
+        logits = self.logits(scale, features, classifier)
         seen = features.detach() if self.l2_detach == "pos+visual" else features
         positive = logits if self.l2_detach == "none" else scale * seen @ classifier.texts.detach().T
         margins = positive - scale * seen @ classifier.negative.T  # m_k = s v.t+_k - s v.t-_k, [B, C]
         clean = F.softplus(-margins.gather(1, targets[:, None]))
-        loss = F.cross_entropy(logits, targets) + self.l2_weight * clean.mean()
-        if (n_classes := logits.shape[1]) == 1:
+        loss = cross_entropy(logits, batch) + self.l2_weight * clean.mean()
+        if batch.counted is not None:
+            margins, targets = margins[:, batch.counted], (batch.counted.cumsum(0) - 1)[targets]
+        if (n_classes := margins.shape[1]) == 1:
             return loss
-        shift = torch.from_numpy(rng.integers(1, n_classes, len(targets))).to(targets.device)
+        shift = torch.from_numpy(batch.rng.integers(1, n_classes, len(targets))).to(targets.device)
         wrong = F.softplus(margins.gather(1, ((targets + shift) % n_classes)[:, None]))
         return loss + (self.l2_weight if self.l2_sign == "corrected" else -self.l2_weight) * wrong.mean()

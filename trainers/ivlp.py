@@ -18,7 +18,7 @@ from trainers.registry import LEARNERS, InBlocksOf, checked_depth
 from trainers.vpt import image_tokens
 
 
-@LEARNERS.register("IVLP")
+@LEARNERS.register("IVLP", absent="pushed")
 class IVLP(PromptLearner):
     """Text prompts `text[j]` [n, text width] and image prompts `image[j]` [n, image width], each with its own depth."""
 

@@ -17,16 +17,18 @@ YAML node. A linear probe on frozen features, begun at the texts of zero-shot CL
 """
 
 from abc import abstractmethod
+from collections.abc import Mapping
 
-import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from trainers.core.prompts import Averaging, Classifier, ClassTexts, Prompts, TokenRows
+from trainers.core.prompts import Averaging, Batch, Classifier, ClassTexts, Labels, Prompts, TokenRows
 from trainers.core.token_rows import template_rows
 from trainers.registry import LEARNERS
 
-__all__ = ["LEARNERS", "ClassTexts", "Classifier", "Learner", "PromptLearner", "Prompts", "template_rows"]
+__all__ = ["LEARNERS", "Batch", "ClassTexts", "Classifier", "Labels", "Learner", "PromptLearner", "Prompts", "cross_entropy",
+           "template_rows"]
 
 
 class Learner(nn.Module):
@@ -53,11 +55,37 @@ class Learner(nn.Module):
         """Return what classes are compared by, of their unit-norm text features [C, D]: the same, unless overridden."""
         return texts
 
-    def loss(
-        self, scale: float, features: Tensor, classifier: Classifier, targets: Tensor, rng: np.random.Generator
-    ) -> Tensor:
-        """Return the training loss of features [B, D] with labels [B]: cross-entropy, unless overridden."""
-        return F.cross_entropy(scale * features @ classifier.texts.T, targets)
+    def logits(self, scale: float, features: Tensor, classifier: Classifier) -> Tensor:
+        """Return [B, C]: scale * (features @ texts.T + bias), unless overridden by a learner registered `is_linear=False`."""
+        logits = scale * features @ classifier.texts.T
+        return logits if classifier.bias is None else logits + scale * classifier.bias
+
+    def loss(self, classifier: Classifier, batch: Batch) -> Tensor:
+        """Return the training loss of a batch: cross-entropy over the classes that count, unless overridden."""
+        return cross_entropy(self.logits(batch.scale, batch.features, classifier), batch)
+
+    def prepare(self, labels: Labels, texts: Tensor, scale: float) -> None:
+        """Take from all labels what steps cannot learn, once, before the first: counts, a start, or the whole solution.
+
+        `texts` [C, D] are the unit-norm class features of the frozen model. Steps follow if a parameter requires a gradient.
+        """
+
+    def adopt(self, state: Mapping[str, Tensor]) -> None:
+        """Take a stored state; raises ValueError for other shapes. A learner whose shapes depend on the labels overrides it."""
+        own, stored = ({name: tuple(value.shape) for name, value in own.items()} for own in (self.state_dict(), state))
+        if own != stored:
+            raise ValueError(f"another shape: {stored}, not {own}")
+        self.load_state_dict(state)
+
+
+def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
+    """Return the mean cross-entropy of logits [B, C] over the classes that count.
+
+    A class that does not count has no gradient: its logits are no part of the softmax. They are in every prediction.
+    """
+    if batch.counted is not None:
+        logits = logits.masked_fill(~batch.counted, -torch.inf)
+    return F.cross_entropy(logits, batch.targets)
 
 
 class PromptLearner(Learner):

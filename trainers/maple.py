@@ -23,7 +23,7 @@ from trainers.learner import PromptLearner
 from trainers.registry import LEARNERS, InBlocksOf, checked_depth
 
 
-@LEARNERS.register("MaPLe")
+@LEARNERS.register("MaPLe", absent="pushed")
 class MaPLe(PromptLearner):
     """Text prompts `tokens[j]` [n, text width] and maps `maps[j]` to image prompts [n, image width] for each block j."""
 

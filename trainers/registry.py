@@ -26,6 +26,14 @@ def has_negative_texts(name: str) -> bool:
     return (LEARNERS if is_learner(name) else TRAINERS)[name].facts.get("has_negative_texts", False)
 
 
+def absent(asked: str, name: str) -> str:
+    """Return what becomes of classes without a label in the loss, "masked" or "pushed", for a `TRAINER.ABSENT`.
+
+    "auto" is what a learner is registered with by the fact `absent`: masked, unless it says pushed, as its paper did.
+    """
+    return asked if asked != "auto" else LEARNERS[name].facts.get("absent", "masked") if is_learner(name) else "pushed"
+
+
 @dataclass(frozen=True)
 class InBlocksOf:
     """Marks a parameter as a number of prompted blocks of one tower, or of the one of two that has fewer, for `Annotated`.

@@ -23,7 +23,7 @@ from trainers.registry import LEARNERS, InBlocksOf, checked_depth
 Layout = Literal["maple", "deft"]
 
 
-@LEARNERS.register("VPT")
+@LEARNERS.register("VPT", absent="pushed")
 class VPT(PromptLearner):
     """Tokens `tokens[j]` [n, width] for each prompted block j."""
 

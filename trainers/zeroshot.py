@@ -9,7 +9,7 @@ from trainers.clip.frozen_clip import FrozenCLIP
 from trainers.learner import LEARNERS, ClassTexts, Learner, template_rows
 
 
-@LEARNERS.register("ZeroShot")
+@LEARNERS.register("ZeroShot", absent="pushed")
 class ZeroShot(Learner):
     """The classifier of a fixed template; also the model that scores the pool before round 0, whatever is trained."""
 

@@ -44,22 +44,23 @@ def alfa_mix(ctx: SelectionContext, *, delta: Annotated[float, AtLeast(1e-3), At
 def flip_caps(ctx: SelectionContext) -> Tensor:
     """Return, for each pool row, the cap [N] above which mixing with some anchor changes its predicted class."""
     anchors, texts = class_anchors(ctx), ctx.text_features
-    return by_block(lambda features, logits: _flip_caps(features, logits, anchors, texts), ctx.features, ctx.logits)
+    bias = texts.new_zeros(len(texts)) if ctx.bias is None else ctx.bias
+    return by_block(lambda features, logits: _flip_caps(features, logits, anchors, texts, bias), ctx.features, ctx.logits)
 
 
 def class_anchors(ctx: SelectionContext) -> Tensor:
     """Return the mean labeled feature [C, D] of each class, or of all classes where it has none, or the text features."""
     if not len(ctx.labels):
-        return ctx.text_features
+        return ctx.directions
     members = F.one_hot(ctx.labels, ctx.n_classes).float()  # [M, C]
     members[:, members.sum(0) == 0] = 1
     return members.T @ ctx.labeled_features.float() / members.sum(0)[:, None]
 
 
-def _flip_caps(features: Tensor, logits: Tensor, anchors: Tensor, texts: Tensor) -> Tensor:
+def _flip_caps(features: Tensor, logits: Tensor, anchors: Tensor, texts: Tensor, bias: Tensor) -> Tensor:
     predicted = logits.argmax(1, keepdim=True)
     steps = F.normalize(residuals(logits) @ texts, dim=1, eps=1e-30) @ texts.T  # of the cosines per unit length, [block, C]
-    cosines = features @ texts.T
+    cosines = features @ texts.T + bias
     rising = steps - steps.gather(1, predicted)
     gaps = (cosines.gather(1, predicted) - cosines).clamp(min=0)
     lengths = (gaps / rising).where(rising > 0, torch.inf).amin(1)

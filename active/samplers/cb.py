@@ -50,7 +50,7 @@ def class_guided_features(ctx: SelectionContext, fusion: Fusion) -> Tensor:
     guided, start = torch.empty(n_rows, width), 0
     for images, logits in ((ctx.features, ctx.logits), (ctx.labeled_features, ctx.labeled_logits)):
         for block in row_blocks(*logits.shape):
-            texts = logits[block].float().softmax(1) @ ctx.text_features  # [block, D]
+            texts = logits[block].float().softmax(1) @ ctx.directions  # [block, D]
             joined = torch.cat([images[block].float(), texts], 1) if fusion == "concat" else (images[block].float() + texts) / 2
             guided[start : start + len(joined)] = F.normalize(joined, dim=1)
             start += len(joined)

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from yacs.config import CfgNode as Node
 
-from dassl.utils.registry import AtLeast, AtMost, Parameter, parameter_of
+from dassl.utils.registry import AtLeast, AtMost, Before, Parameter, parameter_of
 
 
 @dataclass(frozen=True)
@@ -126,6 +126,8 @@ class Config:
         DATASET: Place = ""
 
     class TRAINER:
+        # classes without a label: masked leaves them out of the loss, pushed trains against them, auto is the learner's own
+        ABSENT: Annotated[Literal["auto", "masked", "pushed"], Before("pushed")] = "auto"
         NAME: str = "CoOp"
 
         class DESCRIPTIONS:  # several texts a class, for learners with a text context
@@ -144,6 +146,7 @@ class Config:
             WEIGHT_DECAY: Annotated[float, AtLeast(-1.0), AtMost(1e6)] = -1.0  # -1 is that of OPTIM, since 0 is a decay too
             MAX_EPOCH: Count = 0
             BATCH_SIZE: Count = 0
+            ABSENT: Literal["auto", "masked", "pushed"] = "auto"  # as TRAINER.ABSENT; auto is that learner's own
 
         ROUNDS: Positive = 6
         QUERY_SIZE: str | int = "1%"  # labels bought a round: an integer, a share of the train split, or per_class

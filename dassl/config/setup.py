@@ -181,7 +181,8 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[Difference]:
 
 def _values(config: dict[str, Any]) -> dict[str, Any]:
     """Return the leaves of a config by dotted key, with the defaults of what it leaves out."""
-    own = _leaves(as_dict(default_config())) | _leaves(config)
+    shared = {key: json.loads(json.dumps(parameter.before)) for key, parameter in SHARED.items()}
+    own = shared | _leaves(config)
     nodes, named = {key.rpartition(".")[0] for key in own}, _names(own.values())
     used = {key: default for key, (component, default) in _component_defaults.items()
             if component in named or key.rpartition(".")[0] in nodes}

@@ -7,7 +7,7 @@ import torch
 from trainers.clip.frozen_clip import normalized
 from trainers.coop import CoOp
 from trainers.core.prompted_clip import PromptedCLIP
-from trainers.core.prompts import ClassTexts
+from trainers.core.prompts import Classifier, ClassTexts
 
 NAMES = ("cat", "golden retriever", "hot_dog", "forest")
 TEXTS = ClassTexts(NAMES, "a photo of a {}.")
@@ -35,7 +35,7 @@ def test_untrained_word_context_gives_zero_shot_logits(request, fixture, toleran
     expected = clip.logit_scale * images @ normalized(clip.model.encode_text(texts)).T
     model = PromptedCLIP(clip, learner(clip, ctx_init="a_photo_of a", csc=csc))
     with torch.no_grad():
-        assert torch.allclose(model.logits(images, text_features(model)), expected, rtol=0, atol=tolerance)
+        assert torch.allclose(model.logits(images, Classifier(text_features(model))), expected, rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize(("parameters", "shape"), [

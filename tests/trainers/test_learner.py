@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from tests.trainers.colors import ROWS, trainer_of
-from trainers.learner import LEARNERS, Classifier, Learner, template_rows
+from trainers.learner import LEARNERS, Batch, Classifier, ClassTexts, Learner, cross_entropy, template_rows
 
 TEMPLATE = "a photo of a {}."
 
@@ -78,3 +78,71 @@ def test_features_can_be_a_learner_s_own(clip, colors, monkeypatch):
     trainer = trainer_of(clip, colors, ("TRAINER.NAME", "Mirror"))
     mirrored, zero_shot = (trainer.predict(model, "test") for model in (trainer._fresh(0), trainer.zero_shot()))
     assert torch.equal(mirrored.features, -zero_shot.features) and torch.equal(mirrored.logits, -zero_shot.logits)
+
+
+@pytest.mark.parametrize("name", ["CoOp", "DualPrompt"])
+@pytest.mark.parametrize("kind", ["masked", "pushed", "auto"])
+def test_what_becomes_of_a_class_without_a_label(clip, colors, name, kind):
+    """Masked, its logits are no part of the loss; pushed, as these learners were published, they are."""
+    trainer = trainer_of(clip, colors, ("TRAINER.NAME", name), ("TRAINER.ABSENT", kind))
+    counted = trainer._labels({"labeled": (torch.tensor([0, 1]), torch.tensor([0, 2]))}).counted
+    assert counted.tolist() == ([True, False, True] if kind == "masked" else [True] * 3)
+
+
+def test_a_masked_class_gets_no_gradient_and_keeps_its_prediction():
+    """The gradient of its row is exactly 0; with all classes counted the loss is the plain one, bit for bit."""
+    rng = np.random.default_rng(0)
+    features, rows = (torch.from_numpy(rng.normal(size=shape)).float() for shape in ((6, 8), (3, 8)))
+    targets, counted = torch.tensor([0, 2, 2, 0, 0, 2]), torch.tensor([True, False, True])
+    rows.requires_grad_()
+    cross_entropy(features @ rows.T, Batch(features, targets, 1.0, counted, rng)).backward()
+    assert torch.equal(rows.grad[1], torch.zeros(8)) and bool((rows.grad[[0, 2]] != 0).all())
+    logits = features @ rows.T
+    everything = Batch(features, targets, 1.0, torch.ones(3, dtype=torch.bool), rng)
+    assert torch.equal(cross_entropy(logits, everything), nn.functional.cross_entropy(logits, targets))
+
+
+def test_the_complement_of_dual_prompt_is_drawn_among_classes_that_count(clip):
+    """With two classes that count, each is the other's complement; the third has no gradient."""
+    texts = ClassTexts(("a", "b", "c"), TEMPLATE)
+    learner = LEARNERS["DualPrompt"].build(clip, texts, np.random.default_rng(0), n_ctx_vision=0)
+    rng = np.random.default_rng(1)
+    features, positive, negative = (torch.from_numpy(rng.normal(size=(3, 16))).float() for _ in range(3))
+    rows = positive.requires_grad_(), negative.requires_grad_()
+    batch = Batch(features, torch.tensor([0, 2, 2]), 1.0, torch.tensor([True, False, True]), rng)
+    learner.loss(Classifier(*rows), batch).backward()
+    assert all(torch.equal(own.grad[1], torch.zeros(16)) and bool((own.grad[[0, 2]] != 0).all()) for own in rows)
+
+
+def test_a_learner_is_given_all_labels_before_the_first_step(clip, colors, monkeypatch):
+    """Frozen features of the labeled rows, their labels, the pool, and the unit-norm texts; once a fit."""
+    LEARNERS.fill()
+    monkeypatch.setattr(LEARNERS, "_components", dict(LEARNERS._components))
+    seen = []
+
+    @LEARNERS.register("Means")
+    class Means(Learner):
+        def __init__(self, clip, texts, rng):
+            super().__init__()
+            self.rows = template_rows(clip.tokenizer, texts.classnames, TEMPLATE)
+            self.register_buffer("means", torch.zeros(len(texts.classnames), clip.feature_width))
+
+        def prepare(self, labels, texts, scale):
+            seen.append((labels, texts, scale))
+            self.means[:] = torch.stack([labels.features[labels.targets == label].mean(0) for label in range(3)])
+
+        def classifier(self, texts):
+            return Classifier(self.means, bias=-self.means.square().sum(1) / 2)
+
+    trainer = trainer_of(clip, colors, ("TRAINER.NAME", "Means"))
+    truth, features = trainer.inputs.dataset.labels("train"), trainer.inputs.features["train"]
+    model = trainer.fit(ROWS, truth[ROWS], 0)
+    (labels, texts, scale), = seen
+    assert torch.equal(labels.features, features[ROWS]) and torch.equal(labels.targets, truth[ROWS])
+    assert torch.equal(labels.pool, features) and scale == clip.logit_scale
+    assert torch.allclose(texts.norm(dim=1), torch.ones(3), atol=1e-6)
+    found = trainer.predict(model, "train")
+    nearest = torch.cdist(found.features, model.learner.means).argmin(1)
+    assert torch.equal(found.logits.argmax(1), nearest) and not model.losses
+    expected = scale * (found.features @ found.text_features.T + found.bias)
+    assert torch.allclose(found.logits, expected, rtol=1e-4, atol=1e-3)

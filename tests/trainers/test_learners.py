@@ -13,7 +13,7 @@ from dassl.utils.errors import UserError
 from tests.trainers.plain import plain_image, plain_text
 from trainers.clip.frozen_clip import FrozenCLIP, normalized
 from trainers.core.prompted_clip import PromptedCLIP
-from trainers.core.prompts import Averaging, Classifier, ClassTexts
+from trainers.core.prompts import Averaging, Batch, Classifier, ClassTexts
 from trainers.registry import LEARNERS
 
 NAMES = ("cat", "golden retriever", "hot_dog", "forest with a longer name")
@@ -122,7 +122,7 @@ def test_descriptions_are_averaged_by_their_formulas(clip64, normalize, csc):
     if normalize:
         mean = torch.stack([(raw[0] + raw[1]) / 2, raw[2], raw[3]])
         expected = clip64.logit_scale * pictures @ (mean / mean.norm(dim=1, keepdim=True)).T
-    found = model.logits(pictures, model.classifier(model.learner()).texts)
+    found = model.logits(pictures, model.classifier(model.learner()))
     assert torch.allclose(found, expected, rtol=0, atol=1e-10)
     weights = torch.randn(found.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
     fast, plain = (torch.autograd.grad(logits, model.learner.ctx, weights)[0] for logits in (found, expected))
@@ -218,7 +218,7 @@ def dual(clip, **parameters):
 def dual_loss(model, clip, targets, seed=0):
     prompts = model.learner()
     features, classifier = model.image_features(clip.embed_image(images(clip)), prompts), model.classifier(prompts)
-    loss = model.learner.loss(clip.logit_scale, features, classifier, targets, np.random.default_rng(seed))
+    loss = model.learner.loss(classifier, Batch(features, targets, clip.logit_scale, None, np.random.default_rng(seed)))
     return loss, features, classifier
 
 
@@ -245,7 +245,7 @@ def test_a_step_raises_p_clean_of_the_label_and_lowers_that_of_the_complement(cl
     feature, texts, negative = (torch.randn(n, 8, generator=generator, dtype=torch.float64) for n in (1, 4, 4))
     complement = (2 + int(np.random.default_rng(0).integers(1, 4, 1)[0])) % 4
     texts.requires_grad_(), negative.requires_grad_()
-    learner.loss(1.0, feature, Classifier(texts, negative), torch.tensor([2]), np.random.default_rng(0)).backward()
+    learner.loss(Classifier(texts, negative), Batch(feature, torch.tensor([2]), 1.0, None, np.random.default_rng(0))).backward()
     before = (feature @ (texts - negative).T)[0]
     after = (feature @ ((texts - 1e-5 * texts.grad) - (negative - 1e-5 * negative.grad)).T)[0]
     assert after[2] > before[2]
@@ -284,7 +284,7 @@ def test_dual_loss_is_finite_for_extreme_margins_and_one_class(clip64):
     features = torch.eye(2, dtype=torch.float64)
     for texts in (torch.eye(2, dtype=torch.float64), torch.ones(1, 2, dtype=torch.float64)):
         targets = torch.zeros(2, dtype=torch.long)
-        loss = learner.loss(1e4, features, Classifier(texts, -texts), targets, np.random.default_rng(0))
+        loss = learner.loss(Classifier(texts, -texts), Batch(features, targets, 1e4, None, np.random.default_rng(0)))
         assert torch.isfinite(loss)
 
 
@@ -294,7 +294,8 @@ def test_default_loss_is_cross_entropy(clip):
     learner, features = model_of(clip, "CoOp", {}).learner, normalized(torch.randn(5, 8))
     texts, targets = normalized(torch.randn(4, 8)), torch.tensor([0, 1, 2, 3, 0])
     expected = F.cross_entropy(20 * features @ texts.T, targets)
-    assert torch.equal(learner.loss(20.0, features, Classifier(texts), targets, None), expected)
+    batch = Batch(features, targets, 20.0, None, np.random.default_rng(0))
+    assert torch.equal(learner.loss(Classifier(texts), batch), expected)
 
 
 def test_the_complement_of_a_dual_loss_is_never_the_label(clip64):
@@ -303,7 +304,7 @@ def test_the_complement_of_a_dual_loss_is_never_the_label(clip64):
     generator = torch.Generator().manual_seed(0)
     features, texts, negative = (torch.randn(n, 8, generator=generator, dtype=torch.float64) for n in (200, 2, 2))
     targets = torch.arange(200) % 2
-    loss = learner.loss(1.0, features, Classifier(texts, negative), targets, np.random.default_rng(0))
+    loss = learner.loss(Classifier(texts, negative), Batch(features, targets, 1.0, None, np.random.default_rng(0)))
     margins, rows = features @ texts.T - features @ negative.T, torch.arange(200)
     expected = torch.nn.functional.cross_entropy(features @ texts.T, targets) + (
         -margins[rows, targets].sigmoid().log() - (1 - margins[rows, 1 - targets].sigmoid()).log()).mean()

@@ -30,7 +30,7 @@ from trainers.core.descriptions import build_texts
 from trainers.core.inputs import Inputs, Loading
 from trainers.core.trainer import BuildLearner, Recipe, Setting
 from trainers.learner import Learner
-from trainers.registry import LEARNERS, TRAINERS, has_negative_texts, is_learner
+from trainers.registry import LEARNERS, TRAINERS, absent, has_negative_texts, is_learner
 
 THREADS = torch.get_num_threads()  # torch's own choice
 logger = logging.getLogger(__name__)
@@ -105,6 +105,7 @@ def build_selector(cfg: CfgNode, inputs: Inputs) -> Any | None:
     own, optim = cfg.clone(), cfg.ACTIVE.SELECTOR_OPTIM
     own.defrost()
     own.TRAINER.NAME = cfg.ACTIVE.SELECTOR_TRAINER
+    own.TRAINER.ABSENT = optim.ABSENT
     own.OPTIM.LR = optim.LR or cfg.OPTIM.LR
     own.OPTIM.WEIGHT_DECAY = optim.WEIGHT_DECAY if optim.WEIGHT_DECAY >= 0 else cfg.OPTIM.WEIGHT_DECAY
     own.OPTIM.MAX_EPOCH = optim.MAX_EPOCH or cfg.OPTIM.MAX_EPOCH
@@ -124,7 +125,8 @@ def build_recipe(cfg: CfgNode) -> Recipe:
         build_zero_shot=_bound(cfg, "ZeroShot"),
         build_optimization=build_optimization, n_epochs=cfg.OPTIM.MAX_EPOCH, batch_size=cfg.DATALOADER.TRAIN_X.BATCH_SIZE,
         n_mined=cfg.DATALOADER.TRAIN_U.BATCH_SIZE, drop_last=cfg.DATALOADER.TRAIN_X.DROP_LAST, seed=cfg.SEED,
-        print_freq=cfg.TRAIN.PRINT_FREQ, has_negative_texts=has_negative_texts(cfg.TRAINER.NAME))
+        print_freq=cfg.TRAIN.PRINT_FREQ, has_negative_texts=has_negative_texts(cfg.TRAINER.NAME),
+        masked=absent(cfg.TRAINER.ABSENT, cfg.TRAINER.NAME) == "masked")
 
 
 def check_learners(cfg: CfgNode, clip: FrozenCLIP, dataset: Dataset) -> None:

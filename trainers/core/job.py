@@ -33,7 +33,7 @@ from dassl.utils.paths import exists, expanded, is_file, is_folder
 from dassl.utils.run_folder import CURVE, LOCK, RESULTS
 from dassl.utils.seeding import drawn_seed
 from trainers.clip.architectures import tower_depths
-from trainers.registry import LEARNERS, TRAINERS, has_negative_texts, settle_depths
+from trainers.registry import LEARNERS, TRAINERS, absent, has_negative_texts, settle_depths
 
 if TYPE_CHECKING:
     from dassl.data.digests import ImageFiles
@@ -110,7 +110,7 @@ def check_parts(cfg: CfgNode) -> None:
 
 
 def settle(cfg: CfgNode) -> None:
-    """Settle seed and depths and freeze a checked config, with the nodes of the components that it uses alone."""
+    """Settle seed, depths and what else is left open, and freeze a checked config, with the nodes of what it uses alone."""
     results, begun = Path(cfg.OUTPUT_DIR) / RESULTS, None
     if cfg.SEED == -1:
         cfg.SEED = RunResult.read(results).config["SEED"] if exists(results) else drawn_seed()
@@ -119,6 +119,7 @@ def settle(cfg: CfgNode) -> None:
             begun = RunResult.read(results).config
     settle_for_people(cfg, begun)
     drop_unused(cfg, REGISTRIES, always=("ZeroShot",))
+    cfg.TRAINER.ABSENT = absent(cfg.TRAINER.ABSENT, cfg.TRAINER.NAME)
     settle_depths(cfg.TRAINER, tower_depths(cfg.MODEL.BACKBONE.NAME))
     cfg.freeze()
 

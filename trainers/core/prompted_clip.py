@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from trainers.clip.frozen_clip import FrozenCLIP, normalized
-from trainers.core.prompts import Averaging, Classifier, Prompts
+from trainers.core.prompts import Averaging, Classifier, Labels, Prompts
 from trainers.learner import Learner
 
 
@@ -29,9 +29,10 @@ class PromptedCLIP:
 
     def classifier(self, prompts: Prompts) -> Classifier:
         """Return the class features; the same for every image, so compute them once a step or once an evaluation."""
-        return self.learner.classifier(self._texts(prompts))
+        return self.learner.classifier(self.texts(prompts))
 
-    def _texts(self, prompts: Prompts) -> Classifier:
+    def texts(self, prompts: Prompts) -> Classifier:
+        """Return the class features of the texts with these prompts, before the learner makes its classifier of them."""
         if not prompts.text:  # nothing in the text tower learns
             if self._constant is None:
                 with torch.no_grad():
@@ -40,15 +41,21 @@ class PromptedCLIP:
         negative = self._class_features(Prompts(text=prompts.negative)) if prompts.negative else None
         return Classifier(self._class_features(prompts), negative)
 
+    @torch.no_grad()
+    def prepare(self, labels: Labels) -> None:
+        """Let the learner take from all labels what steps cannot learn; texts are those of its first prompts."""
+        if type(self.learner).prepare is not Learner.prepare:
+            self.learner.prepare(labels, self.texts(self.learner()).texts, self.clip.logit_scale)
+
     def image_features(self, inputs: Tensor, prompts: Prompts) -> Tensor:
         """Return features [B, D]: of image tokens [B, L, width] if the learner tunes images, else of frozen features [B, D]."""
         inputs = inputs.to(self.clip.device)
         tuned = normalized(self.clip.encode_image_tokens(inputs, prompts)) if self.learner.tunes_images else inputs
         return self.learner.features(tuned)
 
-    def logits(self, image_features: Tensor, class_features: Tensor) -> Tensor:
-        """Return [B, C] for unit-norm image features [B, D] and class features [C, D]."""
-        return self.clip.logit_scale * image_features @ class_features.T
+    def logits(self, features: Tensor, classifier: Classifier) -> Tensor:
+        """Return [B, C] for features [B, D] and what classes are compared by."""
+        return self.learner.logits(self.clip.logit_scale, features, classifier)
 
     def _class_features(self, prompts: Prompts) -> Tensor:
         features = self.clip.encode_text(self.learner.rows, prompts)

@@ -3,6 +3,7 @@
 import hashlib
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,10 +39,43 @@ class TokenRows:
 
 @dataclass(frozen=True)
 class Classifier:
-    """The class features [C, D] that images are compared with, and those of "not this class", where the learner has them."""
+    """What images are compared with: class features `texts` [C, D], and those of "not this class" where the learner has them.
+
+    With a `bias` [C], logits are scale * (features @ texts.T + bias).
+    """
 
     texts: Tensor
     negative: Tensor | None = None
+    bias: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Labels:
+    """All that a fit is given: M labeled images and the whole pool, by their frozen unit-norm features, one fixed view each.
+
+    `weights` [M] are 1 for labels. `counted` [C] says which classes the loss compares: those with a label under
+    `TRAINER.ABSENT: masked`, all under `pushed`. The labels of `pool` [N, D] are not here.
+    """
+
+    features: Tensor  # [M, D]
+    targets: Tensor  # [M] int64
+    weights: Tensor  # [M]
+    counted: Tensor  # [C] bool
+    pool: Tensor  # [N, D]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step is trained on: features [B, D] as the learner makes them, and their labels [B].
+
+    `counted` [C] as in `Labels`, None for all classes; `scale` is CLIP's logit scale; `rng` is the loss's own stream.
+    """
+
+    features: Tensor
+    targets: Tensor
+    scale: float
+    counted: Tensor | None
+    rng: np.random.Generator
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,8 @@ from dassl.utils.tensors import state_hash
 from trainers.clip.frozen_clip import FrozenCLIP
 from trainers.core.inputs import Batch, Inputs, Step, batch_rows
 from trainers.core.prompted_clip import PromptedCLIP
-from trainers.core.prompts import ClassTexts
+from trainers.core.prompts import Batch as LossBatch
+from trainers.core.prompts import ClassTexts, Labels
 from trainers.learner import Learner
 from trainers.registry import TRAINERS
 
@@ -36,14 +37,16 @@ Labeled = tuple[Tensor, Tensor]
 class Prediction:
     """What a model says of one split, on the CPU in float32.
 
-    Unit-norm image features [N, D], logits [N, C], the text features [C, D] that logits are made of (unit norm but under AS),
-    and those of the negative contexts where the learner has them.
+    Image features [N, D], logits [N, C], the class features [C, D] that logits are made of (unit norm for texts but under AS),
+    those of the negative contexts and the bias [C] where the learner has them: logits are a scale times
+    (features @ text_features.T + bias), for learners that are linear.
     """
 
     features: Tensor
     logits: Tensor
     text_features: Tensor
     negative_text_features: Tensor | None = None
+    bias: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class Recipe:
     seed: int
     print_freq: int = 0
     has_negative_texts: bool = False
+    masked: bool = False  # whether classes without a label are left out of the loss
 
 
 @dataclass(frozen=True)
@@ -99,11 +103,14 @@ class PromptTrainer:
         its own. Raises TrainingError if the loss is not finite.
         """
         model = self._fresh(round)
-        parameters = list(model.learner.parameters())
         sources = {"labeled": (rows, labels), "mined": mined}
         sources = {name: source for name, source in sources.items() if source is not None and len(source[0])}
+        everything = self._labels(sources)
+        model.prepare(everything)
+        parameters = [parameter for parameter in model.learner.parameters() if parameter.requires_grad]
         if not parameters or not sources:
             return model
+        counted = None if everything.counted.all() else everything.counted
         optimizer, scheduler = self.recipe.build_optimization(parameters)
         rng = rng_for(self.recipe.seed, "loss", round)
 
@@ -111,7 +118,8 @@ class PromptTrainer:
             inputs, targets = batch
             prompts = model.learner()
             features, classifier = model.image_features(inputs, prompts), model.classifier(prompts)
-            return model.learner.loss(self.clip.logit_scale, features, classifier, targets.to(self.clip.device), rng)
+            step = LossBatch(features, targets.to(self.clip.device), self.clip.logit_scale, counted, rng)
+            return model.learner.loss(classifier, step)
 
         model.losses = fit(
             self._epochs(sources, round, model.learner.tunes_images), loss_of, optimizer, scheduler,
@@ -127,11 +135,12 @@ class PromptTrainer:
         for inputs in tqdm(batches, f"predicting {split}", unit="batch", leave=False, disable=None, delay=1):
             encoded = model.image_features(inputs, prompts)
             features.append(encoded.cpu().float())
-            logits.append(model.logits(encoded, classifier.texts).cpu().float())
+            logits.append(model.logits(encoded, classifier).cpu().float())
         texts, negative = (
             None if found is None else (nn.functional.normalize(found, dim=1) if model.has_unit_texts else found).cpu().float()
             for found in (classifier.texts, classifier.negative))
-        return Prediction(torch.cat(features), torch.cat(logits), texts, negative)
+        bias = None if classifier.bias is None else classifier.bias.cpu().float()
+        return Prediction(torch.cat(features), torch.cat(logits), texts, negative, bias)
 
     def save(self, model: PromptedCLIP, path: Path) -> None:
         """Write the learner's parameters, kilobytes, with what they belong to."""
@@ -153,15 +162,25 @@ class PromptTrainer:
         if belongs_to.get("checksum", digest := _digest(state)) != digest:  # files of before have none
             raise UserError(f"{path} does not match its checksum; the file was changed")
         model = self._fresh(0)
-        own = {name: tuple(value.shape) for name, value in model.learner.state_dict().items()}
-        stored = {name: tuple(value.shape) for name, value in state.items()}
-        if own != stored:
-            raise UserError(f"{path} holds prompts of another shape: {stored}, not {own}")
+        try:
+            model.learner.adopt(state)
+        except ValueError as error:
+            raise UserError(f"{path} holds prompts of {error}") from error
         for key, expected in self._belongs_to(model).items():
             if (found := belongs_to.get(key)) != expected:
                 raise UserError(f"{path} holds prompts of another {key}: {_short(found)}, not {_short(expected)}")
-        model.learner.load_state_dict(state)
         return model
+
+    def _labels(self, sources: Mapping[str, Labeled]) -> Labels:
+        """Return all labels and pseudo-labels of a fit."""
+        rows, targets = (torch.cat([source[part] for source in sources.values()] or [torch.empty(0, dtype=torch.int64)])
+                         .to(self.clip.device) for part in (0, 1))
+        pool = self.inputs.features["train"].to(self.clip.device)
+        counted = torch.ones(len(self.texts.classnames), dtype=torch.bool, device=self.clip.device)
+        if self.recipe.masked and len(targets):
+            counted[:] = False
+            counted[targets] = True
+        return Labels(pool[rows], targets, pool.new_ones(len(rows)), counted, pool)
 
     def _fresh(self, round: int) -> PromptedCLIP:
         rng = rng_for(self.recipe.seed, "prompts", round)

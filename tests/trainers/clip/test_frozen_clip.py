@@ -11,7 +11,7 @@ from tests.conftest import random_clip
 from trainers.clip.backbones import load_clip
 from trainers.clip.frozen_clip import N_STREAMS, normalized
 from trainers.core.prompted_clip import PromptedCLIP, averaged
-from trainers.core.prompts import Averaging, ClassTexts, Prompts
+from trainers.core.prompts import Averaging, Batch, ClassTexts, Prompts
 from trainers.core.token_rows import template_rows, token_rows
 from trainers.registry import LEARNERS
 
@@ -102,7 +102,8 @@ def test_losses_on_low_precision_towers_are_fp32_and_near_those_on_fp32(name, pa
         model = PromptedCLIP(clip, LEARNERS[name].build(clip, texts, np.random.default_rng(0), **parameters))
         images, prompts = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(0)), model.learner()
         features, classifier = model.image_features(clip.embed_image(images), prompts), model.classifier(prompts)
-        losses.append(model.learner.loss(clip.logit_scale, features, classifier, torch.arange(6) % 3, np.random.default_rng(0)))
+        batch = Batch(features, torch.arange(6) % 3, clip.logit_scale, None, np.random.default_rng(0))
+        losses.append(model.learner.loss(classifier, batch))
         losses[-1].backward()
         assert all(parameter.grad.dtype == torch.float32 for parameter in model.learner.parameters())
         gradients.append(torch.cat([parameter.grad.flatten() for parameter in model.learner.parameters()]))

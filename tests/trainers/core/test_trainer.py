@@ -13,7 +13,7 @@ from tests.conftest import random_clip
 from tests.trainers.colors import NAMES, ROWS, trainer_of
 from trainers.clip.frozen_clip import normalized
 from trainers.core.build import build_selector, build_trainer
-from trainers.learner import PromptLearner
+from trainers.learner import Learner
 from trainers.registry import LEARNERS
 
 CASES = ("CoOp", "VPT", "MaPLe", "IVLP", "DualPrompt")
@@ -229,13 +229,13 @@ def test_a_bit_of_a_prompts_file_that_has_turned_is_found(clip, colors, tmp_path
 
 def test_every_seed_and_round_has_a_stream_of_its_own_for_the_loss(clip, colors, monkeypatch):
     """Each of two rounds of two seeds gives its steps other numbers; the same seed and round gives the same."""
-    drawn, loss_of = [], PromptLearner.loss
+    drawn, loss_of = [], Learner.loss
 
-    def noted(self, scale, features, classifier, targets, rng):
-        drawn.append(rng.random())
-        return loss_of(self, scale, features, classifier, targets, rng)
+    def noted(self, classifier, batch):
+        drawn.append(batch.rng.random())
+        return loss_of(self, classifier, batch)
 
-    monkeypatch.setattr(PromptLearner, "loss", noted)
+    monkeypatch.setattr(Learner, "loss", noted)
     for seed, round in (("1", 0), ("1", 1), ("2", 0), ("2", 1), ("1", 0)):
         fitted(trainer_of(clip, colors, ("SEED", seed), ("OPTIM.MAX_EPOCH", "1")), round)
     assert len(drawn) == 15 and len(set(drawn[:12])) == 12 and drawn[12:] == drawn[:3]
