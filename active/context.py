@@ -15,9 +15,9 @@ class SelectionContext:
 
     Features are unit norm and belong to the current model (zero-shot CLIP before round 0); all tensors are on the CPU. Those of
     a very large pool arrive as float16, also memory-mapped (`active.selection.UPCAST_LIMIT`): bring blocks of them to float32.
-    `text_features` are what classes are compared by: of learners with texts their features, unit norm, but under "AS"
-    (`TRAINER.DESCRIPTIONS.MODE`) the mean of a class's unit-norm texts, shorter than 1; of a linear head its rows, whose norms
-    are evidence. Rebuild logits from them as they are; where a direction is meant, take `directions`.
+    `text_features` are the rows that images are compared with. Those of texts are unit norm; in AS mode
+    (`TRAINER.DESCRIPTIONS.MODE`) they are means of unit vectors, so their norm is below 1; the rows of a linear head have any
+    norm, which is evidence. Rebuild logits from them as they are; take `directions` where a direction is meant.
     The pool's labels, the model and the config are not here, so a sampler cannot look at them.
     """
 

@@ -201,7 +201,7 @@ def _round(plan: Run, state: _State, round: int) -> RoundRecord:
 
 
 def _warm_start(plan: Run, state: _State) -> None:
-    """Fit the selecting model to what zero-shot CLIP mines, if the first round's sampler begins so; its round is -1."""
+    """Train the selecting model on zero-shot pseudo-labels if the first sampler asks for it; its round is -1."""
     sampler = plan.sampler(0)
     if sampler.begin is not None:
         query = warm_start(sampler, replace(_context(plan, state, state.zero_shot, 0), n_query=0))

@@ -23,7 +23,10 @@ Sampler = Annotated[BoundSampler, _IsSampler]
 
 @dataclass(frozen=True)
 class ChosenSampler:
-    """A sampler with its parameters, as the loop uses it. `begin` mines what the model is fitted to before the first query."""
+    """A sampler with its parameters, as the loop uses it.
+
+    `begin`, if it has one, gives the pseudo-labels that the model is trained on before the first query.
+    """
 
     name: str
     select: BoundSampler

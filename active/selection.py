@@ -44,7 +44,7 @@ def images_named(dataset: Dataset) -> Iterator[None]:
 
 
 def warm_start(sampler: ChosenSampler, ctx: SelectionContext) -> Query:
-    """Return what zero-shot CLIP mines before the first query of a sampler that begins so; raises as `select` does."""
+    """Return the zero-shot pseudo-labels that a sampler begins with; raises as `select` does."""
     _check_finite(ctx)
     query = sampler.begin(ctx)
     _check_answer(query, replace(ctx, n_query=0))

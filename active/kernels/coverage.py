@@ -40,7 +40,7 @@ def ball_sizes(features: Tensor, threshold: float) -> Tensor:
 class UncoveredBalls:
     """How many uncovered rows each ball holds, as upper bounds that are exact where it matters.
 
-    Taking few rows off all balls is a pass over all rows, slow as memory. So covered rows wait until `TILE` of them are there:
+    Updates are batched, since each is a pass over all rows: covered rows wait until there are `TILE` of them. Until then
     balls only shrink, and their sizes from before are bounds. The `RECOUNTED` balls of the largest bounds are counted anew;
     only if a ball outside them may be as large, the rows that wait are taken off all balls at once.
     """

@@ -33,7 +33,7 @@ def k_means(
     """Return centers [K, D] float32 and the assignment [N] int64 that minimize sum_i w_i |x_i - center_i|^2, locally.
 
     K is k, less where there are fewer distinct rows (of positive weight) or a cluster ends empty; every cluster has a member.
-    One that empties on the way takes the row farthest from its center, whatever that row's weight. Seeds come from
+    An empty cluster is re-seeded at the row farthest from its center, whatever that row's weight. Seeds come from
     `k_means_seeds`; Lloyd's steps are scikit-learn's, or faiss's with the same stopping rule where N K D is above
     `SKLEARN_LIMIT`. Above `LARGE` there are at most `LARGE_STEPS` steps, which may end before they converge. Only ratios of
     the weights matter.

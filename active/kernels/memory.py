@@ -1,4 +1,4 @@
-"""What a sampler needs, said before it starts instead of by the operating system in the middle."""
+"""Checks of memory before a sampler starts, rather than being killed halfway."""
 
 import contextlib
 import math

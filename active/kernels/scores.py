@@ -22,8 +22,7 @@ def row_blocks(n_rows: int, width: int) -> Iterator[slice]:
 def by_block(score: Callable[..., Tensor], *matrices: Tensor) -> Tensor:
     """Return score(rows of each matrix, in float32) [N], put together from blocks of them.
 
-    The answer is there before the blocks are: small results that outlive large temporaries leave the memory between them
-    unused, gigabytes in the end.
+    The output is allocated first; otherwise small results fragment the heap, by gigabytes in the end.
     """
     n_rows, width = len(matrices[0]), max(matrix.shape[1] for matrix in matrices)
     scores = torch.empty(n_rows)

@@ -1,4 +1,4 @@
-"""The query that people are asked, kept until they answer.
+"""Stores the query that people are asked until they answer.
 
 Selecting again elsewhere, with other versions or on a GPU, may ask for other images than those that people have labeled by
 then, since a last bit may differ; so the query is stored.

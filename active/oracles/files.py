@@ -1,4 +1,4 @@
-"""People as oracle: a query is written as files, and the run goes on when their answers are there.
+"""People as oracle: a query is written as files, and the run goes on once they are filled in.
 
 A round's files stand in `queries/` of the output folder:
 

@@ -1,4 +1,4 @@
-"""What people are not asked, and what of their labels is not held back: the defaults of `DATASET.IMAGEFOLDER` for them."""
+"""Defaults of `DATASET.IMAGEFOLDER` where people label: copies are not asked, and none of their labels is held out."""
 
 import logging
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 def settle_for_people(cfg: CfgNode, recorded: Mapping[str, Any] | None) -> None:
-    """Replace what `VAL` and `COPIES` leave open, where images of a folder are used.
+    """Settle `VAL` and `COPIES` of a folder of images where they are left open.
 
     Where people label, nothing is held out as val, and copies are not asked; else 0.2 is, as ever. A run that is begun, in
     `recorded`, goes on as it was begun, and a split that is drawn keeps its val.

@@ -51,7 +51,7 @@ def table_path(output: Path, round: int) -> Path:
 
 
 def clean(output: Path) -> None:
-    """Remove what killed processes left half-written; only for who holds the folder's lock.
+    """Remove half-written files of killed processes; the caller must hold the folder's lock.
 
     Raises UserError if something else than a file has the name of one that a run writes or reads, such as a pipe.
     """
@@ -123,7 +123,7 @@ def open_result(
 
 
 def is_done(result: RunResult, config: dict[str, Any]) -> bool:
-    """Return whether a run is finished and a config that is otherwise its own asks for no more rounds than it has."""
+    """Tell whether a run is finished, given its config, which may ask for more rounds than it has."""
     return result.finished and not _more_rounds(result, config)
 
 
@@ -162,7 +162,7 @@ def check_files(records: Iterable[RoundRecord], output: Path) -> None:
 
 
 def environments(environment: Mapping[str, str], what: str) -> list[str]:
-    """Return the versions, devices or numbers of threads of a record, several where it was continued in another environment."""
+    """Return the versions, devices or numbers of threads that made a record; several where it was continued elsewhere."""
     return environment.get(what, "none").split(AND)
 
 
@@ -198,7 +198,7 @@ def _continue_certificate(old: RunResult, new: RunResult, path: Path) -> None:
 
 
 def _continue_environment(old: dict[str, str], new: dict[str, str], path: Path) -> None:
-    """Add what is another version, device or number of threads now to those that a record was begun with."""
+    """Add the versions, devices and numbers of threads of now to a record that was begun with others."""
     changed = [what for what in (old | new) if environments(old, what)[-1] != environments(new, what)[-1]]
     if changed:
         logger.warning("%s goes on in another environment and names both: %s", path, ", ".join(

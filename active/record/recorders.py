@@ -22,7 +22,7 @@ Losses = Mapping[str, Sequence[float]]  # the mean loss of each epoch of a fit, 
 
 
 class Recorder:
-    """Is told of a run as it goes; what does not matter to a recorder, it need not override."""
+    """Is told what happens in a run. Each method may be left as it is."""
 
     def begin(self, result: RunResult) -> None:
         """A run begins, or goes on after the rounds that its record holds."""
@@ -36,7 +36,7 @@ class Recorder:
 
 @RECORDERS.register("results")
 class ResultsFile(Recorder):
-    """`results.json`, whole after every round, and from the first query on, so that the folder says whose it is."""
+    """Writes `results.json` at the start, so that the folder says whose it is, and whole after every round."""
 
     def __init__(self, output: Path):
         self._path = output / RESULTS

@@ -1,4 +1,4 @@
-"""What one process keeps from run to run, so that a sweep loads CLIP and features once."""
+"""Keeps CLIP, data set and features from run to run of a process, so that a sweep loads them once."""
 
 from collections.abc import Callable, Collection
 from typing import Any

@@ -39,7 +39,7 @@ logger = logging.getLogger(__name__)
 def set_up(cfg: CfgNode, held: Held, files: ImageFiles, splits: Sequence[str] = ("train", "test")) -> Inputs:
     """Return what trainers read of a data set, with the frozen features of some splits.
 
-    What the process holds of earlier runs is made anew if an image of the data set has changed since.
+    Cached objects of earlier runs are rebuilt when an image file has changed.
     """
     dataset = files.dataset
     torch.set_num_threads(cfg.CPU_THREADS or THREADS)

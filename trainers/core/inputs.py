@@ -1,7 +1,7 @@
 """What a model reads: features for learners of the text tower, image tokens for those that tune images too.
 
-Both are what the frozen part of the image tower makes of an image, so they are computed once: for fixed views a run, for
-augmented views ahead, many batches at once, as far as memory allows. A view depends on (seed, round, pass, image) alone, so
+Both are outputs of the frozen part of the image tower, so they are computed once: for fixed views once a run, for augmented
+views ahead, many batches at a time, as far as memory allows. A view depends on (seed, round, pass, image) alone, so
 views encoded ahead are the same as views encoded in their step.
 """
 

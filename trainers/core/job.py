@@ -193,7 +193,7 @@ def train(cfg: CfgNode, held: Held | None = None, *, wait: bool = False) -> Ende
 def image_files(cfg: CfgNode, held: Held) -> "ImageFiles":
     """Return the data set of a run and the state of its files, each looked at once.
 
-    Which images there are, and their labels, are those of the first run of this process on the data set.
+    The list of images and their labels is read once a process, for its first run on the data set.
     """
     from dassl.data.build import build_dataset
     from dassl.data.digests import ImageFiles
