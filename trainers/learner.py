@@ -67,7 +67,8 @@ class Learner(nn.Module):
     def prepare(self, labels: Labels, texts: Tensor, scale: float) -> None:
         """Take from all labels what steps cannot learn, once, before the first: counts, a start, or the whole solution.
 
-        `texts` [C, D] are the unit-norm class features of the frozen model. Steps follow if a parameter requires a gradient.
+        `texts` [C, D] are the unit-norm texts of the learner's own template, or, where it learns text prompts, of the data
+        set's. Steps follow if a parameter requires a gradient.
         """
 
     def adopt(self, state: Mapping[str, Tensor]) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from trainers.clip.frozen_clip import FrozenCLIP, normalized
-from trainers.core.prompts import Averaging, Classifier, Labels, Prompts
+from trainers.core.prompts import Averaging, Classifier, Prompts
 from trainers.learner import Learner
 
 
@@ -40,12 +40,6 @@ class PromptedCLIP:
             return Classifier(self._constant)
         negative = self._class_features(Prompts(text=prompts.negative)) if prompts.negative else None
         return Classifier(self._class_features(prompts), negative)
-
-    @torch.no_grad()
-    def prepare(self, labels: Labels) -> None:
-        """Let the learner take from all labels what steps cannot learn; texts are those of its first prompts."""
-        if type(self.learner).prepare is not Learner.prepare:
-            self.learner.prepare(labels, self.texts(self.learner()).texts, self.clip.logit_scale)
 
     def image_features(self, inputs: Tensor, prompts: Prompts) -> Tensor:
         """Return features [B, D]: of image tokens [B, L, width] if the learner tunes images, else of frozen features [B, D]."""

@@ -25,7 +25,7 @@ from trainers.clip.frozen_clip import FrozenCLIP
 from trainers.core.inputs import Batch, Inputs, Step, batch_rows
 from trainers.core.prompted_clip import PromptedCLIP
 from trainers.core.prompts import Batch as LossBatch
-from trainers.core.prompts import ClassTexts, Labels
+from trainers.core.prompts import ClassTexts, Labels, Prompts
 from trainers.learner import Learner
 from trainers.registry import TRAINERS
 
@@ -106,7 +106,7 @@ class PromptTrainer:
         sources = {"labeled": (rows, labels), "mined": mined}
         sources = {name: source for name, source in sources.items() if source is not None and len(source[0])}
         everything = self._labels(sources)
-        model.prepare(everything)
+        self._prepare(model, everything)
         parameters = [parameter for parameter in model.learner.parameters() if parameter.requires_grad]
         if not parameters or not sources:
             return model
@@ -181,6 +181,13 @@ class PromptTrainer:
             counted[:] = False
             counted[targets] = True
         return Labels(pool[rows], targets, pool.new_ones(len(rows)), counted, pool)
+
+    @torch.no_grad()
+    def _prepare(self, model: PromptedCLIP, labels: Labels) -> None:
+        """Let a learner take from all labels what steps cannot learn, see `Learner.prepare`."""
+        if type(model.learner).prepare is not Learner.prepare:
+            texts = (self.zero_shot() if model.learner().text else model).texts(Prompts()).texts
+            model.learner.prepare(labels, texts, self.clip.logit_scale)
 
     def _fresh(self, round: int) -> PromptedCLIP:
         rng = rng_for(self.recipe.seed, "prompts", round)

@@ -16,7 +16,7 @@ from trainers.core.build import build_selector, build_trainer
 from trainers.learner import Learner
 from trainers.registry import LEARNERS
 
-CASES = ("CoOp", "VPT", "MaPLe", "IVLP", "DualPrompt")
+CASES = ("CoOp", "VPT", "MaPLe", "IVLP", "DualPrompt", "KgCoOp", "ProGrad")
 
 
 def fitted(trainer, round=0):

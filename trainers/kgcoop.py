@@ -1,0 +1,52 @@
+"""KgCoOp: CoOp held near the texts of zero-shot CLIP, by which classes without a label are held too.
+
+Source: Yao et al., "Visual-Language Prompt Tuning with Knowledge-guided Context Optimization", CVPR 2023, Eqs. 4 and 5. The
+penalty is W times the mean over classes of 1 - cos(w_k, t_k), which is W/2 times the mean squared distance of unit vectors; t_k
+is the text of the data set's template.
+Differences from the authors' code: a context given in words is taken as it is (theirs reads any `CTX_INIT` as "a photo of a");
+the checkpoint holds the context alone (theirs carries unused bias vectors, a meta-net and an adapter).
+"""
+
+from typing import Annotated
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dassl.utils.registry import AtLeast, AtMost
+from trainers.clip.frozen_clip import FrozenCLIP
+from trainers.coop import CoOp
+from trainers.core.token_rows import MAX_CONTEXT, Position
+from trainers.learner import LEARNERS, Batch, Classifier, ClassTexts, Labels
+
+
+@LEARNERS.register("KgCoOp")
+class KgCoOp(CoOp):
+    """Context `ctx` as CoOp's; `template_texts` [C, D] are the unit-norm texts that it is held near, no part of its state."""
+
+    template_texts: Tensor
+
+    def __init__(
+        self,
+        clip: FrozenCLIP,
+        texts: ClassTexts,
+        rng: np.random.Generator,
+        *,
+        n_ctx: Annotated[int, AtLeast(1), AtMost(MAX_CONTEXT)] = 4,
+        csc: bool = False,
+        ctx_init: str = "a photo of a",
+        class_token_position: Position = "end",
+        weight: Annotated[float, AtLeast(0.0), AtMost(1e6)] = 8.0,
+    ):
+        """`weight` is W, the paper's lambda."""
+        super().__init__(clip, texts, rng, n_ctx=n_ctx, csc=csc, ctx_init=ctx_init, class_token_position=class_token_position)
+        self.weight = weight
+        self.register_buffer("template_texts", torch.zeros(len(texts.classnames), 0), persistent=False)
+
+    def prepare(self, labels: Labels, texts: Tensor, scale: float) -> None:
+        self.template_texts = texts
+
+    def loss(self, classifier: Classifier, batch: Batch) -> Tensor:
+        """Return cross-entropy + W * mean_k (1 - cos(w_k, t_k)), the mean over all classes."""
+        cosines = torch.cosine_similarity(classifier.texts, self.template_texts, dim=1)
+        return super().loss(classifier, batch) + self.weight * (1 - cosines).mean()
