@@ -2,6 +2,7 @@
 
 import os
 import random
+import signal
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: also of the processes that tests start
@@ -22,6 +23,13 @@ PROJECT_FILES = ("active", "benchmarks", "configs", "dassl", "datasets", "docs",
 def one_thread():
     """Small models run slower, and not bit for bit alike, with more."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def heeds_ctrl_c():
+    """Let the processes that tests start heed Ctrl-C, which the background of a shell, where these may run, does not."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")
