@@ -11,6 +11,7 @@ exit code is 0 if nothing was found and 1 if something was.
 """
 
 import argparse
+import gc
 import itertools
 import os
 import resource
@@ -112,6 +113,7 @@ class Fuzzer:
 def _be_child(main: Callable, words: Sequence[str], folder: Path, said: Path, cpu_seconds: int) -> None:
     """Run a command with its streams in a file, and end this process as Python would."""
     code = 70
+    gc.freeze()  # what a collection looks at is copied
     try:
         os.setsid()  # its own children end with it
         descriptor = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
