@@ -19,6 +19,7 @@ import trainers.core.trainer
 from active.record.results import MEASURED, RunResult
 from dassl.utils.errors import UserError
 from dassl.utils.progress import BAR
+from tests import commands
 from tests.active.toy import cut_back
 from tests.utils.test_files import full_disk
 from trainers.core import job
@@ -56,8 +57,8 @@ def files(folder: Path) -> dict[Path, bytes]:
 def test_sigterm_stops_and_says_how_to_go_on(root, tmp_path):
     """Row 10: exit code 143, no traceback, the log says why, nothing half-written, and the record can be continued."""
     words = [*QUICK, "--root", root, "--output-dir", tmp_path / "run", "ACTIVE.ROUNDS", "100", "ACTIVE.QUERY_SIZE", "3"]
-    process = subprocess.Popen([sys.executable, "train.py", *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
+    process = commands.popen([sys.executable, "train.py", *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                             text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"})
     for line in process.stdout:
         if line.startswith("round 1:"):
             break
@@ -142,7 +143,7 @@ def test_a_data_root_that_cannot_be_written_is_named_with_the_way_out(start, tmp
 def test_two_runs_on_one_empty_cache_both_finish(tmp_path):
     """Rows 8 and 12: started together, one extracts and the other waits; both end with what one alone computes."""
     words = [sys.executable, "train.py", *QUICK, "--root", str(tmp_path / "data"), "--output-dir"]
-    both = [subprocess.Popen([*words, str(tmp_path / name)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    both = [commands.popen([*words, str(tmp_path / name)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
             for name in ("a", "b")]
     assert [(process.communicate()[1], process.returncode) for process in both] == [(b"", 0)] * 2
     assert rounds(tmp_path / "a") == rounds(tmp_path / "b")

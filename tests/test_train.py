@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,6 +16,7 @@ import dassl.data.build
 import train
 from active.record.results import RunResult
 from dassl.utils.held import Held
+from tests import commands
 from tests.active.toy import cut_back, edit
 from trainers.clip.frozen_clip import FrozenCLIP
 from trainers.core import build, job
@@ -111,7 +111,7 @@ def test_a_finished_run_of_other_code_says_so(capsys, root, tmp_path):
     assert call(capsys, *words)[0] == 0
     plugin.write_text(plugin.read_text() + "# another version\n")
     assert "this run is finished; choose" in call(capsys, *words)[1]  # this process has the version that was run
-    again = subprocess.run([sys.executable, "train.py", *map(str, words)], capture_output=True, text=True)
+    again = commands.run([sys.executable, "train.py", *map(str, words)], capture_output=True, text=True)
     assert "this run is finished by other code than this; choose" in again.stdout
 
 
@@ -435,9 +435,9 @@ def test_a_sampler_from_a_file_outside_the_project_runs(root, tmp_path):
     (tmp_path / "far.py").write_text(PLUGIN)
     words = [*QUICK, "--root", root, "--output-dir", tmp_path / "run", "ACTIVE.PLUGINS", f"['{tmp_path / 'far.py'}']",
              "ACTIVE.SAMPLER", "far_from_text", "ACTIVE.FAR_FROM_TEXT.SCALE", "2"]
-    listed = subprocess.run([sys.executable, "train.py", *map(str, words), "--list"], capture_output=True, text=True)
+    listed = commands.run([sys.executable, "train.py", *map(str, words), "--list"], capture_output=True, text=True)
     assert "ACTIVE.FAR_FROM_TEXT: SCALE=1.0" in listed.stdout
-    done = subprocess.run([sys.executable, "train.py", *map(str, words)], capture_output=True, text=True)
+    done = commands.run([sys.executable, "train.py", *map(str, words)], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert RunResult.read(tmp_path / "run" / "results.json").rounds[2].sampler == "far_from_text"
 
@@ -515,9 +515,8 @@ def test_pairs_may_stand_anywhere_and_win(words):
 def test_ctrl_c_stops_with_a_hint_and_the_run_goes_on(capsys, root, tmp_path):
     """Row 10: SIGINT in the middle of a run exits with 130, no traceback, and the same command finishes the run."""
     words = [*QUICK, "--root", root, "--output-dir", tmp_path / "run", "ACTIVE.ROUNDS", "400"]
-    heed = partial(signal.signal, signal.SIGINT, signal.default_int_handler)  # a shell's background jobs start out deaf to it
-    with subprocess.Popen([sys.executable, "train.py", *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                          text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}, preexec_fn=heed) as process:
+    with commands.popen([sys.executable, "train.py", *map(str, words)], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                        text=True, env={**os.environ, "PYTHONUNBUFFERED": "1"}) as process:
         for line in process.stdout:
             if line.startswith("round 1:"):
                 break
@@ -589,11 +588,11 @@ def test_an_output_that_is_no_folder_s_name_is_refused(capsys, tmp_path, folder)
     assert not Path("~").exists()
 
 
-@pytest.mark.parametrize("environment", [{"PYTHONHASHSEED": "1", "LC_ALL": "C"}, {"PYTHONOPTIMIZE": "1"}])
-def test_the_environment_of_the_process_changes_nothing(capsys, root, tmp_path, environment):
+@pytest.mark.starts
+def test_the_environment_of_the_process_changes_nothing(capsys, root, tmp_path):
     """Row 30: hash seed, locale and -O leave picks and metrics as they are."""
     expected = run(capsys, root, tmp_path / "here")
     words = [*QUICK, "--root", root, "--output-dir", tmp_path / "there"]
     subprocess.run([sys.executable, "train.py", *map(str, words)], check=True, capture_output=True,
-                   env={**os.environ, **environment})
+                   env={**os.environ, "PYTHONHASHSEED": "1", "LC_ALL": "C", "PYTHONOPTIMIZE": "1"})
     assert without_times(json.loads((tmp_path / "there" / "results.json").read_text())) == without_times(expected)

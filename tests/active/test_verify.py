@@ -2,7 +2,6 @@
 
 import copy
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -18,9 +17,16 @@ import train
 from active.record.results import RunResult, query_hash
 from active.verify import differences, main
 from dassl.utils.files import sha256_of
+from tests import commands
 from tests.active.toy import edit
 
 PROJECT = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def forks(monkeypatch):
+    """Repetitions are forks where that is the same: they need no other number of threads."""
+    monkeypatch.setattr(active.verify.subprocess, "run", commands.run)
 
 
 @pytest.fixture(scope="module")
@@ -94,12 +100,13 @@ def test_other_code_is_said_beside_the_verdict(finished, monkeypatch, capsys):
     assert "(now of other code, torch than recorded)" in capsys.readouterr().out
 
 
+@pytest.mark.starts
 def test_a_run_is_repeated_with_the_recorded_number_of_threads(finished, tmp_path, capsys):
     """Sums of floats follow their order; where the number cannot be had, as in a run that changed it, that is said."""
     words = ["--config-file", "configs/quickstart.yaml", "--root", finished.parents[1] / "data", "--output-dir",
              tmp_path / "run", "ACTIVE.ROUNDS", "1", "OPTIM.MAX_EPOCH", "1", "CPU_THREADS", "0"]
-    subprocess.run([sys.executable, "train.py", *words], check=True, capture_output=True,
-                   env=os.environ | {"OMP_NUM_THREADS": "2"})
+    code = "import runpy, torch; torch.set_num_threads(2); runpy.run_path('train.py', run_name='__main__')"
+    commands.run([sys.executable, "-c", code, *words], check=True, capture_output=True)
     assert RunResult.read(tmp_path / "run" / "results.json").environment["threads"] == "2"
     assert main([str(tmp_path / "run" / "results.json")]) == 0
     assert capsys.readouterr().out == "equal: 1 rounds, all picks, labels and metrics\n"

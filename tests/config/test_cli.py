@@ -94,6 +94,7 @@ def test_a_number_of_threads_is_bounded(text, number):
             flags.parse(["--workers", text])
 
 
+@pytest.mark.starts
 @pytest.mark.parametrize("words", [
     ["scripts/sweep.py", "--list", "--config-file", "configs/experiments/tiny.yaml"], ["scripts/summarize.py", "RUNS"]])
 def test_a_reader_that_has_gone_ends_a_command_quietly(tmp_path, words):

@@ -6,7 +6,6 @@ import functools
 import logging
 import os
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -24,6 +23,7 @@ from dassl.data.feature_bank import bank_key, bank_path, load_bank
 from dassl.data.transforms import Preprocessing
 from dassl.utils.errors import DataError, UserError
 from dassl.utils.events import Terminated
+from tests import commands
 from tests.utils.test_files import full_disk
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -330,12 +330,12 @@ def test_of_two_processes_one_extracts_and_the_other_waits(tmp_path):
     """Row 8: while another process extracts, this one waits for its file instead of extracting too."""
     script = tmp_path / "other.py"
     script.write_text(
-        "import time, torch\nfrom pathlib import Path\nfrom dassl.data.feature_bank import load_bank\n"
+        f"import sys, time, torch\nsys.path.insert(0, {str(PROJECT)!r})\n"
+        "from pathlib import Path\nfrom dassl.data.feature_bank import load_bank\n"
         "from tests.data.test_feature_bank import TOY_KEY, toy_contents\n"
         "def extract(rows):\n    Path('extracting').touch()\n    time.sleep(0.5)\n    yield torch.ones(3, 4)\n"
         "load_bank(Path('cache'), TOY_KEY, toy_contents(3), extract)\n")
-    environment = os.environ | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"}
-    other = subprocess.Popen([sys.executable, script], cwd=tmp_path, env=environment)
+    other = commands.popen([sys.executable, script], cwd=tmp_path)
     while not (tmp_path / "extracting").exists() and other.poll() is None:
         time.sleep(0.01)
     assert not bank_path(tmp_path / "cache", TOY_KEY).exists()

@@ -189,6 +189,7 @@ def test_a_whole_run_s_config_file_is_understood(tmp_path, capsys):
     assert "Digits: 1197 train" in capsys.readouterr().out
 
 
+@pytest.mark.starts
 def test_real_caltech101_has_no_fault_as_a_command(real_data, tmp_path):
     (tmp_path / "caltech-101").symlink_to(real_data / "caltech101_small")
     project = Path(__file__).parents[2]

@@ -86,6 +86,7 @@ def test_a_wrong_folder_is_one_line(tmp_path, capsys):
     assert capsys.readouterr().err == f"summarize.py: {tmp_path / 'absent'}: no such file or folder\n"
 
 
+@pytest.mark.starts
 def test_it_runs_from_anywhere(folder, tmp_path):
     """As a script, from a folder that is not the project's."""
     done = subprocess.run([sys.executable, "-W", "error", PROJECT / "scripts" / "summarize.py", folder], cwd=tmp_path,

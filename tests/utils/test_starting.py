@@ -6,6 +6,8 @@ import sys
 
 import pytest
 
+from tests import commands
+
 INTERRUPT = """
 import os, signal, sys
 
@@ -19,6 +21,7 @@ sys.meta_path.insert(0, Finder())
 """
 
 
+@pytest.mark.starts
 @pytest.mark.parametrize("command", [
     ["train.py", "--list"], ["scripts/sweep.py", "--help"], ["scripts/plot.py", "--help"], ["scripts/report.py", "--help"],
     ["scripts/summarize.py", "--help"], ["scripts/kill_test.py", "--help"], ["-m", "datasets.check"],
@@ -34,4 +37,4 @@ def test_ctrl_c_during_the_imports_is_one_line(tmp_path, command):
 def test_who_imports_a_command_keeps_ctrl_c():
     """`train` is a library too, for the workers of a sweep."""
     code = "import signal, sys; import train; sys.exit(signal.getsignal(signal.SIGINT) is not signal.default_int_handler)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+    assert commands.run([sys.executable, "-c", code]).returncode == 0
