@@ -26,7 +26,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import connection, forkserver
 from pathlib import Path
-from subprocess import DEVNULL, PIPE
+from subprocess import DEVNULL, PIPE, Popen
 from typing import IO
 
 LIBRARIES = ("torch", "torchvision.transforms", "open_clip", "sklearn.cluster", "sklearn.datasets", "sklearn.manifold",
@@ -56,12 +56,12 @@ def run(words: Sequence[object], *, capture_output: bool = False, check: bool = 
     return done
 
 
-def popen(words: Sequence[object], *, env: Mapping[str, str] | None = None, **options) -> "Fork | subprocess.Popen":
+def popen(words: Sequence[object], *, env: Mapping[str, str] | None = None, **options) -> "Fork | Popen":
     """Return a started command; `options` are some of those of `subprocess.Popen`, see `Fork`."""
     words, env = [os.fspath(word) for word in words], dict(os.environ if env is None else env)
     is_plain = words[1].startswith("-") and words[1] not in ("-c", "-m")
     if words[0] != sys.executable or is_plain or _read_at_the_start(env) != _read_at_the_start(begin()):
-        return subprocess.Popen(words, env=env, **options)
+        return Popen(words, env=env, **options)
     return Fork(words[1:], env, **options)
 
 

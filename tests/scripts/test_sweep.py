@@ -18,7 +18,8 @@ import yaml
 import train
 from active.analysis.records import load_records
 from scripts import sweep
-from scripts.experiments import cell, cluster
+from scripts.experiments import cell, cluster, local
+from tests import commands
 from tests.active.analysis.made import write_run
 
 PROJECT = Path(__file__).parents[2]
@@ -39,6 +40,14 @@ def words(tmp_path: Path, root: Path, *further: str, name: str = "runs", **chang
     file = tmp_path / "experiment.yaml"
     file.write_text(yaml.safe_dump(SMALL | changes))
     return ["--config-file", str(file), "--output-dir", str(tmp_path / name), "--root", str(root), *further]
+
+
+@pytest.fixture
+def forks(monkeypatch):
+    """Let the workers of sweeps in this process be forks, which cannot be given another number of threads than its own."""
+    monkeypatch.setattr(local.subprocess, "Popen", commands.popen)
+    monkeypatch.setattr(local.os, "sched_getaffinity", lambda _: {0}, raising=False)
+    monkeypatch.setattr(local.os, "cpu_count", lambda: 1)
 
 
 @pytest.fixture(scope="module")
@@ -71,15 +80,16 @@ def wait_for_first_round(folder: Path, process: subprocess.Popen | None = None) 
         time.sleep(0.05)
 
 
-def test_a_sweep_killed_and_started_again_ends_with_the_same_tables(tmp_path, root, whole, capsys):
+@pytest.mark.starts
+def test_a_sweep_killed_and_started_again_ends_with_the_same_tables(tmp_path, root, whole, capsys, forks):
     """Row 9: SIGKILL of the sweep in the middle; its worker stops too; the same command ends with every cell, each round once.
 
     The records equal those of single runs bit for bit, although the runs of a worker share CLIP and features. A third call
     finds nothing to do.
     """
     command = words(tmp_path, root, "--workers", "1")
-    process = subprocess.Popen([sys.executable, "scripts/sweep.py", *command], stdout=subprocess.DEVNULL,
-                               stderr=subprocess.DEVNULL)
+    process = commands.popen([sys.executable, "scripts/sweep.py", *command], stdout=subprocess.DEVNULL,
+                             stderr=subprocess.DEVNULL)
     wait_for_first_round(tmp_path / "runs", process)
     process.kill()
     process.wait()
@@ -93,7 +103,7 @@ def test_a_sweep_killed_and_started_again_ends_with_the_same_tables(tmp_path, ro
     assert {path: path.stat().st_mtime_ns for path in before} == before
 
 
-def test_a_failing_cell_stops_no_other(tmp_path, root, whole, capsys):
+def test_a_failing_cell_stops_no_other(tmp_path, root, whole, capsys, forks):
     """A learning rate that blows up, a config that cannot be, a folder that holds another run: three reasons, the rest done.
 
     What failed for a reason of its config is not run again before --retry-failed; its failure stays on record.
@@ -128,17 +138,18 @@ def test_cells_that_tables_could_not_tell_apart_are_refused(tmp_path, root, caps
     assert "would be one cell in tables" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.starts
 def test_ctrl_c_stops_the_workers_and_says_how_to_go_on(tmp_path, root):
     """Row 10: exit code 130, the count of what is done, no process left at work in a folder."""
-    process = subprocess.Popen([sys.executable, "scripts/sweep.py", *words(tmp_path, root, "--workers", "1")],
-                               stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
+    process = commands.popen([sys.executable, "scripts/sweep.py", *words(tmp_path, root, "--workers", "1")],
+                             stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     wait_for_first_round(tmp_path / "runs", process)
     process.send_signal(signal.SIGINT)
     error = process.communicate(timeout=240)[1]
     assert process.returncode == 130 and "the same command goes on" in error and "unfinished" in error
 
 
+@pytest.mark.starts
 def test_ray_finishes_a_sweep_although_a_worker_is_killed(tmp_path, root, whole, capsys, monkeypatch):
     """Actors on a local cluster, one a CPU; one is killed in the middle of a cell. No round is finished twice."""
     ray = pytest.importorskip("ray")
@@ -166,6 +177,7 @@ def test_ray_finishes_a_sweep_although_a_worker_is_killed(tmp_path, root, whole,
     assert all(times <= 1 for round in range(3) for times in times_of_round(tmp_path / "runs", round))
 
 
+@pytest.mark.starts
 def test_submitit_runs_each_cell_as_a_job(tmp_path, root, whole, monkeypatch):
     """With submitit's local executor in Slurm's place."""
     pytest.importorskip("submitit")
