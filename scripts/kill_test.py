@@ -11,6 +11,7 @@ Then every file but the log must equal that of the uninterrupted run bit for bit
 
 import argparse
 import contextlib
+import gc
 import itertools
 import json
 import multiprocessing
@@ -68,6 +69,7 @@ def run(folder: Path, words: tuple[str, ...], kill_at: str) -> None:
     """Run `train.py` in this process, in a folder that holds its own data root, output and what it says."""
     import train
 
+    gc.freeze()  # what a collection looks at is copied
     events.kill_at(kill_at)
     os.chdir(PROJECT)
     folder.mkdir(exist_ok=True)

@@ -26,7 +26,8 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import connection, forkserver
 from pathlib import Path
-from subprocess import DEVNULL, PIPE, Popen
+from subprocess import DEVNULL, PIPE, CompletedProcess, Popen
+from subprocess import run as start
 from typing import IO
 
 LIBRARIES = ("torch", "torchvision.transforms", "open_clip", "sklearn.cluster", "sklearn.datasets", "sklearn.manifold",
@@ -40,9 +41,10 @@ _context.set_forkserver_preload(list(LIBRARIES))
 _lock = threading.Lock()  # a start asks after all processes, and two who ask after one at once would lose its exit code
 
 
-def run(words: Sequence[object], *, capture_output: bool = False, check: bool = False,
-        **options) -> subprocess.CompletedProcess:
+def run(words: Sequence[object], *, capture_output: bool = False, check: bool = False, **options) -> CompletedProcess:
     """Return what `subprocess.run` does."""
+    if not _can_fork(words, options.get("env")):
+        return start(words, capture_output=capture_output, check=check, **options)
     if capture_output:
         options |= {"stdout": PIPE, "stderr": PIPE}
     with popen(words, **options) as process:
@@ -50,19 +52,17 @@ def run(words: Sequence[object], *, capture_output: bool = False, check: bool = 
             out, err = process.communicate()
         finally:
             process.kill()
-    done = subprocess.CompletedProcess(words, process.returncode, out, err)
+    done = CompletedProcess(words, process.returncode, out, err)
     if check:
         done.check_returncode()
     return done
 
 
 def popen(words: Sequence[object], *, env: Mapping[str, str] | None = None, **options) -> "Fork | Popen":
-    """Return a started command; `options` are some of those of `subprocess.Popen`, see `Fork`."""
-    words, env = [os.fspath(word) for word in words], dict(os.environ if env is None else env)
-    is_plain = words[1].startswith("-") and words[1] not in ("-c", "-m")
-    if words[0] != sys.executable or is_plain or _read_at_the_start(env) != _read_at_the_start(begin()):
+    """Return a started command; `options` of a fork are those of `Fork`."""
+    if not _can_fork(words, env):
         return Popen(words, env=env, **options)
-    return Fork(words[1:], env, **options)
+    return Fork([os.fspath(word) for word in words[1:]], os.environ if env is None else env, **options)
 
 
 @functools.cache
@@ -133,6 +133,13 @@ class Fork:
 
     def kill(self) -> None:
         self.send_signal(signal.SIGKILL)
+
+
+def _can_fork(words: Sequence[object], env: Mapping[str, str] | None) -> bool:
+    """Tell whether a command is one of Python, without flags, and in no environment that only a start can heed."""
+    if words[0] != sys.executable or (str(words[1]).startswith("-") and words[1] not in ("-c", "-m")):
+        return False
+    return _read_at_the_start(os.environ if env is None else env) == _read_at_the_start(begin())
 
 
 def _read_at_the_start(env: Mapping[str, str]) -> dict[str, str]:

@@ -17,6 +17,7 @@ from active.record.results import RunResult
 from dassl.data import digests
 from datasets import check
 from datasets.digits import CLASSNAMES, digits
+from tests import commands
 
 PROJECT = Path(__file__).parents[1]
 NAMES = CLASSNAMES[:3]
@@ -29,6 +30,12 @@ def source(tmp_path_factory) -> Path:
     root = tmp_path_factory.mktemp("digits")
     digits(root)
     return root / "digits" / "images"
+
+
+@pytest.fixture(autouse=True)
+def forks(monkeypatch):
+    """Repetitions of a run are forks."""
+    monkeypatch.setattr(verify.subprocess, "run", commands.run)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 from random import Random
@@ -11,6 +10,7 @@ import pytest
 
 from scripts.fuzz import main
 from scripts.fuzzing.inputs import KINDS, Place, make_photos
+from tests import commands
 
 N_INPUTS = 15 * len(KINDS)
 PLANTED = {
@@ -36,14 +36,14 @@ with Fuzzer() as fuzzer:
 def test_every_odd_input_ends_in_one_of_the_codes_without_a_trace_or_a_hang():
     """Row 14: as many inputs as take about a minute of a core, of every kind, always the same ones."""
     words = [sys.executable, "scripts/fuzz.py", "--inputs", str(N_INPUTS), "--seed", "12"]
-    done = subprocess.run(words, capture_output=True, text=True)
+    done = commands.run(words, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     assert re.fullmatch(rf"{N_INPUTS} inputs ended, \d+ with 0, \d+ with 1, \d+ with 2, \d+ with 3; 0 faults\n", done.stdout)
 
 
 def test_planted_faults_are_found():
     """A trace, a code that means nothing, a crash, a busy and a silent hang; and nothing where nothing is."""
-    done = subprocess.run([sys.executable, "-c", f"PLANTED = {PLANTED}\n{PLANT}"], capture_output=True, text=True)
+    done = commands.run([sys.executable, "-c", f"PLANTED = {PLANTED}\n{PLANT}"], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from dassl.utils.events import EVENTS
 from scripts.kill_test import Outcome, compare, finish, killed
+from tests import commands
 
 WORDS = ("ACTIVE.SAMPLER", "cbsq")  # has pseudo-labels, which a restart must keep
 
@@ -14,6 +15,7 @@ WORDS = ("ACTIVE.SAMPLER", "cbsq")  # has pseudo-labels, which a restart must ke
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A folder in which an uninterrupted run has ended."""
+    commands.begin()  # the server of forks is one, so that it must not be that of the script, which has imported the project
     folder = tmp_path_factory.mktemp("kills")
     finish(folder / "whole", WORDS)
     return folder
@@ -37,8 +39,8 @@ def test_a_run_killed_again_and_again_ends_as_one_that_was_not(folder):
 @pytest.mark.parametrize("name", ["results.json", "prompts/round_001.safetensors", "prompts/.left.12345678.tmp"])
 def test_a_difference_would_be_found(folder, tmp_path, name):
     """One changed byte of a metric or a prompt, or one file too many."""
-    shutil.copytree(folder / "whole", tmp_path / "whole")
-    shutil.copytree(folder / "whole", tmp_path / "killed")
+    shutil.copytree(folder / "whole" / "run", tmp_path / "whole" / "run")
+    shutil.copytree(folder / "whole" / "run", tmp_path / "killed" / "run")
     file = tmp_path / "killed" / "run" / name
     file.write_bytes(file.read_bytes().replace(b'"n_paid": 12', b'"n_paid": 13') + b" " if file.exists() else b"")
     outcome = Outcome()
