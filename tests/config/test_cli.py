@@ -9,6 +9,7 @@ import pytest
 
 from dassl.config.cli import Parser, count
 from dassl.utils.errors import ConfigError
+from tests import commands
 from tests.active.analysis.made import write_run
 
 PROJECT = Path(__file__).parents[2]
@@ -94,16 +95,16 @@ def test_a_number_of_threads_is_bounded(text, number):
             flags.parse(["--workers", text])
 
 
-@pytest.mark.starts
-@pytest.mark.parametrize("words", [
-    ["scripts/sweep.py", "--list", "--config-file", "configs/experiments/tiny.yaml"], ["scripts/summarize.py", "RUNS"]])
-def test_a_reader_that_has_gone_ends_a_command_quietly(tmp_path, words):
+@pytest.mark.parametrize(("start", "words"), [
+    (commands.run, ["scripts/sweep.py", "--list", "--config-file", "configs/experiments/tiny.yaml"]),
+    pytest.param(subprocess.run, ["scripts/summarize.py", "RUNS"], marks=pytest.mark.starts)])
+def test_a_reader_that_has_gone_ends_a_command_quietly(tmp_path, start, words):
     """As `... | head` does: no traceback, neither of the command nor of Python's last flush."""
     write_run(tmp_path / "run", [0.4])
     read, write = os.pipe()
     os.close(read)
-    done = subprocess.run([sys.executable, *(word.replace("RUNS", str(tmp_path)) for word in words)], stdout=write,
-                          stderr=subprocess.PIPE, text=True)
+    done = start([sys.executable, *(word.replace("RUNS", str(tmp_path)) for word in words)], stdout=write,
+                 stderr=subprocess.PIPE, text=True)
     os.close(write)
     assert (done.returncode, done.stderr) == (141, "")
 

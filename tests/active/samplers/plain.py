@@ -60,19 +60,19 @@ def d2_sample(points, n, rng, first) -> list[int]:
 
 def greedy_seeds(points, k, rng, weights) -> list[int]:
     """Of each 2 + floor(ln k) points drawn by w D^2, the first of those that leave the least sum of w D^2, up to rounding."""
-    def inertia(picked):
-        return sum(weight * gap for weight, gap in zip(weights, nearest_distances(points, picked), strict=True))
+    def inertia(gaps):
+        return sum(weight * gap for weight, gap in zip(weights, gaps, strict=True))
 
     tolerance = ROUNDING * sum(weight * dot(x, x) for weight, x in zip(weights, points, strict=True))
     picked = [drawn(weights, rng.random())]
-    while len(picked) < k:
-        mass = [weight * gap for weight, gap in zip(weights, nearest_distances(points, picked), strict=True)]
-        if not sum(mass) > 0:
-            break
+    gaps = nearest_distances(points, picked)
+    while len(picked) < k and inertia(gaps) > 0:
         uniforms = [rng.random() for _ in range(2 + math.floor(math.log(k)))]
-        candidates = [drawn(mass, u) for u in uniforms]
-        left = [inertia([*picked, row]) for row in candidates]
-        picked.append(next(row for row, own in zip(candidates, left, strict=True) if own <= min(left) + tolerance))
+        candidates = [drawn([weight * gap for weight, gap in zip(weights, gaps, strict=True)], u) for u in uniforms]
+        left = {row: list(map(min, gaps, nearest_distances(points, [row]))) for row in candidates}
+        least = min(map(inertia, left.values()))
+        picked.append(next(row for row in candidates if inertia(left[row]) <= least + tolerance))
+        gaps = left[picked[-1]]
     return picked
 
 
