@@ -48,6 +48,12 @@ def working_folder(tmp_path_factory):
     assert {path.name for path in folder.iterdir()} == set(PROJECT_FILES)
 
 
+@pytest.fixture(scope="session")
+def root(tmp_path_factory) -> Path:
+    """A data root that runs on the digits share, with its images and its feature cache."""
+    return tmp_path_factory.mktemp("data")
+
+
 @pytest.fixture
 def global_random_state():
     """Fail the test if it leaves a global random generator of Python, NumPy or torch in another state."""

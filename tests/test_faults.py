@@ -28,12 +28,6 @@ PROJECT = Path(__file__).parents[1]
 QUICK = ["--config-file", "configs/quickstart.yaml", "ACTIVE.ROUNDS", "2", "OPTIM.MAX_EPOCH", "3"]
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory) -> Path:
-    """A data root that the runs of this file share, with its feature cache."""
-    return tmp_path_factory.mktemp("data")
-
-
 @pytest.fixture
 def start(root, tmp_path, capsys):
     """A function that runs the quickstart in `tmp_path/run` and returns code and standard error."""
@@ -172,14 +166,15 @@ def bomb(tmp_path):
     assert not mark.exists(), "a pickle was loaded"
 
 
-def test_a_planted_cache_is_made_anew(start, root, bomb, tmp_path):
+def test_a_planted_cache_is_made_anew(start, bomb, tmp_path):
     """Row 19: pickles in place of the cached features and hashes are not loaded; the run is the same."""
-    assert start()[0] == 0
+    words = ("CACHE_DIR", str(tmp_path / "cache"))
+    assert start(*words)[0] == 0
     whole = rounds(tmp_path / "run")
-    planted = [path for path in (root / ".cache").iterdir() if path.suffix in (".safetensors", ".digests")]
+    planted = [path for path in (tmp_path / "cache").iterdir() if path.suffix in (".safetensors", ".digests")]
     for path in planted:
         path.write_bytes(bomb)
-    assert start("--overwrite")[0] == 0
+    assert start("--overwrite", *words)[0] == 0
     assert len(planted) >= 4 and rounds(tmp_path / "run") == whole
     assert all(path.read_bytes() != bomb for path in planted)
 

@@ -25,9 +25,8 @@ BEFORE = PROJECT / "tests" / "files" / "before" / "people"  # written by commit 
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory) -> Path:
+def source(root) -> Path:
     """The digits, as folders by class."""
-    root = tmp_path_factory.mktemp("digits")
     digits(root)
     return root / "digits" / "images"
 

@@ -15,9 +15,9 @@ PROJECT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")
-def setup(tmp_path_factory):
+def setup(root):
     """The quickstart's data set and trainer."""
-    cfg = config(tmp_path_factory.mktemp("data"))
+    cfg = config(root)
     files, inputs = job.prepared(cfg, Held())
     return files.dataset, build_trainer(cfg, inputs)
 

@@ -26,12 +26,6 @@ QUICK = ["--config-file", "configs/quickstart.yaml", "ACTIVE.ROUNDS", "3", "OPTI
 TIMES = {"seconds", "peak_memory_mb"}
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory) -> Path:
-    """A data root that the runs of this file share, with its feature cache."""
-    return tmp_path_factory.mktemp("data")
-
-
 def call(capsys, *words) -> tuple[int, str, str]:
     """Return exit code, standard output and standard error of one call."""
     code = train.main([str(word) for word in words])

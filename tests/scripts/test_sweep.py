@@ -29,12 +29,6 @@ SMALL = {"OUTPUT_DIR": "set by every test", "CONFIG_FILES": ["configs/quickstart
 MEASURED = ["seconds", "peak_memory_mb"]
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory) -> Path:
-    """A data root that the runs of this file share, with its feature cache."""
-    return tmp_path_factory.mktemp("data")
-
-
 def words(tmp_path: Path, root: Path, *further: str, name: str = "runs", **changes) -> list[str]:
     """Return the command line of a sweep over a small experiment."""
     file = tmp_path / "experiment.yaml"

@@ -13,12 +13,6 @@ from trainers.core.build import build_trainer
 PROJECT = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def root(tmp_path_factory):
-    """A data root that all learners share, so that images and features are made once."""
-    return tmp_path_factory.mktemp("data")
-
-
 @pytest.mark.parametrize("name", ["VPT", "MaPLe", "IVLP", "DualPrompt"])
 def test_ten_percent_of_the_labels_help_clearly(root, name):
     """With 120 labels at random and 15 of the config's 50 epochs, accuracy is at least 8 points above zero-shot."""
