@@ -34,7 +34,8 @@ LIBRARIES = ("torch", "torchvision.transforms", "open_clip", "sklearn.cluster", 
              "sklearn.metrics", "sklearn.model_selection", "scipy.stats", "pandas", "matplotlib.figure", "safetensors.torch",
              "PIL.Image", "yacs.config", "yaml", "tabulate", "tqdm", "filelock", "requests")
 READ_AT_THE_START = ("PYTHON", "OMP_", "MKL_", "OPENBLAS_", "LD_", "LC_", "LANG")
-UNBUFFERED = "PYTHONUNBUFFERED"  # the one of these that a fork can heed
+UNBUFFERED = "PYTHONUNBUFFERED"
+HEEDED = (UNBUFFERED, "PYTHONBREAKPOINT")  # of these variables, by a fork too; Ray sets the second in this process
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(list(LIBRARIES))
@@ -143,7 +144,7 @@ def _can_fork(words: Sequence[object], env: Mapping[str, str] | None) -> bool:
 
 
 def _read_at_the_start(env: Mapping[str, str]) -> dict[str, str]:
-    return {name: value for name, value in env.items() if name.startswith(READ_AT_THE_START) and name != UNBUFFERED}
+    return {name: value for name, value in env.items() if name.startswith(READ_AT_THE_START) and name not in HEEDED}
 
 
 def _ends(number: int, stream: int | IO | None, how: Mapping[str, str]) -> tuple[int, IO | None]:
