@@ -56,7 +56,7 @@ def test_a_run_in_a_fork_is_bit_for_bit_that_of_this_process(tmp_path, capsys):
     for name in ("here", "fork"):
         record = json.loads((tmp_path / name / "results.json").read_text())
         files.append([path.read_bytes() for path in sorted((tmp_path / name / "prompts").iterdir())])
-        files[-1] += [(own["queried"], own["accuracy"], own["ece"], own["files"]) for own in record["rounds"]]
+        files[-1] += [(own["queried"], own["metrics"], own["files"]) for own in record["rounds"]]
     assert files[0] == files[1] and len(files[0]) == 4
 
 

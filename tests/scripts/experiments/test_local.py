@@ -45,7 +45,7 @@ def test_a_worker_that_is_stopped_while_it_starts_leaves_no_process(tmp_path, mo
 def test_there_are_no_more_workers_than_memory_has_room_for(tmp_path, monkeypatch, n_gib, n_gpus, n_asked, n_workers):
     """Each holds torch, CLIP and decoders; who asks for a number gets it."""
     monkeypatch.setattr(local, "total_memory", lambda: n_gib * 2**30)
-    monkeypatch.setattr(local.torch.cuda, "device_count", lambda: n_gpus)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: n_gpus)
     monkeypatch.setattr(local.os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
     monkeypatch.setattr(local.sys, "platform", "linux")
     assert len(local.local_workers(n_asked, tmp_path)) == n_workers
@@ -56,7 +56,7 @@ def test_there_are_no_more_workers_than_memory_has_room_for(tmp_path, monkeypatc
 def test_workers_share_the_gpus_in_turn(tmp_path, monkeypatch, visible, n_asked, expected):
     """Each sees one card, of those that this process may use."""
     monkeypatch.setattr(local, "total_memory", lambda: 2**40)
-    monkeypatch.setattr(local.torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
