@@ -13,6 +13,7 @@ from sklearn.cluster import kmeans_plusplus
 import active.kernels.k_means as clustering
 from active.kernels.k_means import k_means, k_means_seeds
 from active.testing import small_pools
+from tests.active.kernels.points import unit
 from tests.active.samplers import plain
 
 POINTS = torch.tensor([[0.0, 0.1], [1, 0], [0, 2], [3, 1], [1.3, 1.2]])
@@ -26,15 +27,11 @@ def form(request, monkeypatch) -> str:
     return request.param
 
 
-def _unit(n: int, width: int, seed: int = 0) -> torch.Tensor:
-    return F.normalize(torch.randn(n, width, generator=torch.Generator().manual_seed(seed)), dim=1)
-
-
 def _clustered(seed: int, n: int = 600, n_clusters: int = 30) -> torch.Tensor:
     """Unit rows around 30 directions, some of them larger than others."""
     rng = np.random.default_rng(seed)
     sizes = rng.dirichlet(np.full(n_clusters, 2.0))
-    rows = _unit(n_clusters, 16, seed)[rng.choice(n_clusters, size=n, p=sizes)]
+    rows = unit(n_clusters, 16, seed)[rng.choice(n_clusters, size=n, p=sizes)]
     return F.normalize(rows + 0.15 * torch.from_numpy(rng.normal(size=rows.shape)).float(), dim=1)
 
 
@@ -124,7 +121,7 @@ def test_large_pools_take_few_passes(monkeypatch):
     batches, drawn = [], clustering.drawn_rows
     monkeypatch.setattr(clustering, "SKLEARN_LIMIT", 0)
     monkeypatch.setattr(clustering, "drawn_rows", lambda *arguments: batches.append(1) or drawn(*arguments))
-    rows = k_means_seeds(_unit(2000, 64), 300, np.random.default_rng(0), torch.ones(2000))
+    rows = k_means_seeds(unit(2000, 64), 300, np.random.default_rng(0), torch.ones(2000))
     assert len(rows.unique()) == 300
     assert len(batches) <= 15
 
@@ -135,13 +132,13 @@ def test_a_pass_holds_no_more_distances_than_stated(monkeypatch):
     monkeypatch.setattr(clustering, "BATCH", 20_000)
     widths, own = [], clustering._Seeds._distances
     monkeypatch.setattr(clustering._Seeds, "_distances", lambda self, rows: widths.append(len(rows)) or own(self, rows))
-    assert len(k_means_seeds(_unit(500, 8), 150, np.random.default_rng(0), torch.ones(500)).unique()) == 150
+    assert len(k_means_seeds(unit(500, 8), 150, np.random.default_rng(0), torch.ones(500)).unique()) == 150
     assert max(widths) == 35
 
 
 def test_seeds_stop_at_the_distinct_points_of_positive_weight(form):
     """Three copies each of five points, one of them without weight, give four rows, none a copy of another."""
-    points, weights = _unit(5, 300).repeat(3, 1), torch.tensor([1.0, 1.0, 0.0, 2.0, 1.0]).repeat(3)
+    points, weights = unit(5, 300).repeat(3, 1), torch.tensor([1.0, 1.0, 0.0, 2.0, 1.0]).repeat(3)
     for seed in range(20):
         rows = k_means_seeds(points, 9, np.random.default_rng(seed), weights).tolist()
         assert sorted(row % 5 for row in rows) == [0, 1, 3, 4]
@@ -150,7 +147,7 @@ def test_seeds_stop_at_the_distinct_points_of_positive_weight(form):
 def test_seeds_are_exactly_k_rows(form):
     """All distinct, from one to all."""
     for k in (1, 2, 7, 40):
-        assert len(k_means_seeds(_unit(40, 8), k, np.random.default_rng(k), torch.ones(40)).unique()) == k
+        assert len(k_means_seeds(unit(40, 8), k, np.random.default_rng(k), torch.ones(40)).unique()) == k
 
 
 @pytest.mark.parametrize(("u", "row"), [(0.0, 1), (0.25, 2), (1 - 2**-53, 2)])
