@@ -20,7 +20,7 @@ from yacs.config import CfgNode
 
 from active.record.certificate import code_hash
 from active.record.folder import made_by, move_aside
-from active.record.report import in_words, table
+from active.record.report import in_unit, table
 from dassl.config.cli import command
 from dassl.utils.errors import UserError
 from dassl.utils.events import Terminated, stop_on_sigterm
@@ -59,7 +59,8 @@ def evaluate_only(cfg: CfgNode, model_dir: Path) -> None:
         print(f"{n_seen} of {len(dataset.test)} test images were labeled in this run and are left out")
     trainer = build_trainer(cfg, inputs)
     logits = trainer.predict(trainer.load(path), "test").logits
-    print(in_words(evaluate(logits[rows], dataset.labels("test")[rows], build_metrics(cfg.TEST))))
+    found = evaluate(logits[rows], dataset.labels("test")[rows], build_metrics(cfg.TEST))
+    print("  ".join(f"{name} {in_unit(name, value)}" for name, value in found.items()))
 
 
 def run(cfg: CfgNode) -> None:

@@ -30,6 +30,7 @@ from active.record.folder import table_path
 from active.record.results import MEASURED, RunResult
 from active.registry import SAMPLERS
 from dassl.config.cli import Parser, command
+from dassl.config.setup import ABSENT
 from dassl.config.setup import differences as config_differences
 from dassl.utils.environment import PROJECT
 from dassl.utils.errors import UserError
@@ -63,7 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     versions = [(what, version) for what, version in old.environment.items() if what != "commit"]
     different = [what for what, value in (*old.certificate.items(), *versions)
                  if what != "config" and (new.certificate | new.environment).get(what) != value]
-    different += ["config"] if config_differences(old.config, new.config) else []  # of equal values keys may have come since
+    changed = [own for own in config_differences(old.config, new.config) if own.old is not ABSENT]  # keys may have come since
+    different += ["config"] if changed else []
     note = f" (now of other {', '.join(different)} than recorded)" if different else ""
     first = next(differences(old, new), None)
     print(f"equal: {len(old.rounds)} rounds, all picks, labels and metrics{note}" if first is None  # noqa: T201

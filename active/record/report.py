@@ -30,8 +30,12 @@ def table(result: RunResult) -> str:
 
 def in_words(metrics: Mapping[str, float | None]) -> str:
     """Return metrics as part of a sentence: "accuracy 51.20 %, ECE -"."""
-    return ", ".join(f"{title_of(name)} {percent(value) if is_percent(name) or value is None else f'{value:.4g}'}"
-                     for name, value in metrics.items())
+    return ", ".join(f"{title_of(name)} {in_unit(name, value)}" for name, value in metrics.items())
+
+
+def in_unit(metric: str, value: float | None) -> str:
+    """Return a metric's value as text: "51.20 %", or four digits of one that is no share; "-" for none."""
+    return percent(value) if is_percent(metric) or value is None else f"{value:.4g}"
 
 
 def percent(fraction: float | None) -> str:
