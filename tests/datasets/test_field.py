@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -38,9 +39,11 @@ REAL = {"Caltech101": (4128, 1649, 2465), "DTD": (2820, 1128, 1692), "EuroSAT": 
 
 
 def touch(folder: Path, *names: str) -> None:
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
+    paths = [os.path.join(folder, name) for name in names]
+    for parent in set(map(os.path.dirname, paths)):
+        os.makedirs(parent, exist_ok=True)
+    for path in paths:
+        os.close(os.open(path, os.O_CREAT))
 
 
 def write_lines(file: Path, *lines: str) -> None:
