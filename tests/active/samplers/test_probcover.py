@@ -24,14 +24,15 @@ def _circle(*degrees: float) -> torch.Tensor:
     return torch.stack([radians.cos(), radians.sin()], 1)
 
 
-def _chord(x, y) -> float:
-    return math.sqrt(plain.squared_distance(x, y))
+def _chords(points) -> list[list[float]]:
+    return [[math.sqrt(plain.squared_distance(x, y)) for y in points] for x in points]
 
 
-def _purity(points, labels, delta) -> float:
-    """The share of balls of radius delta in which every row has the label of the center."""
-    pure = [all(labels[j] == labels[i] for j, y in enumerate(points) if _chord(x, y) < delta) for i, x in enumerate(points)]
-    return sum(pure) / len(points)
+def _purity(chords, labels, delta) -> float:
+    """The share of balls of radius delta in which every row has the label of the center, by the distances of all pairs."""
+    pure = [all(other == own for other, gap in zip(labels, gaps, strict=True) if gap < delta)
+            for own, gaps in zip(labels, chords, strict=True)]
+    return sum(pure) / len(labels)
 
 
 def _plain(ctx, rng, purity=0.95, delta=0.0) -> list[int]:
@@ -42,8 +43,9 @@ def _plain(ctx, rng, purity=0.95, delta=0.0) -> list[int]:
     if not delta:
         points = pool + labeled
         _, labels = plain.k_means(points, ctx.n_classes, rng)
-        radii = sorted({_chord(x, y) for i, x in enumerate(points) for y in points[:i]} | {10.0})
-        place = bisect.bisect(radii, 1e-9 - purity, key=lambda radius: -_purity(points, labels, radius))  # purity falls
+        chords = _chords(points)
+        radii = sorted({gap for i, gaps in enumerate(chords) for gap in gaps[:i]} | {10.0})
+        place = bisect.bisect(radii, 1e-9 - purity, key=lambda radius: -_purity(chords, labels, radius))  # purity falls
         threshold = 1 - radii[place - 1] ** 2 / 2 + 1e-6
     balls = [{j for j, y in enumerate(pool) if i == j or plain.dot(x, y) > threshold} for i, x in enumerate(pool)]
     left = {i for i, x in enumerate(pool) if not any(plain.dot(x, y) > threshold for y in labeled)}
@@ -87,10 +89,11 @@ def test_the_radius_is_the_largest_pure_enough():
         points = ctx.features.double().tolist()
         _, labels = plain.k_means(points, 3, plain.fresh(seed))
         if len(set(labels)) > 1:
+            chords = _chords(points)
             for purity in (0.6, 0.95):
                 radius = math.sqrt(max(0.0, 2 - 2 * pure_cosine(ctx.features, torch.tensor(labels), purity)))
-                assert _purity(points, labels, radius) >= purity - 1e-9
-                assert _purity(points, labels, math.sqrt(radius**2 + 1e-5)) < purity
+                assert _purity(chords, labels, radius) >= purity - 1e-9
+                assert _purity(chords, labels, math.sqrt(radius**2 + 1e-5)) < purity
 
 
 def test_one_cluster_is_pure_at_any_radius():
