@@ -48,6 +48,17 @@ def working_folder(tmp_path_factory):
     assert {path.name for path in folder.iterdir()} - {"__pycache__"} == set(PROJECT_FILES)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def empty_curves():
+    """Let runs in this process write an empty learning curve: drawing it takes a third of a short run.
+
+    `test_report.py` draws it, and so do runs in processes of their own.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("trainers.core.job.plot_learning_curve", lambda _, path: path.touch())
+        yield
+
+
 @pytest.fixture(scope="session")
 def root(tmp_path_factory) -> Path:
     """A data root that runs on the digits share, with its images and its feature cache."""

@@ -58,6 +58,7 @@ def test_a_run_in_a_fork_is_bit_for_bit_that_of_this_process(tmp_path, capsys):
         files.append([path.read_bytes() for path in sorted((tmp_path / name / "prompts").iterdir())])
         files[-1] += [(own["queried"], own["metrics"], own["files"]) for own in record["rounds"]]
     assert files[0] == files[1] and len(files[0]) == 4
+    assert (tmp_path / "fork" / "learning_curve.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_a_fork_can_be_read_signaled_and_killed():
