@@ -1,4 +1,4 @@
-"""The fuzzer, and what it gives the commands within a minute of a core."""
+"""The fuzzer, and what it gives the commands within half a minute of a core."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from scripts.fuzz import main
 from scripts.fuzzing.inputs import KINDS, Place, make_photos
 from tests import commands
 
-N_INPUTS = 15 * len(KINDS)
+N_INPUTS = 10 * len(KINDS)
 PLANTED = {
     "1 / 0": "a traceback", "[1][len(words)]": "a traceback", "70": "exit code 70", "os.abort()": "killed by SIGABRT",
     "[0 for _ in iter(int, 1)]": "hangs", "os.open(os.mkfifo('p') or 'p', os.O_RDONLY)": "hangs", "sys.exit(5)": "exit code 5",
@@ -34,7 +34,7 @@ with Fuzzer() as fuzzer:
 
 
 def test_every_odd_input_ends_in_one_of_the_codes_without_a_trace_or_a_hang():
-    """Row 14: as many inputs as take about a minute of a core, of every kind, always the same ones."""
+    """Row 14: as many inputs as take about half a minute of a core, of every kind, always the same ones."""
     words = [sys.executable, "scripts/fuzz.py", "--inputs", str(N_INPUTS), "--seed", "12"]
     done = commands.run(words, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
