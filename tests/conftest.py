@@ -8,13 +8,12 @@ from pathlib import Path
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: also of the processes that tests start
 
 import numpy as np
-import open_clip
 import pytest
 import torch
 
-from dassl.data.transforms import Preprocessing
 from dassl.utils.environment import PROJECT
 from trainers.clip.frozen_clip import FrozenCLIP
+from trainers.core.patterns import random_clip
 
 PROJECT_FILES = ("active", "benchmarks", "configs", "dassl", "datasets", "docs", "scripts", "tests", "trainers", "train.py")
 
@@ -73,25 +72,6 @@ def global_random_state():
     assert random.getstate() == before[0]
     assert np.random.get_state()[1].tolist() == before[1]  # noqa: NPY002
     assert torch.equal(torch.get_rng_state(), before[2])
-
-
-def random_clip(dtype: torch.dtype = torch.float32, *, quick_gelu: bool = False) -> FrozenCLIP:
-    """Return a CLIP of random weights: 32-pixel images, 3 blocks, width 32 in both towers, the full vocabulary.
-
-    With `quick_gelu` its activation is that of OpenAI's backbones.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = open_clip.model.CLIP(
-            embed_dim=16,
-            vision_cfg=open_clip.CLIPVisionCfg(layers=3, width=32, head_width=8, patch_size=8, image_size=32),
-            text_cfg=open_clip.CLIPTextCfg(context_length=77, vocab_size=49408, width=24, heads=3, layers=3),
-            quick_gelu=quick_gelu)
-        for parameter in model.parameters():  # spread the features, which open_clip's initialization leaves nearly alike
-            if parameter.dim() > 1:
-                parameter.data.mul_(3.0)
-    preprocessing = Preprocessing((32, 32), (0.5, 0.5, 0.5), (0.25, 0.25, 0.25))
-    return FrozenCLIP(model.to(dtype), open_clip.get_tokenizer("ViT-B-32"), preprocessing, name="random", fingerprint="random")
 
 
 @pytest.fixture(scope="session")

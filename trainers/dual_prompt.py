@@ -29,7 +29,7 @@ from trainers.registry import LEARNERS, InBlocksOf, checked_depth
 from trainers.vpt import Layout, image_tokens
 
 
-@LEARNERS.register("DualPrompt", absent="pushed", has_negative_texts=True)
+@LEARNERS.register("DualPrompt", absent="pushed", has_negative_texts=True, draws_classes=True)
 class DualPrompt(PromptLearner):
     """Shared contexts `positive` and `negative` [n, text width] and image prompts `tokens[j]` [n, image width], if any."""
 

@@ -8,7 +8,7 @@ from yacs.config import CfgNode
 from dassl.utils.errors import ConfigError, UserError, did_you_mean
 from dassl.utils.registry import Registry
 
-LEARNERS = Registry("learner", "TRAINER", home="trainers")
+LEARNERS = Registry("learner", "TRAINER", home="trainers", leave_out=("testing",))
 TRAINERS = Registry("trainer", "TRAINER", home="trainers.core.trainer")  # which of a Setting make what active.loop.Trainer says
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from tests.conftest import random_clip
 from trainers.clip.backbones import load_clip
 from trainers.clip.frozen_clip import N_STREAMS, normalized
+from trainers.core.patterns import random_clip
 from trainers.core.prompted_clip import PromptedCLIP, averaged
 from trainers.core.prompts import Averaging, Batch, ClassTexts, Prompts
 from trainers.core.token_rows import template_rows, token_rows

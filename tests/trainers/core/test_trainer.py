@@ -9,10 +9,10 @@ from safetensors.torch import save_file
 from dassl.config.setup import setup_config
 from dassl.data.dataset import Dataset
 from dassl.utils.errors import TrainingError, UserError
-from tests.conftest import random_clip
 from tests.trainers.colors import NAMES, ROWS, trainer_of
 from trainers.clip.frozen_clip import normalized
 from trainers.core.build import build_selector, build_trainer
+from trainers.core.patterns import random_clip
 from trainers.learner import Learner
 from trainers.registry import LEARNERS
 
