@@ -18,17 +18,19 @@ YAML node. A linear probe on frozen features, begun at the texts of zero-shot CL
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from trainers.clip.frozen_clip import FrozenCLIP
 from trainers.core.prompts import Averaging, Batch, Classifier, ClassTexts, Labels, Prompts, TokenRows
 from trainers.core.token_rows import template_rows
 from trainers.registry import LEARNERS
 
-__all__ = ["LEARNERS", "Batch", "ClassTexts", "Classifier", "Labels", "Learner", "PromptLearner", "Prompts", "cross_entropy",
-           "template_rows"]
+__all__ = ["LEARNERS", "Batch", "ClassTexts", "Classifier", "Head", "Labels", "Learner", "PromptLearner", "Prompts",
+           "cross_entropy", "template_rows"]
 
 
 class Learner(nn.Module):
@@ -71,6 +73,13 @@ class Learner(nn.Module):
         set's. Steps follow if a parameter requires a gradient.
         """
 
+    def constants(self) -> dict[str, Any]:
+        """Return numbers and words that give the state its meaning and are not in it: none, unless overridden.
+
+        A model is read only where they are the same. What matters in training alone is not among them.
+        """
+        return {}
+
     def adopt(self, state: Mapping[str, Tensor]) -> None:
         """Take a stored state; raises ValueError for other shapes. A learner whose shapes depend on the labels overrides it."""
         own, stored = ({name: tuple(value.shape) for name, value in own.items()} for own in (self.state_dict(), state))
@@ -87,6 +96,16 @@ def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
     if batch.counted is not None:
         logits = logits.masked_fill(~batch.counted, -torch.inf)
     return F.cross_entropy(logits, batch.targets)
+
+
+class Head(Learner):
+    """Learns on frozen features, beside the texts of a template."""
+
+    def __init__(self, clip: FrozenCLIP, texts: ClassTexts, template: str = "dataset"):
+        """`template` holds one `{}` for the class name; "dataset" is the data set's own."""
+        super().__init__()
+        template = texts.template if template == "dataset" else template
+        self.rows = template_rows(clip.tokenizer, texts.classnames, template)
 
 
 class PromptLearner(Learner):

@@ -6,15 +6,13 @@ Source: Radford et al., "Learning Transferable Visual Models From Natural Langua
 import numpy as np
 
 from trainers.clip.frozen_clip import FrozenCLIP
-from trainers.learner import LEARNERS, ClassTexts, Learner, template_rows
+from trainers.learner import LEARNERS, ClassTexts, Head
 
 
 @LEARNERS.register("ZeroShot", absent="pushed")
-class ZeroShot(Learner):
+class ZeroShot(Head):
     """The classifier of a fixed template; also the model that scores the pool before round 0, whatever is trained."""
 
     def __init__(self, clip: FrozenCLIP, texts: ClassTexts, rng: np.random.Generator, *, template: str = "dataset"):
         """`template` holds one `{}` for the class name; "dataset" is the data set's own."""
-        super().__init__()
-        template = texts.template if template == "dataset" else template
-        self.rows = template_rows(clip.tokenizer, texts.classnames, template)
+        super().__init__(clip, texts, template)

@@ -196,7 +196,8 @@ class PromptTrainer:
     def _belongs_to(self, model: PromptedCLIP) -> dict[str, Any]:
         """Return all that gives the learner's parameters their meaning, beside their shapes."""
         learner, averaging = model.learner, model.learner.averaging
-        return {"trainer": self.recipe.name, "backbone": self.clip.name, "weights": self.clip.fingerprint,
+        constants = {"constants": learner.constants()} if learner.constants() else {}  # files of before have no such entry
+        return {**constants, "trainer": self.recipe.name, "backbone": self.clip.name, "weights": self.clip.fingerprint,
                 "class names": list(self.texts.classnames), "phrases": list(self.texts.phrases),
                 "averaging": None if averaging is None else averaging.normalize,
                 "image layout": learner().after_ln_pre, "text layout": learner.rows.digest()}
