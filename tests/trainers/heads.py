@@ -36,13 +36,13 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 
 def problem(counts: tuple[int, ...] = (3, 0, 1, 4, 2), *, masked: bool = True, seed: int = 0, n_pool: int = 60) -> Problem:
-    """Return a problem with so many labels of each class."""
+    """Return a problem with so many labels of each class; pool, texts and images to predict are the same for any counts."""
     rng, n_classes = np.random.default_rng(seed), len(counts)
     centers = rng.normal(size=(n_classes, WIDTH))
     targets = np.repeat(np.arange(n_classes), counts)
-    features, pool, images = (unit(centers[own] + rng.normal(size=(len(own), WIDTH))) for own in (
-        targets, rng.integers(n_classes, size=n_pool), rng.integers(n_classes, size=7)))
     texts = unit(centers + 0.7 * rng.normal(size=centers.shape))
+    pool, images, features = (unit(centers[own] + rng.normal(size=(len(own), WIDTH))) for own in (
+        rng.integers(n_classes, size=n_pool), rng.integers(n_classes, size=7), targets))
     counted = torch.tensor(counts) > 0 if masked and len(targets) else torch.ones(n_classes, dtype=torch.bool)
     labels = Labels(*map(torch.from_numpy, (features, targets)), torch.ones(len(targets), dtype=torch.float64), counted,
                     torch.from_numpy(pool))

@@ -1,0 +1,149 @@
+"""GDA: both forms against slow references in float64."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+import trainers.gda as gda
+from tests.trainers.heads import (
+    SCALE,
+    WIDTH,
+    logits_of,
+    permuted,
+    prepared,
+    problem,
+    rows_of,
+    softmax,
+    twice,
+    weighted,
+    zero_shot,
+)
+from trainers.testing import CHECKS, fitted, learner_by_name, make_inputs, make_trainer
+
+COUNTS = [(3, 0, 1, 4, 2), (0, 0, 0, 0, 0), (1, 0, 0, 0, 0), (9, 8, 7, 6, 5)]
+
+
+def quadratic(images, texts, means, precision, alpha) -> np.ndarray:
+    """Return logits of (1), one image and one class at a time."""
+    return np.array([[SCALE * v @ t + alpha * (v @ precision @ mu - mu @ precision @ mu / 2)
+                      for t, mu in zip(texts, means, strict=True)] for v in images])
+
+
+def pool_statistics(given) -> tuple[np.ndarray, np.ndarray]:
+    """Return m and the inverse of (3), one pool image at a time."""
+    pool, texts = given.labels.pool.numpy(), given.texts.numpy()
+    probs = softmax(SCALE * pool @ texts.T, np.ones(len(texts), bool))
+    means = np.array([sum(p[k] * v for p, v in zip(probs, pool, strict=True)) / sum(p[k] for p in probs)
+                      for k in range(len(texts))])
+    spread = np.zeros((WIDTH, WIDTH))
+    for p, v in zip(probs, pool, strict=True):
+        rest = v - sum(p[k] * means[k] for k in range(len(texts)))
+        spread += np.outer(rest, rest) / len(pool)
+    return means, np.linalg.inv(0.9 * spread + 0.1 * np.trace(spread) / WIDTH * np.eye(WIDTH))
+
+
+@pytest.mark.parametrize("counts", COUNTS)
+def test_the_pool_form_equals_its_formula(clip, counts, monkeypatch):
+    """Also without a label, and with the pool in blocks."""
+    given = problem(counts)
+    features, targets, texts = given.parts
+    means, precision = pool_statistics(given)
+    for k in range(len(texts)):
+        own = [features[i] for i in range(len(targets)) if targets[i] == k]
+        means[k] = (3 * means[k] + sum(own, np.zeros(WIDTH))) / (3 + len(own))
+    expected = quadratic(given.images.numpy(), texts, means, precision, 1.0)
+    for block in (65536, 7):
+        monkeypatch.setattr(gda, "BLOCK", block)
+        assert np.abs(logits_of(prepared(clip, "GDA", given), given) - expected).max() < 1e-10 * np.abs(expected).max()
+
+
+def labeled_statistics(given) -> tuple[np.ndarray, np.ndarray]:
+    """Return the means, NaN without a label, and P of (4) by Woodbury's identity on M x M."""
+    features, targets, texts = given.parts
+    means = np.array([features[targets == k].mean(0) if (targets == k).any() else np.full(WIDTH, np.nan)
+                      for k in range(len(texts))])
+    x = features - means[targets]
+    tau = np.trace(x.T @ x) / (len(x) - 1)
+    return means, WIDTH / tau * (np.eye(WIDTH) - x.T @ np.linalg.inv(x @ x.T + tau * np.eye(len(x))) @ x)
+
+
+@pytest.mark.parametrize("counts", [(3, 0, 1, 4, 2), (2, 2, 2, 2, 2), (9, 8, 7, 6, 5)])
+def test_the_labels_form_equals_its_formula(clip, counts):
+    """By Woodbury's identity there, densely here; centered over the classes with a label, 0 for the others."""
+    given = problem(counts)
+    images, texts = given.images.numpy(), given.texts.numpy()
+    means, precision = labeled_statistics(given)
+    added = quadratic(images, np.zeros_like(texts), means, precision, 0.3)
+    has_label = ~np.isnan(added[0])
+    added = np.where(has_label, added - added[:, has_label].mean(1, keepdims=True), 0)
+    expected = zero_shot(given) + added
+    found = logits_of(prepared(clip, "GDA", given, form="labels"), given)
+    assert np.abs(found - expected).max() < 1e-10 * np.abs(expected).max()
+
+
+@pytest.mark.parametrize("counts", [(0, 0, 0, 0, 0), (1, 0, 0, 0, 0), (1, 1, 1, 1, 1)])
+def test_where_no_class_has_two_labels_the_labels_form_is_zero_shot(clip, counts):
+    """There is no covariance then; the published form divides by 0."""
+    given = problem(counts)
+    assert np.array_equal(logits_of(prepared(clip, "GDA", given, form="labels"), given),
+                          logits_of(prepared(clip, "GDA", problem((0,) * 5), form="labels"), given))
+    assert np.abs(logits_of(prepared(clip, "GDA", given, form="labels"), given) - zero_shot(given)).max() < 1e-12
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_class_without_a_label_keeps_its_text_in_the_labels_form(clip, masked):
+    """Its row is the text, its bias 0, whatever becomes of it in a loss."""
+    given = problem(masked=masked)
+    learner = prepared(clip, "GDA", given, form="labels")
+    assert np.array_equal(rows_of(learner, given)[1], given.texts[1].numpy()) and learner.bias[1] == 0
+
+
+@pytest.mark.parametrize("form", ["pool", "labels"])
+def test_alpha_0_is_zero_shot_and_a_large_kappa_ignores_labels(clip, form, monkeypatch):
+    """The two constants at their ends."""
+    given, nothing = problem(), problem((0,) * 5)
+    monkeypatch.setattr(gda, "KAPPA", 1e12)
+    found, unlabeled = (logits_of(prepared(clip, "GDA", own), given) for own in (given, nothing))
+    assert np.abs(found - unlabeled).max() < 1e-7
+    monkeypatch.setattr(gda, "ALPHA", {form: 0.0})
+    assert np.abs(logits_of(prepared(clip, "GDA", given, form=form), given) - zero_shot(given)).max() < 1e-12
+
+
+@pytest.mark.parametrize("form", ["pool", "labels"])
+def test_order_does_not_matter_and_weights_are_numbers(clip, form):
+    """Labels in another order, and labels of weight 2 as labels given twice."""
+    given = problem()
+    found = logits_of(prepared(clip, "GDA", given, form=form), given)
+    shuffled = permuted(given, np.random.default_rng(0).permutation(10))
+    assert np.abs(logits_of(prepared(clip, "GDA", shuffled, form=form), given) - found).max() < 1e-9
+    heavy, double = (logits_of(prepared(clip, "GDA", own, form=form), given) for own in (weighted(given, 2.0), twice(given)))
+    assert np.abs(heavy - double).max() < 1e-9 < np.abs(heavy - found).max()
+
+
+def test_two_far_gaussians_are_told_apart_as_bayes_would(clip):
+    """With texts that place the pool, the discriminant alone takes the nearer center of two round clouds."""
+    rng = np.random.default_rng(0)
+    centers = np.zeros((2, WIDTH))
+    centers[:, 0] = 1, -1
+    pool = centers[rng.integers(2, size=5000)] + 0.3 * rng.normal(size=(5000, WIDTH))
+    images = rng.normal(size=(2000, WIDTH))
+    given = problem((0, 0))
+    given = replace(given, texts=torch.from_numpy(centers), labels=replace(given.labels, pool=torch.from_numpy(pool)))
+    learner = prepared(clip, "GDA", given)
+    scores = images @ learner.rows_added.numpy().T + learner.bias.numpy()
+    assert (scores.argmax(1) == (images[:, 0] < 0)).mean() > 0.98
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_the_labels_form_keeps_the_contract(check):
+    check(learner_by_name("GDA", form="labels"))
+
+
+def test_a_file_of_another_form_is_read_since_it_holds_all(tmp_path):
+    """What is added to the texts is in the file, so that the form does not matter."""
+    trainers = {form: make_trainer(learner_by_name("GDA", form=form), make_inputs()) for form in ("pool", "labels")}
+    trainers["pool"].save(model := fitted(trainers["pool"], [0, 1, 2]), tmp_path / "pool.safetensors")
+    again = trainers["labels"].load(tmp_path / "pool.safetensors")
+    assert torch.equal(trainers["pool"].predict(model, "test").logits, trainers["labels"].predict(again, "test").logits)
