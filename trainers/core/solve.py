@@ -18,7 +18,7 @@ def minimize(loss_of: Function, start: Tensor) -> Tensor:
     L-BFGS with a strong Wolfe line search comes near. Values of the function are then too alike to compare, so Newton's method
     ends it by gradients alone (Nocedal and Wright, "Numerical Optimization", Algorithms 7.5, 3.5 and 7.1).
     """
-    found = start.detach().double().clone().requires_grad_()
+    found = start.detach().double().clone(memory_format=torch.contiguous_format).requires_grad_()
     optimizer = torch.optim.LBFGS([found], max_iter=MAX_STEPS, max_eval=2 * MAX_STEPS, history_size=20, tolerance_grad=NEAR,
                                   tolerance_change=1e-12, line_search_fn="strong_wolfe")
 
