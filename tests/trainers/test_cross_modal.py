@@ -1,0 +1,49 @@
+"""CrossModal against a slow reference in float64."""
+
+import numpy as np
+import pytest
+
+from tests.trainers.heads import SCALE, errors, logits_of, loss_of, prepared, problem, rows_of, softmax, trained, zero_shot
+
+COUNTS = [(3, 0, 1, 4, 2), (1, 0, 0, 0, 0), (2, 2, 2, 2, 2), (9, 8, 7, 6, 5)]
+
+
+def gradient(given, rows) -> np.ndarray:
+    """Return that of (1), one image and one text at a time."""
+    features, targets, texts = given.parts
+    everything, found = np.ones(len(texts), bool), np.zeros_like(rows)
+    for samples, labels, counted in ((features, targets, given.counted), (texts, np.arange(len(texts)), everything)):
+        for x, y in zip(samples, labels, strict=True):
+            wrong = errors((SCALE * rows @ x)[None], np.array([y]), counted)[0]
+            found += SCALE * np.outer(wrong, x) / len(samples) / 2
+    return found
+
+
+@pytest.mark.parametrize("masked", [True, False])
+@pytest.mark.parametrize("counts", COUNTS)
+def test_adamw_takes_the_path_of_the_formula(clip, counts, masked):
+    """20 steps on images and texts, half and half, with rows that decay to 0."""
+    given = problem(counts, masked=masked)
+    rows, first, second = given.texts.numpy().copy(), 0.0, 0.0
+    for step in range(1, 21):
+        by_rows = gradient(given, rows)
+        first, second = 0.9 * first + 0.1 * by_rows, 0.999 * second + 0.001 * by_rows**2
+        rows = rows * (1 - 1e-3 * 0.01)
+        rows = rows - 1e-3 * (first / (1 - 0.9**step)) / (np.sqrt(second / (1 - 0.999**step)) + 1e-8)
+    learner = trained(clip, "CrossModal", given, {"AdamW": {"lr": 1e-3, "weight_decay": 0.01}})
+    assert np.abs(rows_of(learner, given) - rows).max() < 1e-10 < np.abs(rows - given.texts.numpy()).max()
+
+
+def test_the_loss_is_half_of_images_and_half_of_texts(clip):
+    """By probabilities: masked for the images, over all classes for the texts."""
+    given = problem()
+    features, targets, texts = given.parts
+    images = -np.log(softmax(SCALE * features @ texts.T, given.counted)[np.arange(len(targets)), targets]).mean()
+    of_texts = -np.log(np.diag(softmax(SCALE * texts @ texts.T, np.ones(5, bool)))).mean()
+    assert loss_of(prepared(clip, "CrossModal", given), given).item() == pytest.approx((images + of_texts) / 2, rel=1e-12)
+
+
+def test_without_steps_or_labels_it_is_zero_shot(clip):
+    given = problem()
+    for own in (given, problem((0,) * 5)):
+        assert np.abs(logits_of(prepared(clip, "CrossModal", own), given) - zero_shot(given)).max() < 1e-12

@@ -1,0 +1,46 @@
+"""CrossModal: a linear probe that is trained on texts too, each a sample of its class.
+
+Source: Lin et al., "Multimodality Helps Unimodality: Cross-Modal Few-Shot Learning with Multimodal Models", CVPR 2023. Rows w_k
+begin at the zero-shot texts t_k; logits are s x.w_k for images and texts x alike, w_k of any length; the loss of a step is
+
+    1/2 CE of images + 1/2 CE of the C texts (1),
+
+as in the authors' batches, half texts and half images. Here a step sees all labels and all texts. The texts are compared with
+all classes even where the images' CE leaves those without a label out; a row of such a class is moved by them and by weight
+decay.
+What the authors' code gets wrong: learning rate, decay, batch size and the iteration are chosen on validation labels, up to
+four a class (here AdamW at 1e-3, decay 0.01, 1,000 steps, the last one); batches as large as the data are dropped, an error
+for four labels or fewer; two widths of features are written into it.
+"""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainers.clip.frozen_clip import FrozenCLIP
+from trainers.learner import LEARNERS, Batch, Classifier, ClassTexts, Head, Labels
+
+
+@LEARNERS.register("CrossModal", moves_absent=True)
+class CrossModal(Head):
+    """`weight` [C, D] are the rows, which decay to 0, not to the texts; they are those once the labels are known."""
+
+    def __init__(self, clip: FrozenCLIP, texts: ClassTexts, rng: np.random.Generator, *, template: str = "dataset"):
+        super().__init__(clip, texts, template)
+        shape = len(texts.classnames), clip.feature_width
+        self.weight = nn.Parameter(torch.zeros(shape))
+        self.register_buffer("texts", torch.zeros(shape), persistent=False)
+
+    def prepare(self, labels: Labels, texts: Tensor, scale: float) -> None:
+        self.weight.copy_(texts)
+        self.texts.copy_(texts)
+
+    def classifier(self, texts: Classifier) -> Classifier:
+        return Classifier(self.weight)
+
+    def loss(self, classifier: Classifier, batch: Batch) -> Tensor:
+        """Return (1)."""
+        of_texts = self.logits(batch.scale, self.texts, classifier)
+        own = torch.arange(len(of_texts), device=of_texts.device)
+        return (super().loss(classifier, batch) + F.cross_entropy(of_texts, own)) / 2
