@@ -51,7 +51,8 @@ def _check_selector(cfg: CfgNode, is_given: bool, chooser: Trainer) -> None:
     name = cfg.ACTIVE.SELECTOR_TRAINER
     if bool(name) != is_given:
         raise ValueError(f"ACTIVE.SELECTOR_TRAINER is {name!r}, and a selector was {'' if is_given else 'not '}given")
-    check_learner(cfg.ACTIVE, name or cfg.TRAINER.NAME, has_negative_texts=getattr(chooser, "has_negative_texts", False))
+    check_learner(cfg.ACTIVE, name or cfg.TRAINER.NAME, has_negative_texts=getattr(chooser, "has_negative_texts", False),
+                  is_linear=getattr(chooser, "is_linear", True))
 
 
 def _known_labels(node: CfgNode, dataset: Dataset) -> Tensor:

@@ -17,7 +17,9 @@ class SelectionContext:
     a very large pool arrive as float16, also memory-mapped (`active.selection.UPCAST_LIMIT`): bring blocks of them to float32.
     `text_features` are the rows that images are compared with. Those of texts are unit norm; in AS mode
     (`TRAINER.DESCRIPTIONS.MODE`) they are means of unit vectors, so their norm is below 1; the rows of a linear head have any
-    norm, which is evidence. Rebuild logits from them as they are; take `directions` where a direction is meant.
+    norm, which is evidence. Of linear learners, logits are a scale times (features @ text_features.T + bias): rebuild them from
+    rows as they are. A sampler that does says so by the fact `needs_linear`, and learners that are not linear are refused. Take
+    `directions` where a place among features is meant.
     The pool's labels, the model and the config are not here, so a sampler cannot look at them.
     """
 
@@ -29,13 +31,14 @@ class SelectionContext:
     labeled_features: Tensor  # [M, D] float32
     labeled_logits: Tensor  # [M, C] float32
     labels: Tensor  # [M] int64
-    text_features: Tensor  # [C, D] float32: logits are a scale times features @ text_features.T; of any norm, see `directions`
+    text_features: Tensor  # [C, D] float32, of any norm: see above and `directions`
     n_query: int  # rows to ask for; `select` caps it at N
     round: int  # counted from 0
     n_total: int  # images in the whole train split
     rng: np.random.Generator  # this selection's own stream
     negative_text_features: Tensor | None = None  # [C, D] float32, of the same kind, for models with negative prompts
-    bias: Tensor | None = None  # [C] float32, of learners that have one: logits are a scale times (features @ texts.T + bias)
+    bias: Tensor | None = None  # [C] float32, of learners that have one
+    class_directions: Tensor | None = None  # [C, D] float32, of learners whose classes do not lie along `text_features`
     find: Callable[[str], int | None] | None = None  # position in the train split of a dataset id, for recorded queries
 
     @cached_property
@@ -45,9 +48,11 @@ class SelectionContext:
 
     @cached_property
     def directions(self) -> Tensor:
-        """Where classes lie among features: the unit-norm texts, under AS their mean, or the rows of a head at length 1."""
+        """Where classes lie among features: what the learner gives (under AS mean texts), or `text_features` at length 1."""
+        if self.class_directions is not None:
+            return self.class_directions
         norms = self.text_features.norm(dim=1, keepdim=True)
-        return self.text_features if bool((norms <= 1 + 1e-4).all()) else self.text_features / norms
+        return self.text_features if bool(((norms - 1).abs() <= 1e-4).all()) else self.text_features / norms.clamp(min=1e-12)
 
     @property
     def n_pool(self) -> int:

@@ -33,8 +33,8 @@ logger = logging.getLogger(__name__)
 class Predicted(Protocol):
     """What the loop reads of a prediction: float32 on the CPU, rows in the order of the split.
 
-    A model with negative prompts also gives `negative_text_features` [C, D], a linear one with a bias `bias` [C]. Texts are
-    those of logits, see `active.context`.
+    A model with negative prompts also gives `negative_text_features` [C, D], a linear one with a bias `bias` [C], one
+    whose classes lie elsewhere among features `class_directions` [C, D]. Texts are those of logits, see `active.context`.
     """
 
     features: Tensor  # [N, D], unit norm
@@ -46,7 +46,8 @@ class Trainer(Protocol):
     """What the loop asks of a trainer; the model itself is opaque to it.
 
     One whose models have negative prompts says so by `has_negative_texts = True`, and its `fit` takes a further `mined`:
-    rows and labels that it trains on beside the labeled ones. A model may have `losses`: the mean loss of each epoch.
+    rows and labels that it trains on beside the labeled ones. One whose logits are no product of features and class features
+    says `is_linear = False`. A model may have `losses`: the mean loss of each epoch.
     """
 
     def zero_shot(self) -> Any: ...
@@ -226,6 +227,7 @@ def _context(plan: Run, state: _State, now: Predicted, round: int) -> SelectionC
         labels=state.pool.labels, text_features=now.text_features, n_query=plan.n_query, round=round,
         n_total=len(plan.dataset.train), rng=rng_for(plan.seed, f"select {plan.sampler(round).name}", round),
         negative_text_features=getattr(now, "negative_text_features", None), bias=getattr(now, "bias", None),
+        class_directions=getattr(now, "class_directions", None),
         find=plan.dataset.train_rows.get)
 
 

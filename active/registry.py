@@ -71,15 +71,24 @@ def check_sampler_names(node: CfgNode) -> None:
             SAMPLERS[name].facts.get("check", lambda _: None)(node)
 
 
-def check_learner(node: CfgNode, learner: str, *, has_negative_texts: bool) -> None:
-    """Raise ConfigError if a sampler of an `ACTIVE` node reads negative prompts and the learner that selects has none."""
+def check_learner(node: CfgNode, learner: str, *, has_negative_texts: bool, is_linear: bool = True) -> None:
+    """Raise ConfigError if a sampler of an `ACTIVE` node needs more than the learner that selects has.
+
+    That is negative prompts, or logits that are a product of features and class features. Round 0 is zero-shot CLIP's, which
+    is linear.
+    """
     check_sampler_names(node)
     for sampler in (initial_sampler(node), node.SAMPLER):
         for name in wrapped(sampler, node):
-            if SAMPLERS[name].facts.get("needs_negative_texts") and not has_negative_texts:
+            facts = SAMPLERS[name].facts
+            if facts.get("needs_negative_texts") and not has_negative_texts:
                 raise ConfigError(f"sampler {name!r} compares positive with negative prompts, and {learner} has no negative "
                                   "ones; set TRAINER.NAME to DualPrompt, or ACTIVE.SELECTOR_TRAINER to DualPrompt and "
                                   "TRAINER.NAME to the learner that is reported")
+            if facts.get("needs_linear") and sampler == node.SAMPLER and not is_linear:
+                raise ConfigError(f"sampler {name!r} follows logits along features, and those of {learner} are not linear in "
+                                  "them; take another sampler, or set ACTIVE.SELECTOR_TRAINER to a linear learner such as "
+                                  "LinearProbe")
 
 
 def initial_sampler(node: CfgNode) -> str:

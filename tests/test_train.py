@@ -442,6 +442,8 @@ def test_a_sampler_from_a_file_outside_the_project_runs(root, tmp_path):
     (["--trainer", "CoOpp"], "did you mean 'CoOp'"),
     (["ACTIVE.SELECTOR_TRAINER", "DualPromt"], "did you mean 'DualPrompt'"),
     (["ACTIVE.SAMPLER", "dual_prompt"], "CoOp has no negative ones"),
+    (["ACTIVE.SAMPLER", "alfa_mix", "--trainer", "TipAdapter"], "those of TipAdapter are not linear"),
+    (["ACTIVE.SAMPLER", "alfa_mix", "ACTIVE.SELECTOR_TRAINER", "TipAdapterF"], "those of TipAdapterF are not linear"),
     (["ACTIVE.SAMPLER", "pcb", "ACTIVE.PCB.BASE", "marginn"], "did you mean 'margin'"),
     (["DATASET.NAME", "Digit"], "did you mean 'Digits'"),
     (["MODEL.BACKBONE.NAME", "tiny_clop"], "did you mean 'tiny_clip'"),

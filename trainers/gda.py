@@ -34,7 +34,7 @@ NO_SPREAD = 1e-10  # trace of a covariance that is rounding alone
 
 @LEARNERS.register("GDA", begins_as_zero_shot=False, moves_absent=True)
 class GDA(Head):
-    """`rows_added` [C, D] and `bias` [C] are alpha / s times what q adds to texts."""
+    """`rows_added` [C, D] and `bias` [C] are alpha / s times what q adds to texts; `means` [C, D] is where classes lie, mu."""
 
     def __init__(
         self,
@@ -49,18 +49,20 @@ class GDA(Head):
         self.form = form
         self.register_buffer("rows_added", torch.zeros(len(texts.classnames), clip.feature_width))
         self.register_buffer("bias", torch.zeros(len(texts.classnames)))
+        self.register_buffer("means", torch.zeros(len(texts.classnames), clip.feature_width))
 
     def prepare(self, labels: Labels, texts: Tensor, scale: float) -> None:
-        rows, bias = pool_rows(labels, texts, scale) if self.form == "pool" else label_rows(labels, texts)
+        rows, bias, means = pool_rows(labels, texts, scale) if self.form == "pool" else label_rows(labels, texts)
         self.rows_added.copy_(ALPHA[self.form] / scale * rows)
         self.bias.copy_(ALPHA[self.form] / scale * bias)
+        self.means.copy_(means)
 
     def classifier(self, texts: Classifier) -> Classifier:
-        return Classifier(texts.texts + self.rows_added, bias=self.bias)
+        return Classifier(texts.texts + self.rows_added, bias=self.bias, directions=F.normalize(self.means, dim=1))
 
 
-def pool_rows(labels: Labels, texts: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Return P mu [C, D] and -1/2 mu.P mu [C] of (2) and (3)."""
+def pool_rows(labels: Labels, texts: Tensor, scale: float) -> tuple[Tensor, Tensor, Tensor]:
+    """Return P mu [C, D], -1/2 mu.P mu [C] and mu [C, D] of (2) and (3)."""
     n_classes, width = texts.shape
     squares, sums, joint = (texts.new_zeros(*shape, dtype=torch.float64) for shape in (
         (width, width), (n_classes, width), (n_classes, n_classes)))
@@ -74,22 +76,26 @@ def pool_rows(labels: Labels, texts: Tensor, scale: float) -> tuple[Tensor, Tens
     trace = spread.trace()
     spread = (1 - SHRINKAGE) * spread + SHRINKAGE * trace / width * torch.eye(width, dtype=spread.dtype, device=spread.device)
     counts, labeled = _counts_and_sums(labels, n_classes)
-    return _discriminants((KAPPA * means + labeled) / (KAPPA + counts), spread, trace)
+    means = (KAPPA * means + labeled) / (KAPPA + counts)
+    return *_discriminants(means, spread, trace), means
 
 
-def label_rows(labels: Labels, texts: Tensor) -> tuple[Tensor, Tensor]:
-    """Return P mu [C, D] and -1/2 mu.P mu [C] of (4), both centered over the classes with a label, 0 for the others."""
+def label_rows(labels: Labels, texts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return P mu [C, D] and -1/2 mu.P mu [C] of (4), both centered over the classes with a label, 0 for the others, and mu.
+
+    Without a label mu is the text.
+    """
     width = texts.shape[1]
     counts, sums = _counts_and_sums(labels, len(texts))
     means = sums / counts.clamp(min=torch.finfo(counts.dtype).tiny)
     centered = labels.weights.double().sqrt()[:, None] * (labels.features.double() - means[labels.targets])
     trace = centered.square().sum() / (counts.sum() - 1).clamp(min=1)
     spread = (centered.T @ centered + trace * torch.eye(width, dtype=means.dtype, device=means.device)) / width
-    parts, has_label = _discriminants(means, spread, trace), counts.squeeze(1) > 0
-    if not has_label.any():
-        return parts
-    rows, bias = (part - part[has_label].mean(0) for part in parts)
-    return rows * has_label[:, None], bias * has_label
+    rows, bias = _discriminants(means, spread, trace)
+    has_label = (counts > 0).double()  # [C, 1]
+    share = has_label / has_label.sum().clamp(min=1)
+    rows, bias = rows - (share * rows).sum(0), bias - share[:, 0] @ bias
+    return rows * has_label, bias * has_label[:, 0], means.where(counts > 0, texts.double())
 
 
 def _counts_and_sums(labels: Labels, n_classes: int) -> tuple[Tensor, Tensor]:

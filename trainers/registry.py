@@ -26,6 +26,11 @@ def has_negative_texts(name: str) -> bool:
     return (LEARNERS if is_learner(name) else TRAINERS)[name].facts.get("has_negative_texts", False)
 
 
+def is_linear(name: str) -> bool:
+    """Tell whether a learner's logits are a product of features and class features, plus a bias, as some samplers need."""
+    return (LEARNERS if is_learner(name) else TRAINERS)[name].facts.get("is_linear", True)
+
+
 def absent(asked: str, name: str) -> str:
     """Return what becomes of classes without a label in the loss, "masked" or "pushed", for a `TRAINER.ABSENT`.
 

@@ -4,8 +4,9 @@ Source: Parvaneh et al., "Active Learning by Feature Mixing", CVPR 2022, Section
 u becomes u + alpha * (a_c - u), a_c the mean labeled feature of class c, |alpha| <= cap / sqrt(D); the cap grows in steps of
 `delta` until more than `n_query` rows flip for some class; these are clustered and each cluster's row nearest to its
 center is asked. The closed form moves u by (cap / sqrt(D)) |a_c - u| along b, the unit gradient of the loss of the predicted
-class y: c matters only as a length. With a linear head w, y wins along the ray up to r = min_k (z_y - z_k) / ((w_k - w_y).b)
-over rising k, so u flips exactly at caps above sqrt(D) r / max_c |a_c - u|: one pass instead of 1/delta * C.
+class y: c matters only as a length. With a linear head, rows w of any norms and a bias, y wins along the ray up to
+r = min_k (z_y - z_k) / ((w_k - w_y).b) over rising k, z = w.u + bias, so u flips exactly at caps above
+sqrt(D) r / max_c |a_c - u|: one pass instead of 1/delta * C.
 Differences from the authors' code: only the closed form (there alpha may be trained by 5 Adam steps); the shortfall is
 drawn without replacement; no crash without candidates; without labels the text features are the anchors, while the paper
 begins at random. The delta of their closed-form runs is the default. A class without labels has the mean of all labeled rows.
@@ -25,7 +26,7 @@ from active.registry import SAMPLERS
 from dassl.utils.registry import AtLeast, AtMost
 
 
-@SAMPLERS.register("alfa_mix", needs_labels=True)
+@SAMPLERS.register("alfa_mix", needs_labels=True, needs_linear=True)
 def alfa_mix(ctx: SelectionContext, *, delta: Annotated[float, AtLeast(1e-3), AtMost(1)] = 0.2) -> Tensor:
     """Return `n_query` pool rows, most typical of each cluster of flipping rows first, then random ones if these are few."""
     caps = flip_caps(ctx)

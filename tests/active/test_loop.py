@@ -4,10 +4,12 @@ import dataclasses
 import json
 import logging
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from active import loop
 from active.build import carry_out as run
 from active.context import Query
 from active.record.folder import prompts_path
@@ -396,6 +398,35 @@ def test_dual_prompt_without_negative_prompts_is_refused_before_anything_is_done
         with pytest.raises(ConfigError, match=r"'dual_prompt' .* CoOp has no negative ones; .* ACTIVE\.SELECTOR_TRAINER"):
             run(toy_config(tmp_path, ACTIVE__SAMPLER=sampler, **values), dataset, trainer)
         assert not any(trainer.n_calls.values()) and not any(tmp_path.iterdir())
+
+
+def test_a_sampler_gets_bias_and_directions_of_the_model_that_selects(tmp_path, monkeypatch):
+    """As the prediction has them; where it has none there are none."""
+    dataset, features, texts = toy_task()
+    seen, select = [], loop.select
+    monkeypatch.setattr(loop, "select", lambda sampler, ctx: (seen.append(ctx), select(sampler, ctx))[1])
+    trainer, predict = ToyTrainer(features, texts), ToyTrainer.predict
+
+    def richer(model, split):
+        found = predict(trainer, model, split)
+        return found if model is texts else SimpleNamespace(**vars(found), bias=model[:, 0], class_directions=2 * model)
+
+    trainer.predict = richer
+    run(toy_config(tmp_path, ACTIVE__SAMPLER="margin", ACTIVE__ROUNDS=2), dataset, trainer)
+    first, second = seen
+    assert first.bias is None and first.class_directions is None and torch.equal(first.directions, texts)
+    assert torch.equal(second.bias, second.text_features[:, 0])
+    assert torch.equal(second.directions, 2 * second.text_features)
+
+
+def test_a_learner_that_is_not_linear_is_refused_before_anything_is_done(tmp_path):
+    """By what the trainer that selects says of itself."""
+    dataset, features, texts = toy_task()
+    trainer = ToyTrainer(features, texts)
+    trainer.is_linear = False
+    with pytest.raises(ConfigError, match="'alfa_mix' follows logits"):
+        run(toy_config(tmp_path, ACTIVE__SAMPLER="alfa_mix"), dataset, trainer)
+    assert not any(trainer.n_calls.values()) and not any(tmp_path.iterdir())
 
 
 def test_one_learner_selects_and_another_is_reported(tmp_path):

@@ -110,6 +110,20 @@ def test_a_sampler_of_negative_prompts_needs_a_learner_that_has_them(sampler, in
             check_learner(node, "CoOp", has_negative_texts=False)
 
 
+@pytest.mark.parametrize(("sampler", "initial", "fits"), [
+    ("alfa_mix", "auto", False), ("pcb", "auto", False), ("random", "alfa_mix", True), ("entropy", "auto", True)])
+def test_a_sampler_of_linear_logits_needs_a_linear_learner(sampler, initial, fits):
+    """Also where another one wraps it; round 0 is zero-shot CLIP's, which is linear."""
+    node = sampler_node()
+    node.SAMPLER, node.INITIAL_SAMPLER, node.PCB.BASE = sampler, initial, "alfa_mix"
+    check_learner(node, "LinearProbe", has_negative_texts=False)
+    if fits:
+        check_learner(node, "TipAdapter", has_negative_texts=False, is_linear=False)
+    else:
+        with pytest.raises(ConfigError, match=r"'alfa_mix' follows logits .* those of TipAdapter are not linear"):
+            check_learner(node, "TipAdapter", has_negative_texts=False, is_linear=False)
+
+
 @pytest.mark.parametrize(("sampler", "numbers"), [
     ("alfa_mix", {"delta": 0.2}), ("cb", {"fusion": "concat"}), ("cbsq", {"factor": 4, "fusion": "concat"}),
     ("cec", {"n_support": 10, "prior_support": "own", "prior_floor": 0.0, "n_neighbors": 10, "beta": 1.0, "kernel": "cos",

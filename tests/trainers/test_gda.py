@@ -17,9 +17,11 @@ from tests.trainers.heads import (
     rows_of,
     softmax,
     twice,
+    unit,
     weighted,
     zero_shot,
 )
+from trainers.learner import Classifier
 from trainers.testing import CHECKS, fitted, learner_by_name, make_inputs, make_trainer
 
 COUNTS = [(3, 0, 1, 4, 2), (0, 0, 0, 0, 0), (1, 0, 0, 0, 0), (9, 8, 7, 6, 5)]
@@ -147,3 +149,18 @@ def test_a_file_of_another_form_is_read_since_it_holds_all(tmp_path):
     trainers["pool"].save(model := fitted(trainers["pool"], [0, 1, 2]), tmp_path / "pool.safetensors")
     again = trainers["labels"].load(tmp_path / "pool.safetensors")
     assert torch.equal(trainers["pool"].predict(model, "test").logits, trainers["labels"].predict(again, "test").logits)
+
+
+@pytest.mark.parametrize("form", ["pool", "labels"])
+def test_samplers_get_the_class_means_as_directions(clip, form):
+    """Of length 1: mu of (2) where it is made of pool and labels, else the means of labels, or the text."""
+    given = problem()
+    learner = prepared(clip, "GDA", given, form=form)
+    features, targets, texts = given.parts
+    means = pool_statistics(given)[0]
+    for k in range(len(texts)):
+        own = features[targets == k]
+        labeled = own.mean(0) if len(own) else texts[k]
+        means[k] = (3 * means[k] + own.sum(0)) / (3 + len(own)) if form == "pool" else labeled
+    found = learner.classifier(Classifier(given.texts)).directions.numpy()
+    assert np.abs(found - unit(means)).max() < 1e-10

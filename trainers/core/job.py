@@ -33,7 +33,7 @@ from dassl.utils.paths import exists, expanded, is_file, is_folder
 from dassl.utils.run_folder import CURVE, LOCK, RESULTS
 from dassl.utils.seeding import drawn_seed
 from trainers.clip.architectures import tower_depths
-from trainers.registry import LEARNERS, TRAINERS, absent, has_negative_texts, settle_depths
+from trainers.registry import LEARNERS, TRAINERS, absent, has_negative_texts, is_linear, settle_depths
 
 if TYPE_CHECKING:
     from dassl.data.digests import ImageFiles
@@ -88,7 +88,7 @@ def check(cfg: CfgNode) -> None:
     ORACLES[cfg.ACTIVE.ORACLE]
     for name in (cfg.TRAINER.NAME, selecting := cfg.ACTIVE.SELECTOR_TRAINER or cfg.TRAINER.NAME):
         has_negative_texts(name)
-    check_learner(cfg.ACTIVE, selecting, has_negative_texts=has_negative_texts(selecting))
+    check_learner(cfg.ACTIVE, selecting, has_negative_texts=has_negative_texts(selecting), is_linear=is_linear(selecting))
     query_size(cfg.ACTIVE.QUERY_SIZE, n_train=1, n_classes=1)
     check_metrics(cfg.TEST)
     check_recorders(cfg.LOG)

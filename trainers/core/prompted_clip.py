@@ -37,9 +37,9 @@ class PromptedCLIP:
             if self._constant is None:
                 with torch.no_grad():
                     self._constant = self._class_features(prompts)
-            return Classifier(self._constant)
+            return self._classifier(self._constant)
         negative = self._class_features(Prompts(text=prompts.negative)) if prompts.negative else None
-        return Classifier(self._class_features(prompts), negative)
+        return self._classifier(self._class_features(prompts), negative)
 
     def image_features(self, inputs: Tensor, prompts: Prompts) -> Tensor:
         """Return features [B, D]: of image tokens [B, L, width] if the learner tunes images, else of frozen features [B, D]."""
@@ -50,6 +50,10 @@ class PromptedCLIP:
     def logits(self, features: Tensor, classifier: Classifier) -> Tensor:
         """Return [B, C] for features [B, D] and what classes are compared by."""
         return self.learner.logits(self.clip.logit_scale, features, classifier)
+
+    def _classifier(self, texts: Tensor, negative: Tensor | None = None) -> Classifier:
+        averaging = self.learner.averaging  # under AS a class lies at the mean of its texts, as in PCB's paper
+        return Classifier(texts, negative, directions=None if averaging is None or averaging.normalize else texts)
 
     def _class_features(self, prompts: Prompts) -> Tensor:
         features = self.clip.encode_text(self.learner.rows, prompts)

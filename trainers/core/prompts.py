@@ -41,12 +41,14 @@ class TokenRows:
 class Classifier:
     """What images are compared with: class features `texts` [C, D], and those of "not this class" where the learner has them.
 
-    With a `bias` [C], logits are scale * (features @ texts.T + bias).
+    With a `bias` [C], logits are scale * (features @ texts.T + bias). `directions` [C, D] say where classes lie among features,
+    if that is not `texts` at length 1.
     """
 
     texts: Tensor
     negative: Tensor | None = None
     bias: Tensor | None = None
+    directions: Tensor | None = None
 
 
 @dataclass(frozen=True)

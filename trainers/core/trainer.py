@@ -39,7 +39,8 @@ class Prediction:
 
     Image features [N, D], logits [N, C], the class features [C, D] that logits are made of (unit norm for texts but under AS),
     those of the negative contexts and the bias [C] where the learner has them: logits are a scale times
-    (features @ text_features.T + bias), for learners that are linear.
+    (features @ text_features.T + bias), for learners that are linear. `class_directions` [C, D] say where classes lie among
+    features, if not along those.
     """
 
     features: Tensor
@@ -47,6 +48,7 @@ class Prediction:
     text_features: Tensor
     negative_text_features: Tensor | None = None
     bias: Tensor | None = None
+    class_directions: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,7 @@ class Recipe:
     seed: int
     print_freq: int = 0
     has_negative_texts: bool = False
+    is_linear: bool = True
     masked: bool = False  # whether classes without a label are left out of the loss
 
 
@@ -90,6 +93,10 @@ class PromptTrainer:
     @property
     def has_negative_texts(self) -> bool:
         return self.recipe.has_negative_texts
+
+    @property
+    def is_linear(self) -> bool:
+        return self.recipe.is_linear
 
     def zero_shot(self) -> PromptedCLIP:
         """Return the model that has seen no label."""
@@ -139,8 +146,9 @@ class PromptTrainer:
         texts, negative = (
             None if found is None else (nn.functional.normalize(found, dim=1) if model.has_unit_texts else found).cpu().float()
             for found in (classifier.texts, classifier.negative))
-        bias = None if classifier.bias is None else classifier.bias.cpu().float()
-        return Prediction(torch.cat(features), torch.cat(logits), texts, negative, bias)
+        bias, directions = (None if found is None else found.cpu().float()
+                            for found in (classifier.bias, classifier.directions))
+        return Prediction(torch.cat(features), torch.cat(logits), texts, negative, bias, directions)
 
     def save(self, model: PromptedCLIP, path: Path) -> None:
         """Write the learner's parameters, kilobytes, with what they belong to."""

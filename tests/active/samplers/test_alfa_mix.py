@@ -17,9 +17,18 @@ def _anchors(ctx) -> list[list[float]]:
     """Mean labeled feature of each class, of all labeled rows where it has none; the texts without labels."""
     rows, labels = ctx.labeled_features.double().tolist(), ctx.labels.tolist()
     if not rows:
-        return ctx.text_features.double().tolist()
+        return ctx.directions.double().tolist()
     members = [[x for x, y in zip(rows, labels, strict=True) if y == k] or rows for k in range(ctx.n_classes)]
     return [[sum(x[d] for x in mine) / len(mine) for d in range(len(rows[0]))] for mine in members]
+
+
+def of_a_head(ctx, seed: int):
+    """Return the context of a linear head: rows of lengths 0.3 to 1.5, a bias, and logits made of both."""
+    rng = torch.Generator().manual_seed(seed)
+    rows = ctx.text_features * (0.3 + 1.2 * torch.rand(ctx.n_classes, 1, generator=rng))
+    bias = 0.3 * torch.randn(ctx.n_classes, generator=rng)
+    logits, labeled = (20 * (features @ rows.T + bias) for features in (ctx.features, ctx.labeled_features))
+    return replace(ctx, text_features=rows, bias=bias, logits=logits, labeled_logits=labeled)
 
 
 def _flips(ctx, row: int, anchor: list[float], cap: float) -> bool:
@@ -27,7 +36,8 @@ def _flips(ctx, row: int, anchor: list[float], cap: float) -> bool:
     texts, u = ctx.text_features.double().tolist(), ctx.features[row].double().tolist()
     logits = ctx.logits[row].double().tolist()
     predicted, probs, width = logits.index(max(logits)), plain.softmax(logits), len(u)
-    errors = [p - (k == predicted) for k, p in enumerate(probs)]
+    others = sum(p for k, p in enumerate(probs) if k != predicted)  # 1 - p of the predicted class, with all its digits
+    errors = [-others if k == predicted else p for k, p in enumerate(probs)]
     gradient = [sum(e * t[d] for e, t in zip(errors, texts, strict=True)) for d in range(width)]
     length = math.sqrt(plain.dot(gradient, gradient))
     if length == 0:
@@ -36,7 +46,8 @@ def _flips(ctx, row: int, anchor: list[float], cap: float) -> bool:
     bound = cap / math.sqrt(width) * math.sqrt(plain.dot(difference, difference))
     alpha = [bound * g / length / d for g, d in zip(gradient, difference, strict=True)]
     mixed = [x + a * d for x, a, d in zip(u, alpha, difference, strict=True)]
-    scores = [plain.dot(mixed, t) for t in texts]
+    bias = [0.0] * len(texts) if ctx.bias is None else ctx.bias.double().tolist()
+    scores = [plain.dot(mixed, t) + b for t, b in zip(texts, bias, strict=True)]
     return scores.index(max(scores)) != predicted
 
 
@@ -57,18 +68,22 @@ def _direct(ctx, delta: float, rng) -> list[int]:
     return picked + [rest[place] for place in rng.permutation(len(rest))[: ctx.n_query - len(picked)]]
 
 
-def test_equals_direct_mixing_in_plain_python():
-    """The picks on 200 pools, a third of them without labels, with the default step."""
+@pytest.mark.parametrize("head", [False, True])
+def test_equals_direct_mixing_in_plain_python(head):
+    """The picks on 200 pools, a third of them without labels, with the default step; of texts, and of rows with a bias."""
     for seed, ctx in enumerate(small_pools()):
+        ctx = of_a_head(ctx, seed) if head else ctx
         ctx = replace(without_labels(ctx) if seed % 3 == 0 else ctx, n_query=min(ctx.n_query, ctx.n_pool - 1))
         if ctx.n_query:
             assert select(alfa_mix, replace(ctx, rng=plain.fresh(seed))).rows.tolist() == _direct(ctx, 0.2, plain.fresh(seed))
 
 
-def test_the_threshold_is_where_direct_mixing_flips():
+@pytest.mark.parametrize("head", [False, True])
+def test_the_threshold_is_where_direct_mixing_flips(head):
     """Just below each row's cap no class flips it and just above some class does; 32 caps on a grid agree as well."""
     n_finite = 0
-    for ctx in small_pools(60):
+    for seed, ctx in enumerate(small_pools(60)):
+        ctx = of_a_head(ctx, seed) if head else ctx
         ctx = replace(ctx, logits=ctx.logits / 4)  # a certain row's p - 1 has few digits left, here, in float64
         anchors = _anchors(ctx)
         for row, cap in enumerate(flip_caps(ctx).double().tolist()):
@@ -79,7 +94,7 @@ def test_the_threshold_is_where_direct_mixing_flips():
             assert not any(_flips(ctx, row, anchor, cap * (1 - 1e-4)) for anchor in anchors)
             assert any(_flips(ctx, row, anchor, cap * (1 + 1e-4) + 1e-6) for anchor in anchors)
     assert n_finite > 500
-    ctx = make_context(n_pool=40)
+    ctx = of_a_head(make_context(n_pool=40), 0) if head else make_context(n_pool=40)
     caps, anchors = flip_caps(ctx), _anchors(ctx)
     for step in range(1, 33):
         flipped = [row for row in range(40) if any(_flips(ctx, row, anchor, step / 32) for anchor in anchors)]
@@ -128,6 +143,11 @@ def test_anchors_are_class_means():
     """Against plain sums; a class without labels has the mean of all."""
     for ctx in small_pools(50):
         assert torch.allclose(class_anchors(ctx), torch.tensor(_anchors(ctx)), atol=1e-6)
+
+
+def test_it_needs_a_linear_learner():
+    """Thresholds are those of products with rows; a cache's logits bend."""
+    assert SAMPLERS["alfa_mix"].facts["needs_linear"] is True
 
 
 def test_a_smaller_step_takes_fewer_candidates():

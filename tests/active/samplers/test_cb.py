@@ -64,6 +64,20 @@ def test_the_rows_of_200_pools_are_those_of_a_slow_reference(fusion):
             assert 1 - features[row] @ center / np.linalg.norm(center) == pytest.approx(waiting[c].pop(0), abs=1e-5)
 
 
+@pytest.mark.parametrize("fusion", ["concat", "mean"])
+@pytest.mark.parametrize("lengths", [(0.2, 0.9), (0.5, 3.0), (2.0, 9.0)])
+def test_rows_of_a_head_are_taken_as_directions(fusion, lengths):
+    """Rows of any norms, all below 1 too, guide as unit rows do; what the learner gives as directions comes first, as it is."""
+    for seed, ctx in enumerate(small_pools(20)):
+        factors = torch.from_numpy(np.random.default_rng(seed).uniform(*lengths, size=(ctx.n_classes, 1))).float()
+        head = replace(ctx, text_features=factors * ctx.text_features, bias=torch.ones(ctx.n_classes))
+        guided = class_guided_features(head, fusion)
+        assert torch.allclose(guided, class_guided_features(ctx, fusion), atol=1e-6)
+        given = replace(head, class_directions=0.5 * ctx.text_features)
+        expected = slow_features(replace(ctx, text_features=0.5 * ctx.text_features), fusion)
+        assert np.abs(class_guided_features(given, fusion).numpy() - expected).max() < 1e-5
+
+
 def test_the_allocation_is_that_of_the_reference_loop():
     """The heap gives every label to the cluster that a search over all clusters finds, at any budget."""
     for seed in range(200):

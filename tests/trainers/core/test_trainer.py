@@ -118,6 +118,10 @@ def test_samplers_get_the_texts_that_logits_are_made_of(clip, colors, tmp_path, 
     prediction = trainer.predict(fitted(trainer), "test")
     expected = trainer.clip.logit_scale * prediction.features @ prediction.text_features.T
     assert torch.allclose(prediction.logits, expected, atol=1e-4)
+    if mode == "AS":  # where a class lies is the mean too, as it is
+        assert torch.equal(prediction.class_directions, prediction.text_features)
+    else:
+        assert prediction.class_directions is None
     for texts in (prediction.text_features, prediction.negative_text_features):
         if texts is not None:
             assert bool((texts.norm(dim=1) < 0.9999).any()) == (mode == "AS")
