@@ -115,7 +115,7 @@ def logits_of(trainer: PromptTrainer, model: PromptedCLIP) -> Tensor:
 
 
 def _assert_alike(found: Tensor, expected: Tensor, what: str) -> None:
-    difference = float((found - expected).abs().max())
+    difference = float((found - expected).detach().abs().max())
     limit = 1e-3 * max(1.0, float(expected.abs().max()))
     assert difference <= limit, f"{what}: logits differ by {difference:.2g}"
 

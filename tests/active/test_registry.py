@@ -21,6 +21,7 @@ from dassl.utils.errors import ConfigError
 @pytest.fixture
 def component(monkeypatch):
     """Register samplers for one test only."""
+    SAMPLERS.fill()
     monkeypatch.setattr(SAMPLERS, "_components", dict(SAMPLERS._components))
     return SAMPLERS.register
 
