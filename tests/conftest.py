@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import sys
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: also of the processes that tests start
@@ -13,6 +14,7 @@ import torch
 
 from dassl.utils.environment import PROJECT
 from trainers.clip.frozen_clip import FrozenCLIP
+from trainers.core.job import REGISTRIES
 from trainers.core.patterns import random_clip
 
 PROJECT_FILES = ("active", "benchmarks", "configs", "dassl", "datasets", "docs", "scripts", "tests", "trainers", "train.py")
@@ -62,6 +64,18 @@ def empty_curves():
 def root(tmp_path_factory) -> Path:
     """A data root that runs on the digits share, with its images and its feature cache."""
     return tmp_path_factory.mktemp("data")
+
+
+@pytest.fixture(autouse=True)
+def plugins_are_forgotten():
+    """Take the plug-ins that a test has imported out of the registries: their keys would be in the configs of later tests."""
+    before = set(sys.modules)
+    yield
+    for name in [name for name in sys.modules if name.startswith("plugin_") and name not in before]:
+        for registry in REGISTRIES:
+            for component in [one for one in registry._components.values() if one.build.__module__ == name]:
+                del registry._components[component.name]
+        del sys.modules[name]
 
 
 @pytest.fixture
