@@ -111,6 +111,7 @@ def logits_of(trainer: PromptTrainer, model: PromptedCLIP) -> Tensor:
     for name in ("features", "logits", "text_features", "bias"):
         value = getattr(found, name)
         assert value is None or bool(value.isfinite().all()), f"{name} are not finite"
+        assert value is None or not value.requires_grad, f"{name} are still being trained"
     return found.logits
 
 

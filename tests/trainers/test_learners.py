@@ -333,8 +333,8 @@ def test_maps_of_maple_start_within_torch_s_bound(clip):
     ("GDA", {"form": "pool", "template": "dataset"}), ("RLA", {"strength": 1.0, "template": "dataset"}),
     *((name, {"alpha": 1.0, "beta": 5.5, "centered": True, "count": "sum", "template": "dataset"})
       for name in ("TipAdapter", "TipAdapterF")),
-    ("LPpp", {"form": "repaired", "alpha": "scale", "steps": 300, "template": "dataset"}), ("CrossModal", {"template": "dataset"}),
-    ("CLIPAdapter", {"ratio": 0.2, "template": "dataset"})])
+    ("LPpp", {"form": "repaired", "alpha": "scale", "steps": 300, "template": "dataset"}),
+    ("CrossModal", {"template": "dataset"}), ("CLIPAdapter", {"ratio": 0.2, "template": "dataset"})])
 def test_the_numbers_of_the_papers_and_of_published_tables_are_the_defaults(learner, numbers):
     """They are what a run without these keys means, and what a record of one is read as."""
     assert {parameter.name: parameter.default for parameter in LEARNERS[learner].parameters} == numbers

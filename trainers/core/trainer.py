@@ -144,9 +144,10 @@ class PromptTrainer:
             features.append(encoded.cpu().float())
             logits.append(model.logits(encoded, classifier).cpu().float())
         texts, negative = (
-            None if found is None else (nn.functional.normalize(found, dim=1) if model.has_unit_texts else found).cpu().float()
+            None if found is None
+            else (nn.functional.normalize(found, dim=1) if model.has_unit_texts else found).detach().cpu().float()
             for found in (classifier.texts, classifier.negative))
-        bias, directions = (None if found is None else found.cpu().float()
+        bias, directions = (None if found is None else found.detach().cpu().float()
                             for found in (classifier.bias, classifier.directions))
         return Prediction(torch.cat(features), torch.cat(logits), texts, negative, bias, directions)
 
