@@ -13,7 +13,7 @@ from trainers.testing import CHECKS, Subject, learner_by_name, learner_contract
 
 @learner_contract(*(component.name for component in LEARNERS))
 def test_every_learner_keeps_the_contract(check):
-    """Each check of the kit passes for each learner in `trainers/`, with its defaults."""
+    """Row 33: each check of the kit passes for each learner in `trainers/`, with its defaults."""
     check()
 
 
