@@ -7,8 +7,8 @@
 
 Three data sets x rounds of 1 % and of one label a class x `random` and `cec` x `TRAINER.ABSENT` masked and pushed x seeds,
 six rounds each; a run is a folder with `results.json` and `watched.json`, and the same command continues an interrupted study.
-Reads `../shared/data` through the surrogate text tower, see `benchmarks/surrogate.py`: the pool is the val split, one fixed view
-an image. Decided before any test accuracy was seen: each learner as its page `configs/trainers/<Learner>/vit_b32.yaml`
+Reads `../shared/data` through the surrogate text tower, see `benchmarks/surrogate.py`: the pool is the val split, one fixed
+view an image. Decided before any test accuracy was seen: each learner as its page `configs/trainers/<Learner>/vit_b32.yaml`
 says, but for augmentation, of which cached features have none; heads with 5 seeds, learners of prompts with 3. Constants
 that a learner's file marks as chosen on DTD, Flowers102 or Caltech101 were chosen on these very sets.
 """
