@@ -98,6 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         job.check(cfg)
         if arguments.overwrite:
             job.check_parts(cfg)
+            job.settle(cfg.clone())  # what it refuses, it refuses before anything is moved
             move_aside(Path(cfg.OUTPUT_DIR))
         job.settle(cfg)
         if arguments.eval_only or job.finished(cfg) is None:

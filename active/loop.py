@@ -150,7 +150,7 @@ def run(plan: Run, result: RunResult) -> RunResult:
 def _start(plan: Run, result: RunResult) -> _State:
     model = plan.trainer.zero_shot()
     if not result.zero_shot:
-        result.zero_shot = {"accuracy": _evaluate(plan, model)["accuracy"]}
+        result.zero_shot = _evaluate(plan, model, ("accuracy",))
     logger.info("zero-shot accuracy %s", percent(result.zero_shot["accuracy"]))
     return _State(result.config, plan.trainer.predict(model, "train"), LabelPool(len(plan.dataset.train)))
 
@@ -257,11 +257,12 @@ def _mined(query: Query) -> dict[str, tuple[Tensor, Tensor]]:
     return {"mined": (query.mined_rows, query.mined_labels)} if len(query.mined_rows) else {}
 
 
-def _evaluate(plan: Run, model: Any) -> dict[str, float | None]:
-    """Return the metrics of a model on the test split; None for each where there are no test images."""
+def _evaluate(plan: Run, model: Any, names: Sequence[str] = ()) -> dict[str, float | None]:
+    """Return metrics of a model on the test split, all or some of them; None for each where there are no test images."""
+    metrics = {name: plan.metrics[name] for name in names or plan.metrics}
     if not plan.dataset.test:
-        return dict.fromkeys(plan.metrics)
-    return evaluate(plan.trainer.predict(model, "test").logits, plan.dataset.labels("test"), plan.metrics)
+        return dict.fromkeys(metrics)
+    return evaluate(plan.trainer.predict(model, "test").logits, plan.dataset.labels("test"), metrics)
 
 
 def _save(plan: Run, state: _State, model: Any, round: int) -> dict[str, str]:

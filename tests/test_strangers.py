@@ -104,7 +104,7 @@ from active.record.recorders import RECORDERS, Recorder
 @RECORDERS.register("lines")
 class Lines(Recorder):
     def __init__(self, output: Path, *, name: str = "lines.txt"):
-        self.file, self.lines = output / name, []
+        self.file, self.lines = output / "recorders" / name, []
 
     def begin(self, result):
         self.lines.append("begin")
@@ -114,6 +114,7 @@ class Lines(Recorder):
         self.lines.append(f"{record.round} {record.metrics['nll']:.3f} {n_epochs}")
 
     def end(self, result):
+        self.file.parent.mkdir(exist_ok=True)
         self.file.write_text(" | ".join([*self.lines, result.status]))
 """,
     "oracle": """
@@ -167,7 +168,7 @@ def test_all_of_them_work_together(run, capsys):
     assert result["rounds"][0]["queried"] == ["squares/037.png", "squares/035.png", "squares/031.png"]
     assert list(result["rounds"][0]["metrics"]) == ["accuracy", "nll"]
     first, second = (record["metrics"]["nll"] for record in result["rounds"])
-    assert (output / "told.txt").read_text() == f"begin | 0 {first:.3f} 3 | 1 {second:.3f} 3 | finished"
+    assert (output / "recorders" / "told.txt").read_text() == f"begin | 0 {first:.3f} 3 | 1 {second:.3f} 3 | finished"
     assert {"SHIFTED"} <= result["config"]["TRAINER"].keys() and result["config"]["TEST"]["NLL"] == {"FLOOR": 1e-12}
     assert "NLL" in capsys.readouterr().out
 
@@ -191,6 +192,32 @@ def test_how_a_run_is_recorded_is_no_part_of_it(run):
     """Another name of the recorder's file is the same run, finished; another floor of the metric is not."""
     first, _ = run("probe", "TRAINER.NAME", "Shifted")
     again, output = run("probe", "TRAINER.NAME", "Shifted", "LOG.LINES.NAME", "other.txt")
-    assert again == first and not (output / "other.txt").exists()
+    assert again == first and not (output / "recorders" / "other.txt").exists()
     with pytest.raises(AssertionError, match=r"TEST\.NLL\.FLOOR"):
         run("probe", "TRAINER.NAME", "Shifted", "TEST.NLL.FLOOR", "0.1")
+
+
+def test_a_run_with_a_stranger_s_recorder_can_be_overwritten_and_evaluated(run, tmp_path, capsys):
+    """What it wrote is part of the run; the evaluation needs neither recorder nor metric."""
+    run("probe", "TRAINER.NAME", "CoOp")
+    assert train.main(["--eval-only", "--model-dir", str(tmp_path / "probe")]) == 0, capsys.readouterr().err
+    assert "accuracy" in capsys.readouterr().out
+    run("probe", "TRAINER.NAME", "CoOp", "SEED", "2", "--overwrite")
+
+
+@pytest.mark.parametrize(("words", "said"), [
+    (("TEST.METRICS", "[accuracy, [ece]]"), "unknown metric"), (("LOG.RECORDERS", "[1]"), "unknown recorder 1"),
+    (("TEST.METRICS", "[ece]"), "must hold accuracy"), (("TEST.METRICS", "[accuracy, acc]"), "unknown metric 'acc'"),
+    (("ACTIVE.ORACLE", "liars"), "unknown oracle 'liars'"), (("TRAINER.NAME", "NearestMeen"), "unknown trainer 'NearestMeen'")])
+def test_a_wrong_name_is_one_line(files, tmp_path, capsys, words, said):
+    """Before anything is loaded, whatever stands in a list of names."""
+    code = train.main(["--config-file", "configs/quickstart.yaml", "--output-dir", str(tmp_path / "run"), *words])
+    assert code == 2 and said in (err := capsys.readouterr().err) and err.count("\n") == 1
+
+
+def test_a_refused_config_moves_nothing_aside(run, tmp_path, capsys):
+    """--overwrite renames the folder only once the new run can begin."""
+    _, output = run("probe", "TRAINER.NAME", "CoOp")
+    code = train.main(["--config-file", "configs/quickstart.yaml", "--root", str(tmp_path), "--output-dir", str(output),
+                       "--overwrite", "TRAINER.NAME", "VPT", "TRAINER.VPT.PROMPT_DEPTH", "99"])
+    assert code == 1 and "99 blocks" in capsys.readouterr().err and output.is_dir()

@@ -36,7 +36,12 @@ def absent(asked: str, name: str) -> str:
 
     "auto" is what a learner is registered with by the fact `absent`: masked, unless it says pushed, as its paper did.
     """
-    return asked if asked != "auto" else LEARNERS[name].facts.get("absent", "masked") if is_learner(name) else "pushed"
+    if asked != "auto":
+        return asked
+    found = LEARNERS[name].facts.get("absent", "masked") if is_learner(name) else "pushed"
+    if found not in ("masked", "pushed"):
+        raise ConfigError(f"learner {name!r} is registered with absent={found!r}, which must be 'masked' or 'pushed'")
+    return found
 
 
 @dataclass(frozen=True)

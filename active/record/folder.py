@@ -19,13 +19,13 @@ from dassl.utils.environment import environment
 from dassl.utils.errors import ConfigError, UserError
 from dassl.utils.files import lock, remove_leftovers, sha256_of
 from dassl.utils.paths import exists, expanded, is_file, is_folder, reason
-from dassl.utils.run_folder import CURVE, FAILED, LOCK, LOG, PROMPTS, QUERIES, RESULTS, TENSORBOARD
+from dassl.utils.run_folder import CURVE, FAILED, LOCK, LOG, PROMPTS, QUERIES, RECORDERS, RESULTS, TENSORBOARD
 from dassl.utils.text import printable
 
 logger = logging.getLogger(__name__)
 
 FILES = (RESULTS, LOG, CURVE)
-LEFT_BY_RUNS = (*FILES, LOCK, f"{LOCK}.held", FAILED, PROMPTS, QUERIES, TENSORBOARD)
+LEFT_BY_RUNS = (*FILES, LOCK, f"{LOCK}.held", FAILED, PROMPTS, QUERIES, TENSORBOARD, RECORDERS)
 REPLACED = re.compile(r".+\.\d{8}-\d{6}-\d{6}")  # what `move_aside` calls a folder
 AND = " and "  # between the versions of a record that was continued by another one
 

@@ -1,6 +1,8 @@
 """Who writes down what happens in a run: `results.json`, and what else `LOG.RECORDERS` names.
 
-A recorder is registered as a function or class of the output folder (a Path) that returns a `Recorder`. A fact `check`, a
+A recorder is registered as a function or class of the output folder (a Path) that returns a `Recorder`. One of a plug-in
+writes below `output / "recorders"`: a folder that holds anything else is not a run's alone, and is never overwritten. What
+it raises ends the run before the round is recorded, so that the round is done again. A fact `check`, a
 function without arguments, raises ConfigError before anything is loaded where the recorder could not work.
 """
 

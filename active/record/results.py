@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
@@ -106,6 +107,11 @@ class RunResult:
                     raise TypeError(f"{key} is of another type than it should be")
         if self.dataset["n_train"] < 1 or self.zero_shot.keys() - {"accuracy"}:
             raise ValueError("it is of no training image, or of an unknown metric")
+        for record in self.rounds:
+            if "accuracy" not in record.metrics or record.metrics.keys() != self.rounds[0].metrics.keys():
+                raise ValueError(f"round {record.round} has other metrics than it should")
+            if not all(value is None or math.isfinite(value) for value in record.metrics.values()):
+                raise ValueError(f"a metric of round {record.round} is no finite number")
 
     def _changed(self) -> str:
         """Return what does not match its own hash, "" if all does."""

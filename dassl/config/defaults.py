@@ -1,6 +1,6 @@
 """Every shared key with its type, unit and meaning. Key names are the field's own (Dassl, CoOp).
 
-The nodes of data sets, prompt learners and samplers (`DATASET.<NAME>`, `TRAINER.<NAME>`, `ACTIVE.<NAME>`) are not here:
+The nodes of data sets, learners, samplers and the others (`DATASET.<NAME>`, `TRAINER.<NAME>`, `ACTIVE.<NAME>`) are not here:
 they come from the components' own parameters, which are annotated in the same way, see `dassl.utils.registry`.
 """
 

@@ -49,6 +49,7 @@ def setup_config(
         registry.fill()  # first, so that a plug-in that takes a name twice is told so
     for plugin in plugins.ACTIVE.PLUGINS:
         load_plugin(str(plugin))
+    _check_names(registries)
     cfg = default_config()
     for registry in registries:
         add_component_nodes(cfg, registry)
@@ -70,6 +71,16 @@ def _parameters(registries: Iterable[Registry]) -> Parameters:
     for registry in registries:
         parameters |= registry.parameters()
     return parameters
+
+
+def _check_names(registries: Sequence[Registry]) -> None:
+    """Raise ConfigError if components of two registries share a node and a name, so that a config could mean either."""
+    seen: dict[tuple[str, str], str] = {}
+    for registry in registries:
+        for component in registry:
+            said = f"{registry.kind} {component.name!r}"
+            if (other := seen.setdefault((registry.node, component.key), said)) != said:
+                raise ConfigError(f"{other} and {said} have one name; register yours under another one")
 
 
 def load_plugin(name: str) -> None:
@@ -130,7 +141,7 @@ def drop_unused(cfg: CfgNode, registries: Iterable[Registry], always: Collection
     named = set(always)
     while True:
         keys = [key for key in dotted_keys(cfg) if key.rpartition(".")[0] not in unused]
-        named |= _names(lookup(cfg, key) for key in keys)
+        named |= _names({key: lookup(cfg, key) for key in keys})
         if not (used := {node for node, name in unused.items() if name in named}):
             break
         unused = {node: name for node, name in unused.items() if node not in used}
@@ -183,15 +194,16 @@ def _values(config: dict[str, Any]) -> dict[str, Any]:
     """Return the leaves of a config by dotted key, with the defaults of what it leaves out."""
     shared = {key: json.loads(json.dumps(parameter.before)) for key, parameter in SHARED.items()}
     own = shared | _leaves(config)
-    nodes, named = {key.rpartition(".")[0] for key in own}, _names(own.values())
+    nodes, named = {key.rpartition(".")[0] for key in own}, _names(own)
     used = {key: default for key, (component, default) in _component_defaults.items()
             if component in named or key.rpartition(".")[0] in nodes}
     return used | own
 
 
-def _names(values: Iterable[Any]) -> set[str]:
-    """Return the strings among values and in lists of them: what may be the name of a component."""
-    lists = (value if isinstance(value, (list, tuple)) else [value] for value in values)
+def _names(leaves: Mapping[str, Any]) -> set[str]:
+    """Return the strings among values and in lists of them that may name a component: no path, no label."""
+    lists = (value if isinstance(value, (list, tuple)) else [value] for key, value in leaves.items()
+             if is_part_of_a_run(key) or key == "LOG.RECORDERS")
     return {name for names in lists for name in names if isinstance(name, str)}
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dassl.utils.errors import DataError
-from dassl.utils.run_folder import CURVE, LOCK, LOG, PROMPTS, QUERIES, RESULTS, TENSORBOARD
+from dassl.utils.run_folder import CURVE, LOCK, LOG, PROMPTS, QUERIES, RECORDERS, RESULTS, TENSORBOARD
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".avif"}
 
@@ -21,7 +21,7 @@ FOLDER, IMAGE, FILE, SYSTEM, RUN, LOOP, DANGLING = "folder", "image", "file", "s
 OF_SYSTEMS = {name.casefold() for name in (
     "__MACOSX", "@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information", "#recycle", "@Recycle",
     "@Recently-Snapshot", "Thumbs.db", "ehthumbs.db", "desktop.ini", "Icon\r")}
-OF_RUNS = {PROMPTS, QUERIES, TENSORBOARD, CURVE}  # in a folder that is one of a run
+OF_RUNS = {PROMPTS, QUERIES, TENSORBOARD, RECORDERS, CURVE}  # in a folder that is one of a run
 OF_CACHES = ".digests"  # of a CACHE_DIR below the root that is not hidden
 HEADS = {RESULTS: re.compile(rb'\{\s*"schema": '), LOG: re.compile(rb"[\d-]{10} [\d:]{8},\d{3} [A-Z]+ ")}
 

@@ -28,8 +28,14 @@ def evaluate(logits: Tensor, labels: Tensor, metrics: Mapping[str, Metric]) -> d
     if not logits.isfinite().all():
         raise TrainingError(f"the logits of {int((~logits.isfinite()).any(1).sum())} of {len(logits)} rows hold NaN or Inf")
     probs, truth = logits.double().softmax(1).numpy(), labels.numpy()
-    values = {name: float(metric(probs, truth)) for name, metric in metrics.items()}
-    for name, value in values.items():
-        if not math.isfinite(value):
-            raise TrainingError(f"the metric {name} is {value}")
-    return values
+    return {name: _value(name, metric, probs, truth) for name, metric in metrics.items()}
+
+
+def _value(name: str, metric: Metric, probs: np.ndarray, labels: np.ndarray) -> float:
+    try:
+        value = float(metric(probs, labels))
+    except Exception as error:  # whatever a stranger's metric may do
+        raise TrainingError(f"the metric {name} failed: {type(error).__name__}: {error}") from error
+    if not math.isfinite(value):
+        raise TrainingError(f"the metric {name} is {value}")
+    return value

@@ -1,4 +1,4 @@
-"""One registry class for data sets, prompt learners and samplers.
+"""One registry class for data sets, learners, trainers, samplers, oracles, recorders and metrics.
 
 A component's keyword-only parameters are its YAML node: `pcb(ctx, *, gamma: float = 0.1)`, registered as "pcb" in the
 registry of node `ACTIVE`, is configured by `ACTIVE.PCB.GAMMA`. What the annotation says is checked when the YAML is
@@ -96,6 +96,9 @@ class Component:
         return {parameter.name: node.get(parameter.key, parameter.before) for parameter in self.parameters}
 
 
+_registries: list["Registry"] = []  # all of this process
+
+
 class Registry:
     """Names to components. `kind` is the word used in messages, `node` the YAML node above the components' own.
 
@@ -107,9 +110,10 @@ class Registry:
     def __init__(self, kind: str, node: str, home: str = "", leave_out: Collection[str] = ()):
         self.kind = kind
         self.node = node
-        self._home, self._leave_out = home, leave_out
+        self.home, self._leave_out, self._is_filled = home, leave_out, not home
         self._components: dict[str, Component] = {}
         self._canonical: dict[str, str] = {}
+        _registries.append(self)
 
     def register(self, name: str, *, also_known_as: Sequence[str] = (), **facts: Any) -> Callable:
         """Return a decorator that registers a function or class under `name`, and under the names it has elsewhere.
@@ -123,6 +127,9 @@ class Registry:
             for other in self._components.values():
                 if other.key == component.key and not _is_reference(other.build, build):
                     raise ValueError(f"{self.kind} {name!r} is registered twice: {other.build} and {build}")
+            for alias in also_known_as:
+                if alias in self._components or self._canonical.get(alias, name) != name:
+                    raise ValueError(f"{self.kind} {name!r} is to be known as {alias!r} too, which is another one's name")
             self._components[name] = component
             self._canonical |= dict.fromkeys(also_known_as, name)
             return build
@@ -132,17 +139,21 @@ class Registry:
     def canonical(self, name: str) -> str:
         """Return the name under which records and messages know a component; a name that nobody knows stays as it is."""
         self.fill()
-        return self._canonical.get(name, name)
+        return self._canonical.get(name, name) if isinstance(name, str) else name
 
     def fill(self) -> None:
         """Register what is at home here, if that has not happened yet."""
-        home, self._home = self._home, ""
-        if not home:
+        if self._is_filled:
             return
+        self._is_filled, home, before = True, self.home, set(self._components)
         if (remembered := recall(home)) is None:
             import_all(home, getattr(importlib.import_module(home), "__path__", ()), leave_out=self._leave_out)
-            own = [component for component in self._components.values()
-                   if f"{component.build.__module__}.".startswith(f"{home}.")]
+            own = [component for component in self._components.values() if _lives_in(home, component)]
+            if any(_lives_in(home, component) and not (registry.home and _lives_in(registry.home, component))
+                   for registry in _registries if registry is not self for component in registry._components.values()):
+                return  # what the files register elsewhere would be unknown at a start that does not import them
+            if {component.name for component in own} < self._components.keys() - before:
+                return  # so would what lives elsewhere
             with suppress(ValueError):  # one that no name leads to is imported at each start
                 names = {known: name for known, name in self._canonical.items() if name in {one.name for one in own}}
                 remember(home, ([_referred(component) for component in own], names))
@@ -153,8 +164,8 @@ class Registry:
 
     def __getitem__(self, name: str) -> Component:
         name = self.canonical(name)
-        if name not in self._components:
-            raise ConfigError(f"unknown {self.kind} {name!r}; {did_you_mean(name, self._components)}")
+        if not isinstance(name, str) or name not in self._components:
+            raise ConfigError(f"unknown {self.kind} {name!r}; {did_you_mean(str(name), self._components)}")
         return self._components[name]
 
     def __contains__(self, name: str) -> bool:
@@ -168,6 +179,10 @@ class Registry:
     def __iter__(self) -> Iterator[Component]:
         self.fill()
         return iter(sorted(self._components.values(), key=lambda component: component.name))
+
+
+def _lives_in(home: str, component: Component) -> bool:
+    return f"{getattr(component.build, '__module__', '')}.".startswith(f"{home}.")
 
 
 def _referred(component: Component) -> Component:

@@ -6,3 +6,4 @@ CURVE = "learning_curve.png"
 FAILED = "failed.json"  # a sweep's note of why the run failed
 LOCK = ".lock"
 PROMPTS, QUERIES, TENSORBOARD = "prompts", "queries", "tensorboard"  # folders
+RECORDERS = "recorders"  # the folder of what recorders of plug-ins write

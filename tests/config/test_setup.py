@@ -273,3 +273,13 @@ def test_unused_nodes_are_dropped_and_used_ones_kept():
 def test_lists_of_words_need_no_quotes_on_the_command_line(text):
     """A list may be written as in YAML or as in Python."""
     assert list(setup_config([], [("INPUT.TRANSFORMS", text)], []).INPUT.TRANSFORMS) == ["random_flip", "normalize"]
+
+
+def test_a_label_or_a_path_is_no_use_of_a_component():
+    """A run called `pcb` in tables, or written to a folder of that name, is the same run."""
+    configs = []
+    for pairs in ([], [("LABEL.METHOD", "pcb"), ("OUTPUT_DIR", "pcb")]):
+        cfg = setup_config([], pairs, job.REGISTRIES)
+        drop_unused(cfg, job.REGISTRIES, always=("ZeroShot",))
+        configs.append(as_dict(cfg))
+    assert differences(*configs) == [] and "PCB" not in configs[1]["ACTIVE"]

@@ -45,3 +45,10 @@ def test_a_metric_that_is_not_finite_is_refused():
     """A stranger's metric that goes out of the numbers is named; `results.json` holds no NaN."""
     with pytest.raises(TrainingError, match="the metric odd is nan"):
         evaluate(torch.zeros(4, 3), torch.zeros(4, dtype=torch.long), {"odd": lambda probs, labels: math.nan})
+
+
+@pytest.mark.parametrize("metric", [lambda probs, labels: None, lambda probs, labels: 1 / 0])
+def test_a_metric_that_fails_is_named(metric):
+    """The round is marked failed, with the metric's name and what it raised."""
+    with pytest.raises(TrainingError, match=r"the metric odd failed: (TypeError|ZeroDivisionError)"):
+        evaluate(torch.zeros(4, 3), torch.zeros(4, dtype=torch.long), {"odd": metric})

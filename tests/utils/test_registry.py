@@ -155,3 +155,40 @@ def test_a_given_parameter_is_no_key():
 
     assert [parameter.key for parameter in registry["one"].parameters] == ["GAMMA"]
     assert registry["one"].given == ("folder",)
+
+
+def test_another_name_that_is_taken_is_refused():
+    """Neither a component's own name nor what it is also known as can be taken over."""
+    registry = Registry("thing", "NODE")
+    registry.register("first", also_known_as=["one"])(lambda: None)
+    for name in ("first", "one"):
+        with pytest.raises(ValueError, match=f"known as '{name}' too, which is another one's name"):
+            registry.register("second", also_known_as=[name])(lambda: None)
+
+
+@pytest.mark.parametrize("name", [["a"], 1, None])
+def test_a_name_that_is_no_text_is_unknown(name):
+    """One line, as any other unknown name."""
+    registry = Registry("thing", "NODE")
+    registry.register("a")(lambda: None)
+    with pytest.raises(ConfigError, match="unknown thing"):
+        registry[name]
+
+
+@pytest.mark.parametrize("strays", [True, False])
+def test_what_a_home_registers_elsewhere_is_not_forgotten_at_the_next_start(tmp_path, monkeypatch, strays):
+    """Its files are imported at each start then, since nothing else would lead to what they register elsewhere."""
+    home = tmp_path / f"home_{strays}"
+    home.mkdir()
+    (home / "__init__.py").touch()
+    (home / "own.py").write_text("import tests.utils.test_registry as here\n@here.STARTED[0].register('own')\ndef own(): ...\n"
+                                 + "@here.STARTED[1].register('stray')\ndef stray(): ...\n" * strays)
+    monkeypatch.syspath_prepend(tmp_path)
+    kept = []
+    monkeypatch.setattr("dassl.utils.registry.remember", lambda home, value: kept.append(home))
+    monkeypatch.setattr("dassl.utils.registry.recall", lambda home: None)
+    STARTED[:] = [Registry("thing", "NODE", home=home.name), Registry("other", "NODE")]
+    assert [component.name for component in STARTED[0]] == ["own"] and kept == [home.name] * (not strays)
+
+
+STARTED: list[Registry] = []  # of the test above, for the module that it writes

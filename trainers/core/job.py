@@ -7,7 +7,7 @@ import argparse
 import contextlib
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,7 @@ from active.record.certificate import code_hash, config_hash
 from active.record.folder import check_files, check_output, check_same_config, clean, is_done, prompts_path
 from active.record.recorders import RECORDERS, check_recorders
 from active.record.report import plot_learning_curve
-from active.record.results import RunResult
+from active.record.results import RoundRecord, RunResult
 from active.registry import SAMPLERS, check_learner, query_size
 from dassl.config.cli import Pairs, Parser
 from dassl.config.setup import as_dict, cache_path, check_config, drop_unused, setup_config
@@ -76,7 +76,8 @@ def build_config(arguments: argparse.Namespace, pairs: Pairs) -> CfgNode:
         raise ConfigError("--eval-only writes nothing, so that there is nothing to --overwrite")
     recorded = None
     if arguments.eval_only and (record := record_of(Path(arguments.model_dir))[0]):
-        recorded = {node: keys for node, keys in record.config.items() if node not in ("ACTIVE", "LABEL", "OUTPUT_DIR")}
+        left_out = ("ACTIVE", "LABEL", "LOG", "TEST", "OUTPUT_DIR")  # an evaluation does not need them, nor their plug-ins
+        recorded = {node: keys for node, keys in record.config.items() if node not in left_out}
     return setup_config([*files, *arguments.config_file], [*flags, *pairs], REGISTRIES, recorded=recorded)
 
 
@@ -91,6 +92,8 @@ def check(cfg: CfgNode) -> None:
     check_learner(cfg.ACTIVE, selecting, has_negative_texts=has_negative_texts(selecting), is_linear=is_linear(selecting))
     query_size(cfg.ACTIVE.QUERY_SIZE, n_train=1, n_classes=1)
     check_metrics(cfg.TEST)
+    if taken := {field.name for field in fields(RoundRecord)} & set(cfg.TEST.METRICS):
+        raise ConfigError(f"TEST.METRICS names {', '.join(sorted(taken))}, which a round's record calls something else")
     check_recorders(cfg.LOG)
 
 

@@ -149,3 +149,17 @@ def test_a_record_without_the_later_fields_is_read(tmp_path):
     edit(tmp_path / "results.json", lambda content: [content["rounds"][0].pop(key) for key in (
         "n_saved", "pseudo_precision", "pseudo_labeled")])
     assert RunResult.read(tmp_path / "results.json") == result(record())
+
+
+@pytest.mark.parametrize("metrics", [
+    {}, {"ece": 0.1}, {"accuracy": 0.5, "nll": 1.0}, {"accuracy": float("inf"), "macro_f1": 0.4, "ece": 0.1}])
+def test_metrics_of_a_record_are_looked_at(tmp_path, metrics):
+    """Accuracy in each round, the same names in all, and finite numbers, however well the file is signed."""
+    result(record(0), record(1)).write(tmp_path / "results.json")
+
+    def change(content: dict) -> None:
+        content["rounds"][1]["metrics"] = metrics
+
+    edit(tmp_path / "results.json", change)
+    with pytest.raises(DataError, match="not a whole record"):
+        RunResult.read(tmp_path / "results.json")
