@@ -9,11 +9,11 @@ from typing import Annotated
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dassl.utils.registry import AtLeast, AtMost
 from trainers.clip.frozen_clip import FrozenCLIP
-from trainers.core.prompts import ClassTexts, Prompts
+from trainers.core.prompts import ClassTexts, Labels, Prompts
 from trainers.core.token_rows import INITIAL_STD, MAX_CONTEXT, Position, token_rows, word_ids
 from trainers.learner import PromptLearner
 from trainers.registry import LEARNERS
@@ -52,3 +52,12 @@ class CoOp(PromptLearner):
 
     def forward(self) -> Prompts:
         return Prompts(text=(self.ctx,))
+
+
+class TaughtCoOp(CoOp):
+    """CoOp whose loss knows `template_texts` [C, D], the unit-norm texts of zero-shot CLIP; they are no part of its state."""
+
+    template_texts: Tensor
+
+    def prepare(self, labels: Labels, texts: Tensor, scale: float) -> None:
+        self.template_texts = texts

@@ -15,16 +15,14 @@ from torch import Tensor
 
 from dassl.utils.registry import AtLeast, AtMost
 from trainers.clip.frozen_clip import FrozenCLIP
-from trainers.coop import CoOp
+from trainers.coop import TaughtCoOp
 from trainers.core.token_rows import MAX_CONTEXT, Position
-from trainers.learner import LEARNERS, Batch, Classifier, ClassTexts, Labels
+from trainers.learner import LEARNERS, Batch, Classifier, ClassTexts
 
 
 @LEARNERS.register("KgCoOp")
-class KgCoOp(CoOp):
-    """Context `ctx` as CoOp's; `template_texts` [C, D] are the unit-norm texts that it is held near, no part of its state."""
-
-    template_texts: Tensor
+class KgCoOp(TaughtCoOp):
+    """Context `ctx` as CoOp's, held near the texts of the template."""
 
     def __init__(
         self,
@@ -41,10 +39,6 @@ class KgCoOp(CoOp):
         """`weight` is W, the paper's lambda."""
         super().__init__(clip, texts, rng, n_ctx=n_ctx, csc=csc, ctx_init=ctx_init, class_token_position=class_token_position)
         self.weight = weight
-        self.register_buffer("template_texts", torch.zeros(len(texts.classnames), 0), persistent=False)
-
-    def prepare(self, labels: Labels, texts: Tensor, scale: float) -> None:
-        self.template_texts = texts
 
     def loss(self, classifier: Classifier, batch: Batch) -> Tensor:
         """Return cross-entropy + W * mean_k (1 - cos(w_k, t_k)), the mean over all classes."""

@@ -16,16 +16,14 @@ from torch import Tensor
 
 from dassl.utils.registry import AtLeast, AtMost
 from trainers.clip.frozen_clip import FrozenCLIP
-from trainers.coop import CoOp
+from trainers.coop import TaughtCoOp
 from trainers.core.token_rows import MAX_CONTEXT, Position
-from trainers.learner import LEARNERS, Batch, Classifier, ClassTexts, Labels
+from trainers.learner import LEARNERS, Batch, Classifier, ClassTexts
 
 
 @LEARNERS.register("ProGrad")
-class ProGrad(CoOp):
-    """Context `ctx` as CoOp's; `template_texts` [C, D] are zero-shot CLIP's unit-norm texts, no part of its state."""
-
-    template_texts: Tensor
+class ProGrad(TaughtCoOp):
+    """Context `ctx` as CoOp's, trained by aligned gradients."""
 
     def __init__(
         self,
@@ -42,10 +40,6 @@ class ProGrad(CoOp):
         """`strength` is the paper's lambda: 1 removes the whole part of a gradient that goes against zero-shot CLIP."""
         super().__init__(clip, texts, rng, n_ctx=n_ctx, csc=csc, ctx_init=ctx_init, class_token_position=class_token_position)
         self.strength = strength
-        self.register_buffer("template_texts", torch.zeros(len(texts.classnames), 0), persistent=False)
-
-    def prepare(self, labels: Labels, texts: Tensor, scale: float) -> None:
-        self.template_texts = texts
 
     def loss(self, classifier: Classifier, batch: Batch) -> Tensor:
         """Return a value that is the cross-entropy and whose gradient in `ctx` is the aligned one."""

@@ -53,11 +53,15 @@ def set_up(cfg: CfgNode, held: Held, files: ImageFiles, splits: Sequence[str] = 
                 len(dataset.val), len(dataset.test), len(dataset.classnames), clip.name, device)
     n_bytes = cfg.DATALOADER.MEMORY_MB * 2**20
     store = held.get("store", (cfg.DATASET.ROOT, n_bytes), lambda: ImageStore(n_bytes))
-    drawn_by = cfg.SEED if cfg.DATASET.NUM_SHOTS > 0 else None  # few shots are drawn by the seed
-    read = (cfg.DATASET, drawn_by, files.digest(), cfg.MODEL, device, cfg.INPUT, cfg.DATALOADER, cfg.CACHE_DIR, splits)
+    read = (cfg.DATASET, drawn_by(cfg), files.digest(), cfg.MODEL, device, cfg.INPUT, cfg.DATALOADER, cfg.CACHE_DIR, splits)
     inputs = held.get("inputs", read, lambda: build_inputs(cfg, clip, dataset, {
         split: frozen_features(cfg, clip, files, split) for split in splits if dataset.split(split)}, store))
     return inputs.with_seed(cfg.SEED)
+
+
+def drawn_by(cfg: CfgNode) -> int | None:
+    """Return the seed that few shots are drawn by; None where all images are taken."""
+    return cfg.SEED if cfg.DATASET.NUM_SHOTS > 0 else None
 
 
 def frozen_features(cfg: CfgNode, clip: FrozenCLIP, files: ImageFiles, split: str) -> torch.Tensor:

@@ -201,9 +201,9 @@ def image_files(cfg: CfgNode, held: Held) -> "ImageFiles":
     from dassl.data.build import build_dataset
     from dassl.data.digests import ImageFiles
     from dassl.data.feature_bank import writable
+    from trainers.core.build import drawn_by
 
-    drawn_by = cfg.SEED if cfg.DATASET.NUM_SHOTS > 0 else None  # few shots are drawn by the seed
-    dataset = held.get("dataset", (cfg.DATASET, drawn_by), lambda: build_dataset(
+    dataset = held.get("dataset", (cfg.DATASET, drawn_by(cfg)), lambda: build_dataset(
         cfg.DATASET, seed=cfg.SEED, n_threads=cfg.DATALOADER.NUM_WORKERS, check_files=False, cache=cache_path(cfg)))
     return asked_once(ImageFiles(dataset, writable(cache_path(cfg)), n_threads=cfg.DATALOADER.NUM_WORKERS), cfg)
 
