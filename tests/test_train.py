@@ -229,7 +229,7 @@ def test_a_changed_image_is_read_again_by_the_next_run_of_a_process(capsys, root
 def test_a_component_added_later_changes_no_run(capsys, root, tmp_path):
     """Nodes of components that a run does not use are not part of it: a new sampler leaves old folders valid."""
     first = run(capsys, root, tmp_path / "run")
-    assert set(first["config"]["TRAINER"]) == {"NAME", "ABSENT", "DESCRIPTIONS", "COOP", "ZEROSHOT"}
+    assert set(first["config"]["TRAINER"]) == {"NAME", "ABSENT", "CALIBRATION", "DESCRIPTIONS", "COOP", "ZEROSHOT"}
     (tmp_path / "far.py").write_text(PLUGIN.replace("far_from_text", "added_later"))
     assert run(capsys, root, tmp_path / "run", "ACTIVE.PLUGINS", f"[{tmp_path / 'far.py'}]") == first
 

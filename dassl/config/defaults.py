@@ -128,6 +128,8 @@ class Config:
     class TRAINER:
         # classes without a label: masked leaves them out of the loss, pushed trains against them, auto is the learner's own
         ABSENT: Annotated[Literal["auto", "masked", "pushed"], Before("pushed")] = "auto"
+        # temperature of the probabilities, of the learners without prompts: none, or fitted to labeled images, each left out
+        CALIBRATION: Literal["none", "leave_one_out"] = "none"
         NAME: str = "CoOp"
 
         class DESCRIPTIONS:  # several texts a class, for learners with a text context

@@ -109,7 +109,7 @@ def build_selector(cfg: CfgNode, inputs: Inputs) -> Any | None:
     own, optim = cfg.clone(), cfg.ACTIVE.SELECTOR_OPTIM
     own.defrost()
     own.TRAINER.NAME = cfg.ACTIVE.SELECTOR_TRAINER
-    own.TRAINER.ABSENT = optim.ABSENT
+    own.TRAINER.ABSENT, own.TRAINER.CALIBRATION = optim.ABSENT, "none"
     own.OPTIM.LR = optim.LR or cfg.OPTIM.LR
     own.OPTIM.WEIGHT_DECAY = optim.WEIGHT_DECAY if optim.WEIGHT_DECAY >= 0 else cfg.OPTIM.WEIGHT_DECAY
     own.OPTIM.MAX_EPOCH = optim.MAX_EPOCH or cfg.OPTIM.MAX_EPOCH
@@ -131,7 +131,8 @@ def build_recipe(cfg: CfgNode) -> Recipe:
         n_mined=cfg.DATALOADER.TRAIN_U.BATCH_SIZE, drop_last=cfg.DATALOADER.TRAIN_X.DROP_LAST, seed=cfg.SEED,
         print_freq=cfg.TRAIN.PRINT_FREQ, has_negative_texts=has_negative_texts(cfg.TRAINER.NAME),
         is_linear=is_linear(cfg.TRAINER.NAME),
-        masked=absent(cfg.TRAINER.ABSENT, cfg.TRAINER.NAME) == "masked")
+        masked=absent(cfg.TRAINER.ABSENT, cfg.TRAINER.NAME) == "masked",
+        calibrated=cfg.TRAINER.CALIBRATION != "none")
 
 
 def check_learners(cfg: CfgNode, clip: FrozenCLIP, dataset: Dataset) -> None:
@@ -141,9 +142,18 @@ def check_learners(cfg: CfgNode, clip: FrozenCLIP, dataset: Dataset) -> None:
     learners = {name: _bound(cfg, name)(clip, texts, rng_for(cfg.SEED, "check")) for name in names if is_learner(name)}
     for name in sorted(learners, key="ZeroShot".__eq__):  # it is last: the learner that was asked for is named if it can be
         check_texts_differ(name, learners[name], texts.classnames)
+    if cfg.TRAINER.CALIBRATION != "none":
+        check_calibrated(cfg.TRAINER.NAME, learners.get(cfg.TRAINER.NAME))
     if texts.averaging is not None and getattr(learners.get(cfg.TRAINER.NAME), "averaging", None) is None:
         raise ConfigError(f"TRAINER.DESCRIPTIONS.MODE is {cfg.TRAINER.DESCRIPTIONS.MODE}, but the texts of {cfg.TRAINER.NAME} "
                           "are those of a fixed template; set it to none, or take a learner with a text context")
+
+
+def check_calibrated(name: str, learner: Learner | None) -> None:
+    """Raise ConfigError unless what is trained is a learner without prompts, which alone is fitted again in no time."""
+    if learner is None or learner.tunes_images or learner().text:
+        raise ConfigError(f"TRAINER.CALIBRATION fits a model once for each label that it leaves out, which {name} is too slow "
+                          "for; set it to none, or take a learner on frozen features such as LinearProbe")
 
 
 def check_texts_differ(name: str, learner: Learner, classnames: Sequence[str]) -> None:

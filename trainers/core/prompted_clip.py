@@ -18,6 +18,7 @@ class PromptedCLIP:
         self.clip = clip
         self.learner = learner
         self.losses: list[float] = []  # mean loss of each epoch of its fit
+        self.temperature = 1.0  # of predictions, not of the loss
         self._constant: Tensor | None = None
         self._averaging: Averaging | None = None
 
@@ -49,7 +50,7 @@ class PromptedCLIP:
 
     def logits(self, features: Tensor, classifier: Classifier) -> Tensor:
         """Return [B, C] for features [B, D] and what classes are compared by."""
-        return self.learner.logits(self.clip.logit_scale, features, classifier)
+        return self.learner.logits(self.clip.logit_scale, features, classifier) / self.temperature
 
     def _classifier(self, texts: Tensor, negative: Tensor | None = None) -> Classifier:
         averaging = self.learner.averaging  # under AS a class lies at the mean of its texts, as in PCB's paper

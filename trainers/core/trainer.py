@@ -3,7 +3,7 @@
 import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
 
@@ -22,6 +22,7 @@ from dassl.utils.paths import check_file
 from dassl.utils.seeding import rng_for
 from dassl.utils.tensors import state_hash
 from trainers.clip.frozen_clip import FrozenCLIP
+from trainers.core.calibration import Labeled, held_out_temperature
 from trainers.core.inputs import Batch, Inputs, Step, batch_rows
 from trainers.core.prompted_clip import PromptedCLIP
 from trainers.core.prompts import Batch as LossBatch
@@ -30,7 +31,8 @@ from trainers.learner import Learner
 from trainers.registry import TRAINERS
 
 BuildLearner = Callable[[FrozenCLIP, ClassTexts, Any], Learner]
-Labeled = tuple[Tensor, Tensor]
+
+TEMPERATURE = "calibration.temperature"  # beside the parameters of a learner, in the files of calibrated models
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,7 @@ class Recipe:
     has_negative_texts: bool = False
     is_linear: bool = True
     masked: bool = False  # whether classes without a label are left out of the loss
+    calibrated: bool = False  # whether logits are divided by a temperature
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,12 @@ class PromptTrainer:
         over the one of more batches; passes over the other follow each other, each in an order and with augmented views of
         its own. Raises TrainingError if the loss is not finite.
         """
+        model = self._trained(rows, labels, round, mined)
+        if self.recipe.calibrated:
+            model.temperature = self._temperature((rows, labels), round, mined)
+        return model
+
+    def _trained(self, rows: Tensor, labels: Tensor, round: int, mined: Labeled | None) -> PromptedCLIP:
         model = self._fresh(round)
         sources = {"labeled": (rows, labels), "mined": mined}
         sources = {name: source for name, source in sources.items() if source is not None and len(source[0])}
@@ -133,6 +142,19 @@ class PromptTrainer:
             n_epochs=self.recipe.n_epochs, print_freq=self.recipe.print_freq, description=f"round {round}: training")
         return model
 
+    def _temperature(self, labeled: Labeled, round: int, mined: Labeled | None) -> float:
+        """Return the temperature of a fit, see `held_out_temperature`."""
+        quiet = PromptTrainer(Setting(self.inputs, self.texts, replace(self.recipe, calibrated=False, print_freq=0)))
+
+        def logits_of(kept: Labeled, rows: Tensor) -> Tensor:
+            model = quiet.fit(*kept, round, mined)
+            with torch.no_grad():
+                prompts = model.learner()
+                features = model.image_features(self.inputs.features["train"][rows], prompts)
+                return model.logits(features, model.classifier(prompts)).cpu().float()
+
+        return held_out_temperature(logits_of, labeled, rng_for(self.recipe.seed, "calibration", round))
+
     @torch.no_grad()
     def predict(self, model: PromptedCLIP, split: str) -> Prediction:
         """Return the model's features and logits of a whole split, with the text features computed once."""
@@ -154,6 +176,8 @@ class PromptTrainer:
     def save(self, model: PromptedCLIP, path: Path) -> None:
         """Write the learner's parameters, kilobytes, with what they belong to."""
         state = {name: value.detach().cpu().contiguous() for name, value in model.learner.state_dict().items()}
+        if model.temperature != 1:
+            state[TEMPERATURE] = torch.tensor(model.temperature, dtype=torch.float64)
         with atomic_path(path) as temporary:
             # one entry: safetensors writes several in an order that differs from process to process
             about = self._belongs_to(model) | {"checksum": _digest(state)}
@@ -171,6 +195,7 @@ class PromptTrainer:
         if belongs_to.get("checksum", digest := _digest(state)) != digest:  # files of before have none
             raise UserError(f"{path} does not match its checksum; the file was changed")
         model = self._fresh(0)
+        model.temperature = float(state.pop(TEMPERATURE, 1))
         try:
             model.learner.adopt(state)
         except ValueError as error:
