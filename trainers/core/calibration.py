@@ -9,7 +9,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 MAX_FITS = 50
-LOWEST, HIGHEST = 0.1, 10.0
+LOWEST, HIGHEST = 0.1, 100.0
 
 Labeled = tuple[Tensor, Tensor]
 
@@ -32,7 +32,7 @@ def held_out_temperature(logits_of: Callable[[Labeled, Tensor], Tensor], labeled
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:
-    """Return T, from 0.1 to 10, that makes the cross-entropy of logits / T [N, C] and labels [N] least.
+    """Return T, from 0.1 to 100, that makes the cross-entropy of logits / T [N, C] and labels [N] least.
 
     It is convex in 1 / T. Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, Section 4.2.
     """
