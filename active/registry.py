@@ -8,17 +8,12 @@ from typing import Annotated
 from yacs.config import CfgNode
 
 from dassl.utils.errors import ConfigError
-from dassl.utils.registry import Registry
-
-
-class _IsSampler:
-    """Marks a parameter that names a sampler in YAML and arrives as a callable."""
-
+from dassl.utils.registry import NameOf, Registry
 
 SAMPLERS = Registry("sampler", "ACTIVE", home="active.samplers")
 
 BoundSampler = Callable  # of a SelectionContext: rows to ask, Tensor [n], or a Query
-Sampler = Annotated[BoundSampler, _IsSampler]
+Sampler = Annotated[BoundSampler, NameOf("sampler")]  # a name in YAML that arrives as a callable
 
 
 @dataclass(frozen=True)
@@ -121,7 +116,7 @@ def query_size(size: int | str, n_train: int, n_classes: int) -> int:
 def wrapped(name: str, node: CfgNode) -> list[str]:
     """Return the names of a sampler, of the one it wraps, of the one that wraps, ..."""
     component = SAMPLERS[name]
-    inner = [node[component.key][parameter.key] for parameter in component.parameters if _IsSampler in parameter.extras]
+    inner = [node[component.key][parameter.key] for parameter in component.parameters if "sampler" in parameter.names]
     return [name, *(found for sampler in inner for found in wrapped(sampler, node))]
 
 
@@ -131,6 +126,6 @@ def _build(name: str, node: CfgNode, inside: tuple[str, ...]) -> BoundSampler:
     component = SAMPLERS[name]
     arguments = component.arguments(node.get(component.key, {}))
     for parameter in component.parameters:
-        if _IsSampler in parameter.extras:
+        if "sampler" in parameter.names:
             arguments[parameter.name] = _build(arguments[parameter.name], node, (*inside, name))
     return partial(component.build, **arguments)

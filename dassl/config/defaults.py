@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 
 from yacs.config import CfgNode as Node
 
-from dassl.utils.registry import AtLeast, AtMost, Before, Parameter, parameter_of
+from dassl.utils.registry import AtLeast, AtMost, Before, NameOf, Parameter, parameter_of
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Config:
         JPEG_DRAFT: bool = False  # decode large JPEG files at reduced scale: faster, but no longer the same pixels
 
     class DATASET:
-        NAME: str = ""
+        NAME: Annotated[str, NameOf("data set")] = ""
         ROOT: Place = "./data"  # the folder that holds all data sets
         # train images kept a class (of val: at most 4), drawn by SEED; -1 keeps all
         NUM_SHOTS: Annotated[int, AtLeast(-1), AtMost(COUNT)] = -1
@@ -115,10 +115,11 @@ class Config:
     class LOG:
         TENSORBOARD: Switch = False  # write each round's numbers for TensorBoard (pip install tensorboard)
         # names of further recorders, such as those of plug-ins, see active/record/recorders.py
-        RECORDERS: Annotated[list[str], Circumstance()] = []  # noqa: RUF012  copied by default_config
+        RECORDERS: Annotated[list[str], NameOf("recorder"), Circumstance()] = []  # noqa: RUF012  copied by default_config
 
     class TEST:
-        METRICS: tuple[str, ...] = ("accuracy", "macro_f1", "ece")  # on the test split, see dassl/evaluation/metrics.py
+        # on the test split, see dassl/evaluation/metrics.py
+        METRICS: Annotated[tuple[str, ...], NameOf("metric")] = ("accuracy", "macro_f1", "ece")
 
     class LABEL:  # how tables and figures name a run; "" is the name of its sampler, learner or data set
         METHOD: Place = ""
@@ -130,7 +131,7 @@ class Config:
         ABSENT: Annotated[Literal["auto", "masked", "pushed"], Before("pushed")] = "auto"
         # temperature of the probabilities, of the learners without prompts: none, or fitted to labeled images, each left out
         CALIBRATION: Literal["none", "leave_one_out"] = "none"
-        NAME: str = "CoOp"
+        NAME: Annotated[str, NameOf("learner"), NameOf("trainer")] = "CoOp"
 
         class DESCRIPTIONS:  # several texts a class, for learners with a text context
             MODE: Literal["none", "AS", "AE"] = "none"  # AS averages scores, AE embeddings
@@ -139,21 +140,24 @@ class Config:
             FORM: Literal["verb", "is/has"] = "verb"
 
     class ACTIVE:
-        SAMPLER: str = "random"
-        INITIAL_SAMPLER: str = "auto"  # of round 0; auto: random for samplers that need labels, else the sampler itself
-        SELECTOR_TRAINER: str = ""  # the learner that selects, beside TRAINER.NAME, which is reported; "" is TRAINER.NAME
+        SAMPLER: Annotated[str, NameOf("sampler")] = "random"
+        # of round 0; auto: random for samplers that need labels, else the sampler itself
+        INITIAL_SAMPLER: Annotated[str, NameOf("sampler")] = "auto"
+        # the learner that selects, beside TRAINER.NAME, which is reported; "" is TRAINER.NAME
+        SELECTOR_TRAINER: Annotated[str, NameOf("learner"), NameOf("trainer")] = ""
 
         class SELECTOR_OPTIM:  # of that learner; 0 is the value of OPTIM and DATALOADER.TRAIN_X
             LR: Rate = 0.0
             WEIGHT_DECAY: Annotated[float, AtLeast(-1.0), AtMost(1e6)] = -1.0  # -1 is that of OPTIM, since 0 is a decay too
             MAX_EPOCH: Count = 0
             BATCH_SIZE: Count = 0
-            ABSENT: Literal["auto", "masked", "pushed"] = "auto"  # as TRAINER.ABSENT; auto is that learner's own
+            # as TRAINER.ABSENT; auto is that learner's own
+            ABSENT: Annotated[Literal["auto", "masked", "pushed"], Before("pushed")] = "auto"
 
         ROUNDS: Positive = 6
         QUERY_SIZE: str | int = "1%"  # labels bought a round: an integer, a share of the train split, or per_class
         # the data set's labels, or file: people label what it does not, see active/oracles/files.py
-        ORACLE: str = "labels"
+        ORACLE: Annotated[str, NameOf("oracle")] = "labels"
         # files or modules to import first, so that samplers and learners can live anywhere
         PLUGINS: Annotated[list[str], Circumstance()] = []  # noqa: RUF012  each tree gets a copy
 

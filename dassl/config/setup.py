@@ -59,9 +59,7 @@ def setup_config(
     for source, tree in trees:
         merge_tree(cfg, {key: tree[key] for key in tree if not nodes or key in nodes}, source, parameters)
     merge_pairs(cfg, pairs, parameters)
-    for registry in registries:
-        if "NAME" in cfg[registry.node]:
-            cfg[registry.node].NAME = registry.canonical(cfg[registry.node].NAME)
+    _take_canonical_names(cfg, parameters, registries)
     return cfg
 
 
@@ -71,6 +69,15 @@ def _parameters(registries: Iterable[Registry]) -> Parameters:
     for registry in registries:
         parameters |= registry.parameters()
     return parameters
+
+
+def _take_canonical_names(cfg: CfgNode, parameters: Parameters, registries: Sequence[Registry]) -> None:
+    """Write the canonical names of components where others stand, so that their nodes are found and records are alike."""
+    by_kind = {registry.kind: registry for registry in registries}
+    for key, parameter in parameters.items():
+        for kind in by_kind.keys() & set(parameter.names):
+            node, _, name = key.rpartition(".")
+            lookup(cfg, node)[name] = by_kind[kind].canonical_value(lookup(cfg, key))
 
 
 def _check_names(registries: Sequence[Registry]) -> None:
@@ -194,6 +201,8 @@ def _values(config: dict[str, Any]) -> dict[str, Any]:
     """Return the leaves of a config by dotted key, with the defaults of what it leaves out."""
     shared = {key: json.loads(json.dumps(parameter.before)) for key, parameter in SHARED.items()}
     own = shared | _leaves(config)
+    if own["ACTIVE.SELECTOR_OPTIM.ABSENT"] == "auto":  # in records of before it was settled
+        own["ACTIVE.SELECTOR_OPTIM.ABSENT"] = "pushed"
     nodes, named = {key.rpartition(".")[0] for key in own}, _names(own)
     used = {key: default for key, (component, default) in _component_defaults.items()
             if component in named or key.rpartition(".")[0] in nodes}

@@ -42,6 +42,13 @@ class Before:
 
 
 @dataclass(frozen=True)
+class NameOf:
+    """Marks a parameter, in `Annotated`, that names components of the registry of a kind, one or several."""
+
+    kind: str
+
+
+@dataclass(frozen=True)
 class Given:
     """Marks a parameter, in `Annotated`, that is no YAML key: the caller gives it to components that have it."""
 
@@ -66,6 +73,11 @@ class Parameter:
     def before(self) -> Any:
         """What a record without the parameter means."""
         return next((extra.value for extra in self.extras if isinstance(extra, Before)), self.default)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The kinds of components that the value may name."""
+        return tuple(extra.kind for extra in self.extras if isinstance(extra, NameOf))
 
     def check(self, value: Any, key: str) -> None:
         """Raise ConfigError, naming the key in full, for a value outside the choices or beyond the bounds."""
@@ -140,6 +152,10 @@ class Registry:
         """Return the name under which records and messages know a component; a name that nobody knows stays as it is."""
         self.fill()
         return self._canonical.get(name, name) if isinstance(name, str) else name
+
+    def canonical_value(self, value: Any) -> Any:
+        """Return a config's value with the canonical names of the components that it names, one or a list of them."""
+        return type(value)(map(self.canonical, value)) if isinstance(value, (list, tuple)) else self.canonical(value)
 
     def fill(self) -> None:
         """Register what is at home here, if that has not happened yet."""

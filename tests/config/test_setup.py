@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,6 +12,7 @@ import pytest
 from yacs.config import CfgNode
 
 from dassl.config.defaults import NOT_PART_OF_A_RUN, SHARED, default_config
+from dassl.config.merge import lookup
 from dassl.config.setup import (
     ABSENT,
     Difference,
@@ -22,7 +24,7 @@ from dassl.config.setup import (
     setup_config,
 )
 from dassl.utils.errors import ConfigError
-from dassl.utils.registry import AtLeast, AtMost, Registry
+from dassl.utils.registry import AtLeast, AtMost, NameOf, Registry, parameter_of
 from trainers.core import job
 
 
@@ -283,3 +285,50 @@ def test_a_label_or_a_path_is_no_use_of_a_component():
         drop_unused(cfg, job.REGISTRIES, always=("ZeroShot",))
         configs.append(as_dict(cfg))
     assert differences(*configs) == [] and "PCB" not in configs[1]["ACTIVE"]
+
+
+@pytest.mark.parametrize(("kind", "node", "key", "value", "expected"), [
+    ("sampler", "ACTIVE", "ACTIVE.SAMPLER", "slope", "gradient-norm"),
+    ("sampler", "ACTIVE", "ACTIVE.INITIAL_SAMPLER", "slope", "gradient-norm"),
+    ("learner", "TRAINER", "ACTIVE.SELECTOR_TRAINER", "slope", "gradient-norm"),
+    ("trainer", "TRAINER", "TRAINER.NAME", "slope", "gradient-norm"),
+    ("metric", "TEST", "TEST.METRICS", "[accuracy, slope]", ("accuracy", "gradient-norm")),
+    ("recorder", "LOG", "LOG.RECORDERS", "[slope]", ["gradient-norm"])])
+def test_another_name_of_a_component_means_the_same_config(kind, node, key, value, expected):
+    """Wherever it is named: its parameters are those that are set, and a record says its own name."""
+    registry = Registry(kind, node)
+    registry.register("gradient-norm", also_known_as=["slope"])(gradient)
+    cfg = setup_config([], [(key, value), (f"{node}.GRADIENT_NORM.GAMMA", "3.0")], [registry])
+    drop_unused(cfg, [registry])
+    assert lookup(cfg, key) == expected and cfg[node].GRADIENT_NORM.GAMMA == 3.0
+
+
+def test_another_name_of_a_sampler_inside_another_means_the_same_config():
+    """A wrapper's parameter is a name too."""
+    registry = Registry("sampler", "ACTIVE")
+    registry.register("gradient-norm", also_known_as=["slope"])(gradient)
+    registry.register("outer")(lambda ctx: None)
+    registry._components["outer"] = replace(registry["outer"], parameters=(
+        parameter_of("outer", "inner", "gradient-norm", Annotated[str, NameOf("sampler")]),))
+    cfg = setup_config([], [("ACTIVE.SAMPLER", "outer"), ("ACTIVE.OUTER.INNER", "slope")], [registry])
+    assert cfg.ACTIVE.OUTER.INNER == "gradient-norm"
+
+
+@pytest.mark.parametrize(("pairs", "expected"), [
+    ([], "pushed"), ([("ACTIVE.SELECTOR_TRAINER", "LinearProbe")], "masked"), ([("ACTIVE.SELECTOR_TRAINER", "CoOp")], "pushed"),
+    ([("ACTIVE.SELECTOR_TRAINER", "CoOp"), ("ACTIVE.SELECTOR_OPTIM.ABSENT", "masked")], "masked")])
+def test_the_loss_of_the_selector_is_settled(pairs, expected):
+    """A record says what was done, so that another default of a learner would change no run."""
+    cfg = setup_config([], [("DATASET.NAME", "EuroSAT"), *pairs], job.REGISTRIES)
+    job.settle(cfg)
+    assert expected == cfg.ACTIVE.SELECTOR_OPTIM.ABSENT
+
+
+def test_the_selectors_loss_of_older_records_is_the_same():
+    """They lack the key, or hold auto, and were trained against classes without a label."""
+    new = as_dict(setup_config([], [("ACTIVE.SELECTOR_OPTIM.ABSENT", "pushed")], []))
+    for old in ({}, {"ABSENT": "auto"}):
+        record = as_dict(default_config())
+        del record["ACTIVE"]["SELECTOR_OPTIM"]["ABSENT"]
+        record["ACTIVE"]["SELECTOR_OPTIM"] |= old
+        assert differences(record, new) == []

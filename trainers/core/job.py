@@ -123,6 +123,8 @@ def settle(cfg: CfgNode) -> None:
     settle_for_people(cfg, begun)
     drop_unused(cfg, REGISTRIES, always=("ZeroShot",))
     cfg.TRAINER.ABSENT = absent(cfg.TRAINER.ABSENT, cfg.TRAINER.NAME)
+    selecting, optim = cfg.ACTIVE.SELECTOR_TRAINER, cfg.ACTIVE.SELECTOR_OPTIM
+    optim.ABSENT = absent(optim.ABSENT, selecting) if selecting else "pushed"  # which changes nothing, and is what records mean
     settle_depths(cfg.TRAINER, tower_depths(cfg.MODEL.BACKBONE.NAME))
     cfg.freeze()
 
