@@ -8,8 +8,12 @@ from yacs.config import CfgNode
 from dassl.utils.errors import ConfigError, UserError, did_you_mean
 from dassl.utils.registry import Registry
 
-LEARNERS = Registry("learner", "TRAINER", home="trainers", leave_out=("testing",))
-TRAINERS = Registry("trainer", "TRAINER", home="trainers.core.trainer")  # which of a Setting make what active.loop.Trainer says
+_FOR_SAMPLERS = {"is_linear": bool, "has_negative_texts": bool}
+_FOR_TESTING = {"begins_as_zero_shot": bool, "moves_absent": bool, "draws_classes": bool}  # see trainers.testing
+LEARNERS = Registry("learner", "TRAINER", home="trainers", leave_out=("testing",),
+                    facts={"absent": str, **_FOR_SAMPLERS, **_FOR_TESTING})
+# which of a trainers.core.trainer.Setting make what active.loop.Trainer says
+TRAINERS = Registry("trainer", "TRAINER", home="trainers.core.trainer", facts=_FOR_SAMPLERS)
 
 
 def is_learner(name: str) -> bool:

@@ -4,7 +4,7 @@ from yacs.config import CfgNode
 
 from dassl.utils.registry import Registry
 
-ORACLES = Registry("oracle", "ACTIVE", home="active.oracles")
+ORACLES = Registry("oracle", "ACTIVE", home="active.oracles", facts={"answers": tuple, "asks_people": bool})
 
 
 def asks_people(node: CfgNode) -> bool:

@@ -7,7 +7,7 @@ function without arguments, raises ConfigError before anything is loaded where t
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from yacs.config import CfgNode
@@ -18,7 +18,7 @@ from dassl.utils.files import atomic_path
 from dassl.utils.registry import Registry
 from dassl.utils.run_folder import RESULTS, TENSORBOARD
 
-RECORDERS = Registry("recorder", "LOG")
+RECORDERS = Registry("recorder", "LOG", facts={"check": Callable})
 
 Losses = Mapping[str, Sequence[float]]  # the mean loss of each epoch of a fit, by its step: "fit", "fit_selector", "warm_start"
 

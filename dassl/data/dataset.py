@@ -13,7 +13,7 @@ from dassl.utils.registry import Registry
 if TYPE_CHECKING:
     from torch import Tensor
 
-DATASETS = Registry("data set", "DATASET", home="datasets", leave_out=("check", "prepare", "sources"))
+DATASETS = Registry("data set", "DATASET", home="datasets", leave_out=("check", "prepare", "sources"), facts={})
 SPLITS = ("train", "val", "test")
 UNLABELED = -1  # the label of a train image that nobody has labeled yet
 

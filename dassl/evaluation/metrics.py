@@ -11,7 +11,7 @@ from yacs.config import CfgNode
 from dassl.utils.errors import ConfigError
 from dassl.utils.registry import AtLeast, AtMost, Registry
 
-METRICS = Registry("metric", "TEST")
+METRICS = Registry("metric", "TEST", facts={"title": str, "lower_is_better": bool, "percent": bool})
 
 
 @METRICS.register("accuracy", title="accuracy")

@@ -116,12 +116,15 @@ class Registry:
 
     `home` is the package whose modules, but those in `leave_out`, register components of their own, so that dropping a file
     into it is enough; or one module. They are imported when a component is used; names and parameters are remembered from
-    start to start.
+    start to start. `facts` are what a component may be registered with, and their types: `Callable` for a function; None leaves
+    them open.
     """
 
-    def __init__(self, kind: str, node: str, home: str = "", leave_out: Collection[str] = ()):
+    def __init__(self, kind: str, node: str, home: str = "", leave_out: Collection[str] = (),
+                 facts: Mapping[str, type] | None = None):
         self.kind = kind
         self.node = node
+        self.facts = facts
         self.home, self._leave_out, self._is_filled = home, leave_out, not home
         self._components: dict[str, Component] = {}
         self._canonical: dict[str, str] = {}
@@ -131,8 +134,9 @@ class Registry:
         """Return a decorator that registers a function or class under `name`, and under the names it has elsewhere.
 
         Raises TypeError if a parameter is not keyword-only, has no default, or its default cannot stand in YAML, and
-        ValueError if the name is taken.
+        ValueError if the name is taken or a fact is not one that is known here.
         """
+        self._check_facts(name, facts)
 
         def decorate(build: Callable) -> Callable:
             component = Component(name, build, _parameters(f"{self.kind} {name!r}", build), facts, _given(build))
@@ -147,6 +151,14 @@ class Registry:
             return build
 
         return decorate
+
+    def _check_facts(self, name: str, facts: Mapping[str, Any]) -> None:
+        for fact, value in facts.items() if self.facts is not None else ():
+            if fact not in self.facts:
+                raise ValueError(f"{self.kind} {name!r} is registered with {fact}={value!r}; {did_you_mean(fact, self.facts)}")
+            if not isinstance(value, self.facts[fact]):
+                raise ValueError(f"{self.kind} {name!r} is registered with {fact}={value!r}, which must be of type "
+                                 f"{self.facts[fact].__name__}")
 
     def canonical(self, name: str) -> str:
         """Return the name under which records and messages know a component; a name that nobody knows stays as it is."""

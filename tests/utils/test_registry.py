@@ -1,5 +1,7 @@
 """Registration, look-up, and what a signature says about a YAML node."""
 
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -192,3 +194,15 @@ def test_what_a_home_registers_elsewhere_is_not_forgotten_at_the_next_start(tmp_
 
 
 STARTED: list[Registry] = []  # of the test above, for the module that it writes
+
+
+def test_a_fact_that_nobody_reads_is_refused():
+    """A slip of the pen would else be a fact that is not there; one of another type would be read as true."""
+    registry = Registry("thing", "NODE", facts={"is_linear": bool, "check": Callable})
+    for facts, message in (({"is_liner": False}, "is_liner=False; did you mean 'is_linear'?"),
+                           ({"is_linear": "no"}, "is_linear='no', which must be of type bool"),
+                           ({"check": True}, "check=True, which must be of type Callable")):
+        with pytest.raises(ValueError, match=re.escape(f"thing 'one' is registered with {message}")):
+            registry.register("one", **facts)
+    registry.register("one", is_linear=False, check=print)(lambda: None)
+    assert registry["one"].facts == {"is_linear": False, "check": print}
