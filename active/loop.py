@@ -12,7 +12,7 @@ from torch import Tensor
 
 from active.context import Query, SelectionContext
 from active.oracles.asked import stands_on
-from active.oracles.oracle import Oracle, Question
+from active.oracles.oracle import Oracle, Question, as_tensors
 from active.pool import LabelPool
 from active.record.folder import check_files, file_hashes, prompts_path, selector_path
 from active.record.recorders import Recorder
@@ -20,6 +20,7 @@ from active.record.report import in_words, percent
 from active.record.results import RoundRecord, RunResult, query_hash
 from active.registry import ChosenSampler
 from active.selection import images_named, select, warm_start
+from dassl.data.answers import code_of, recorded
 from dassl.data.dataset import Dataset
 from dassl.evaluation.evaluate import Metric, evaluate
 from dassl.utils.environment import peak_memory_mb
@@ -82,8 +83,9 @@ class Run:
         """The trainer whose models select."""
         return self.selector or self.trainer
 
-    def sampler(self, round: int) -> ChosenSampler:
-        return self.samplers[min(round, 1)]
+    def sampler(self, round: int, pool: LabelPool) -> ChosenSampler:
+        """Return what selects in a round: as in round 0 as long as nothing is labeled."""
+        return self.samplers[1 if round and len(pool.labeled) else 0]
 
     def model_path(self, round: int) -> Path:
         """Return the file of the model that selects after a round."""
@@ -167,15 +169,17 @@ def _replay(plan: Run, state: _State, result: RunResult) -> None:
         return
     row_of = plan.dataset.train_rows
     for record in result.rounds:
-        unknown = [path for path in (*record.queried, *record.pseudo_labeled) if path not in row_of]
+        known = record.pseudo_labeled, record.answers, record.corrections
+        unknown = [path for paths in (record.queried, *known) for path in paths if path not in row_of]
         if unknown:
             raise UserError(f"the record in {plan.output} names images that are not in the train split, first {unknown[0]!r}")
-        asked, guessed, answered = (torch.tensor([row_of[path] for path in paths], dtype=torch.int64)
-                                    for paths in (record.queried, record.pseudo_labeled, record.answers))
-        guesses, answers = (torch.tensor(list(labels.values()), dtype=torch.int64)
-                            for labels in (record.pseudo_labeled, record.answers))
-        plan.oracle.learn(answered, answers)
-        _acquire(plan, state, Query(asked, guessed, guesses), record.round)
+        guesses, answers, corrections = (
+            as_tensors({row_of[path]: code_of(answer) for path, answer in own.items()}) for own in known)
+        plan.oracle.learn(*answers)
+        plan.oracle.correct(*corrections)
+        asked = torch.tensor([row_of[path] for path in record.queried], dtype=torch.int64)
+        _acquire(plan, state, Query(asked, *guesses), record.round)
+        state.pool.correct(*corrections)
     last = result.rounds[-1]
     check_files([last], plan.output)
     state.model = plan.chooser.load(plan.model_path(last.round))
@@ -191,19 +195,22 @@ def _round(plan: Run, state: _State, round: int) -> RoundRecord:
     basis = stands_on(state.config, state.pool)
     query = plan.oracle.asked(round, basis) or state.timed("select", _select, plan, state, round)
     event("after-select")
-    answers = plan.oracle.answers(Question(round, query, basis, state.pool.labeled, lambda rows: _guesses(plan, state, rows)))
+    sampler = plan.sampler(round, state.pool)
+    answers = plan.oracle.answers(Question(round, query, basis, state.pool.settled, lambda rows: _guesses(plan, state, rows)))
     _acquire(plan, state, query, round)
+    state.pool.correct(*as_tensors(answers[1]))
     model = _fit(plan, state, query, round)
     event("after-fit")
     metrics = state.timed("evaluate", _evaluate, plan, model)
     event("after-evaluate")
-    return _record(plan, state, query, round=round, metrics=metrics, files=_save(plan, state, model, round),
-                   answers={plan.dataset.train[row].path: label for row, label in answers.items()})
+    given, corrected = ({plan.dataset.train[row].path: recorded(code) for row, code in own.items()} for own in answers)
+    return _record(plan, state, query, round=round, sampler=sampler.name, metrics=metrics,
+                   files=_save(plan, state, model, round), answers=given, corrections=corrected)
 
 
 def _warm_start(plan: Run, state: _State) -> None:
     """Train the selecting model on zero-shot pseudo-labels if the first sampler asks for it; its round is -1."""
-    sampler = plan.sampler(0)
+    sampler = plan.samplers[0]
     if sampler.begin is not None:
         query = warm_start(sampler, replace(_context(plan, state, state.zero_shot, 0), n_query=0))
         state.model = state.fitted("warm_start", plan.chooser, -1, **_mined(query))
@@ -211,9 +218,10 @@ def _warm_start(plan: Run, state: _State) -> None:
 
 def _select(plan: Run, state: _State, round: int) -> Query:
     """Return the query of a round, in rows of the train split."""
-    needs_model = plan.sampler(round).needs_model and state.model is not None
+    sampler = plan.sampler(round, state.pool)
+    needs_model = sampler.needs_model and state.model is not None
     ctx = _context(plan, state, plan.chooser.predict(state.model, "train") if needs_model else state.zero_shot, round)
-    query = select(plan.sampler(round).select, ctx)
+    query = select(sampler.select, ctx)
     return replace(query, **{rows: ctx.ids[getattr(query, rows)] for rows in ("rows", "pseudo_rows", "mined_rows")})
 
 
@@ -225,7 +233,7 @@ def _context(plan: Run, state: _State, now: Predicted, round: int) -> SelectionC
         zero_shot_logits=logits if now is state.zero_shot else state.zero_shot.logits[rows],
         labeled_ids=labeled, labeled_features=now.features[labeled], labeled_logits=now.logits[labeled],
         labels=state.pool.labels, text_features=now.text_features, n_query=plan.n_query, round=round,
-        n_total=len(plan.dataset.train), rng=rng_for(plan.seed, f"select {plan.sampler(round).name}", round),
+        n_total=len(plan.dataset.train), rng=rng_for(plan.seed, f"select {plan.sampler(round, state.pool).name}", round),
         negative_text_features=getattr(now, "negative_text_features", None), bias=getattr(now, "bias", None),
         class_directions=getattr(now, "class_directions", None),
         find=plan.dataset.train_rows.get)
@@ -282,16 +290,19 @@ def _record(plan: Run, state: _State, query: Query, *, round: int, **known: Any)
     pseudo = zip(query.pseudo_rows.tolist(), query.pseudo_labels.tolist(), strict=True)
     pseudo_labeled = {paths[row]: label for row, label in pseudo}
     guessed = torch.cat([pool.pseudo_labeled, query.mined_rows])
-    guesses = torch.cat([pool.labels_of(pool.pseudo_labeled), query.mined_labels])
+    guesses, counts = torch.cat([pool.labels_of(pool.pseudo_labeled), query.mined_labels]), plan.oracle.counts
     return RoundRecord(
-        round=round, sampler=plan.sampler(round).name, queried=queried, n_labeled=len(pool.labeled), n_paid=plan.oracle.n_paid,
-        n_pseudo=len(guessed), class_counts=pool.labels.bincount(minlength=len(plan.dataset.classnames)).tolist(),
-        query_hash=query_hash(queried, pseudo_labeled, known["answers"]), seconds=dict(state.seconds),
+        round=round, queried=queried, n_labeled=len(pool.labeled), n_paid=plan.oracle.n_paid, n_asked=counts["asked"],
+        n_skipped=counts["skip"], n_none=counts["none"], n_unsure=counts["unsure"], n_pseudo=len(guessed),
+        class_counts=pool.labels.bincount(minlength=len(plan.dataset.classnames)).tolist(),
+        query_hash=query_hash(queried, pseudo_labeled, known["answers"] | known["corrections"]), seconds=dict(state.seconds),
         peak_memory_mb=peak_memory_mb(), n_saved=len(pool.pseudo_labeled),
         pseudo_precision=plan.oracle.precision(guessed, guesses), pseudo_labeled=pseudo_labeled, **known)
 
 
 def _log(record: RoundRecord) -> None:
     pseudo = f", {record.n_pseudo} pseudo-labels ({record.n_saved} saved)" if record.n_pseudo else ""
-    logger.info("round %d: %s, %d labels%s, %s (%s)", record.round, record.sampler, record.n_paid, pseudo,
+    others = {"skipped": record.n_skipped, "of no class": record.n_none, "unsure": record.n_unsure}
+    others = "".join(f", {number} {what}" for what, number in others.items() if number)
+    logger.info("round %d: %s, %d labels%s%s, %s (%s)", record.round, record.sampler, record.n_paid, others, pseudo,
                 in_words(record.metrics), ", ".join(f"{step} {seconds:.1f} s" for step, seconds in record.seconds.items()))

@@ -1,4 +1,4 @@
-"""Which images are labeled."""
+"""Which images are labeled, and which can still be asked."""
 
 import torch
 from torch import Tensor
@@ -14,13 +14,18 @@ class LabelPool:
 
     @property
     def unlabeled(self) -> Tensor:
-        """Rows without a label, ascending."""
+        """Rows that can be asked: without a label or any other answer, ascending."""
         return (self.round_of < 0).nonzero().flatten()
+
+    @property
+    def settled(self) -> Tensor:
+        """Rows that are not asked again, ascending: those with a label, and those that people could not label."""
+        return (self.round_of >= 0).nonzero().flatten()
 
     @property
     def labeled(self) -> Tensor:
         """Rows with a label, ascending."""
-        return (self.round_of >= 0).nonzero().flatten()
+        return (self._labels >= 0).nonzero().flatten()
 
     @property
     def labels(self) -> Tensor:
@@ -33,11 +38,20 @@ class LabelPool:
         return self._pseudo.nonzero().flatten()
 
     def labels_of(self, rows: Tensor) -> Tensor:
-        """Return the labels [n] that rows have here, -1 for none."""
+        """Return the labels [n] that rows have here, -1 for none, or the codes of `dassl.data.answers`."""
         return self._labels[rows]
 
     def acquire(self, rows: Tensor, labels: Tensor, round: int, *, pseudo: bool = False) -> None:
-        """Move rows [n] out of the pool; raises ValueError if one of them is labeled already."""
+        """Move rows [n] out of the pool, with their labels or other answers.
+
+        Raises ValueError if one of them is not in it.
+        """
         if (self.round_of[rows] >= 0).any():
             raise ValueError(f"rows {rows[self.round_of[rows] >= 0].tolist()} are labeled already")
         self.round_of[rows], self._labels[rows], self._pseudo[rows] = round, labels, pseudo
+
+    def correct(self, rows: Tensor, labels: Tensor) -> None:
+        """Give rows [n] other labels or answers than they have; raises ValueError if one of them has none."""
+        if (self.round_of[rows] < 0).any():
+            raise ValueError(f"rows {rows[self.round_of[rows] < 0].tolist()} have no label to be corrected")
+        self._labels[rows] = labels

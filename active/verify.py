@@ -32,6 +32,7 @@ from active.registry import SAMPLERS
 from dassl.config.cli import Parser, command
 from dassl.config.setup import ABSENT
 from dassl.config.setup import differences as config_differences
+from dassl.data.answers import code_of, written
 from dassl.utils.environment import PROJECT
 from dassl.utils.errors import UserError
 from dassl.utils.run_folder import RESULTS
@@ -84,7 +85,8 @@ def run_again(old: RunResult, folder: Path, root: str | None, *, fresh: bool) ->
     config.write_text(yaml.safe_dump(old.config), "utf-8")
     for record in old.rounds:
         if record.answers:
-            names = {path: old.dataset["classnames"][label] for path, label in record.answers.items()}
+            names = {path: written(code_of(answer), old.dataset["classnames"])
+                     for path, answer in (record.answers | record.corrections).items()}
             write_table(table_path(output, record.round), names)
     words = ["--config-file", config, "--output-dir", output, *(["--root", root] if root else []),
              *(["CACHE_DIR", folder / "cache"] if fresh else [])]

@@ -326,7 +326,7 @@ def test_tasks_carry_the_first_guess_as_prediction(start, tmp_path):
         guess = task["predictions"][0]["result"][0]["value"]["choices"][0]
         assert row["guess 1"] == f"{guess} ({task['predictions'][0]['score']:.0%})"
     config = (table(tmp_path, 0).parent / "label_config.xml").read_text()
-    assert re.findall(r'<Choice value="(.*?)"/>', config) == list(NAMES)
+    assert re.findall(r'<Choice value="(.*?)"/>', config) == [*NAMES, "!none", "!unsure"]
 
 
 def test_images_whose_label_is_known_are_not_asked(start, photos, truth, tmp_path):
@@ -490,6 +490,7 @@ def test_a_run_of_before_goes_on_with_its_files(tmp_path, capsys, output, words)
     assert (old["schema"], new["schema"]) == (1, 2)
     for record in old["rounds"]:
         record["metrics"] = {name: record.pop(name) for name in ("accuracy", "macro_f1", "ece")}
+        record |= {"corrections": {}, "n_asked": record["n_paid"], "n_skipped": 0, "n_none": 0, "n_unsure": 0}
     assert new["rounds"][:1] == old["rounds"] and len(new["rounds"]) == 2 and new["dataset"] == old["dataset"]
     again = verify.run_again(RunResult.read(run / "results.json"), tmp_path / "again", str(root), fresh=False)
     assert again.dataset == old["dataset"] and [(own.queried, own.answers) for own in again.rounds] == [

@@ -25,6 +25,7 @@ from active.analysis.tests_of_difference import FULL
 from active.oracles.unasked import asked_once
 from active.record.results import RunResult
 from dassl.config.setup import cache_path, load_plugin
+from dassl.data.answers import code_of, written
 from dassl.data.dataset import DATASETS, UNLABELED, Dataset
 from dassl.data.images import read_image
 from dassl.utils.errors import DataError
@@ -145,8 +146,8 @@ def draw_sheet(result: RunResult, dataset: Dataset) -> Figure:
         more = f"\nfirst {n_columns} of {len(rows)}" if len(rows) > n_columns else f"\n{len(rows)} images"
         axes.text(-0.1, height + 0.45, f"round {record.round}{more}", ha="right", va="center", fontsize=7)
         for column, row in enumerate(rows[:n_columns]):
-            label = record.answers.get(dataset.train[row].path, dataset.train[row].label)
-            name = "?" if label == UNLABELED else dataset.classnames[label]
+            answer = code_of(record.answers.get(dataset.train[row].path, dataset.train[row].label))
+            name = "?" if answer == UNLABELED else written(answer, dataset.classnames)
             _place(axes, files[row], column, height)
             axes.text(column + 0.5, height + 0.98, plain(_short(name)), ha="center", va="center", fontsize=6)
     axes.set(xlim=(-1.4, n_columns), ylim=(len(rounds) + 0.1, 0), aspect=0.82 / 0.62)

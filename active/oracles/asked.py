@@ -25,7 +25,8 @@ def stands_on(config: Mapping[str, Any], pool: LabelPool) -> tuple[str, str]:
 
     The first leaves out how many rounds the run has, which may grow; the second, of files that were written before, does not.
     """
-    labels = pool.labeled.tolist(), pool.labels.tolist()
+    rows = pool.settled
+    labels = rows.tolist(), pool.labels_of(rows).tolist()
     active = {key: value for key, value in config["ACTIVE"].items() if key != "ROUNDS"}
     return tuple(json_hash([config_hash(tree), *labels]) for tree in ({**config, "ACTIVE": active}, config))
 

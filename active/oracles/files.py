@@ -2,7 +2,7 @@
 
 A round's files stand in `queries/` of the output folder:
 
-- `round_NNN.csv`, whose column `label` people fill with class names;
+- `round_NNN.csv`, whose column `label` people fill with class names, or with `!skip`, `!none` or `!unsure`;
 - `round_NNN.html`, the images with the model's guesses, in one file without outside parts (`active.oracles.contact_sheet`);
 - `round_NNN_tasks.json` and `label_config.xml`, to be imported into Label Studio (`active.oracles.label_studio`);
 - `round_NNN_query.json`, what is asked, for the run itself (`active.oracles.asked`);
@@ -10,7 +10,7 @@ A round's files stand in `queries/` of the output folder:
 """
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from torch import Tensor
@@ -21,6 +21,7 @@ from active.oracles.contact_sheet import Guesses, contact_sheet
 from active.oracles.label_studio import export_rows, label_config, tasks
 from active.oracles.oracle import ORACLES, Oracle, Question, Setting
 from active.record.folder import query_path, table_path
+from dassl.data.answers import MARK, WORDS, words
 from dassl.data.dataset import Dataset
 from dassl.data.known import Known
 from dassl.data.labels import checked_labels
@@ -33,6 +34,7 @@ from dassl.utils.text import printable
 logger = logging.getLogger(__name__)
 
 N_GUESSES = 3
+HINT = f"label: a class name, or {', '.join(MARK + word for word in WORDS)}"
 
 
 class FileOracle(Oracle):
@@ -41,60 +43,53 @@ class FileOracle(Oracle):
     def __init__(self, setting: Setting):
         super().__init__(setting.labels, setting.budget)
         self._dataset, self._output = setting.dataset, setting.output
+        self._words = words(setting.dataset.classnames)
 
     def asked(self, round: int, basis: tuple[str, str]) -> Query | None:
         return read_query(query_path(self._output, round), basis, self._dataset)
 
-    def ask(self, question: Question, rows: Tensor) -> list[int]:
-        """Return the labels of rows [n]; raises as `ask_people` does."""
+    def ask(self, question: Question, rows: Tensor) -> dict[int, int]:
+        """Return what people wrote into the files of a round, by row.
+
+        Without a CSV file of the round, it and its companions are written. An export also holds the tasks of earlier rounds:
+        what it says of settled rows does not count. What the CSV file says of rows that were asked before corrects them.
+        Raises WaitingForLabels until every row [n] has an answer, and DataError, listing all faults, if the files name an
+        unknown class, an image that was not asked, or two answers of one: then none of them counts.
+        """
         write_query(query_path(self._output, question.round), question.basis, question.query, self._dataset)
-        return ask_people(self._output, question.round, self._dataset, rows.tolist(), lambda: question.guess(rows),
-                          labeled=question.labeled.tolist())
+        table, train = table_path(self._output, question.round), self._dataset.train
+        paths, settled, before = ([train[row].path for row in own.tolist()] for own in (
+            rows, question.settled, self._given.nonzero().flatten()))
+        if not exists(table):
+            _write(table, question.round, self._dataset, paths, question.guess(rows))
+        known = Known([*paths, *before], self._dataset.classnames, self._words)
+        answers = checked_labels(table.with_suffix(""), _answers(table, known, settled), known, stranger="was not asked")
+        if missing := [path for path in paths if path not in answers]:
+            first, shown = printable(missing[0]), table.with_suffix(".html")
+            raise WaitingForLabels(
+                f"round {question.round}: {len(missing)} of {len(paths)} images wait for a label, first {first}; fill the "
+                f"column 'label' of {table} (the images: {shown}) and give the same command again, without --overwrite")
+        logger.info("round %d: %d labels read from %s", question.round, len(paths), table.parent)
+        return {self._dataset.train_rows[path]: code for path, code in answers.items()}
 
 
-@ORACLES.register("file", answers=("class",), asks_people=True)
+@ORACLES.register("file", answers=("skip", "none", "unsure", "correction"), asks_people=True)
 def file(setting: Setting) -> FileOracle:
     """Return the oracle that asks people by files."""
     return FileOracle(setting)
 
 
-def ask_people(
-    output: Path, round: int, dataset: Dataset, rows: Sequence[int], guess: Callable[[], Tensor], *, labeled: Sequence[int] = ()
-) -> list[int]:
-    """Return the labels that people gave to rows [n] of the train split in the files of a round.
-
-    Without a CSV file of the round, it and its companions are written; `guess()` gives the model's probabilities [n, C].
-    An export also holds the tasks of earlier rounds: what it says of rows that are `labeled` already does not count.
-    Raises WaitingForLabels until every image has a label, and DataError, listing all faults, if the files name an unknown
-    class, an image that was not asked, or two labels of one: then no label of them counts.
-    """
-    table = table_path(output, round)
-    paths = [dataset.train[row].path for row in rows]
-    if not exists(table):
-        _write(table, round, dataset, paths, guess())
-    known = Known(paths, dataset.classnames)
-    answers = _answers(table, known, {dataset.train[row].path for row in labeled})
-    labels = checked_labels(table.with_suffix(""), answers, known, stranger="was not asked")
-    missing = [path for path in paths if path not in labels]
-    if missing:
-        raise WaitingForLabels(
-            f"round {round}: {len(missing)} of {len(paths)} images wait for a label, first {printable(missing[0])}; fill the "
-            f"column 'label' of {table} (the images: {table.with_suffix('.html')}) and give the same command again, without "
-            "--overwrite")
-    logger.info("round %d: %d labels read from %s", round, len(paths), table.parent)
-    return [labels[path] for path in paths]
-
-
 def write_table(file: Path, names: Mapping[str, str]) -> None:
-    """Write the CSV file of a round that has been labeled: class names by path."""
+    """Write the CSV file of a round that has been labeled: what people wrote, by path."""
     write_text(file, sheet([("path", "label"), *names.items()]))
 
 
-def _answers(table: Path, known: Known, labeled: Collection[str]) -> list[LabelRow]:
+def _answers(table: Path, known: Known, settled: Collection[str]) -> list[LabelRow]:
     rows = [(f"{table.name} {place}", path, name) for place, path, name in label_rows(table, known)]
     export = table.with_name(f"{table.stem}_export.json")
-    exported = export_rows(export) if exists(export) else []
-    return rows + [row for row in exported if row[1] not in labeled]
+    rows += [row for row in (export_rows(export) if exists(export) else []) if row[1] not in settled]
+    answered = {path for _, path, name in rows if name and name != MARK + "skip"}
+    return [row for row in rows if row[2] != MARK + "skip" or row[1] not in answered]  # who can label it decides
 
 
 def _write(table: Path, round: int, dataset: Dataset, paths: Sequence[str], probs: Tensor) -> None:
@@ -114,7 +109,10 @@ def _guesses(probs: Tensor, classnames: Sequence[str]) -> Guesses:
 
 
 def _table(paths: Sequence[str], guesses: Sequence[Guesses]) -> str:
-    """Return the CSV text: number (as on the contact sheet), path (the image's id), label (empty), the guesses."""
-    header = ["number", "path", "label", *(f"guess {place + 1}" for place in range(len(guesses[0])))]
-    return sheet([header, *([number, path, "", *(f"{name} ({share:.0%})" for name, share in own)]
+    """Return the CSV text: number (as on the contact sheet), path (the image's id), label (empty), the guesses.
+
+    The head of an empty last column says what may be written beside class names.
+    """
+    header = ["number", "path", "label", *(f"guess {place + 1}" for place in range(len(guesses[0]))), HINT]
+    return sheet([header, *([number, path, "", *(f"{name} ({share:.0%})" for name, share in own), ""]
                             for number, (path, own) in enumerate(zip(paths, guesses, strict=True), start=1))])

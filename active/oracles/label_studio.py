@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import quote
 
 from active.oracles.contact_sheet import Guesses
+from dassl.data.answers import MARK, WORDS
 from dassl.data.sheets import LabelRow
 from dassl.utils.errors import DataError
 from dassl.utils.files import read_json
@@ -27,8 +28,9 @@ logger = logging.getLogger(__name__)
 
 
 def label_config(classnames: Sequence[str]) -> str:
-    """Return the labeling interface, XML: one image, one choice of the class names."""
-    choices = "\n".join(f'    <Choice value="{html.escape(name)}"/>' for name in classnames)
+    """Return the labeling interface, XML: one image, one choice of the class names, "none of these" or "unsure"."""
+    names = [*classnames, *(MARK + word for word in WORDS if word != "skip")]  # for which Label Studio has a button
+    choices = "\n".join(f'    <Choice value="{html.escape(name)}"/>' for name in names)
     control = f'<Choices name="{CONTROL}" toName="image" choice="single" showInline="true">'
     return f'<View>\n  <Image name="image" value="$image"/>\n  {control}\n{choices}\n  </Choices>\n</View>\n'
 
@@ -41,8 +43,9 @@ def tasks(paths: Sequence[str], guesses: Sequence[Guesses], model_version: str) 
 
 
 def export_rows(file: Path) -> list[LabelRow]:
-    """Return (place, path, class name) of each choice of the control `label` in a JSON export; skipped tasks have none.
+    """Return (place, path, class name) of each choice of the control `label` in a JSON export.
 
+    A task that everybody skipped, so that all its annotations are canceled, is answered by "!skip".
     What other controls say (remarks, relations, other choices) does not count. Tasks without the path of a query, such as
     images that were uploaded into Label Studio, are named in the log and passed over. Raises DataError if the file is no such
     export.
@@ -58,13 +61,18 @@ def export_rows(file: Path) -> list[LabelRow]:
                      "that were uploaded into Label Studio have none")
     _say_passed_over(file, [place for place, path, annotations in tasks if path and _names(annotations, others=True)
                             and not _names(annotations)], "hold choices of other controls than 'label' alone")
-    return [(place, path, name) for place, path, annotations in tasks if path for name in _names(annotations)]
+    return [(place, path, name) for place, path, annotations in tasks if path
+            for name in _names(annotations) or [MARK + "skip"] * _is_skipped(annotations)]
 
 
 def _path(task: dict[str, Any]) -> str:
     """Return the path of a task's image, "" if it is none of those that were written into a query's tasks."""
     path = task["data"].get("path")
     return path if isinstance(path, str) and not UPLOADED.search(path) else ""
+
+
+def _is_skipped(annotations: Sequence[Any]) -> bool:
+    return bool(annotations) and all(isinstance(own, dict) and own.get("was_cancelled") for own in annotations)
 
 
 def _names(annotations: Sequence[Any], *, others: bool = False) -> list[str]:

@@ -1,10 +1,11 @@
 """What an oracle is: the file to open by who wants to write one.
 
-An oracle is registered as a function of a `Setting` that returns an `Oracle`. Facts: `answers`, what it can say of an image, a
-class so far; `asks_people`, if labels may be unknown before they are asked.
+An oracle is registered as a function of a `Setting` that returns an `Oracle`. Facts: `answers`, what it can say of an image
+beside a class; `asks_people`, if labels may be unknown before they are asked. Answers are integers: labels, or the codes of
+`dassl.data.answers`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from active.context import Query
 from active.oracles.registry import ORACLES
+from dassl.data.answers import kind_of
 from dassl.data.dataset import UNLABELED, Dataset
 
 __all__ = ["ORACLES", "Oracle", "PoolExhausted", "Question", "Setting"]
@@ -26,14 +28,15 @@ class PoolExhausted(RuntimeError):
 class Question:
     """What an oracle is asked in a round, and what may help it.
 
-    `query` and `labeled` [M], the rows that have a label already, are rows of the train split. `basis` is what the query was
-    selected with, see `active.oracles.asked.stands_on`. `guess(rows)` returns the model's class probabilities [n, C].
+    `query` and `settled` [M], the rows that have a label or another answer already, are rows of the train split. `basis` is
+    what the query was selected with, see `active.oracles.asked.stands_on`. `guess(rows)` returns the model's class
+    probabilities [n, C].
     """
 
     round: int
     query: Query
     basis: tuple[str, str]
-    labeled: Tensor
+    settled: Tensor
     guess: Callable[[Tensor], Tensor]
 
 
@@ -48,9 +51,10 @@ class Setting:
 
 
 class Oracle:
-    """Who labels: the labels of the train split, int64 [N], and the budget: how many may be handed out in the whole run.
+    """Who labels: the labels of the train split, int64 [N], and the budget: how many images may be asked in the whole run.
 
-    A label that nobody knows yet is UNLABELED until somebody gives it. This class hands out what is known; an oracle that asks
+    A label that nobody knows yet is UNLABELED until somebody gives it; an image that people could not label has a code in its
+    place. This class hands out what is known; an oracle that asks
     somebody overrides `ask`, and `asked` if answers may come after the process has ended.
     """
 
@@ -60,22 +64,34 @@ class Oracle:
         self.budget = budget
 
     @property
+    def counts(self) -> dict[str, int]:
+        """How many images were asked so far, were skipped, are of no class, and left people unsure."""
+        kinds = [kind_of(code) for code in self._labels[self._given].tolist()]
+        return {"asked": len(kinds)} | {kind: kinds.count(kind) for kind in ("skip", "none", "unsure")}
+
+    @property
     def n_paid(self) -> int:
-        """Labels handed out so far."""
-        return int(self._given.sum())
+        """Answers paid for so far: all but skips."""
+        return self.counts["asked"] - self.counts["skip"]
 
     def unknown(self, rows: Tensor) -> Tensor:
         """Return those of rows [n] whose label nobody has given yet."""
         return rows[self._labels[rows] == UNLABELED]
 
     def learn(self, rows: Tensor, labels: Tensor) -> None:
-        """Take the labels [n] that people gave to rows [n]; raises ValueError if one of them was known."""
+        """Take the answers [n] that people gave to rows [n]; raises ValueError if one of them was known."""
         if len(self.unknown(rows)) != len(rows):
             raise ValueError(f"the labels of rows {rows[self._labels[rows] != UNLABELED].tolist()} are known already")
         self._labels[rows] = labels
 
+    def correct(self, rows: Tensor, labels: Tensor) -> None:
+        """Take other answers [n] to rows [n] that were asked before; raises ValueError if one of them was not."""
+        if not self._given[rows].all():
+            raise ValueError(f"rows {rows[~self._given[rows]].tolist()} were not asked before")
+        self._labels[rows] = labels
+
     def label(self, rows: Tensor) -> Tensor:
-        """Hand out the labels of rows [n] of the train split, each charged once.
+        """Hand out the labels or other answers of rows [n] of the train split, each charged once, but for skips.
 
         Raises ValueError if a row is asked a second time or its label is unknown, PoolExhausted if the budget does not
         cover all of them.
@@ -84,8 +100,8 @@ class Oracle:
             raise ValueError(f"nobody has labeled rows {self.unknown(rows).tolist()}")
         if len(rows.unique()) != len(rows) or self._given[rows].any():
             raise ValueError(f"a label is asked twice: rows {rows[self._given[rows]].tolist() or rows.tolist()}")
-        if self.n_paid + len(rows) > self.budget:
-            raise PoolExhausted(f"{len(rows)} labels asked, but {self.budget - self.n_paid} of {self.budget} are left")
+        if (left := self.budget - self.counts["asked"]) < len(rows):
+            raise PoolExhausted(f"{len(rows)} labels asked, but {left} of {self.budget} are left")
         self._given[rows] = True
         return self._labels[rows]
 
@@ -94,20 +110,34 @@ class Oracle:
 
         For the record only: nothing is charged, and nothing may depend on it.
         """
-        known = self._labels[rows] != UNLABELED
+        known = self._labels[rows] >= 0
         return float((self._labels[rows] == labels)[known].double().mean()) if known.any() else None
 
     def asked(self, round: int, basis: tuple[str, str]) -> Query | None:
         """Return the query of a round that was asked already and stands on the same basis, in rows of the train split."""
         return None
 
-    def ask(self, question: Question, rows: Tensor) -> list[int]:
-        """Return the labels of those rows [n] of a query whose label nobody knows."""
+    def ask(self, question: Question, rows: Tensor) -> dict[int, int]:
+        """Return the answers, by row, to those rows [n] of a query whose label nobody knows.
+
+        Further rows are those of earlier rounds whose answer is corrected.
+        """
         raise ValueError(f"nobody has labeled rows {rows.tolist()}")
 
-    def answers(self, question: Question) -> dict[int, int]:
-        """Return the labels, by row, that somebody gave to those images of a query whose label nobody knew, and learn them."""
+    def answers(self, question: Question) -> tuple[dict[int, int], dict[int, int]]:
+        """Return what somebody said, by row, of those images of a query whose label nobody knew, and learn it.
+
+        The second are corrections: other answers to images of earlier rounds.
+        """
         rows = self.unknown(question.query.rows)
-        labels = self.ask(question, rows) if len(rows) else []
-        self.learn(rows, torch.tensor(labels, dtype=torch.int64))
-        return dict(zip(rows.tolist(), labels, strict=True))
+        said = self.ask(question, rows) if len(rows) else {}
+        given = {row: said.pop(row) for row in rows.tolist()}
+        corrected = {row: code for row, code in said.items() if code != self._labels[row]}
+        for learn, answers in ((self.learn, given), (self.correct, corrected)):
+            learn(*as_tensors(answers))
+        return given, corrected
+
+
+def as_tensors(answers: Mapping[int, int]) -> tuple[Tensor, Tensor]:
+    """Return the rows [n] and the codes [n] of answers by row."""
+    return tuple(torch.tensor(list(own), dtype=torch.int64) for own in (answers.keys(), answers.values()))

@@ -13,19 +13,25 @@ from dassl.utils.files import atomic_path
 def table(result: RunResult) -> str:
     """Return the run as text: round, sampler, labels paid for, its metrics, seconds.
 
-    Runs that trained on the model's own guesses have three further columns: their number, the labels saved by them and the
-    share of them that is right. Without test images the metrics are "-".
+    Runs in which people could not label each image have three further columns: how many were skipped, are of no class, and
+    left them unsure. Runs that trained on the model's own guesses have three, too: their number, the labels saved by them and
+    the share of them that is right. Without test images the metrics are "-".
     """
     names = list(result.rounds[0].metrics) if result.rounds else ["accuracy"]
     headers = ["round", "sampler", "labels", *map(head_of, names), "seconds"]
     rows = [["zero-shot", "", 0, *(_shown(name, result.zero_shot.get(name, "")) for name in names), None]]
     rows += [[record.round, record.sampler, record.n_paid, *(_shown(name, record.metrics[name]) for name in names),
               sum(record.seconds.values())] for record in result.rounds]
+    floats = ["", "", "d", *(".2f" if is_percent(name) else ".4g" for name in names), ".1f"]
+    others = [(record.n_skipped, record.n_none, record.n_unsure) for record in result.rounds]
+    if any(map(any, others)):
+        headers += ["skipped", "none", "unsure"]
+        rows, floats = [[*row, *own] for row, own in zip(rows, [(None,) * 3, *others], strict=True)], [*floats, "d", "d", "d"]
     if any(record.n_pseudo for record in result.rounds):
         headers += ["pseudo", "saved", "precision %"]
         rows = [[*row, *own] for row, own in zip(rows, [(None,) * 3, *map(_guesses, result.rounds)], strict=True)]
-    floats = ("", "", "d", *(".2f" if is_percent(name) else ".4g" for name in names), ".1f", "d", "d", ".2f")
-    return tabulate(rows, headers, floatfmt=floats[: len(headers)], tablefmt="simple")
+        floats += ["d", "d", ".2f"]
+    return tabulate(rows, headers, floatfmt=floats, tablefmt="simple")
 
 
 def in_words(metrics: Mapping[str, float | None]) -> str:

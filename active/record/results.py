@@ -13,6 +13,7 @@ from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from active.record.certificate import config_hash
+from dassl.data.answers import code_of
 from dassl.utils.errors import DataError
 from dassl.utils.files import json_hash, read_json, write_json
 
@@ -28,8 +29,8 @@ MEASURED = ("seconds", "peak_memory_mb")  # what differs between a round and its
 class RoundRecord:
     """One round. Fractions in [0, 1]; counts are of the whole run so far; seconds of each step; peak memory in MiB.
 
-    `n_labeled` = `n_paid` + `n_saved`. `n_pseudo` are the model's own guesses that this round trained on: the saved labels
-    and the images mined for this round alone.
+    `n_asked` = `n_paid` + `n_skipped`, and `n_labeled` = `n_paid` - `n_none` - `n_unsure` + `n_saved`. `n_pseudo` are the
+    model's own guesses that this round trained on: the saved labels and the images mined for this round alone.
     """
 
     round: int
@@ -46,7 +47,13 @@ class RoundRecord:
     n_saved: int = 0  # images that joined the labeled set with the model's own guess and were not paid for
     pseudo_precision: float | None = None  # share of the `n_pseudo` guesses that is right: a diagnostic, None without any
     pseudo_labeled: dict[str, int] = field(default_factory=dict)  # dataset ids that joined so in this round, with the guess
-    answers: dict[str, int] = field(default_factory=dict)  # dataset ids that people labeled in this round, with the label
+    # dataset ids that people were asked in this round, with the label, or "skip", "none", "unsure", "unsure 3" (label 3)
+    answers: dict[str, int | str] = field(default_factory=dict)
+    corrections: dict[str, int | str] = field(default_factory=dict)  # ids of earlier rounds, with what replaced their answer
+    n_asked: int = 0  # images that were asked
+    n_skipped: int = 0  # of them, images that nobody could label; they are not paid for, and not asked again
+    n_none: int = 0  # images that are of none of the classes
+    n_unsure: int = 0  # images whose label is not trained on
     files: dict[str, str] = field(default_factory=dict)  # SHA-256 of the prompts that it ended with, by path in the folder
 
     @property
@@ -116,7 +123,9 @@ class RunResult:
     def _changed(self) -> str:
         """Return what does not match its own hash, "" if all does."""
         for record in self.rounds:
-            if query_hash(record.queried, record.pseudo_labeled, record.answers) != record.query_hash:
+            for answer in (*record.answers.values(), *record.corrections.values()):
+                code_of(answer)
+            if query_hash(record.queried, record.pseudo_labeled, record.answers | record.corrections) != record.query_hash:
                 return f"the picks of round {record.round} do not match their hash"
         if self.certificate.get("config", own := config_hash(self.config)) != own:
             return "the config does not match its hash"
@@ -124,10 +133,11 @@ class RunResult:
 
 
 def _rounds(content: dict[str, Any]) -> list[dict[str, Any]]:
-    """Take the rounds out of a record and return them as schema 2 has them, whatever its own is."""
+    """Take the rounds out of a record and return them as they are now; those of before had no other answers than labels."""
     rounds = content.pop("rounds")
-    if content["schema"] == 1:
-        for record in rounds:
+    for record in rounds:
+        record.setdefault("n_asked", record["n_paid"])
+        if content["schema"] == 1:
             record["metrics"] = {name: record.pop(name) for name in METRICS_OF_1}
     content["schema"] = SCHEMA
     return rounds
@@ -155,11 +165,11 @@ def _is_a(value: Any, hint: Any) -> bool:
 
 
 def query_hash(
-    queried: Sequence[str], pseudo_labeled: Mapping[str, int] | None = None, answers: Mapping[str, int] | None = None
+    queried: Sequence[str], pseudo_labeled: Mapping[str, int] | None = None, answers: Mapping[str, int | str] | None = None
 ) -> str:
     """Return the SHA-256 of a round's dataset ids in the order of the picks, then of its ids with a label.
 
-    These are the pseudo-labeled ones and those that people labeled.
+    These are the pseudo-labeled ones and those that people labeled, then those whose answer they corrected.
     """
     labeled = [*(pseudo_labeled or {}).items(), *(answers or {}).items()]
     return hashlib.sha256(json.dumps([*queried, *labeled]).encode()).hexdigest()

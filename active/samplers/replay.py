@@ -15,6 +15,7 @@ from yacs.config import CfgNode
 from active.context import Query, SelectionContext
 from active.record.results import RunResult
 from active.registry import SAMPLERS, wrapped
+from dassl.data.answers import code_of
 from dassl.utils.errors import ConfigError, DataError
 from dassl.utils.paths import is_file
 
@@ -30,11 +31,11 @@ def check(node: CfgNode) -> None:
 
 
 def answers(node: CfgNode, classnames: Sequence[str]) -> dict[str, int]:
-    """Return the labels, by dataset id, that people gave in the record; raises DataError if its classes are others."""
+    """Return what people answered in the record, by dataset id, at its end; raises DataError if its classes are others."""
     record = _record(node.REPLAY.RESULTS)
     if record.dataset["classnames"] != list(classnames):
         raise DataError(f"{node.REPLAY.RESULTS} is a run of other classes than this data set's")
-    return {path: label for round in record.rounds for path, label in round.answers.items()}
+    return {path: code_of(answer) for round in record.rounds for path, answer in (round.answers | round.corrections).items()}
 
 
 @SAMPLERS.register("replay", needs_model=False, check=check, answers=answers)

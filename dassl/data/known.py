@@ -2,16 +2,17 @@
 
 import re
 import unicodedata
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cached_property
 
 
 class Known:
-    """The paths and class names that a table of labels may hold."""
+    """The paths and class names that a table of labels may hold, and other words that stand for a code."""
 
-    def __init__(self, paths: Collection[str], classnames: Sequence[str]):
+    def __init__(self, paths: Collection[str], classnames: Sequence[str], words: Mapping[str, int] | None = None):
         self.classnames = classnames
-        self.paths, self.classes = Names(paths, path_key), Names(classnames, class_key)
+        self.code_of = {name: label for label, name in enumerate(classnames)} | dict(words or {})
+        self.paths, self.classes = Names(paths, path_key), Names(self.code_of, class_key)
 
     def meant(self, path: str, name: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
         """Return the paths and the classes that a row may mean."""

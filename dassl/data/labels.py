@@ -23,25 +23,24 @@ def read_labels(file: Path, paths: Collection[str], classnames: Sequence[str]) -
 
 
 def checked_labels(source: object, rows: Iterable[LabelRow], known: Known, *, stranger: str) -> dict[str, int]:
-    """Return labels by path of rows (place, path, class name), where an empty name is no label.
+    """Return labels, or codes of other words, by path of rows (place, path, class name); an empty name is no label.
 
     Raises one DataError that names the source and lists, by place, each path that is not known (called `stranger`), each
     unknown class, what may mean several, and each path of two labels.
     """
-    label_of = {name: label for label, name in enumerate(known.classnames)}
-    labels: dict[str, int] = {}
+    named: dict[str, str] = {}
     faults = []
     for place, path, name in rows:
         paths, names = known.meant(path, name)
         fault = _path_fault(path, paths, stranger) or _class_fault(name, names, known.classnames)
-        if not fault and name and labels.setdefault(paths[0], label_of[names[0]]) != label_of[names[0]]:
-            fault = f"{printable(paths[0])} is both {known.classnames[labels[paths[0]]]!r} and {names[0]!r}"
+        if not fault and name and (first := named.setdefault(paths[0], names[0])) != names[0]:
+            fault = f"{printable(paths[0])} is both {first!r} and {names[0]!r}"
         if fault:
             faults.append(f"{printable(place)}: {fault}")
     if faults:
         shown = "\n  ".join(faults[:N_SHOWN]) + ("\n  ..." if len(faults) > N_SHOWN else "")
         raise DataError(f"{source}: {len(faults)} labels are wrong, so that none counts:\n  {shown}")
-    return labels
+    return {path: known.code_of[name] for path, name in named.items()}
 
 
 def _path_fault(path: str, meant: Sequence[str], stranger: str) -> str:

@@ -24,7 +24,7 @@ from tests.active.toy import N_CLASSES, N_TRAIN, ToyTrainer, edit, record_of, to
 RUN_KEYS = ["schema", "status", "config", "environment", "dataset", "zero_shot", "rounds", "certificate", "failure", "checksum"]
 ROUND_KEYS = {"round", "sampler", "queried", "n_labeled", "n_paid", "n_pseudo", "metrics",
               "class_counts", "query_hash", "seconds", "peak_memory_mb", "n_saved", "pseudo_precision", "pseudo_labeled",
-              "answers", "files"}
+              "answers", "corrections", "n_asked", "n_skipped", "n_none", "n_unsure", "files"}
 TRUTH = toy_task()[0].labels("train")
 
 
@@ -525,11 +525,11 @@ def test_people_see_the_guesses_of_the_model_of_the_round_before(tmp_path, monke
     """Zero-shot CLIP's in round 0 alone."""
     seen = []
 
-    def answer(output, round, dataset, rows, guess, *, labeled):
-        seen.append((rows, guess()))
-        return TRUTH[rows].tolist()
+    def ask(oracle, question, rows):
+        seen.append((rows, question.guess(rows)))
+        return dict(zip(rows.tolist(), TRUTH[rows].tolist(), strict=True))
 
-    monkeypatch.setattr("active.oracles.files.ask_people", answer)
+    monkeypatch.setattr("active.oracles.files.FileOracle.ask", ask)
     dataset, features, texts = toy_task()
     dataset = dataclasses.replace(dataset, train=tuple(dataclasses.replace(item, label=UNLABELED) for item in dataset.train))
     trainer = ToyTrainer(features, texts)

@@ -35,11 +35,19 @@ def test_only_the_choice_of_the_control_label_counts(tmp_path, other):
     assert rows(tmp_path, task("a.jpg", other, choice("cat"), other)) == [CAT]
 
 
-@pytest.mark.parametrize("changes", [{"result": None}, {"result": []}, {"was_cancelled": True}])
+@pytest.mark.parametrize("changes", [{"result": None}, {"result": []}])
 def test_a_task_that_nobody_answered_has_no_label(tmp_path, changes):
-    """Skipped, opened and left, or without annotations at all; the others are read."""
+    """Opened and left, or without annotations at all; the others are read."""
     none = {**task("b.jpg"), "annotations": None}
     assert rows(tmp_path, task("b.jpg", choice("dog"), **changes), none, task("a.jpg", choice("cat"))) == [CAT]
+
+
+def test_a_task_that_everybody_skipped_is_answered_so(tmp_path):
+    """What was chosen before skipping does not count; of two people, who labels it decides."""
+    skipped = task("b.jpg", choice("dog"), was_cancelled=True)
+    assert rows(tmp_path, skipped, task("a.jpg", choice("cat"))) == [("export.json task 7", "b.jpg", "!skip"), CAT]
+    both = {**skipped, "annotations": skipped["annotations"] + task("b.jpg", choice("dog"))["annotations"]}
+    assert rows(tmp_path, both) == [("export.json task 7", "b.jpg", "dog")]
 
 
 @pytest.mark.parametrize("path", [None, "/data/upload/3/0a1b2c3d-a.jpg", "upload/3/0a1b2c3d-a.jpg", 5, ["a"], ""])
@@ -75,5 +83,5 @@ def test_what_is_no_task_makes_the_file_no_export(tmp_path, content):
 
 def test_the_interface_asks_in_the_control_that_counts():
     """What people choose there comes back."""
-    assert '<Choices name="label"' in label_config(["cat"])
+    assert '<Choices name="label"' in label_config(["cat"]) and '<Choice value="!none"/>' in label_config(["cat"])
     assert tasks(["a.jpg"], [[("cat", 0.9)]], "")[0]["predictions"][0]["result"][0]["from_name"] == "label"
