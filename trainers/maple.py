@@ -45,7 +45,7 @@ class MaPLe(PromptLearner):
         depth = checked_depth(prompt_depth, min(clip.text_depth, clip.image_depth))
         self.tokens, self.rows = deep_context(clip, texts, rng, n_ctx, depth, ctx_init)
         self.averaging = texts.averaging
-        self.maps = nn.ModuleList(_linear(clip.text_width, clip.image_width, rng) for _ in range(depth))
+        self.maps = nn.ModuleList(drawn_linear(clip.text_width, clip.image_width, rng) for _ in range(depth))
         if deep_maps == "cloned":
             for later in self.maps[2:]:
                 later.load_state_dict(self.maps[1].state_dict())
@@ -55,7 +55,7 @@ class MaPLe(PromptLearner):
         return Prompts(text=tokens, image=tuple(linear(own) for linear, own in zip(self.maps, tokens, strict=True)))
 
 
-def _linear(n_in: int, n_out: int, rng: np.random.Generator) -> nn.Linear:
+def drawn_linear(n_in: int, n_out: int, rng: np.random.Generator) -> nn.Linear:
     """Return a linear map with torch's default initialization, uniform +-1/sqrt(n_in), drawn from `rng`."""
     linear = nn.utils.skip_init(nn.Linear, n_in, n_out)
     bound = 1 / math.sqrt(n_in)

@@ -52,17 +52,24 @@ def absent(asked: str, name: str) -> str:
 class InBlocksOf:
     """Marks a parameter as a number of prompted blocks of one tower, or of the one of two that has fewer, for `Annotated`.
 
-    It is an integer, "all", or "at most N".
+    It is an integer, "all", or "at most N", and `least` at the least.
     """
 
     towers: tuple[str, ...]
+    least: int = 1
 
 
-def checked_depth(depth: int | str, n_blocks: int) -> int:
+def checked_depth(depth: int | str, n_blocks: int, least: int = 1) -> int:
     """Return how many of a tower's blocks an integer, "all" or "at most N" takes.
 
-    Raises ConfigError for anything else, UserError for an integer beyond the tower.
+    Raises ConfigError for anything else, UserError for an integer beyond the tower or for fewer than `least`.
     """
+    if (found := _depth(depth, n_blocks)) < least:
+        raise UserError(f"{depth} of {n_blocks} blocks are asked for, but at least {least} are needed")
+    return found
+
+
+def _depth(depth: int | str, n_blocks: int) -> int:
     if depth == "all":
         return n_blocks
     at_most = isinstance(depth, str) and depth.startswith("at most ")
@@ -83,11 +90,11 @@ def settle_depths(node: CfgNode, n_blocks: Mapping[str, int]) -> None:
     """
     for component in LEARNERS:
         for parameter in component.parameters:
-            towers = next((extra.towers for extra in parameter.extras if isinstance(extra, InBlocksOf)), None)
-            if towers is None or component.key not in node or not n_blocks.keys() >= set(towers):
+            blocks = next((extra for extra in parameter.extras if isinstance(extra, InBlocksOf)), None)
+            if blocks is None or component.key not in node or not n_blocks.keys() >= set(blocks.towers):
                 continue
-            own = node[component.key]
+            own, n_shared = node[component.key], min(n_blocks[tower] for tower in blocks.towers)
             try:
-                own[parameter.key] = checked_depth(own[parameter.key], min(n_blocks[tower] for tower in towers))
+                own[parameter.key] = checked_depth(own[parameter.key], n_shared, blocks.least)
             except UserError as error:
                 raise type(error)(f"TRAINER.{component.key}.{parameter.key}: {error}") from None

@@ -8,7 +8,7 @@ from trainers.core.prompts import Prompts, TokenRows
 
 
 def plain_text(clip: FrozenCLIP, rows: TokenRows, tokens: tuple[Tensor, ...]) -> Tensor:
-    """Return the features [T, D] of texts with the context at the slots and deeper prompts at positions 1..n."""
+    """Return the features [T, D] of texts with the context at the slots and deeper prompts, if any, at positions 1..n."""
     text, context = clip.text, tokens[0]
     laid_out = []
     for row in range(len(rows.ids)):
@@ -20,7 +20,7 @@ def plain_text(clip: FrozenCLIP, rows: TokenRows, tokens: tuple[Tensor, ...]) ->
     for depth, block in enumerate(text.transformer.resblocks):
         if 0 < depth < len(tokens):
             deeper = tokens[depth].to(x.dtype)
-            x = torch.cat([x[:, :1], deeper.expand(len(x), -1, -1), x[:, 1 + len(deeper):]], dim=1)
+            x = torch.cat([x[:, :1], deeper.expand(len(x), -1, -1), x[:, 1 + deeper.shape[-2]:]], dim=1)
         x = block(x, attn_mask=text.attn_mask)
     return text.ln_final(x)[torch.arange(len(x)), rows.ids.argmax(1)] @ text.text_projection
 

@@ -14,6 +14,7 @@ from tests.trainers.plain import plain_image, plain_text
 from trainers.clip.frozen_clip import FrozenCLIP, normalized
 from trainers.core.prompted_clip import PromptedCLIP
 from trainers.core.prompts import Averaging, Batch, Classifier, ClassTexts
+from trainers.core.token_rows import template_rows
 from trainers.registry import LEARNERS
 
 NAMES = ("cat", "golden retriever", "hot_dog", "forest with a longer name")
@@ -31,13 +32,18 @@ CASES = [
     ("IVLP", {"prompt_depth_text": 3, "n_ctx_text": 4, "n_ctx_vision": 0}),
     ("DualPrompt", {"prompt_depth_vision": 3}), ("DualPrompt", {"prompt_depth_vision": 2, "layout": "maple"}),
     ("DualPrompt", {"n_ctx_vision": 0}),
+    ("TCP", {}), ("TCP", {"block": 2, "n_ctx": 1}), ("TCP", {"block": 3, "n_ctx": 6}),
 ]
 IDS = [f"{name}-{index}" for index, (name, _) in enumerate(CASES)]
 WITH_TEXT = [(case, name) for case, name in zip(CASES, IDS, strict=True) if case[0] != "VPT"]
 
 
 def model_of(clip, name, parameters, texts=TEXTS, seed=0):
-    return PromptedCLIP(clip, LEARNERS[name].build(clip, texts, np.random.default_rng(seed), **parameters).to(clip.model_dtype))
+    learner = LEARNERS[name].build(clip, texts, np.random.default_rng(seed), **parameters).to(clip.model_dtype)
+    if name == "TCP":
+        rows = template_rows(clip.tokenizer, texts.classnames, texts.template)
+        learner.prepare(None, normalized(clip.encode_text(rows)), clip.logit_scale)
+    return PromptedCLIP(clip, learner)
 
 
 def images(clip):
@@ -138,6 +144,7 @@ class Sizes:
     text_depth: int = 12
     image_depth: int = 12
     patch_size: tuple[int, int] = (16, 16)
+    feature_width: int = 512
     tokenizer: object = field(default_factory=lambda: open_clip.get_tokenizer("ViT-B-32"))
 
     def embed_tokens(self, ids):
@@ -152,6 +159,7 @@ B16, L14 = Sizes(512, 768), Sizes(768, 1024, 12, 24, (14, 14))
     (B16, "CoOp", {"csc": True}, 47, 385_024), (B16, "VPT", {}, 47, 73_728), (B16, "MaPLe", {}, 47, 3_555_072),
     (B16, "DualPrompt", {}, 47, 200_704), (B16, "DualPrompt", {"n_ctx_vision": 0}, 47, 2 * 8_192),
     (B16, "IVLP", {}, 47, 12 * 2 * (512 + 768)),
+    (B16, "TCP", {}, 47, 331_904), (B16, "KgCoOp", {}, 47, 2_048),
     (L14, "MaPLe", {}, 47, 9 * 2 * 768 + 9 * (768 * 1024 + 1024)), (B16, "ZeroShot", {}, 47, 0),
 ])
 def test_parameter_counts(sizes, name, parameters, n_classes, count):
@@ -329,6 +337,8 @@ def test_maps_of_maple_start_within_torch_s_bound(clip):
               "ctx_init": "a photo of a"}),
     ("DualPrompt", {"n_ctx": 16, "n_ctx_vision": 20, "prompt_depth_vision": "all", "layout": "deft", "l2_weight": 1.0,
                     "l2_sign": "corrected", "l2_detach": "none"}),
+    ("KgCoOp", {"n_ctx": 4, "csc": False, "ctx_init": "a photo of a", "class_token_position": "end", "weight": 8.0}),
+    ("TCP", {"n_ctx": 4, "ctx_init": "", "block": "at most 9", "weight": 8.0}),
     ("ZeroShot", {"template": "dataset"}), ("LinearProbe", {"form": "map", "kappa": 100.0, "template": "dataset"}),
     ("GDA", {"form": "pool", "template": "dataset"}), ("RLA", {"strength": 1.0, "template": "dataset"}),
     *((name, {"alpha": 1.0, "beta": 5.5, "centered": True, "count": "sum", "template": "dataset"})

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from dassl.data.transforms import Preprocessing
 from dassl.utils.errors import UserError
-from trainers.clip.text_stream import TextStream, text_stream
+from trainers.clip.text_stream import TextStream, spread, text_stream
 from trainers.core.prompts import Prompts, TokenRows
 
 QUICK = 1.702  # of QuickGELU
@@ -117,13 +117,25 @@ class FrozenCLIP:
         context = context.reshape(-1, context.shape[-1]).to(embedded.dtype)
         x = embedded.index_add(0, stream.slots, context[stream.sources])
         for depth, block in enumerate(self.text.transformer.resblocks):
-            if 0 < depth < len(prompts.text):
-                deeper = prompts.text[depth].to(x.dtype)
-                x = torch.cat([deeper, x[len(deeper):]])
+            if 0 < depth < len(prompts.text) and prompts.text[depth].numel():
+                x, stream = self._replaced(x, stream, rows, prompts.text[depth].to(x.dtype))
             x = self._text_block(block, x, stream, depth)
         projection = self.text.text_projection
         x = self.text.ln_final(x[stream.order])
         return projection(x) if isinstance(projection, nn.Module) else x @ projection
+
+    def _replaced(self, x: Tensor, stream: TextStream, rows: TokenRows, tokens: Tensor) -> tuple[Tensor, TextStream]:
+        """Return the stream [n, width] with other tokens in its slots, and where its tokens stand then.
+
+        From the first class-specific tokens on, [T, n, width], no context is common: each text has its own copy.
+        """
+        if tokens.dim() == 3 and stream.n_common:
+            own, _ = self._streams(rows, False, True)
+            x, stream = x[spread(stream, own)], own
+        if stream.n_common:
+            return torch.cat([tokens, x[len(tokens):]]), stream
+        tokens = tokens.expand(len(rows.ids), -1, -1).flatten(0, 1)
+        return x.index_copy(0, stream.slots, tokens[stream.sources]), stream
 
     def _text_block(self, block: ResidualAttentionBlock, x: Tensor, stream: TextStream, depth: int) -> Tensor:
         """Return the stream [n, width] after a block, or after the last one the end tokens [T, width] in stream order."""
@@ -157,8 +169,8 @@ class FrozenCLIP:
     def _make_stream(self, rows: TokenRows, shared: bool, deep: bool) -> tuple[TextStream, Tensor]:
         """Return the stream of the texts and its embedded tokens [n, width], with positions alone at the slots."""
         stream = text_stream(rows, shared=shared, device=self.device)
-        if deep and stream.slots.tolist() != list(range(rows.slots.shape[1])):
-            raise ValueError("deep text prompts need one shared context, right behind the start token")
+        if deep and (rows.slots != torch.arange(1, rows.slots.shape[1] + 1)).any():
+            raise ValueError("deep text prompts need a context right behind the start token")
         embedded = self.text.token_embedding(stream.ids)
         embedded[stream.slots] = 0
         dtype = self.text.transformer.get_cast_dtype()

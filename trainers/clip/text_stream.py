@@ -67,6 +67,13 @@ def text_stream(rows: TokenRows, *, shared: bool, device: torch.device) -> TextS
                       _groups(n_own, n_common, device))
 
 
+def spread(stream: TextStream, own: TextStream) -> Tensor:
+    """Return for each row of `own`, a stream of the same texts without common tokens, the row of `stream` that it repeats."""
+    texts = (own.positions == 1).cumsum(0) - 1
+    before_end = own.ends[texts] - torch.arange(len(texts), device=texts.device)
+    return torch.where(own.positions <= stream.n_common, own.positions - 1, stream.ends[texts] - before_end)
+
+
 def _groups(n_own: Tensor, n_common: int, device: torch.device) -> tuple[Group, ...]:
     lengths, counts = n_own.unique_consecutive(return_counts=True)
     return tuple(Group(count, length, _causal(length, n_common + 1 + length, device))

@@ -12,10 +12,11 @@ from torch import Tensor
 class Prompts:
     """Learned tokens of both towers; index = depth, `()` = tower untouched.
 
-    `text[0]` is the context that fills the slots, [n, width] for all texts or [T, n, width]; a deeper `text[j]` [n, width]
-    replaces it at the entry of block j. `image[0]` [n, width] is appended before `ln_pre`, a deeper `image[j]` replaces
-    those tokens at the entry of block j. With `after_ln_pre` the first image prompts, too, enter behind `ln_pre` (DeFT).
-    `negative` is a second context for the same texts, of which a class is told apart from its absence (DualPrompt).
+    `text[0]` is the context that fills the slots, [n, width] for all texts or [T, n, width]; a deeper `text[j]` of either shape
+    replaces it at the entry of block j, and an empty one leaves what stands there. `image[0]` [n, width] is appended before
+    `ln_pre`, a deeper `image[j]` replaces those tokens at the entry of block j. With `after_ln_pre` the first image prompts,
+    too, enter behind `ln_pre` (DeFT). `negative` is a second context for the same texts, of which a class is told apart from
+    its absence (DualPrompt).
     """
 
     text: tuple[Tensor, ...] = ()

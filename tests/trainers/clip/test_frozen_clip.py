@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.trainers.plain import plain_text
 from trainers.clip.backbones import load_clip
 from trainers.clip.frozen_clip import N_STREAMS, normalized
 from trainers.core.patterns import random_clip
@@ -49,6 +50,36 @@ def test_prompted_text_encoder_equals_a_hand_computed_tower(position, specific, 
             x = block(x, attn_mask=text.attn_mask)
         expected.append(text.ln_final(x)[0, rows.ids[row].argmax()] @ text.text_projection)
     assert torch.allclose(clip.encode_text(rows, Prompts(text=(context,))), torch.stack(expected), rtol=0, atol=1e-12)
+
+
+DEEP = {  # shapes of the tokens of each block: s shared, c class-specific, - none
+    "a class's own from a block on": "s-c", "right in the second": "scs", "of all blocks": "ccc", "shared behind own": "css",
+    "none behind own": "c-s"}
+
+
+@pytest.mark.parametrize("layout", DEEP.values(), ids=DEEP)
+@pytest.mark.parametrize("names", [("cat",), ("cat", "cat fish", "cat fish river"), tuple(NAMES)])
+def test_deep_text_prompts_of_a_class_equal_the_plain_path(clip64, layout, names):
+    """Class-specific tokens in any block, with one text, with names that begin alike, and with others: forward and backward."""
+    rows, generator = token_rows(clip64.tokenizer, names, 3), torch.Generator().manual_seed(1)
+    shapes = {"s": (3, 24), "c": (len(names), 3, 24), "-": (0, 24)}
+    tokens = [torch.randn(shapes[kind], dtype=torch.float64, generator=generator).requires_grad_() for kind in layout]
+    found, expected = clip64.encode_text(rows, Prompts(text=tuple(tokens))), plain_text(clip64, rows, tuple(tokens))
+    assert torch.allclose(found, expected, rtol=0, atol=1e-12)
+    used = [own for own in tokens if own.numel()]
+    weights = torch.randn(found.shape, dtype=torch.float64, generator=generator)
+    gradients = (torch.autograd.grad((features * weights).sum(), used) for features in (found, expected))
+    for own, plain in zip(*gradients, strict=True):
+        assert (own - plain).abs().max() < 1e-11 * plain.abs().max()
+
+
+@pytest.mark.parametrize("position", ["middle", "front"])
+@pytest.mark.parametrize("shape", [(3, 24), (3, 3, 24)])
+def test_deep_text_prompts_need_a_context_behind_the_start_token(clip, position, shape):
+    """Elsewhere there is no one place where they take over."""
+    tokens = torch.zeros(3, 24), torch.zeros(shape)
+    with pytest.raises(ValueError, match="right behind the start token"):
+        clip.encode_text(token_rows(clip.tokenizer, NAMES, 3, position), Prompts(text=tokens))
 
 
 @pytest.mark.parametrize("quick_gelu", [False, True])
