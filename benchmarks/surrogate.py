@@ -60,7 +60,7 @@ def load_features(name: str, folder: Path = DATA) -> RealFeatures:
 
 def build_feature_inputs(cfg, clip: FrozenCLIP, data: RealFeatures) -> Inputs:
     """Return what trainers on features alone read; learners that tune images cannot be trained on them."""
-    return Inputs(clip, data.dataset, data.features, Loading(None, None, 1, 0, cfg.SEED), ImageStore(0))
+    return Inputs(clip, data.dataset, {"features": data.features}, Loading(None, None, 1, 0, cfg.SEED), ImageStore(0))
 
 
 def build_feature_trainer(cfg, clip: FrozenCLIP, data: RealFeatures) -> PromptTrainer:

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainers.clip.frozen_clip import FrozenCLIP
+from trainers.core.inputs import Reads
 from trainers.core.prompts import Averaging, Batch, Classifier, ClassTexts, Labels, Prompts, TokenRows
 from trainers.core.token_rows import template_rows
 from trainers.registry import LEARNERS
@@ -38,19 +39,25 @@ class Learner(nn.Module):
 
     A learner is built as `Learner(clip, texts, rng, *, yaml parameters)` from a FrozenCLIP, ClassTexts and a NumPy
     generator, from which all of its randomness comes. A fresh one is built in every round. `rows` are the texts;
-    `tunes_images` says whether its prompts enter the image tower, so that features are no longer those of the cache.
+    `tunes_images` says whether its prompts enter the image tower, so that features are no longer those of the cache; `reads`,
+    what its `features` are made of: "tokens" then, else "features", or "pre_projection" for the class token's rows [B, width]
+    before the linear projection of a ViT, as the tower makes them.
     """
 
     rows: TokenRows
     averaging: Averaging | None = None
     tunes_images = False
 
+    @property
+    def reads(self) -> Reads:
+        return "tokens" if self.tunes_images else "features"
+
     def forward(self) -> Prompts:
         """Return the prompts as they are now: none, unless overridden."""
         return Prompts()
 
     def features(self, features: Tensor) -> Tensor:
-        """Return the features [B, D] that are classified, of the image tower's unit-norm ones: the same, unless overridden."""
+        """Return the features [B, D] that are classified, of what is read or a tuned tower makes: the same by default."""
         return features
 
     def classifier(self, texts: Classifier) -> Classifier:

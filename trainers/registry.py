@@ -7,6 +7,7 @@ from yacs.config import CfgNode
 
 from dassl.utils.errors import ConfigError, UserError, did_you_mean
 from dassl.utils.registry import Registry
+from dassl.utils.remembered import Reference
 
 _FOR_SAMPLERS = {"is_linear": bool, "has_negative_texts": bool}
 _FOR_TESTING = {"begins_as_zero_shot": bool, "moves_absent": bool, "draws_classes": bool}  # see trainers.testing
@@ -33,6 +34,16 @@ def has_negative_texts(name: str) -> bool:
 def is_linear(name: str) -> bool:
     """Tell whether a learner's logits are a product of features and class features, plus a bias, as some samplers need."""
     return (LEARNERS if is_learner(name) else TRAINERS)[name].facts.get("is_linear", True)
+
+
+def read_by(name: str) -> str:
+    """Return what a learner says that it `reads`: unit-norm "features" if nothing, or the tokens of images that it tunes.
+
+    This imports the learner's file.
+    """
+    build = LEARNERS[name].build
+    said = getattr(build.resolve() if isinstance(build, Reference) else build, "reads", "features")
+    return said if isinstance(said, str) else "features"  # of each learner of its own whether it tunes images
 
 
 def absent(asked: str, name: str) -> str:

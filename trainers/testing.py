@@ -246,7 +246,7 @@ def check_test_images(subject: Subject) -> None:
     """Other test images change no parameter: what `prepare` is given is the pool alone."""
     inputs = make_inputs()
     others = {name: {**own, "test": own["test"].flip(0) + 1} for name, own in
-              (("features", inputs.features), ("tokens", inputs.tokens))}
+              (("features", inputs.features), ("tokens", inputs.tokens), ("before_projection", inputs.before_projection))}
     models = [fitted(trainer, rows_of(trainer, 0, 2)) for trainer in
               (make_trainer(subject, inputs), make_trainer(subject, replace(inputs, **others)))]
     assert _same_state(*models), "test images are read before they are predicted"

@@ -99,7 +99,7 @@ def _fits(key: Mapping[str, Any], result: RunResult) -> bool:
     decoding, own = key["decoding"], {"PIXEL_MEAN": key["mean"], "PIXEL_STD": key["std"]}
     device = "cuda" if result.config["USE_CUDA"] and "gpu" in result.environment else "cpu"
     return (key["weights"] == result.certificate.get("weights") and key["precision"] == result.config["MODEL"]["PREC"]
-            and key.get("device") == device
+            and key.get("device") == device and "reads" not in key  # which other rows of the tower have than unit-norm features
             and given["INTERPOLATION"] in ("", key["interpolation"]) and decoding["exif_rotation"] == given["EXIF_ROTATION"]
             and bool(decoding["draft"]) == given["JPEG_DRAFT"]
             and all(given[name] in ([], value) for name, value in own.items()))

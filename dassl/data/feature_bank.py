@@ -39,7 +39,10 @@ Extract = Callable[[Sequence[int]], Iterator[Tensor]]  # rows in ascending order
 
 @dataclass(frozen=True)
 class FeatureBank:
-    """Unit-norm features of the frozen image tower, float32 [N, D] in the order of a split, and what they are of."""
+    """Features of the frozen image tower, float32 [N, D] in the order of a split, and what they are of.
+
+    They are of unit norm, or, where the key has an entry `reads`, what it names.
+    """
 
     features: Tensor
     key: Key

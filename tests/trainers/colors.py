@@ -11,8 +11,9 @@ from dassl.data.dataset import Dataset, Datum
 from dassl.data.loader import image_batches
 from dassl.data.store import ImageStore
 from dassl.data.transforms import build_preprocessing
-from trainers.clip.frozen_clip import FrozenCLIP, normalized
+from trainers.clip.frozen_clip import FrozenCLIP
 from trainers.core.build import build_inputs, build_trainer
+from trainers.core.inputs import encoder
 from trainers.core.trainer import PromptTrainer
 from trainers.registry import LEARNERS
 
@@ -39,6 +40,7 @@ def trainer_of(clip: FrozenCLIP, dataset: Dataset, *pairs: tuple[str, str]) -> P
              ("TRAINER.DUALPROMPT.PROMPT_DEPTH_VISION", "3")]
     cfg = setup_config([], [*small, *pairs], [LEARNERS])
     transform = build_preprocessing(cfg.INPUT, clip.preprocessing).transform()
-    features = {split: normalized(torch.cat([clip.encode_image(batch) for batch in image_batches(
-        dataset.files(split), transform, batch_size=10)])) for split in ("train", "test")}
-    return build_trainer(cfg, build_inputs(cfg, clip, dataset, features, ImageStore(cfg.DATALOADER.MEMORY_MB * 2**20)))
+    kinds = ("features", "pre_projection")
+    banks = {kind: {split: torch.cat([encoder(clip, kind)(batch) for batch in image_batches(
+        dataset.files(split), transform, batch_size=10)]) for split in ("train", "test")} for kind in kinds}
+    return build_trainer(cfg, build_inputs(cfg, clip, dataset, banks, ImageStore(cfg.DATALOADER.MEMORY_MB * 2**20)))

@@ -136,10 +136,10 @@ def test_the_kit_catches_a_loss_that_differs_where_nothing_is_masked(monkeypatch
         trainer = make_trainer(subject, inputs, masked=masked, n_epochs=n_epochs)
         prepare = trainer._labels
 
-        def labels(sources):
+        def labels(sources, reads):
             nonlocal pushed
             pushed = not masked
-            return prepare(sources)
+            return prepare(sources, reads)
 
         trainer._labels = labels
         return trainer
@@ -163,8 +163,8 @@ def test_the_kit_catches_a_trainer_that_hands_out_too_much(monkeypatch, check):
     """A pool that holds test images, and labels that are those of the test split, change parameters."""
     made = PromptTrainer._labels
 
-    def too_much(self, sources):
-        labels, test = made(self, sources), self.inputs.features["test"]
+    def too_much(self, sources, reads):
+        labels, test = made(self, sources, reads), self.inputs.features["test"]
         guilty = self.inputs.dataset.labels("test")[: len(labels.targets)]
         return kit.replace(labels, pool=torch.cat([labels.pool, test]), targets=guilty.expand(len(guilty)),
                            features=labels.features[: len(guilty)])

@@ -80,6 +80,18 @@ class FrozenCLIP:
         """Return the features [B, D] of images [B, 3, height, width]; open_clip's own path."""
         return self.model.encode_image(images.to(self.device, self._image_dtype))
 
+    @property
+    def image_projection(self) -> Tensor:
+        """The linear map [width, D] from `encode_before_projection` to features; UserError for a tower without one."""
+        if (projection := self._vision.proj) is None:
+            raise UserError(f"{self.name} has no linear projection of image features; choose a CLIP with OpenAI's kind of ViT")
+        return projection
+
+    def encode_before_projection(self, images: Tensor) -> Tensor:
+        """Return the rows [B, width] of images that the projection makes features of; open_clip's own path up to there."""
+        vision = self._vision
+        return vision._pool(vision.transformer(self.embed_image(images)))[0]
+
     def embed_image(self, images: Tensor) -> Tensor:
         """Return the tokens [B, 1 + patches, width] that enter the first block; constant as long as the image is."""
         return self._vision._embeds(images.to(self.device, self._image_dtype))

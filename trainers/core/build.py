@@ -1,7 +1,7 @@
 """From a config to CLIP, its frozen features, and the trainers of a run."""
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,13 +24,14 @@ from dassl.optim.optimizer import build_optimizer
 from dassl.utils.errors import ConfigError, UserError
 from dassl.utils.held import Held
 from dassl.utils.seeding import forbid_tf32, rng_for, use_deterministic_algorithms
+from trainers.clip.architectures import tower_depths
 from trainers.clip.backbones import load_clip
-from trainers.clip.frozen_clip import FrozenCLIP, normalized
+from trainers.clip.frozen_clip import FrozenCLIP
 from trainers.core.descriptions import build_texts
-from trainers.core.inputs import Inputs, Loading
+from trainers.core.inputs import Banks, Inputs, Loading, Reads, encoder
 from trainers.core.trainer import BuildLearner, Recipe, Setting
 from trainers.learner import Learner
-from trainers.registry import LEARNERS, TRAINERS, absent, has_negative_texts, is_learner, is_linear
+from trainers.registry import LEARNERS, TRAINERS, absent, has_negative_texts, is_learner, is_linear, read_by
 
 THREADS = torch.get_num_threads()  # torch's own choice
 logger = logging.getLogger(__name__)
@@ -53,9 +54,12 @@ def set_up(cfg: CfgNode, held: Held, files: ImageFiles, splits: Sequence[str] = 
                 len(dataset.val), len(dataset.test), len(dataset.classnames), clip.name, device)
     n_bytes = cfg.DATALOADER.MEMORY_MB * 2**20
     store = held.get("store", (cfg.DATASET.ROOT, n_bytes), lambda: ImageStore(n_bytes))
-    read = (cfg.DATASET, drawn_by(cfg), files.digest(), cfg.MODEL, device, cfg.INPUT, cfg.DATALOADER, cfg.CACHE_DIR, splits)
+    kinds = kinds_read(cfg)
+    read = (cfg.DATASET, drawn_by(cfg), files.digest(), cfg.MODEL, device, cfg.INPUT, cfg.DATALOADER, cfg.CACHE_DIR, splits,
+            kinds)
+    present = [split for split in splits if dataset.split(split)]
     inputs = held.get("inputs", read, lambda: build_inputs(cfg, clip, dataset, {
-        split: frozen_features(cfg, clip, files, split) for split in splits if dataset.split(split)}, store))
+        kind: {split: frozen_features(cfg, clip, files, split, kind) for split in present} for kind in kinds}, store))
     return inputs.with_seed(cfg.SEED)
 
 
@@ -64,8 +68,22 @@ def drawn_by(cfg: CfgNode) -> int | None:
     return cfg.SEED if cfg.DATASET.NUM_SHOTS > 0 else None
 
 
-def frozen_features(cfg: CfgNode, clip: FrozenCLIP, files: ImageFiles, split: str) -> torch.Tensor:
-    """Return the frozen tower's unit-norm features of a split, from the cache where it has them."""
+def kinds_read(cfg: CfgNode) -> tuple[Reads, ...]:
+    """Return what a run reads of the frozen tower: unit-norm features always, and what else its learners ask for."""
+    return tuple(kind for kind in dict.fromkeys(("features", *map(read_by, _learners(cfg)))) if kind != "tokens")
+
+
+def check_projection(cfg: CfgNode) -> None:
+    """Raise ConfigError if a learner reads rows before a projection that the backbone's image tower does not have."""
+    backbone = cfg.MODEL.BACKBONE.NAME
+    for name in _learners(cfg):
+        if read_by(name) == "pre_projection" and "image" not in tower_depths(backbone):
+            raise ConfigError(f"{name} reads what a ViT's linear projection makes features of, which the image tower of "
+                              f"{backbone} does not have; choose a ViT such as ViT-B/16")
+
+
+def frozen_features(cfg: CfgNode, clip: FrozenCLIP, files: ImageFiles, split: str, reads: Reads = "features") -> torch.Tensor:
+    """Return the frozen tower's output of a split, unit-norm features by default, from the cache where it has it."""
     preprocessing, paths = build_preprocessing(cfg.INPUT, clip.preprocessing), files.dataset.files(split)
     size = cfg.DATALOADER.TEST.BATCH_SIZE
 
@@ -73,23 +91,24 @@ def frozen_features(cfg: CfgNode, clip: FrozenCLIP, files: ImageFiles, split: st
         wanted = in_batches(rows, size)
         images = image_batches([paths[row] for row in rows], preprocessing.transform(), batch_size=[len(own) for own in wanted],
                                n_workers=cfg.DATALOADER.NUM_WORKERS)
-        return predict_some(images, lambda batch: normalized(clip.encode_image(batch)), wanted, batch_size=size,
+        return predict_some(images, encoder(clip, reads), wanted, batch_size=size,
                             n_rows=len(paths), description=f"features of {files.dataset.name} {split}")
 
     contents = files.contents(split)
     key = bank_key(clip.fingerprint, preprocessing, contents, cfg.MODEL.PREC, clip.device.type)
+    key |= {} if reads == "features" else {"reads": reads}  # caches of before have no such entry
     return load_bank(writable(cache_path(cfg)), key, contents, extract).features
 
 
 def build_inputs(
-    cfg: CfgNode, clip: FrozenCLIP, dataset: Dataset, features: Mapping[str, torch.Tensor], store: ImageStore
+    cfg: CfgNode, clip: FrozenCLIP, dataset: Dataset, banks: Banks, store: ImageStore
 ) -> Inputs:
     """Return what trainers of a whole config read. `store` keeps images and tokens that are used more than once."""
     preprocessing = build_preprocessing(cfg.INPUT, clip.preprocessing)
     loading = Loading(
         view=preprocessing.transform(), random_view=build_augmentation(cfg.INPUT, preprocessing),
         batch_size=cfg.DATALOADER.TEST.BATCH_SIZE, n_workers=cfg.DATALOADER.NUM_WORKERS, seed=cfg.SEED)
-    return Inputs(clip, dataset, features, loading, store)
+    return Inputs(clip, dataset, banks, loading, store)
 
 
 def build_trainer(cfg: CfgNode, inputs: Inputs) -> Any:
@@ -138,8 +157,7 @@ def build_recipe(cfg: CfgNode) -> Recipe:
 def check_learners(cfg: CfgNode, clip: FrozenCLIP, dataset: Dataset) -> None:
     """Raise UserError if a learner of the config does not fit the backbone, the class names or the texts; costs nothing."""
     texts = build_texts(cfg.TRAINER.DESCRIPTIONS, dataset)
-    names = ("ZeroShot", cfg.TRAINER.NAME, cfg.ACTIVE.SELECTOR_TRAINER or cfg.TRAINER.NAME)
-    learners = {name: _bound(cfg, name)(clip, texts, rng_for(cfg.SEED, "check")) for name in names if is_learner(name)}
+    learners = {name: _bound(cfg, name)(clip, texts, rng_for(cfg.SEED, "check")) for name in ("ZeroShot", *_learners(cfg))}
     for name in sorted(learners, key="ZeroShot".__eq__):  # it is last: the learner that was asked for is named if it can be
         check_texts_differ(name, learners[name], texts.classnames)
     if cfg.TRAINER.CALIBRATION != "none":
@@ -176,6 +194,12 @@ def _rows_of_classes(learner: Learner) -> list[tuple]:
     if learner.averaging is None:
         return rows
     return [tuple(sorted(rows[text] for text in own.nonzero().flatten().tolist())) for own in learner.averaging.matrix]
+
+
+def _learners(cfg: CfgNode) -> list[str]:
+    """Return the names of the learners that a config trains and selects by."""
+    names = dict.fromkeys((cfg.TRAINER.NAME, cfg.ACTIVE.SELECTOR_TRAINER or cfg.TRAINER.NAME))
+    return [name for name in names if is_learner(name)]
 
 
 def _bound(cfg: CfgNode, name: str) -> BuildLearner:

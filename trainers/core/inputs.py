@@ -1,6 +1,6 @@
-"""What a model reads: features for learners of the text tower, image tokens for those that tune images too.
+"""What a model reads: features, features before their projection, or image tokens for learners that tune images too.
 
-Both are outputs of the frozen part of the image tower, so they are computed once: for fixed views once a run, for augmented
+All are outputs of the frozen part of the image tower, so they are computed once: for fixed views once a run, for augmented
 views ahead, many batches at a time, as far as memory allows. A view depends on (seed, round, pass, image) alone, so
 views encoded ahead are the same as views encoded in their step.
 """
@@ -9,6 +9,7 @@ import copy
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -18,11 +19,14 @@ from dassl.data.loader import image_batches
 from dassl.data.store import ImageStore
 from dassl.data.transforms import Transform
 from dassl.engine.predict import predict
+from dassl.utils.errors import UserError
 from dassl.utils.seeding import rng_for, seed_for
 from trainers.clip.frozen_clip import FrozenCLIP, normalized
 
 AHEAD_BYTES = 2**28  # of views encoded ahead, held of each source: 131,072 features of 512, or 443 views of ViT-B/16's tokens
 
+Reads = Literal["features", "pre_projection", "tokens"]
+Banks = Mapping[str, Mapping[str, Tensor]]  # what is read, all but tokens -> split -> rows
 Encode = Callable[[Tensor], Tensor]
 Batch = tuple[Tensor, Tensor]
 Step = tuple[Tensor, int]  # positions [B] of a batch and the number of the pass that it belongs to
@@ -39,16 +43,23 @@ class Loading:
     seed: int
 
 
+def encoder(clip: FrozenCLIP, reads: Reads) -> Encode:
+    """Return what makes of images what learners read: unit-norm features [B, D], fp32 rows before projection, or tokens."""
+    return {"features": lambda images: normalized(clip.encode_image(images)),
+            "pre_projection": lambda images: clip.encode_before_projection(images).float(),
+            "tokens": clip.embed_image}[reads]
+
+
 class Inputs:
-    """Inputs of one data set and one CLIP. `features` maps splits to frozen features [N, D].
+    """Inputs of one data set and one CLIP. `banks` holds frozen outputs [N, D] of each split, by what is read.
 
     Images and image tokens are kept as far as `store` has room for both.
     """
 
-    def __init__(self, clip: FrozenCLIP, dataset: Dataset, features: Mapping[str, Tensor], loading: Loading, store: ImageStore):
+    def __init__(self, clip: FrozenCLIP, dataset: Dataset, banks: Banks, loading: Loading, store: ImageStore):
         self.clip = clip
         self.dataset = dataset
-        self.features = features
+        self.banks = banks
         self.loading = loading
         self.store = store
         self._tokens: dict[str, Tensor] = {}
@@ -59,38 +70,47 @@ class Inputs:
         other.loading = replace(self.loading, seed=seed)
         return other
 
-    def of_split(self, split: str, *, tokens: bool) -> Iterator[Tensor]:
-        """Yield the inputs of a whole split in its order, in batches: features, or image tokens [B, L, width]."""
-        if not tokens:
-            yield from self.features[split].split(65536)
+    @property
+    def features(self) -> Mapping[str, Tensor]:
+        """Unit-norm features [N, D] of each split."""
+        return self.banks["features"]
+
+    def bank(self, reads: Reads) -> Mapping[str, Tensor]:
+        """Return the frozen outputs [N, D] of each split that a learner reads, unit-norm features for one that tunes images."""
+        kind = "features" if reads == "tokens" else reads
+        if kind not in self.banks:
+            raise UserError(f"a learner reads {kind} of {self.dataset.name}, which are not at hand; the images give them")
+        return self.banks[kind]
+
+    def of_split(self, split: str, *, reads: Reads) -> Iterator[Tensor]:
+        """Yield the inputs of a whole split in its order, in batches: rows [B, D], or image tokens [B, L, width]."""
+        if reads != "tokens":
+            yield from self.bank(reads)[split].split(65536)
         elif (kept := self._kept_tokens(split)) is not None:
             yield from kept.split(self.loading.batch_size)
         else:
             yield from (self.clip.embed_image(images) for images in self._images(split))
 
-    def of_steps(self, rows: Tensor, steps: Iterable[Step], round: int, *, tokens: bool) -> Iterator[Tensor]:
+    def of_steps(self, rows: Tensor, steps: Iterable[Step], round: int, *, reads: Reads) -> Iterator[Tensor]:
         """Yield the inputs [B, ...] of each step's positions in rows [M] of the train split.
 
         A row's augmented view is another one in each pass. Fixed views are encoded once, if memory allows; all others ahead,
         in the order of the steps, at most `AHEAD_BYTES` (but at least one step's) at once.
         """
-        encode = self.clip.embed_image if tokens else self._encode
-        if self.loading.random_view is None and (found := self._kept_rows(rows, encode, tokens)) is not None:
+        encode = encoder(self.clip, reads)
+        if self.loading.random_view is None and (found := self._kept_rows(rows, encode, reads)) is not None:
             kept, places = found
             yield from (kept[places[own]] for own, _ in steps)
             return
-        for chunk in _chunks(steps, AHEAD_BYTES // self._row_bytes(tokens)):
+        for chunk in _chunks(steps, AHEAD_BYTES // self._row_bytes(reads)):
             sizes = [len(own) for own, _ in chunk]  # copies, since a part would hold the chunk while the next is encoded
             yield from map(torch.clone, self._views(rows, chunk, round, encode).split(sizes))
-
-    def _encode(self, images: Tensor) -> Tensor:
-        return normalized(self.clip.encode_image(images))
 
     def _kept_tokens(self, split: str) -> Tensor | None:
         """Return the image tokens of a split, kept after the first use; None if they take more than the memory allowed."""
         if split not in self._tokens:
             n_images = len(self.dataset.split(split))
-            tokens = self.store.charge(n_images * self._row_bytes(tokens=True), lambda: predict(
+            tokens = self.store.charge(n_images * self._row_bytes("tokens"), lambda: predict(
                 self._images(split, keep=False), self.clip.embed_image, n_rows=n_images,
                 description=f"image tokens of {split}"))
             if tokens is None:
@@ -98,10 +118,11 @@ class Inputs:
             self._tokens[split] = tokens
         return self._tokens[split]
 
-    def _row_bytes(self, tokens: bool) -> int:
-        """Return the bytes of one image's fp32 features or tokens."""
-        blank = torch.zeros(1, 3, *self.clip.preprocessing.size)
-        return 4 * self.clip.embed_image(blank).numel() if tokens else 4 * self.features["train"].shape[1]
+    def _row_bytes(self, reads: Reads) -> int:
+        """Return the bytes of what is read of one image, in fp32."""
+        if reads != "tokens":
+            return 4 * self.bank(reads)["train"].shape[1]
+        return 4 * self.clip.embed_image(torch.zeros(1, 3, *self.clip.preprocessing.size)).numel()
 
     def _images(self, split: str, *, keep: bool = True) -> Iterator[Tensor]:
         """Yield the fixed views of a split; without `keep` none is put into memory that is not there."""
@@ -110,13 +131,13 @@ class Inputs:
         return image_batches(files, self.loading.view, batch_size=self.loading.batch_size, n_workers=self.loading.n_workers,
                              store=store)
 
-    def _kept_rows(self, rows: Tensor, encode: Encode, tokens: bool) -> tuple[Tensor, Tensor] | None:
+    def _kept_rows(self, rows: Tensor, encode: Encode, reads: Reads) -> tuple[Tensor, Tensor] | None:
         """Return inputs of fixed views, and where among them those of rows [M] are; None if memory has no room for them."""
-        if not tokens:
-            return self.features["train"], rows
+        if reads != "tokens":
+            return self.bank(reads)["train"], rows
         if (kept := self._kept_tokens("train")) is not None:
             return kept, rows
-        n_bytes, places = len(rows) * self._row_bytes(tokens), torch.arange(len(rows))
+        n_bytes, places = len(rows) * self._row_bytes(reads), torch.arange(len(rows))
         views = functools.partial(self._views, rows, [(places, 0)], 0, encode)
         kept = views() if n_bytes <= AHEAD_BYTES else self.store.charge(n_bytes, views)
         return None if kept is None else (kept, places)

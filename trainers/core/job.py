@@ -103,6 +103,7 @@ def check_parts(cfg: CfgNode) -> None:
     from dassl.optim.lr_scheduler import check_schedule
     from dassl.optim.optimizer import check_optimizer
     from trainers.clip.backbones import check_backbone
+    from trainers.core.build import check_projection
     from trainers.core.descriptions import check_descriptions
 
     check_transforms(cfg.INPUT)
@@ -110,6 +111,7 @@ def check_parts(cfg: CfgNode) -> None:
     check_optimizer(cfg.OPTIM)
     check_descriptions(cfg.TRAINER.DESCRIPTIONS)
     check_backbone(cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.PRETRAINED)
+    check_projection(cfg)
 
 
 def settle(cfg: CfgNode) -> None:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from dassl.data.dataset import Dataset, Datum
 from dassl.data.transforms import Preprocessing
-from trainers.clip.frozen_clip import FrozenCLIP, normalized
-from trainers.core.inputs import Step
+from trainers.clip.frozen_clip import FrozenCLIP
+from trainers.core.inputs import Reads, Step, encoder
 
 WORDS = ("cat", "dog", "forest", "golden retriever", "river")
 PER_CLASS = 6  # images of each class in the train split; the test split has half as many
@@ -46,18 +46,22 @@ def tiny_clip() -> FrozenCLIP:
 
 @dataclass(frozen=True)
 class TinyInputs:
-    """What a trainer reads, in memory: `tokens` of images [N, L, width] and their frozen features [N, D] by split."""
+    """What a trainer reads, in memory, by split: `tokens` of images [N, L, width], frozen features, rows before projection."""
 
     clip: FrozenCLIP
     dataset: Dataset
     tokens: dict[str, Tensor]
     features: dict[str, Tensor]
+    before_projection: dict[str, Tensor]
 
-    def of_split(self, split: str, *, tokens: bool) -> Iterator[Tensor]:
-        yield (self.tokens if tokens else self.features)[split]
+    def bank(self, reads: Reads) -> dict[str, Tensor]:
+        return self.before_projection if reads == "pre_projection" else self.features
 
-    def of_steps(self, rows: Tensor, steps: Iterable[Step], round: int, *, tokens: bool) -> Iterator[Tensor]:
-        yield from ((self.tokens if tokens else self.features)["train"][rows[own]] for own, _ in steps)
+    def of_split(self, split: str, *, reads: Reads) -> Iterator[Tensor]:
+        yield (self.tokens if reads == "tokens" else self.bank(reads))[split]
+
+    def of_steps(self, rows: Tensor, steps: Iterable[Step], round: int, *, reads: Reads) -> Iterator[Tensor]:
+        yield from ((self.tokens if reads == "tokens" else self.bank(reads))["train"][rows[own]] for own, _ in steps)
 
 
 def make_inputs(n_classes: int = 4, *, alike: bool = False) -> TinyInputs:
@@ -73,5 +77,6 @@ def make_inputs(n_classes: int = 4, *, alike: bool = False) -> TinyInputs:
         images = {split: own[:1].expand_as(own) for split, own in images.items()}
     dataset = Dataset("Patterns", Path(), items["train"], (), items["test"], WORDS[:n_classes], "a photo of a {}.")
     with torch.no_grad():
-        return TinyInputs(clip, dataset, {split: clip.embed_image(own) for split, own in images.items()},
-                          {split: normalized(clip.encode_image(own)) for split, own in images.items()})
+        made = ({split: encoder(clip, reads)(own) for split, own in images.items()} for reads in
+                ("tokens", "features", "pre_projection"))
+        return TinyInputs(clip, dataset, *made)

@@ -54,7 +54,9 @@ class Classifier:
 
 @dataclass(frozen=True)
 class Labels:
-    """All that a fit is given: M labeled images and the whole pool, by their frozen unit-norm features, one fixed view each.
+    """All that a fit is given: M labeled images and the whole pool, by one fixed view each.
+
+    They are the frozen unit-norm features, or what else a learner `reads`.
 
     `weights` [M] are 1 for labels. `counted` [C] says which classes the loss compares: those with a label under
     `TRAINER.ABSENT: masked`, all under `pushed`. The labels of `pool` [N, D] are not here.

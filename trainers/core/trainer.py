@@ -23,7 +23,7 @@ from dassl.utils.seeding import rng_for
 from dassl.utils.tensors import state_hash
 from trainers.clip.frozen_clip import FrozenCLIP
 from trainers.core.calibration import Labeled, held_out_temperature
-from trainers.core.inputs import Batch, Inputs, Step, batch_rows
+from trainers.core.inputs import Batch, Inputs, Reads, Step, batch_rows
 from trainers.core.prompted_clip import PromptedCLIP
 from trainers.core.prompts import Batch as LossBatch
 from trainers.core.prompts import ClassTexts, Labels, Prompts
@@ -121,7 +121,7 @@ class PromptTrainer:
         model = self._fresh(round)
         sources = {"labeled": (rows, labels), "mined": mined}
         sources = {name: source for name, source in sources.items() if source is not None and len(source[0])}
-        everything = self._labels(sources)
+        everything = self._labels(sources, model.learner.reads)
         self._prepare(model, everything)
         parameters = [parameter for parameter in model.learner.parameters() if parameter.requires_grad]
         if not parameters or not sources:
@@ -138,7 +138,7 @@ class PromptTrainer:
             return model.learner.loss(classifier, step)
 
         model.losses = fit(
-            self._epochs(sources, round, model.learner.tunes_images), loss_of, optimizer, scheduler,
+            self._epochs(sources, round, model.learner.reads), loss_of, optimizer, scheduler,
             n_epochs=self.recipe.n_epochs, print_freq=self.recipe.print_freq, description=f"round {round}: training")
         return model
 
@@ -150,7 +150,7 @@ class PromptTrainer:
             model = quiet.fit(*kept, round, mined)
             with torch.no_grad():
                 prompts = model.learner()
-                features = model.image_features(self.inputs.features["train"][rows], prompts)
+                features = model.image_features(self.inputs.bank(model.learner.reads)["train"][rows], prompts)
                 return model.logits(features, model.classifier(prompts)).cpu().float()
 
         return held_out_temperature(logits_of, labeled, rng_for(self.recipe.seed, "calibration", round))
@@ -160,7 +160,7 @@ class PromptTrainer:
         """Return the model's features and logits of a whole split, with the text features computed once."""
         prompts = model.learner()
         classifier, features, logits = model.classifier(prompts), [], []
-        batches = self.inputs.of_split(split, tokens=model.learner.tunes_images)
+        batches = self.inputs.of_split(split, reads=model.learner.reads)
         for inputs in tqdm(batches, f"predicting {split}", unit="batch", leave=False, disable=None, delay=1):
             encoded = model.image_features(inputs, prompts)
             features.append(encoded.cpu().float())
@@ -205,11 +205,11 @@ class PromptTrainer:
                 raise UserError(f"{path} holds prompts of another {key}: {_short(found)}, not {_short(expected)}")
         return model
 
-    def _labels(self, sources: Mapping[str, Labeled]) -> Labels:
+    def _labels(self, sources: Mapping[str, Labeled], reads: Reads = "features") -> Labels:
         """Return all labels and pseudo-labels of a fit."""
         rows, targets = (torch.cat([source[part] for source in sources.values()] or [torch.empty(0, dtype=torch.int64)])
                          .to(self.clip.device) for part in (0, 1))
-        pool = self.inputs.features["train"].to(self.clip.device)
+        pool = self.inputs.bank(reads)["train"].to(self.clip.device)
         counted = torch.ones(len(self.texts.classnames), dtype=torch.bool, device=self.clip.device)
         if self.recipe.masked and len(targets):
             counted[:] = False
@@ -236,19 +236,19 @@ class PromptTrainer:
                 "averaging": None if averaging is None else averaging.normalize,
                 "image layout": learner().after_ln_pre, "text layout": learner.rows.digest()}
 
-    def _epochs(self, sources: Mapping[str, Labeled], round: int, tokens: bool) -> Iterator[Iterator[Batch]]:
+    def _epochs(self, sources: Mapping[str, Labeled], round: int, reads: Reads) -> Iterator[Iterator[Batch]]:
         """Yield the batches of each epoch: inputs and labels, one batch of each source together."""
         n_steps = max(len(self._batches(name, len(rows), round, 0)) for name, (rows, _) in sources.items())
-        streams = [self._stream(name, source, round, n_steps, tokens) for name, source in sources.items()]
+        streams = [self._stream(name, source, round, n_steps, reads) for name, source in sources.items()]
         batches = (tuple(map(torch.cat, zip(*parts, strict=True))) for parts in zip(*streams, strict=True))
         for _ in range(self.recipe.n_epochs):
             yield itertools.islice(batches, n_steps)
 
-    def _stream(self, name: str, source: Labeled, round: int, n_steps: int, tokens: bool) -> Iterator[Batch]:
+    def _stream(self, name: str, source: Labeled, round: int, n_steps: int, reads: Reads) -> Iterator[Batch]:
         """Yield one source's batch of each step of all epochs."""
         rows, labels = source
         steps, again = itertools.tee(self._steps(name, len(rows), round, n_steps))
-        inputs = self.inputs.of_steps(rows, steps, round, tokens=tokens)
+        inputs = self.inputs.of_steps(rows, steps, round, reads=reads)
         yield from zip(inputs, (labels[own] for own, _ in again), strict=True)
 
     def _steps(self, name: str, n_rows: int, round: int, n_steps: int) -> Iterator[Step]:

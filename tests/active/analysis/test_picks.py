@@ -69,11 +69,11 @@ def run(record):
     return SimpleNamespace(result=result, dataset=recorded_dataset(result.config))
 
 
-def store(run, *, weights="w", precision="fp32", preprocessing=NATIVE, device="cpu"):
+def store(run, *, weights="w", precision="fp32", preprocessing=NATIVE, device="cpu", **more):
     """Put features that no other file there has into the cache as a run does, and return them."""
     folder = run.dataset.root / ".cache"
     contents = ImageFiles(run.dataset, folder).contents("train")
-    key = bank_key(weights, preprocessing, contents, precision, device)
+    key = bank_key(weights, preprocessing, contents, precision, device) | more
     features = torch.randn(8, 5, generator=torch.Generator().manual_seed(len(list(folder.glob("*.safetensors")))))
     return load_bank(folder, key, contents, lambda rows: [features[rows]]).features.numpy()
 
@@ -122,8 +122,9 @@ def test_labels_that_people_gave_stand_below_their_images(run):
 
 
 def test_features_are_those_of_the_record_s_backbone(run):
-    """Of several in the cache, by weights, precision, preprocessing and device."""
+    """Of several in the cache, by weights, precision, preprocessing, device, and what of the tower they are."""
     features = store(run)
+    store(run, reads="pre_projection")
     store(run, weights="other")
     store(run, precision="fp16")
     store(run, preprocessing=dataclasses.replace(NATIVE, decoding=Decoding(exif_rotation=False)))

@@ -4,9 +4,11 @@ import math
 import weakref
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 
+from dassl.utils.errors import UserError
 from tests.trainers.plain import plain_text
 from trainers.clip.backbones import load_clip
 from trainers.clip.frozen_clip import N_STREAMS, normalized
@@ -90,6 +92,27 @@ def test_image_tokens_without_prompts_give_open_clip_s_features(quick_gelu):
     images = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     found = clip.encode_image_tokens(clip.embed_image(images), Prompts())
     assert torch.allclose(found, clip.model.encode_image(images), rtol=0, atol=1e-12)
+
+
+def test_rows_before_the_projection_give_open_clip_s_features_bit_for_bit(clip):
+    """[B, width] of the class token behind the last norm; the projection is CLIP's own."""
+    images = torch.randn(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    rows = clip.encode_before_projection(images)
+    assert rows.shape == (5, 32) and clip.image_projection.shape == (32, 16)
+    assert torch.equal(rows @ clip.image_projection, clip.model.encode_image(images))
+
+
+def test_a_tower_without_a_linear_projection_says_so():
+    """A ViT whose projection was taken away, and a ResNet."""
+    clip = random_clip()
+    clip.model.visual.proj = None
+    with pytest.raises(UserError, match="random has no linear projection"):
+        _ = clip.image_projection
+    with torch.random.fork_rng(devices=[]):
+        vision = open_clip.CLIPVisionCfg(layers=(1, 1, 1, 1), width=8, image_size=32)
+        clip.model.visual = open_clip.model.CLIP(16, vision, open_clip.CLIPTextCfg(width=24, heads=3, layers=2)).visual
+    with pytest.raises(UserError, match="no vision transformer"):
+        _ = clip.image_projection
 
 
 def test_weights_take_no_gradients(clip):

@@ -11,14 +11,9 @@ from dassl.data.store import ImageStore
 from dassl.engine.predict import predict
 from dassl.utils.seeding import seed_for
 from tests.trainers.colors import ROWS, trainer_of
-from trainers.clip.frozen_clip import normalized
-from trainers.core.inputs import batch_rows
+from trainers.core.inputs import batch_rows, encoder
 
 AUGMENTED = ("INPUT.TRANSFORMS", "['random_resized_crop', 'random_flip', 'normalize']")
-
-
-def encoded(clip, images, tokens):
-    return clip.embed_image(images) if tokens else normalized(clip.encode_image(images))
 
 
 def passes(*numbers):
@@ -33,14 +28,14 @@ def one_view(inputs, row, number, round=2):
                               seeds=[seed_for(1, "view", round, number, item.path)]))
 
 
-@pytest.mark.parametrize("tokens", [False, True])
-def test_views_encoded_ahead_equal_views_encoded_in_their_step(clip, colors, tokens):
+@pytest.mark.parametrize("reads", ["features", "pre_projection", "tokens"])
+def test_views_encoded_ahead_equal_views_encoded_in_their_step(clip, colors, reads):
     """Augmented views depend on (seed, round, pass, image) alone: alone and among all passes' views they are the same."""
     inputs = trainer_of(clip, colors, AUGMENTED).inputs
-    ahead = list(inputs.of_steps(ROWS, passes(0, 1, 2, 3), 2, tokens=tokens))
+    ahead = list(inputs.of_steps(ROWS, passes(0, 1, 2, 3), 2, reads=reads))
     for number, expected in enumerate(ahead):
         one_by_one = torch.cat([one_view(inputs, row, number) for row in ROWS.tolist()])
-        assert torch.allclose(encoded(clip, one_by_one, tokens), expected, atol=1e-5)
+        assert torch.allclose(encoder(clip, reads)(one_by_one), expected, atol=1e-5)
     assert len(ahead) == 4 and not torch.equal(ahead[0], ahead[1])
 
 
@@ -50,7 +45,7 @@ def test_no_more_views_are_held_than_memory_allows(clip, colors, monkeypatch, tr
     """Tokens are encoded in pieces of a pass, at least a step's at once; how many changes nothing of what comes out."""
     inputs = trainer_of(clip, colors, transforms, ("DATALOADER.MEMORY_MB", "0")).inputs
     steps = [(own, number) for number in range(3) for own in torch.arange(len(ROWS)).flip(0).split(5)]
-    at_once, counts = list(inputs.of_steps(ROWS, steps, 0, tokens=True)), []
+    at_once, counts = list(inputs.of_steps(ROWS, steps, 0, reads="tokens")), []
 
     def counted(batches, encode, *, n_rows, description):
         counts.append(n_rows)
@@ -58,14 +53,14 @@ def test_no_more_views_are_held_than_memory_allows(clip, colors, monkeypatch, tr
 
     monkeypatch.setattr("trainers.core.inputs.predict", counted)
     monkeypatch.setattr("trainers.core.inputs.AHEAD_BYTES", n_ahead * at_once[0][0].nbytes)
-    in_pieces = list(inputs.of_steps(ROWS, steps, 0, tokens=True))
+    in_pieces = list(inputs.of_steps(ROWS, steps, 0, reads="tokens"))
     assert max(counts) <= most and len(counts) > 0
     assert all(torch.allclose(own, other, atol=1e-5) for own, other in zip(in_pieces, at_once, strict=True))
 
 
 def test_fixed_views_are_the_frozen_features(trainer):
     """Without augmentation every pass trains on the rows' frozen features."""
-    for features in trainer.inputs.of_steps(ROWS, passes(0, 1, 2), 0, tokens=False):
+    for features in trainer.inputs.of_steps(ROWS, passes(0, 1, 2), 0, reads="features"):
         assert torch.equal(features, trainer.inputs.features["train"][ROWS])
 
 
@@ -73,7 +68,7 @@ def test_fixed_views_are_the_frozen_features(trainer):
 def test_kept_tokens_equal_tokens_embedded_anew(clip, colors, memory):
     """Tokens of a split are the same whether they are kept in memory or embedded at each use, at any batch size."""
     inputs = trainer_of(clip, colors, ("DATALOADER.MEMORY_MB", memory), ("DATALOADER.TEST.BATCH_SIZE", "5")).inputs
-    first, again = (torch.cat(list(inputs.of_split("test", tokens=True))) for _ in range(2))
+    first, again = (torch.cat(list(inputs.of_split("test", reads="tokens"))) for _ in range(2))
     images = torch.cat(list(image_batches(colors.files("test"), inputs.loading.view, batch_size=12)))
     assert torch.equal(first, again) and torch.allclose(first, clip.embed_image(images), atol=1e-5)
     assert bool(inputs._tokens) == (memory == "64")
@@ -84,24 +79,24 @@ def test_kept_tokens_equal_tokens_embedded_anew(clip, colors, memory):
 def test_images_and_tokens_share_one_memory(clip, colors, share, transforms):
     """All that a run keeps is within MEMORY_MB: images, tokens of train and of test; what finds no room is made again."""
     inputs = trainer_of(clip, colors, transforms).inputs
-    n_bytes = int(share * len(colors.train) * inputs._row_bytes(tokens=True))
+    n_bytes = int(share * len(colors.train) * inputs._row_bytes("tokens"))
     inputs.store = ImageStore(n_bytes)
     for _ in range(2):
-        list(inputs.of_steps(ROWS, passes(0), 0, tokens=True))
-        train, test = (torch.cat(list(inputs.of_split(split, tokens=True))) for split in ("train", "test"))
+        list(inputs.of_steps(ROWS, passes(0), 0, reads="tokens"))
+        train, test = (torch.cat(list(inputs.of_split(split, reads="tokens"))) for split in ("train", "test"))
         kept = [*inputs._tokens.values(), *inputs.store._kept.values()]
         assert sum(tensor.nbytes for tensor in kept) == inputs.store.n_bytes <= n_bytes
     assert len(kept) > 0
     free = trainer_of(clip, colors, transforms, ("DATALOADER.MEMORY_MB", "0")).inputs
-    assert torch.equal(train, torch.cat(list(free.of_split("train", tokens=True))))
-    assert torch.equal(test, torch.cat(list(free.of_split("test", tokens=True))))
+    assert torch.equal(train, torch.cat(list(free.of_split("train", reads="tokens"))))
+    assert torch.equal(test, torch.cat(list(free.of_split("test", reads="tokens"))))
 
 
 def test_tokens_of_another_data_set_give_their_memory_back(clip, colors):
     """A process of a sweep holds the inputs of one data set at a time, and one store for all on a root."""
     inputs = trainer_of(clip, colors).inputs
     store = inputs.store
-    list(inputs.of_split("test", tokens=True))
+    list(inputs.of_split("test", reads="tokens"))
     assert store.n_bytes > 0
     del inputs
     gc.collect()
@@ -119,7 +114,7 @@ def test_batches_of_an_epoch(n_rows, drop_last, sizes):
 
 def test_batches_carry_the_features_of_their_labels(trainer):
     """In every batch, feature i is that of the image of label i."""
-    for batches in trainer._epochs({"labeled": (ROWS, ROWS)}, 0, tokens=False):
+    for batches in trainer._epochs({"labeled": (ROWS, ROWS)}, 0, reads="features"):
         for features, targets in batches:
             assert torch.equal(features, trainer.inputs.features["train"][targets])
 
@@ -128,7 +123,7 @@ def test_an_epoch_of_two_sources_is_one_pass_over_the_larger(clip, colors):
     """Each step joins a labeled and a mined batch; the smaller source is cycled, every row of the larger comes once."""
     trainer = trainer_of(clip, colors, ("DATALOADER.TRAIN_U.BATCH_SIZE", "5"))
     labeled, mined = torch.arange(4), torch.arange(10, 30)
-    for batches in trainer._epochs({"labeled": (labeled, labeled), "mined": (mined, mined)}, 0, tokens=False):
+    for batches in trainer._epochs({"labeled": (labeled, labeled), "mined": (mined, mined)}, 0, reads="features"):
         seen = [targets for _, targets in batches]
         assert [len(targets) for targets in seen] == [9] * 4
         assert sorted(row for targets in seen for row in targets.tolist() if row >= 10) == mined.tolist()
@@ -142,13 +137,14 @@ def test_every_pass_over_the_smaller_source_has_its_own_order_and_views(clip, co
     """
     trainer = trainer_of(clip, colors, AUGMENTED, ("DATALOADER.TRAIN_U.BATCH_SIZE", "5"), ("OPTIM.MAX_EPOCH", "2"))
     labeled, mined = torch.arange(6), torch.arange(10, 30)  # one batch of four a pass, beside four of five
-    alone = [[targets for _, targets in epoch] for epoch in trainer._epochs({"labeled": (labeled, labeled)}, 2, tokens=False)]
-    for epoch, batches in enumerate(trainer._epochs({"labeled": (labeled, labeled), "mined": (mined, mined)}, 2, tokens=False)):
+    sources = {"labeled": (labeled, labeled), "mined": (mined, mined)}
+    alone = [[targets for _, targets in epoch] for epoch in trainer._epochs({"labeled": sources["labeled"]}, 2, "features")]
+    for epoch, batches in enumerate(trainer._epochs(sources, 2, "features")):
         seen = []
         for step, (features, targets) in enumerate(batches):
             number = epoch + 2 * step
             views = torch.cat([one_view(trainer.inputs, row, number) for row in targets[:4].tolist()])
-            assert torch.allclose(features[:4], encoded(clip, views, tokens=False), atol=1e-5)
+            assert torch.allclose(features[:4], encoder(clip, "features")(views), atol=1e-5)
             assert targets[:4].tolist() == batch_rows(6, 4, drop_last=True, key=(1, "batches labeled", 2, number))[0].tolist()
             seen.append(targets[:4].tolist())
         assert seen[0] == alone[epoch][0].tolist() and len({tuple(rows) for rows in seen}) == len(seen) == 4
@@ -161,5 +157,5 @@ def test_every_seed_source_round_and_pass_has_an_order_of_its_own(clip, colors):
     for seed, source, round in itertools.product(("1", "2"), ("labeled", "mined"), (0, 1)):
         trainer = trainer_of(clip, colors, ("SEED", seed), ("OPTIM.MAX_EPOCH", "2"), ("DATALOADER.TRAIN_U.BATCH_SIZE", "4"))
         orders += [tuple(torch.cat([rows for _, rows in batches]).tolist())
-                   for batches in trainer._epochs({source: (ROWS, ROWS)}, round, tokens=False)]
+                   for batches in trainer._epochs({source: (ROWS, ROWS)}, round, reads="features")]
     assert len(set(orders)) == len(orders) == 16
