@@ -47,16 +47,24 @@ class RLA(Head):
 
     def prepare(self, labels: Labels, texts: Tensor, scale: float) -> None:
         if len(labels.targets):
-            self.shift.copy_(map_shift(labels, texts, scale, self.strength))
+            begun = self.begun(labels.features)
+            self.shift.copy_(map_shift(labels, begun, texts, scale, self.strength))
+
+    def begun(self, features: Tensor) -> Tensor:
+        """Return what the map at its start makes of features: the same."""
+        return features
 
     def features(self, features: Tensor) -> Tensor:
-        return F.normalize(features + features @ self.shift.T, dim=1)
+        return F.normalize(self.begun(features) + features @ self.shift.T, dim=1)
 
 
-def map_shift(labels: Labels, texts: Tensor, scale: float, strength: float) -> Tensor:
-    """Return A - I [D, D] of (2), by (3); the sums are M times those of (2)."""
-    right, left = row_basis(labels.features), row_basis(torch.cat([labels.features, texts]))  # Q, U
-    features, inside, classes = labels.features.double() @ left, labels.features.double() @ right, texts.double() @ left
+def map_shift(labels: Labels, begun: Tensor, texts: Tensor, scale: float, strength: float) -> Tensor:
+    """Return the shift [D, width] of a map of labeled features [M, width]: A - I of (2), by (3).
+
+    `begun` [M, D] is what the map makes of them at its start, themselves for I. The sums are M times those of (2).
+    """
+    right, left = row_basis(labels.features), row_basis(torch.cat([begun, texts]))  # Q, U
+    features, inside, classes = begun.double() @ left, labels.features.double() @ right, texts.double() @ left
     absent, weights = ~labels.counted, labels.weights.double()
 
     def loss_of(shift: Tensor) -> Tensor:

@@ -341,6 +341,7 @@ def test_maps_of_maple_start_within_torch_s_bound(clip):
     ("TCP", {"n_ctx": 4, "ctx_init": "", "block": "at most 9", "weight": 8.0}),
     ("ZeroShot", {"template": "dataset"}), ("LinearProbe", {"form": "map", "kappa": 100.0, "template": "dataset"}),
     ("GDA", {"form": "pool", "template": "dataset"}), ("RLA", {"strength": 1.0, "template": "dataset"}),
+    ("ProLIP", {"strength": 1.0, "template": "dataset"}),
     *((name, {"alpha": 1.0, "beta": 5.5, "centered": True, "count": "sum", "template": "dataset"})
       for name in ("TipAdapter", "TipAdapterF")),
     ("LPpp", {"form": "repaired", "alpha": "scale", "steps": 300, "template": "dataset"}),

@@ -54,7 +54,7 @@ def test_descent_in_the_span_is_descent_of_the_whole_map_step_by_step(clip, coun
         inside = inside - 0.005 * loss_and_gradient(given, np.eye(16) + inside @ basis.T)[1] @ basis
     assert np.abs(matrix - np.eye(16) - inside @ basis.T).max() < 1e-12
     monkeypatch.setattr(rla, "row_basis", lambda rows: torch.eye(16, dtype=torch.float64))
-    whole = rla.map_shift(given.labels, given.texts, SCALE, 1.0).numpy()
+    whole = rla.map_shift(given.labels, given.labels.features, given.texts, SCALE, 1.0).numpy()
     monkeypatch.undo()
     assert np.abs(prepared(clip, "RLA", given).shift.numpy() - whole).max() < 1e-10
 
