@@ -6,12 +6,15 @@ from pathlib import Path
 from torch import Tensor
 from yacs.config import CfgNode
 
-from active.loop import Run, Trainer, run
+from active.audit import reserve
+from active.loop import run
 from active.oracles.oracle import ORACLES, Oracle, Setting
+from active.oracles.registry import asks_people
+from active.plan import Run, Trainer
 from active.record.folder import open_result
 from active.record.recorders import build_recorders
 from active.record.results import RunResult
-from active.registry import SAMPLERS, build_chosen, check_learner, initial_sampler, query_size, wrapped
+from active.registry import SAMPLERS, audit_size, build_chosen, check_learner, initial_sampler, query_size, wrapped
 from dassl.config.setup import as_dict
 from dassl.data.dataset import UNLABELED, Dataset
 from dassl.evaluation.evaluate import build_metrics
@@ -34,10 +37,13 @@ def build_run(cfg: CfgNode, dataset: Dataset, trainer: Trainer, selector: Traine
     _check_selector(cfg, selector is not None, selector or trainer)
     n_query = query_size(cfg.ACTIVE.QUERY_SIZE, len(dataset.train), len(dataset.classnames))
     output, names = Path(cfg.OUTPUT_DIR), (initial_sampler(cfg.ACTIVE), cfg.ACTIVE.SAMPLER)
+    n_audited = audit_size(cfg.ACTIVE.AUDIT, len(dataset.train))
     return Run(
         dataset, trainer, selector, samplers=tuple(build_chosen(name, cfg.ACTIVE) for name in names),
         oracle=build_oracle(cfg, dataset, n_query * cfg.ACTIVE.ROUNDS), metrics=build_metrics(cfg.TEST), n_query=n_query,
-        n_rounds=cfg.ACTIVE.ROUNDS, seed=cfg.SEED, recorders=build_recorders(cfg.LOG, output), output=output)
+        n_rounds=cfg.ACTIVE.ROUNDS, seed=cfg.SEED, recorders=build_recorders(cfg.LOG, output), output=output,
+        reserved=reserve(len(dataset.train), n_audited, cfg.ACTIVE.AUDIT_ROUNDS, cfg.SEED),
+        watches=bool(n_audited or cfg.ACTIVE.STOP or asks_people(cfg.ACTIVE)), stop=cfg.ACTIVE.STOP)
 
 
 def build_oracle(cfg: CfgNode, dataset: Dataset, budget: int) -> Oracle:

@@ -1,121 +1,32 @@
 """The active-learning loop: select, label, fit, evaluate, record; then again."""
 
 import logging
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from active.context import Query, SelectionContext
 from active.oracles.asked import stands_on
-from active.oracles.oracle import Oracle, Question, as_tensors
+from active.oracles.oracle import Question, as_tensors
+from active.plan import Predicted, Run, State
 from active.pool import LabelPool
-from active.record.folder import check_files, file_hashes, prompts_path, selector_path
-from active.record.recorders import Recorder
-from active.record.report import in_words, percent
+from active.record.folder import check_files, file_hashes, prompts_path
+from active.record.report import audit_in_words, in_words, percent
 from active.record.results import RoundRecord, RunResult, query_hash
-from active.registry import ChosenSampler
 from active.selection import images_named, select, warm_start
+from active.stopping import advice
+from active.watching import is_enough, watched
 from dassl.data.answers import code_of, recorded
-from dassl.data.dataset import Dataset
-from dassl.evaluation.evaluate import Metric, evaluate
+from dassl.evaluation.evaluate import evaluate
 from dassl.utils.environment import peak_memory_mb
 from dassl.utils.errors import TrainingError, UserError
 from dassl.utils.events import event
 from dassl.utils.seeding import rng_for
 
 logger = logging.getLogger(__name__)
-
-
-class Predicted(Protocol):
-    """What the loop reads of a prediction: float32 on the CPU, rows in the order of the split.
-
-    A model with negative prompts also gives `negative_text_features` [C, D], a linear one with a bias `bias` [C], one
-    whose classes lie elsewhere among features `class_directions` [C, D]. Texts are those of logits, see `active.context`.
-    """
-
-    features: Tensor  # [N, D], unit norm
-    logits: Tensor  # [N, C]
-    text_features: Tensor  # [C, D]
-
-
-class Trainer(Protocol):
-    """What the loop asks of a trainer; the model itself is opaque to it.
-
-    One whose models have negative prompts says so by `has_negative_texts = True`, and its `fit` takes a further `mined`:
-    rows and labels that it trains on beside the labeled ones. One whose logits are no product of features and class features
-    says `is_linear = False`. A model may have `losses`: the mean loss of each epoch.
-    """
-
-    def zero_shot(self) -> Any: ...
-    def fit(self, rows: Tensor, labels: Tensor, round: int) -> Any: ...
-    def predict(self, model: Any, split: str) -> Predicted: ...
-    def save(self, model: Any, path: Path) -> None: ...
-    def load(self, path: Path) -> Any: ...
-
-
-@dataclass(frozen=True)
-class Run:
-    """All that a run is made of. With a `selector`, its models select and the trainer's are reported.
-
-    `samplers` are that of round 0 and that of all others; `n_query` labels are asked for in each of `n_rounds` rounds; models
-    are kept in the folder `output`.
-    """
-
-    dataset: Dataset
-    trainer: Trainer
-    selector: Trainer | None
-    samplers: tuple[ChosenSampler, ChosenSampler]
-    oracle: Oracle
-    metrics: Mapping[str, Metric]
-    n_query: int
-    n_rounds: int
-    seed: int
-    recorders: Sequence[Recorder]
-    output: Path
-
-    @property
-    def chooser(self) -> Trainer:
-        """The trainer whose models select."""
-        return self.selector or self.trainer
-
-    def sampler(self, round: int, pool: LabelPool) -> ChosenSampler:
-        """Return what selects in a round: as in round 0 as long as nothing is labeled."""
-        return self.samplers[1 if round and len(pool.labeled) else 0]
-
-    def model_path(self, round: int) -> Path:
-        """Return the file of the model that selects after a round."""
-        return (selector_path if self.selector else prompts_path)(self.output, round)
-
-
-@dataclass
-class _State:
-    """What one round hands to the next."""
-
-    config: dict[str, Any]  # of the record
-    zero_shot: Predicted  # of the train split
-    pool: LabelPool
-    model: Any = None  # of the learner that selects; None while that is zero-shot CLIP
-    seconds: dict[str, float] = field(default_factory=dict)
-    losses: dict[str, Sequence[float]] = field(default_factory=dict)
-
-    def timed(self, step: str, function: Callable, *arguments: Any, **named: Any) -> Any:
-        """Return the function's answer and note its seconds under the name of the step."""
-        start = time.perf_counter()
-        answer = function(*arguments, **named)
-        self.seconds[step] = round(time.perf_counter() - start, 3)
-        return answer
-
-    def fitted(self, step: str, trainer: Trainer, round: int, **mined: Any) -> Any:
-        """Return a model fitted to all labels so far, and note its seconds and losses."""
-        model = self.timed(step, trainer.fit, self.pool.labeled, self.pool.labels, round, **mined)
-        if losses := getattr(model, "losses", ()):
-            self.losses[step] = losses
-        return model
 
 
 def run(plan: Run, result: RunResult) -> RunResult:
@@ -135,6 +46,8 @@ def run(plan: Run, result: RunResult) -> RunResult:
         if not len(state.pool.unlabeled):
             logger.warning("the pool is used up after %d rounds of the %d asked for", round, plan.n_rounds)
             break
+        if is_enough(plan, result):
+            break
         try:
             with images_named(plan.dataset):
                 record = _round(plan, state, round)
@@ -142,19 +55,23 @@ def run(plan: Run, result: RunResult) -> RunResult:
             _end(plan, result, "failed", f"round {round}: {error}")
             raise TrainingError(result.failure) from error
         result.rounds.append(record)
+        state.n_labeled[round] = record.n_labeled
         for recorder in plan.recorders:
             recorder.add_round(result, state.losses)
-        _log(record)
+        _log(record, watches=plan.watches)
     _end(plan, result, "finished")
     return result
 
 
-def _start(plan: Run, result: RunResult) -> _State:
+def _start(plan: Run, result: RunResult) -> State:
     model = plan.trainer.zero_shot()
     if not result.zero_shot:
         result.zero_shot = _evaluate(plan, model, ("accuracy",))
     logger.info("zero-shot accuracy %s", percent(result.zero_shot["accuracy"]))
-    return _State(result.config, plan.trainer.predict(model, "train"), LabelPool(len(plan.dataset.train)))
+    for trainer in {plan.trainer, plan.chooser} if len(plan.reserved.rows) else ():
+        if hasattr(trainer, "leave_out"):
+            trainer.leave_out(plan.reserved.rows)
+    return State(result.config, plan.trainer.predict(model, "train"), LabelPool(len(plan.dataset.train), plan.reserved.rows))
 
 
 def _end(plan: Run, result: RunResult, status: str, failure: str = "") -> None:
@@ -163,7 +80,7 @@ def _end(plan: Run, result: RunResult, status: str, failure: str = "") -> None:
         recorder.end(result)
 
 
-def _replay(plan: Run, state: _State, result: RunResult) -> None:
+def _replay(plan: Run, state: State, result: RunResult) -> None:
     """Bring the state to where the last recorded round left it."""
     if not result.rounds:
         return
@@ -176,17 +93,22 @@ def _replay(plan: Run, state: _State, result: RunResult) -> None:
         guesses, answers, corrections = (
             as_tensors({row_of[path]: code_of(answer) for path, answer in own.items()}) for own in known)
         plan.oracle.learn(*answers)
+        audit = plan.audit_rows(record.round)
+        if [plan.dataset.train[row].path for row in audit.tolist()] != record.audited:
+            raise UserError(f"the record in {plan.output} audits other images in round {record.round} than this run would")
+        plan.oracle.audit(audit)
         plan.oracle.correct(*corrections)
+        state.n_labeled[record.round] = record.n_labeled
         asked = torch.tensor([row_of[path] for path in record.queried], dtype=torch.int64)
         _acquire(plan, state, Query(asked, *guesses), record.round)
-        state.pool.correct(*corrections)
+        _correct(plan, state, *corrections)
     last = result.rounds[-1]
     check_files([last], plan.output)
     state.model = plan.chooser.load(plan.model_path(last.round))
     logger.info("continuing after round %d of %s", last.round, plan.output)
 
 
-def _round(plan: Run, state: _State, round: int) -> RoundRecord:
+def _round(plan: Run, state: State, round: int) -> RoundRecord:
     """Do one round, keep its models, and return its record."""
     state.seconds, state.losses = {}, {}
     if not round:
@@ -196,19 +118,23 @@ def _round(plan: Run, state: _State, round: int) -> RoundRecord:
     query = plan.oracle.asked(round, basis) or state.timed("select", _select, plan, state, round)
     event("after-select")
     sampler = plan.sampler(round, state.pool)
-    answers = plan.oracle.answers(Question(round, query, basis, state.pool.settled, lambda rows: _guesses(plan, state, rows)))
+    answers = plan.oracle.answers(Question(
+        round, query, basis, state.pool.settled, lambda rows: _guesses(plan, state, rows), plan.audit_rows(round)))
+    plan.oracle.audit(plan.audit_rows(round))
     _acquire(plan, state, query, round)
-    state.pool.correct(*as_tensors(answers[1]))
+    _correct(plan, state, *as_tensors(answers[1]))
+    state.predicted = None
     model = _fit(plan, state, query, round)
     event("after-fit")
     metrics = state.timed("evaluate", _evaluate, plan, model)
     event("after-evaluate")
     given, corrected = ({plan.dataset.train[row].path: recorded(code) for row, code in own.items()} for own in answers)
     return _record(plan, state, query, round=round, sampler=sampler.name, metrics=metrics,
-                   files=_save(plan, state, model, round), answers=given, corrections=corrected)
+                   files=_save(plan, state, model, round), answers=given, corrections=corrected,
+                   **watched(plan, state, model, round))
 
 
-def _warm_start(plan: Run, state: _State) -> None:
+def _warm_start(plan: Run, state: State) -> None:
     """Train the selecting model on zero-shot pseudo-labels if the first sampler asks for it; its round is -1."""
     sampler = plan.samplers[0]
     if sampler.begin is not None:
@@ -216,16 +142,16 @@ def _warm_start(plan: Run, state: _State) -> None:
         state.model = state.fitted("warm_start", plan.chooser, -1, **_mined(query))
 
 
-def _select(plan: Run, state: _State, round: int) -> Query:
+def _select(plan: Run, state: State, round: int) -> Query:
     """Return the query of a round, in rows of the train split."""
     sampler = plan.sampler(round, state.pool)
     needs_model = sampler.needs_model and state.model is not None
-    ctx = _context(plan, state, plan.chooser.predict(state.model, "train") if needs_model else state.zero_shot, round)
+    ctx = _context(plan, state, state.predict(plan.chooser, state.model) if needs_model else state.zero_shot, round)
     query = select(sampler.select, ctx)
     return replace(query, **{rows: ctx.ids[getattr(query, rows)] for rows in ("rows", "pseudo_rows", "mined_rows")})
 
 
-def _context(plan: Run, state: _State, now: Predicted, round: int) -> SelectionContext:
+def _context(plan: Run, state: State, now: Predicted, round: int) -> SelectionContext:
     rows, labeled = state.pool.unlabeled, state.pool.labeled
     logits = now.logits[rows]
     return SelectionContext(
@@ -239,18 +165,24 @@ def _context(plan: Run, state: _State, now: Predicted, round: int) -> SelectionC
         find=plan.dataset.train_rows.get)
 
 
-def _guesses(plan: Run, state: _State, rows: Tensor) -> Tensor:
+def _guesses(plan: Run, state: State, rows: Tensor) -> Tensor:
     """Return the class probabilities [n, C] that the selecting model gives to rows of the train split."""
-    now = state.zero_shot if state.model is None else plan.chooser.predict(state.model, "train")
+    now = state.zero_shot if state.model is None else state.predict(plan.chooser, state.model)
     return now.logits[rows].softmax(1)
 
 
-def _acquire(plan: Run, state: _State, query: Query, round: int) -> None:
+def _acquire(plan: Run, state: State, query: Query, round: int) -> None:
     state.pool.acquire(query.rows, plan.oracle.label(query.rows), round)
     state.pool.acquire(query.pseudo_rows, query.pseudo_labels, round, pseudo=True)
 
 
-def _fit(plan: Run, state: _State, query: Query, round: int) -> Any:
+def _correct(plan: Run, state: State, rows: Tensor, answers: Tensor) -> None:
+    """Correct the labels of the pool; those of the audit are the oracle's alone."""
+    known = state.pool.round_of[rows] >= 0
+    state.pool.correct(rows[known], answers[known])
+
+
+def _fit(plan: Run, state: State, query: Query, round: int) -> Any:
     """Fit fresh models to all labels so far; return the reported one and leave the selecting one in the state.
 
     Mined images are for the learner that selects: a reported one beside it is fitted to the labeled set alone.
@@ -273,7 +205,7 @@ def _evaluate(plan: Run, model: Any, names: Sequence[str] = ()) -> dict[str, flo
     return evaluate(plan.trainer.predict(model, "test").logits, plan.dataset.labels("test"), metrics)
 
 
-def _save(plan: Run, state: _State, model: Any, round: int) -> dict[str, str]:
+def _save(plan: Run, state: State, model: Any, round: int) -> dict[str, str]:
     """Keep the models that a round ended with, and return the hashes of their files."""
     files = {prompts_path(plan.output, round): (plan.trainer, model)}
     if plan.selector:
@@ -283,7 +215,7 @@ def _save(plan: Run, state: _State, model: Any, round: int) -> dict[str, str]:
     return file_hashes(plan.output, files)
 
 
-def _record(plan: Run, state: _State, query: Query, *, round: int, **known: Any) -> RoundRecord:
+def _record(plan: Run, state: State, query: Query, *, round: int, **known: Any) -> RoundRecord:
     """Return the record of a round; `known` are those of its fields that the state does not tell."""
     pool, paths = state.pool, [datum.path for datum in plan.dataset.train]
     queried = [paths[row] for row in query.rows.tolist()]
@@ -295,14 +227,18 @@ def _record(plan: Run, state: _State, query: Query, *, round: int, **known: Any)
         round=round, queried=queried, n_labeled=len(pool.labeled), n_paid=plan.oracle.n_paid, n_asked=counts["asked"],
         n_skipped=counts["skip"], n_none=counts["none"], n_unsure=counts["unsure"], n_pseudo=len(guessed),
         class_counts=pool.labels.bincount(minlength=len(plan.dataset.classnames)).tolist(),
-        query_hash=query_hash(queried, pseudo_labeled, known["answers"] | known["corrections"]), seconds=dict(state.seconds),
-        peak_memory_mb=peak_memory_mb(), n_saved=len(pool.pseudo_labeled),
+        query_hash=query_hash(queried, pseudo_labeled, known["answers"] | known["corrections"], known["audited"]),
+        seconds=dict(state.seconds), peak_memory_mb=peak_memory_mb(), n_saved=len(pool.pseudo_labeled),
         pseudo_precision=plan.oracle.precision(guessed, guesses), pseudo_labeled=pseudo_labeled, **known)
 
 
-def _log(record: RoundRecord) -> None:
+def _log(record: RoundRecord, *, watches: bool) -> None:
     pseudo = f", {record.n_pseudo} pseudo-labels ({record.n_saved} saved)" if record.n_pseudo else ""
     others = {"skipped": record.n_skipped, "of no class": record.n_none, "unsure": record.n_unsure}
     others = "".join(f", {number} {what}" for what, number in others.items() if number)
     logger.info("round %d: %s, %d labels%s%s, %s (%s)", record.round, record.sampler, record.n_paid, others, pseudo,
                 in_words(record.metrics), ", ".join(f"{step} {seconds:.1f} s" for step, seconds in record.seconds.items()))
+    if record.audit:
+        logger.info("round %d: %s", record.round, audit_in_words(record.audit))
+    if watches:
+        logger.info("round %d: %s", record.round, advice(record.kappa, len(record.class_counts)))

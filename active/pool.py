@@ -1,5 +1,7 @@
 """Which images are labeled, and which can still be asked."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -7,7 +9,10 @@ from torch import Tensor
 class LabelPool:
     """Which images of the train split are labeled, since which round, as what, and by whom."""
 
-    def __init__(self, n_images: int):
+    def __init__(self, n_images: int, reserved: Sequence[int] = ()):
+        """Rows that are `reserved` never leave it: they cannot be asked and get no label."""
+        self._is_free = torch.ones(n_images, dtype=torch.bool)
+        self._is_free[torch.as_tensor(reserved, dtype=torch.int64)] = False
         self.round_of = torch.full((n_images,), -1)  # [N], -1 while unlabeled
         self._labels = torch.full((n_images,), -1)
         self._pseudo = torch.zeros(n_images, dtype=torch.bool)
@@ -15,7 +20,7 @@ class LabelPool:
     @property
     def unlabeled(self) -> Tensor:
         """Rows that can be asked: without a label or any other answer, ascending."""
-        return (self.round_of < 0).nonzero().flatten()
+        return ((self.round_of < 0) & self._is_free).nonzero().flatten()
 
     @property
     def settled(self) -> Tensor:
@@ -46,8 +51,8 @@ class LabelPool:
 
         Raises ValueError if one of them is not in it.
         """
-        if (self.round_of[rows] >= 0).any():
-            raise ValueError(f"rows {rows[self.round_of[rows] >= 0].tolist()} are labeled already")
+        if (taken := (self.round_of[rows] >= 0) | ~self._is_free[rows]).any():
+            raise ValueError(f"rows {rows[taken].tolist()} are labeled already or reserved")
         self.round_of[rows], self._labels[rows], self._pseudo[rows] = round, labels, pseudo
 
     def correct(self, rows: Tensor, labels: Tensor) -> None:

@@ -99,20 +99,33 @@ def query_size(size: int | str, n_train: int, n_classes: int) -> int:
     """Return the labels of a round for `ACTIVE.QUERY_SIZE`: an integer, a share such as "1%" (rounded), or per_class."""
     if size == "per_class":
         return n_classes
-    share = str(size).removesuffix("%").strip()
-    try:
-        if isinstance(size, int):
-            n_query = size
-        elif size.endswith("%") and 0 < float(share) <= 100:
-            n_query = max(1, int(n_train * float(share) / 100 + 0.5))
-        else:
-            raise ValueError
-    except ValueError:
-        raise ConfigError(f"ACTIVE.QUERY_SIZE is {size!r}, but must be an integer, a share such as '1%', "
-                          "or per_class") from None
+    if (n_query := _images(size, n_train)) is None:
+        raise ConfigError(f"ACTIVE.QUERY_SIZE is {size!r}, but must be an integer, a share such as '1%', or per_class")
     if n_query < 1:
         raise ConfigError(f"ACTIVE.QUERY_SIZE is {size}, but must be at least 1")
     return n_query
+
+
+def audit_size(size: int | str, n_train: int) -> int:
+    """Return the labels of an audit for `ACTIVE.AUDIT`: an integer or a share; 0 or "" is none."""
+    if size == "":
+        return 0
+    if (n_audited := _images(size, n_train)) is None or n_audited < 0:
+        raise ConfigError(f"ACTIVE.AUDIT is {size!r}, but must be an integer from 0 on or a share such as '5%'")
+    return n_audited
+
+
+def _images(size: int | str, n_train: int) -> int | None:
+    """Return how many images an integer or a share is, rounded and 1 at least; None for anything else."""
+    share = str(size).removesuffix("%").strip()
+    try:
+        if isinstance(size, int):
+            return size
+        if size.endswith("%") and 0 < float(share) <= 100:
+            return max(1, int(n_train * float(share) / 100 + 0.5))
+    except ValueError:
+        pass
+    return None
 
 
 def wrapped(name: str, node: CfgNode) -> list[str]:

@@ -13,7 +13,7 @@ _FOR_SAMPLERS = {"is_linear": bool, "has_negative_texts": bool}
 _FOR_TESTING = {"begins_as_zero_shot": bool, "moves_absent": bool, "draws_classes": bool}  # see trainers.testing
 LEARNERS = Registry("learner", "TRAINER", home="trainers", leave_out=("testing",),
                     facts={"absent": str, **_FOR_SAMPLERS, **_FOR_TESTING})
-# which of a trainers.core.trainer.Setting make what active.loop.Trainer says
+# which of a trainers.core.trainer.Setting make what active.plan.Trainer says
 TRAINERS = Registry("trainer", "TRAINER", home="trainers.core.trainer", facts=_FOR_SAMPLERS)
 
 

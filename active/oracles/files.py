@@ -59,7 +59,7 @@ class FileOracle(Oracle):
         write_query(query_path(self._output, question.round), question.basis, question.query, self._dataset)
         table, train = table_path(self._output, question.round), self._dataset.train
         paths, settled, before = ([train[row].path for row in own.tolist()] for own in (
-            rows, question.settled, self._given.nonzero().flatten()))
+            rows, question.settled, self.asked_before.nonzero().flatten()))
         if not exists(table):
             _write(table, question.round, self._dataset, paths, question.guess(rows))
         known = Known([*paths, *before], self._dataset.classnames, self._words)

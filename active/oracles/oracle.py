@@ -6,7 +6,7 @@ beside a class; `asks_people`, if labels may be unknown before they are asked. A
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -30,7 +30,7 @@ class Question:
 
     `query` and `settled` [M], the rows that have a label or another answer already, are rows of the train split. `basis` is
     what the query was selected with, see `active.oracles.asked.stands_on`. `guess(rows)` returns the model's class
-    probabilities [n, C].
+    probabilities [n, C]. `audit` are further rows that are to be labeled, see `active.audit`.
     """
 
     round: int
@@ -38,6 +38,7 @@ class Question:
     basis: tuple[str, str]
     settled: Tensor
     guess: Callable[[Tensor], Tensor]
+    audit: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Oracle:
 
     def __init__(self, labels: Tensor, budget: int):
         self._labels = labels.clone()
-        self._given = torch.zeros(len(labels), dtype=torch.bool)
+        self._given, self._audited = (torch.zeros(len(labels), dtype=torch.bool) for _ in range(2))
         self.budget = budget
 
     @property
@@ -71,7 +72,7 @@ class Oracle:
 
     @property
     def n_paid(self) -> int:
-        """Answers paid for so far: all but skips."""
+        """Answers paid for so far: all but skips, and but those of the audit."""
         return self.counts["asked"] - self.counts["skip"]
 
     def unknown(self, rows: Tensor) -> Tensor:
@@ -86,9 +87,25 @@ class Oracle:
 
     def correct(self, rows: Tensor, labels: Tensor) -> None:
         """Take other answers [n] to rows [n] that were asked before; raises ValueError if one of them was not."""
-        if not self._given[rows].all():
-            raise ValueError(f"rows {rows[~self._given[rows]].tolist()} were not asked before")
+        if not self.asked_before[rows].all():
+            raise ValueError(f"rows {rows[~self.asked_before[rows]].tolist()} were not asked before")
         self._labels[rows] = labels
+
+    @property
+    def asked_before(self) -> Tensor:
+        """Which rows [N] were asked, for the query of a round or for the audit."""
+        return self._given | self._audited
+
+    def audit(self, rows: Tensor) -> None:
+        """Take rows [n] into the audit; raises ValueError if nobody has labeled one of them, or it was given as a label."""
+        if len(self.unknown(rows)) or self._given[rows].any():
+            raise ValueError(f"rows {rows.tolist()} cannot be audited: nobody has labeled them, or they are trained on")
+        self._audited[rows] = True
+
+    def audited(self, rows: Tensor) -> list[int]:
+        """Return the answers to those rows [n] that are audited, up to the first one that is not."""
+        known = self._audited[rows].tolist()
+        return self._labels[rows].tolist()[: known.index(False) if False in known else None]
 
     def label(self, rows: Tensor) -> Tensor:
         """Hand out the labels or other answers of rows [n] of the train split, each charged once, but for skips.
@@ -98,8 +115,8 @@ class Oracle:
         """
         if len(self.unknown(rows)):
             raise ValueError(f"nobody has labeled rows {self.unknown(rows).tolist()}")
-        if len(rows.unique()) != len(rows) or self._given[rows].any():
-            raise ValueError(f"a label is asked twice: rows {rows[self._given[rows]].tolist() or rows.tolist()}")
+        if len(rows.unique()) != len(rows) or self.asked_before[rows].any():
+            raise ValueError(f"a label is asked twice: rows {rows[self.asked_before[rows]].tolist() or rows.tolist()}")
         if (left := self.budget - self.counts["asked"]) < len(rows):
             raise PoolExhausted(f"{len(rows)} labels asked, but {left} of {self.budget} are left")
         self._given[rows] = True
@@ -129,7 +146,7 @@ class Oracle:
 
         The second are corrections: other answers to images of earlier rounds.
         """
-        rows = self.unknown(question.query.rows)
+        rows = self.unknown(torch.cat([question.query.rows, question.audit]))
         said = self.ask(question, rows) if len(rows) else {}
         given = {row: said.pop(row) for row in rows.tolist()}
         corrected = {row: code for row, code in said.items() if code != self._labels[row]}

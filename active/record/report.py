@@ -1,6 +1,7 @@
 """A run as a table and as a learning curve."""
 
 from collections.abc import Mapping
+from operator import attrgetter
 from pathlib import Path
 
 from tabulate import tabulate
@@ -13,25 +14,29 @@ from dassl.utils.files import atomic_path
 def table(result: RunResult) -> str:
     """Return the run as text: round, sampler, labels paid for, its metrics, seconds.
 
-    Runs in which people could not label each image have three further columns: how many were skipped, are of no class, and
-    left them unsure. Runs that trained on the model's own guesses have three, too: their number, the labels saved by them and
-    the share of them that is right. Without test images the metrics are "-".
+    Further columns stand where they say something: answers that are no label (images that were skipped, are of no class, or
+    left people unsure), what the audit says, kappa, and of runs that trained on the model's own guesses their number, the
+    labels saved by them and the share of them that is right. Without test images the metrics are "-".
     """
-    names = list(result.rounds[0].metrics) if result.rounds else ["accuracy"]
-    headers = ["round", "sampler", "labels", *map(head_of, names), "seconds"]
-    rows = [["zero-shot", "", 0, *(_shown(name, result.zero_shot.get(name, "")) for name in names), None]]
-    rows += [[record.round, record.sampler, record.n_paid, *(_shown(name, record.metrics[name]) for name in names),
-              sum(record.seconds.values())] for record in result.rounds]
-    floats = ["", "", "d", *(".2f" if is_percent(name) else ".4g" for name in names), ".1f"]
-    others = [(record.n_skipped, record.n_none, record.n_unsure) for record in result.rounds]
-    if any(map(any, others)):
-        headers += ["skipped", "none", "unsure"]
-        rows, floats = [[*row, *own] for row, own in zip(rows, [(None,) * 3, *others], strict=True)], [*floats, "d", "d", "d"]
-    if any(record.n_pseudo for record in result.rounds):
-        headers += ["pseudo", "saved", "precision %"]
-        rows = [[*row, *own] for row, own in zip(rows, [(None,) * 3, *map(_guesses, result.rounds)], strict=True)]
-        floats += ["d", "d", ".2f"]
-    return tabulate(rows, headers, floatfmt=floats, tablefmt="simple")
+    rounds = result.rounds
+    names = list(rounds[0].metrics) if rounds else ["accuracy"]
+    measured = [result.zero_shot, *(own.metrics for own in rounds)]
+    metrics = [(head_of(name), [_shown(name, own.get(name, "")) for own in measured],
+                ".2f" if is_percent(name) else ".4g") for name in names]
+    columns = [
+        ("round", ["zero-shot", *(own.round for own in rounds)], ""), ("sampler", ["", *(own.sampler for own in rounds)], ""),
+        ("labels", [0, *(own.n_paid for own in rounds)], "d"), *metrics,
+        ("seconds", [None, *(sum(own.seconds.values()) for own in rounds)], ".1f"),
+        *((head, [None, *map(value, rounds)], form) for head, form, is_shown, value in FURTHER if any(map(is_shown, rounds)))]
+    heads, values, forms = zip(*columns, strict=True)
+    return tabulate([*zip(*values, strict=True)], heads, floatfmt=forms, tablefmt="simple")
+
+
+def audit_in_words(audit: Mapping[str, float]) -> str:
+    """Return what an audit says: "82 % of new images like these are labeled right, between ..."."""
+    share, low, high = (f"{100 * audit[name]:.0f}" for name in ("accuracy", "low", "high"))
+    return (f"{share} % of new images like these are labeled right, between {low} and {high} % at 95 % confidence, by "
+            f"{audit['n']:.0f} random labels")
 
 
 def in_words(metrics: Mapping[str, float | None]) -> str:
@@ -49,9 +54,31 @@ def percent(fraction: float | None) -> str:
     return "-" if fraction is None else f"{100 * fraction:.2f} %"
 
 
-def _guesses(record: RoundRecord) -> tuple[int, int, float | None]:
-    precision = record.pseudo_precision
-    return record.n_pseudo, record.n_saved, None if precision is None else 100 * precision
+def _has_others(own: RoundRecord) -> bool:
+    return bool(own.n_skipped or own.n_none or own.n_unsure)
+
+
+def _has_guesses(own: RoundRecord) -> bool:
+    return bool(own.n_pseudo)
+
+
+def _has_audit(own: RoundRecord) -> bool:
+    return bool(own.audit)
+
+
+# head, format, in which rounds it says something, and its value
+FURTHER = (
+    ("skipped", "d", _has_others, attrgetter("n_skipped")), ("none", "d", _has_others, attrgetter("n_none")),
+    ("unsure", "d", _has_others, attrgetter("n_unsure")),
+    ("audit %", ".1f", _has_audit, lambda own: 100 * own.audit["accuracy"] if own.audit else None),
+    ("95 % interval", "", _has_audit, lambda own: _interval(own.audit)),
+    ("kappa", ".3f", lambda own: own.kappa is not None, attrgetter("kappa")),
+    ("pseudo", "d", _has_guesses, attrgetter("n_pseudo")), ("saved", "d", _has_guesses, attrgetter("n_saved")),
+    ("precision %", ".2f", _has_guesses, lambda own: None if own.pseudo_precision is None else 100 * own.pseudo_precision))
+
+
+def _interval(audit: Mapping[str, float]) -> str | None:
+    return f"{100 * audit['low']:.1f} - {100 * audit['high']:.1f}" if audit else None
 
 
 def _shown(metric: str, value: float | str | None) -> float | str | None:
@@ -62,17 +89,24 @@ def _shown(metric: str, value: float | str | None) -> float | str | None:
 
 
 def plot_learning_curve(result: RunResult, path: Path) -> None:
-    """Draw test accuracy over paid labels, with the zero-shot line, as a PNG."""
+    """Draw test accuracy over paid labels, with the zero-shot line and what the audit says, as a PNG."""
     from matplotlib.figure import Figure  # here, as tables are printed without it
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()
-    zero_shot = 100 * result.zero_shot["accuracy"]
-    axes.axhline(zero_shot, color="0.5", linestyle="--", label=f"zero-shot ({zero_shot:.1f} %)")
-    axes.plot([record.n_paid for record in result.rounds], [100 * record.accuracy for record in result.rounds],
-              color="#0072B2", marker="o", label=result.config["ACTIVE"]["SAMPLER"])
+    if result.zero_shot["accuracy"] is not None:
+        zero_shot = 100 * result.zero_shot["accuracy"]
+        axes.axhline(zero_shot, color="0.5", linestyle="--", label=f"zero-shot ({zero_shot:.1f} %)")
+        axes.plot([record.n_paid for record in result.rounds], [100 * record.accuracy for record in result.rounds],
+                  color="#0072B2", marker="o", label=result.config["ACTIVE"]["SAMPLER"])
+    if audits := [(record.n_paid, record.audit) for record in result.rounds if record.audit]:
+        shares = [100 * own["accuracy"] for _, own in audits]
+        ends = [[abs(100 * own[end] - share) for (_, own), share in zip(audits, shares, strict=True)]
+                for end in ("low", "high")]
+        axes.errorbar([paid for paid, _ in audits], shares, yerr=ends, color="#D55E00", marker="s", capsize=3,
+                      label="by the audit, 95 %")
     axes.set_xlabel("labels paid for")
-    axes.set_ylabel("test accuracy [%]")
+    axes.set_ylabel("accuracy [%]" if audits else "test accuracy [%]")
     axes.set_title(f"{result.dataset['name']}, {result.config['TRAINER']['NAME']}, seed {result.config['SEED']}")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")

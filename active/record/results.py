@@ -54,6 +54,9 @@ class RoundRecord:
     n_skipped: int = 0  # of them, images that nobody could label; they are not paid for, and not asked again
     n_none: int = 0  # images that are of none of the classes
     n_unsure: int = 0  # images whose label is not trained on
+    audited: list[str] = field(default_factory=list)  # dataset ids that were labeled in this round for the audit alone
+    audit: dict[str, float] = field(default_factory=dict)  # what these say of this round's model, see `active.audit.audited`
+    kappa: float | None = None  # agreement with the model of at least C labels less, see `active.stopping`
     files: dict[str, str] = field(default_factory=dict)  # SHA-256 of the prompts that it ended with, by path in the folder
 
     @property
@@ -73,6 +76,7 @@ class RunResult:
     status: str = "running"
     schema: int = SCHEMA
     certificate: dict[str, str] = field(default_factory=dict)  # SHA-256 of config, code, data, weights
+    stopped: str = ""  # why a finished run ended before its last round: "kappa 0.985 >= 0.98 after round 7"
     failure: str = ""  # of a run whose last round failed, of status "failed": the round and what went out of the numbers
 
     @property
@@ -125,7 +129,8 @@ class RunResult:
         for record in self.rounds:
             for answer in (*record.answers.values(), *record.corrections.values()):
                 code_of(answer)
-            if query_hash(record.queried, record.pseudo_labeled, record.answers | record.corrections) != record.query_hash:
+            answers = record.answers | record.corrections
+            if query_hash(record.queried, record.pseudo_labeled, answers, record.audited) != record.query_hash:
                 return f"the picks of round {record.round} do not match their hash"
         if self.certificate.get("config", own := config_hash(self.config)) != own:
             return "the config does not match its hash"
@@ -147,6 +152,7 @@ def numbers(record: RoundRecord) -> dict[str, int | float]:
     """Return every number of a round by its name; the seconds of its steps are `seconds/<step>`."""
     own = dataclasses.asdict(record)
     own |= own.pop("metrics") | {f"seconds/{step}": seconds for step, seconds in own.pop("seconds").items()}
+    own |= {f"audit/{name}": value for name, value in own.pop("audit").items()}
     return {name: value for name, value in own.items() if isinstance(value, (int, float))}
 
 
@@ -165,11 +171,13 @@ def _is_a(value: Any, hint: Any) -> bool:
 
 
 def query_hash(
-    queried: Sequence[str], pseudo_labeled: Mapping[str, int] | None = None, answers: Mapping[str, int | str] | None = None
+    queried: Sequence[str], pseudo_labeled: Mapping[str, int] | None = None, answers: Mapping[str, int | str] | None = None,
+    audited: Sequence[str] = (),
 ) -> str:
     """Return the SHA-256 of a round's dataset ids in the order of the picks, then of its ids with a label.
 
-    These are the pseudo-labeled ones and those that people labeled, then those whose answer they corrected.
+    These are the pseudo-labeled ones and those that people labeled, then those whose answer they corrected. Last are the ids
+    of the audit.
     """
     labeled = [*(pseudo_labeled or {}).items(), *(answers or {}).items()]
-    return hashlib.sha256(json.dumps([*queried, *labeled]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([*queried, *labeled, *audited]).encode()).hexdigest()

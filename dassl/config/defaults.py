@@ -156,6 +156,11 @@ class Config:
 
         ROUNDS: Positive = 6
         QUERY_SIZE: str | int = "1%"  # labels bought a round: an integer, a share of the train split, or per_class
+        # random images, a number or a share of the train split, whose labels tell how good each model is; see active/audit.py
+        AUDIT: str | int = ""
+        AUDIT_ROUNDS: Positive = 1  # they are labeled beside the queries of so many rounds
+        # end the run once kappa, by which predictions agree with those of a model with C labels less, is so large; 0 is never
+        STOP: Share = 0.0
         # the data set's labels, or file: people label what it does not, see active/oracles/files.py
         ORACLE: Annotated[str, NameOf("oracle")] = "labels"
         # files or modules to import first, so that samplers and learners can live anywhere

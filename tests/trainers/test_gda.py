@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import trainers.gda as gda
+from tests.trainers.colors import ROWS, trainer_of
 from tests.trainers.heads import (
     SCALE,
     WIDTH,
@@ -164,3 +165,16 @@ def test_samplers_get_the_class_means_as_directions(clip, form):
         means[k] = (3 * means[k] + own.sum(0)) / (3 + len(own)) if form == "pool" else labeled
     found = learner.classifier(Classifier(given.texts)).directions.numpy()
     assert np.abs(found - unit(means)).max() < 1e-10
+
+
+def test_a_learner_that_reads_the_pool_reads_none_of_the_reserved(clip, colors):
+    """GDA's pool statistics: other reserved images change nothing."""
+    states = []
+    for change in (False, True):
+        trainer = trainer_of(clip, colors, ("TRAINER.NAME", "GDA"))
+        rows = [row for row in range(36) if row not in ROWS.tolist()][:9]
+        if change:
+            trainer.inputs.features["train"][rows] = trainer.inputs.features["train"][rows].flip(1)
+        trainer.leave_out(rows)
+        states.append(trainer.fit(ROWS, colors.labels("train")[ROWS], 0).learner.state_dict())
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])

@@ -114,7 +114,7 @@ def build_inputs(
 def build_trainer(cfg: CfgNode, inputs: Inputs) -> Any:
     """Return the trainer of `TRAINER.NAME`, as a whole config says to build and train it; that of a learner is PromptTrainer.
 
-    It is what `active.loop.Trainer` describes.
+    It is what `active.plan.Trainer` describes.
     """
     component = TRAINERS["PromptTrainer" if is_learner(cfg.TRAINER.NAME) else cfg.TRAINER.NAME]
     setting = Setting(inputs, build_texts(cfg.TRAINER.DESCRIPTIONS, inputs.dataset), build_recipe(cfg))

@@ -20,7 +20,7 @@ from active.record.folder import check_files, check_output, check_same_config, c
 from active.record.recorders import RECORDERS, check_recorders
 from active.record.report import plot_learning_curve
 from active.record.results import RoundRecord, RunResult
-from active.registry import SAMPLERS, check_learner, query_size
+from active.registry import SAMPLERS, audit_size, check_learner, query_size
 from dassl.config.cli import Pairs, Parser
 from dassl.config.setup import as_dict, cache_path, check_config, drop_unused, setup_config
 from dassl.data.dataset import DATASETS, check_dataset_name
@@ -91,6 +91,7 @@ def check(cfg: CfgNode) -> None:
         has_negative_texts(name)
     check_learner(cfg.ACTIVE, selecting, has_negative_texts=has_negative_texts(selecting), is_linear=is_linear(selecting))
     query_size(cfg.ACTIVE.QUERY_SIZE, n_train=1, n_classes=1)
+    audit_size(cfg.ACTIVE.AUDIT, n_train=1)
     check_metrics(cfg.TEST)
     if taken := {field.name for field in fields(RoundRecord)} & set(cfg.TEST.METRICS):
         raise ConfigError(f"TEST.METRICS names {', '.join(sorted(taken))}, which a round's record calls something else")
@@ -224,7 +225,7 @@ def certificate(cfg: CfgNode, files: "ImageFiles", weights: str) -> Mapping[str,
 def draw_curve(result: RunResult, output: Path) -> Path | None:
     """Draw the learning curve unless the one that is there is newer than the record, and return its file, None for no curve."""
     curve, results = output / CURVE, output / RESULTS
-    if not result.dataset["n_test"]:
+    if not result.dataset["n_test"] and not any(record.audit for record in result.rounds):
         return None
     if not exists(curve) or curve.stat().st_mtime < results.stat().st_mtime:
         plot_learning_curve(result, curve)

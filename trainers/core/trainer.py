@@ -92,6 +92,13 @@ class PromptTrainer:
         self.texts = setting.texts
         self.inputs = setting.inputs
         self.recipe = setting.recipe
+        self._kept: Tensor | None = None  # rows of the pool that may be read; None for all
+
+    def leave_out(self, rows: Sequence[int]) -> None:
+        """Never read these rows of the train split when fitting, not even their features as a part of the pool."""
+        kept = torch.ones(len(self.inputs.dataset.train), dtype=torch.bool)
+        kept[torch.as_tensor(rows)] = False
+        self._kept = kept.nonzero().flatten().to(self.clip.device)
 
     @property
     def has_negative_texts(self) -> bool:
@@ -214,7 +221,8 @@ class PromptTrainer:
         if self.recipe.masked and len(targets):
             counted[:] = False
             counted[targets] = True
-        return Labels(pool[rows], targets, pool.new_ones(len(rows)), counted, pool)
+        kept = pool if self._kept is None else pool[self._kept]
+        return Labels(pool[rows], targets, pool.new_ones(len(rows)), counted, kept)
 
     @torch.no_grad()
     def _prepare(self, model: PromptedCLIP, labels: Labels) -> None:

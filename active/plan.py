@@ -1,0 +1,125 @@
+"""What a run is made of, and what one round hands to the next."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from active.audit import Reserved
+from active.oracles.oracle import Oracle
+from active.pool import LabelPool
+from active.record.folder import prompts_path, selector_path
+from active.record.recorders import Recorder
+from active.registry import ChosenSampler
+from dassl.data.dataset import Dataset
+from dassl.evaluation.evaluate import Metric
+
+
+class Predicted(Protocol):
+    """What the loop reads of a prediction: float32 on the CPU, rows in the order of the split.
+
+    A model with negative prompts also gives `negative_text_features` [C, D], a linear one with a bias `bias` [C], one
+    whose classes lie elsewhere among features `class_directions` [C, D]. Texts are those of logits, see `active.context`.
+    """
+
+    features: Tensor  # [N, D], unit norm
+    logits: Tensor  # [N, C]
+    text_features: Tensor  # [C, D]
+
+
+class Trainer(Protocol):
+    """What the loop asks of a trainer; the model itself is opaque to it.
+
+    One whose models have negative prompts says so by `has_negative_texts = True`, and its `fit` takes a further `mined`:
+    rows and labels that it trains on beside the labeled ones. One whose logits are no product of features and class features
+    says `is_linear = False`. One that learns from images without a label has `leave_out`, and never reads the rows that it is
+    given. A model may have `losses`: the mean loss of each epoch.
+    """
+
+    def zero_shot(self) -> Any: ...
+    def fit(self, rows: Tensor, labels: Tensor, round: int) -> Any: ...
+    def predict(self, model: Any, split: str) -> Predicted: ...
+    def save(self, model: Any, path: Path) -> None: ...
+    def load(self, path: Path) -> Any: ...
+
+
+@dataclass(frozen=True)
+class Run:
+    """All that a run is made of. With a `selector`, its models select and the trainer's are reported.
+
+    `samplers` are that of round 0 and that of all others; `n_query` labels are asked for in each of `n_rounds` rounds; models
+    are kept in the folder `output`. `reserved` images are for the audit alone. With `watches`, predictions of the pool are
+    compared from round to round; the run ends once their kappa is at `stop`, unless that is 0.
+    """
+
+    dataset: Dataset
+    trainer: Trainer
+    selector: Trainer | None
+    samplers: tuple[ChosenSampler, ChosenSampler]
+    oracle: Oracle
+    metrics: Mapping[str, Metric]
+    n_query: int
+    n_rounds: int
+    seed: int
+    recorders: Sequence[Recorder]
+    output: Path
+    reserved: Reserved
+    watches: bool = False
+    stop: float = 0.0
+
+    @property
+    def chooser(self) -> Trainer:
+        """The trainer whose models select."""
+        return self.selector or self.trainer
+
+    def sampler(self, round: int, pool: LabelPool) -> ChosenSampler:
+        """Return what selects in a round: as in round 0 as long as nothing is labeled."""
+        return self.samplers[1 if round and len(pool.labeled) else 0]
+
+    def audit_rows(self, round: int) -> Tensor:
+        """Return the rows that are labeled for the audit in a round."""
+        return torch.from_numpy(self.reserved.asked(round).astype("int64"))
+
+    def model_path(self, round: int) -> Path:
+        """Return the file of the model that selects after a round."""
+        return (selector_path if self.selector else prompts_path)(self.output, round)
+
+
+@dataclass
+class State:
+    """What one round hands to the next."""
+
+    config: dict[str, Any]  # of the record
+    zero_shot: Predicted  # of the train split
+    pool: LabelPool
+    model: Any = None  # of the learner that selects; None while that is zero-shot CLIP
+    predicted: tuple[Any, Predicted] | None = None  # the last model whose predictions of the train split were asked for
+    guesses: dict[int, Tensor] = field(default_factory=dict)  # labels [N] that the reported models of rounds predict
+    n_labeled: dict[int, int] = field(default_factory=dict)  # by round
+    seconds: dict[str, float] = field(default_factory=dict)
+    losses: dict[str, Sequence[float]] = field(default_factory=dict)
+
+    def timed(self, step: str, function: Callable, *arguments: Any, **named: Any) -> Any:
+        """Return the function's answer and note its seconds under the name of the step."""
+        start = time.perf_counter()
+        answer = function(*arguments, **named)
+        self.seconds[step] = round(time.perf_counter() - start, 3)
+        return answer
+
+    def predict(self, trainer: Trainer, model: Any) -> Predicted:
+        """Return a model's predictions of the train split, made once for the model of a round."""
+        if self.predicted is None or self.predicted[0] is not model:
+            self.predicted = None, None  # so that two are never in memory
+            self.predicted = model, trainer.predict(model, "train")
+        return self.predicted[1]
+
+    def fitted(self, step: str, trainer: Trainer, round: int, **mined: Any) -> Any:
+        """Return a model fitted to all labels so far, and note its seconds and losses."""
+        model = self.timed(step, trainer.fit, self.pool.labeled, self.pool.labels, round, **mined)
+        if losses := getattr(model, "losses", ()):
+            self.losses[step] = losses
+        return model

@@ -1,0 +1,45 @@
+"""What the pool says of a run: the audit of each round's model, and how much predictions still change."""
+
+import logging
+from typing import Any
+
+import torch
+
+from active.audit import audited
+from active.plan import Run, State
+from active.record.folder import prompts_path
+from active.record.results import RunResult
+from active.stopping import kappa, reference
+
+logger = logging.getLogger(__name__)
+
+
+def watched(plan: Run, state: State, model: Any, round: int) -> dict[str, Any]:
+    """Return what the pool says of a round's reported model, as fields of its record: the audit, and kappa."""
+    found: dict[str, Any] = {"audited": [plan.dataset.train[row].path for row in plan.audit_rows(round).tolist()]}
+    if not plan.watches:
+        return found
+    logits = state.predict(plan.trainer, model).logits
+    state.guesses[round] = guesses = logits.argmax(1)
+    rows = torch.from_numpy(plan.reserved.rows.astype("int64"))
+    if answers := plan.oracle.audited(rows):
+        confidence = logits[rows].softmax(1).amax(1).numpy()
+        found["audit"] = audited(confidence, guesses[rows[: len(answers)]].tolist(), answers)
+    n_classes, open_rows = logits.shape[1], (state.pool.round_of < 0).nonzero().flatten()
+    earlier = reference(state.n_labeled, len(state.pool.labeled), n_classes)
+    if earlier is not None and len(open_rows):
+        if earlier not in state.guesses:  # of a run that goes on
+            old = plan.trainer.load(prompts_path(plan.output, earlier))
+            state.guesses[earlier] = plan.trainer.predict(old, "train").logits.argmax(1)
+        found["kappa"] = kappa(state.guesses[earlier][open_rows], guesses[open_rows], n_classes)
+    return found
+
+
+def is_enough(plan: Run, result: RunResult) -> bool:
+    """Tell whether the last round's predictions agree as much with earlier ones as the run is to end at, and record it."""
+    last = result.rounds[-1] if result.rounds else None
+    if not plan.stop or last is None or last.kappa is None or last.kappa < plan.stop:
+        return False
+    result.stopped = f"kappa {last.kappa:.3f} >= {plan.stop:g} after round {last.round}"
+    logger.info("the run ends before its last round: %s", result.stopped)
+    return True
