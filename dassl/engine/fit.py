@@ -26,11 +26,12 @@ def fit(
     n_epochs: int,
     print_freq: int = 0,
     description: str = "training",
+    after_epoch: Callable[[int], None] = lambda epoch: None,
 ) -> list[float]:
     """Take one optimizer step a batch and one scheduler step an epoch; return the mean loss of each epoch.
 
-    Raises TrainingError, naming epoch, batch and learning rate, at the first loss that is not finite; the parameters
-    then still are those before that batch.
+    `after_epoch` is told the number of each epoch after its last step. Raises TrainingError, naming epoch, batch and
+    learning rate, at the first loss that is not finite; the parameters then still are those before that batch.
     """
     means = []
     with Progress(description, n_epochs, "epoch") as progress:
@@ -49,6 +50,7 @@ def fit(
                 event("train")
             means.append(sum(losses) / max(len(losses), 1))
             scheduler.step()
+            after_epoch(epoch)
             progress.update(loss=f"{means[-1]:.3f}")
             if print_freq and (epoch + 1) % print_freq == 0:
                 logger.debug("%s: epoch %d/%d, loss %.4f", description, epoch + 1, n_epochs, means[-1])

@@ -67,6 +67,13 @@ def test_a_loss_that_is_not_finite_stops_before_its_step(bad):
     assert run.parameter.item() == -2 - 0.5 * (2 + 2)
 
 
+def test_the_end_of_each_epoch_is_told_after_its_last_step():
+    """With its number, when the parameters are those after all of its batches."""
+    run, seen = Run(), []
+    run.fit([[1.0, 2.0], [4.0], [8.0]], after_epoch=lambda epoch: seen.append((epoch, run.parameter.item())))
+    assert seen == [(0, -3.0), (1, -7.0), (2, -15.0)]
+
+
 def test_no_epochs_train_nothing():
     """MAX_EPOCH 0 leaves the prompts as they were initialized."""
     run = Run(0)

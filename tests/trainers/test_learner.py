@@ -146,3 +146,91 @@ def test_a_learner_is_given_all_labels_before_the_first_step(clip, colors, monke
     assert torch.equal(found.logits.argmax(1), nearest) and not model.losses
     expected = scale * (found.features @ found.text_features.T + found.bias)
     assert torch.allclose(found.logits, expected, rtol=1e-4, atol=1e-3)
+
+
+class Watched(Learner):
+    """A linear probe that is asked what it is told, with a dropout that is off unless torch says that it trains."""
+
+    seen: list
+
+    def __init__(self, clip, texts, rng):
+        super().__init__()
+        self.rows = template_rows(clip.tokenizer, texts.classnames, TEMPLATE)
+        self.shift = nn.Parameter(torch.zeros(len(texts.classnames), clip.feature_width))
+        self.dropout = nn.Dropout(0.5)
+
+    def classifier(self, texts):
+        return Classifier(self.dropout(texts.texts + self.shift))
+
+    def loss(self, classifier, batch):
+        self.seen.append((self.training, batch.features, batch.frozen))
+        return super().loss(classifier, batch)
+
+    def after_epoch(self, epoch, n_epochs):
+        self.seen.append((epoch, n_epochs, torch.is_grad_enabled()))
+
+
+@pytest.fixture
+def watched(monkeypatch):
+    LEARNERS.fill()
+    monkeypatch.setattr(LEARNERS, "_components", dict(LEARNERS._components))
+    monkeypatch.setattr(Watched, "seen", [], raising=False)
+    LEARNERS.register("Watched")(Watched)
+    return Watched
+
+
+def test_a_learner_is_in_training_mode_in_steps_alone(clip, colors, watched):
+    """A dropout of torch's own takes part in the steps and in no prediction, before and after the fit."""
+    trainer = trainer_of(clip, colors, ("TRAINER.NAME", "Watched"), ("OPTIM.MAX_EPOCH", "2"))
+    model = trainer.fit(ROWS, trainer.inputs.dataset.labels("train")[ROWS], 0)
+    assert [own[0] for own in watched.seen if len(own[1:]) == 2 and isinstance(own[0], bool)] == [True] * 6
+    for own in (model, trainer._fresh(0)):
+        assert not own.learner.training
+        assert torch.equal(trainer.predict(own, "test").logits, trainer.predict(own, "test").logits)
+
+
+def test_a_learner_is_told_of_each_epoch_after_its_last_step(clip, colors, watched):
+    """Its number and how many there are, outside the graph."""
+    trainer = trainer_of(clip, colors, ("TRAINER.NAME", "Watched"), ("OPTIM.MAX_EPOCH", "2"))
+    trainer.fit(ROWS, trainer.inputs.dataset.labels("train")[ROWS], 0)
+    assert [own if isinstance(own[1], int) else "step" for own in watched.seen] == [
+        *["step"] * 3, (0, 2, False), *["step"] * 3, (1, 2, False)]
+
+
+@pytest.mark.parametrize("augmented", [False, True])
+def test_frozen_features_are_those_of_the_same_views(clip, colors, watched, monkeypatch, augmented):
+    """Without prompts in the image tower they are the features of the batch, also of drawn views; unless asked for, none."""
+    pairs = [("TRAINER.NAME", "Watched"), ("OPTIM.MAX_EPOCH", "2")]
+    pairs += [("INPUT.TRANSFORMS", "['random_resized_crop', 'random_flip', 'normalize']")] if augmented else []
+    for tunes_images in (False, True):
+        monkeypatch.setattr(watched, "tunes_images", tunes_images)
+        for reads_frozen in (False, True):
+            monkeypatch.setattr(watched, "reads_frozen", reads_frozen)
+            watched.seen.clear()
+            trainer = trainer_of(clip, colors, *pairs)
+            trainer.fit(ROWS, trainer.inputs.dataset.labels("train")[ROWS], 0)
+            steps = [own for own in watched.seen if isinstance(own[1], torch.Tensor)]
+            assert len(steps) == 6
+            for _, features, frozen in steps:
+                assert (frozen is not None) == reads_frozen
+                assert frozen is None or (torch.equal(frozen, features) and not frozen.requires_grad)
+
+
+def test_a_teacher_of_several_templates_is_their_mean_and_is_asked_once(clip, colors, watched, monkeypatch):
+    """`prepare` is given the mean of raw features over the templates, scaled to length 1; the next round has the same."""
+    given, calls = [], []
+    templates = ("a photo of a {}.", "art of the {}.")
+    monkeypatch.setattr(watched, "prepare", lambda self, labels, texts, scale: given.append(texts))
+    trainer = trainer_of(clip, colors, ("TRAINER.NAME", "Watched"), ("OPTIM.MAX_EPOCH", "1"))
+    rows = tuple(template_rows(clip.tokenizer, trainer.texts.classnames, template) for template in templates)
+    monkeypatch.setattr(watched, "teacher", rows)
+    raw = [clip.model.encode_text(own.ids) for own in rows]
+    encode_text = type(clip).encode_text
+    monkeypatch.setattr(type(clip), "encode_text", lambda self, own, prompts=None: (
+        calls.append(own), encode_text(self, own, prompts))[1])
+    for round in range(2):
+        trainer.fit(ROWS, trainer.inputs.dataset.labels("train")[ROWS], round)
+    mean = (raw[0] + raw[1]) / 2
+    for texts in given:
+        assert torch.allclose(texts, mean / mean.norm(dim=1, keepdim=True), rtol=0, atol=1e-6)
+    assert sum(own in rows for own in calls) == 2 and given[0] is not given[1]

@@ -1,12 +1,13 @@
 """A frozen CLIP with what one learner tunes: the model that is trained, evaluated and asked for scores."""
 
+from collections.abc import Sequence
 from typing import final
 
 import torch
 from torch import Tensor
 
 from trainers.clip.frozen_clip import FrozenCLIP, normalized
-from trainers.core.prompts import Averaging, Classifier, Prompts
+from trainers.core.prompts import Averaging, Classifier, Prompts, TokenRows
 from trainers.learner import Learner
 
 
@@ -44,13 +45,20 @@ class PromptedCLIP:
 
     def image_features(self, inputs: Tensor, prompts: Prompts) -> Tensor:
         """Return features [B, D]: of image tokens [B, L, width] if the learner tunes images, else of frozen features [B, D]."""
-        inputs = inputs.to(self.clip.device)
-        tuned = normalized(self.clip.encode_image_tokens(inputs, prompts)) if self.learner.tunes_images else inputs
-        return self.learner.features(tuned)
+        return self.learner.features(self._tower_features(inputs, prompts))
+
+    @torch.no_grad()
+    def frozen_features(self, inputs: Tensor) -> Tensor:
+        """Return the frozen tower's unit-norm features [B, D] of the same inputs."""
+        return self._tower_features(inputs, Prompts())
 
     def logits(self, features: Tensor, classifier: Classifier) -> Tensor:
         """Return [B, C] for features [B, D] and what classes are compared by."""
         return self.learner.logits(self.clip.logit_scale, features, classifier) / self.temperature
+
+    def _tower_features(self, inputs: Tensor, prompts: Prompts) -> Tensor:
+        inputs = inputs.to(self.clip.device)
+        return normalized(self.clip.encode_image_tokens(inputs, prompts)) if self.learner.tunes_images else inputs
 
     def _classifier(self, texts: Tensor, negative: Tensor | None = None) -> Classifier:
         averaging = self.learner.averaging  # under AS a class lies at the mean of its texts, as in PCB's paper
@@ -63,11 +71,21 @@ class PromptedCLIP:
         return averaged(features, self._averaging)
 
 
+@torch.no_grad()
+def ensemble(clip: FrozenCLIP, templates: Sequence[TokenRows]) -> Tensor:
+    """Return unit-norm class features [C, D]: the mean over templates of features as the tower makes them, then scaled."""
+    return normalized(sum(_precise(clip.encode_text(rows)) for rows in templates))  # one template in memory at a time
+
+
 def averaged(features: Tensor, averaging: Averaging | None) -> Tensor:
     """Return class features [C, D] of text features [T, D] as the towers make them: unit norm, except under AS."""
-    features = features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
+    features = _precise(features)
     if averaging is None:
         return normalized(features)
     matrix = averaging.like(features).matrix
     return normalized(matrix @ features) if averaging.normalize else matrix @ normalized(features)
+
+
+def _precise(features: Tensor) -> Tensor:
+    return features.float() if features.dtype in (torch.float16, torch.bfloat16) else features
 

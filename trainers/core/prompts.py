@@ -73,7 +73,8 @@ class Labels:
 class Batch:
     """What one step is trained on: features [B, D] as the learner makes them, and their labels [B].
 
-    `counted` [C] as in `Labels`, None for all classes; `scale` is CLIP's logit scale; `rng` is the loss's own stream.
+    `counted` [C] as in `Labels`, None for all classes; `scale` is CLIP's logit scale; `rng` is the loss's own stream. `frozen`
+    [B, D] are the frozen tower's unit-norm features of the same views, for a learner that `reads_frozen`.
     """
 
     features: Tensor
@@ -81,6 +82,7 @@ class Batch:
     scale: float
     counted: Tensor | None
     rng: np.random.Generator
+    frozen: Tensor | None = None
 
 
 @dataclass(frozen=True)

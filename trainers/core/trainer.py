@@ -24,7 +24,7 @@ from dassl.utils.tensors import state_hash
 from trainers.clip.frozen_clip import FrozenCLIP
 from trainers.core.calibration import Labeled, held_out_temperature
 from trainers.core.inputs import Batch, Inputs, Reads, Step, batch_rows
-from trainers.core.prompted_clip import PromptedCLIP
+from trainers.core.prompted_clip import PromptedCLIP, ensemble
 from trainers.core.prompts import Batch as LossBatch
 from trainers.core.prompts import ClassTexts, Labels, Prompts
 from trainers.learner import Learner
@@ -93,6 +93,7 @@ class PromptTrainer:
         self.inputs = setting.inputs
         self.recipe = setting.recipe
         self._kept: Tensor | None = None  # rows of the pool that may be read; None for all
+        self._ensembles: dict[tuple[str, ...], Tensor] = {}  # the last one
 
     def leave_out(self, rows: Sequence[int]) -> None:
         """Never read these rows of the train split when fitting, not even their features as a part of the pool."""
@@ -130,24 +131,31 @@ class PromptTrainer:
         sources = {name: source for name, source in sources.items() if source is not None and len(source[0])}
         everything = self._labels(sources, model.learner.reads)
         self._prepare(model, everything)
-        parameters = [parameter for parameter in model.learner.parameters() if parameter.requires_grad]
-        if not parameters or not sources:
-            return model
-        counted = None if everything.counted.all() else everything.counted
-        optimizer, scheduler = self.recipe.build_optimization(parameters)
-        rng = rng_for(self.recipe.seed, "loss", round)
+        if sources and any(parameter.requires_grad for parameter in model.learner.parameters()):
+            self._train(model, sources, round, None if everything.counted.all() else everything.counted)
+        return model
+
+    def _train(self, model: PromptedCLIP, sources: Mapping[str, Labeled], round: int, counted: Tensor | None) -> None:
+        """Take all steps of a fit."""
+        rng, learner = rng_for(self.recipe.seed, "loss", round), model.learner.train()
+        optimizer, scheduler = self.recipe.build_optimization([own for own in learner.parameters() if own.requires_grad])
 
         def loss_of(batch: Batch) -> Tensor:
             inputs, targets = batch
-            prompts = model.learner()
+            prompts = learner()
             features, classifier = model.image_features(inputs, prompts), model.classifier(prompts)
-            step = LossBatch(features, targets.to(self.clip.device), self.clip.logit_scale, counted, rng)
-            return model.learner.loss(classifier, step)
+            frozen = model.frozen_features(inputs) if learner.reads_frozen else None
+            step = LossBatch(features, targets.to(self.clip.device), self.clip.logit_scale, counted, rng, frozen)
+            return learner.loss(classifier, step)
+
+        @torch.no_grad()
+        def after_epoch(epoch: int) -> None:
+            learner.after_epoch(epoch, self.recipe.n_epochs)
 
         model.losses = fit(
-            self._epochs(sources, round, model.learner.reads), loss_of, optimizer, scheduler,
-            n_epochs=self.recipe.n_epochs, print_freq=self.recipe.print_freq, description=f"round {round}: training")
-        return model
+            self._epochs(sources, round, learner.reads), loss_of, optimizer, scheduler, n_epochs=self.recipe.n_epochs,
+            print_freq=self.recipe.print_freq, description=f"round {round}: training", after_epoch=after_epoch)
+        learner.eval()
 
     def _temperature(self, labeled: Labeled, round: int, mined: Labeled | None) -> float:
         """Return the temperature of a fit, see `held_out_temperature`."""
@@ -228,12 +236,20 @@ class PromptTrainer:
     def _prepare(self, model: PromptedCLIP, labels: Labels) -> None:
         """Let a learner take from all labels what steps cannot learn, see `Learner.prepare`."""
         if type(model.learner).prepare is not Learner.prepare:
-            texts = (self.zero_shot() if model.learner().text else model).texts(Prompts()).texts
-            model.learner.prepare(labels, texts, self.clip.logit_scale)
+            model.learner.prepare(labels, self._known_texts(model), self.clip.logit_scale)
+
+    def _known_texts(self, model: PromptedCLIP) -> Tensor:
+        """Return the texts [C, D] that a learner's `prepare` is given."""
+        if teacher := model.learner.teacher:
+            key = tuple(rows.digest() for rows in teacher)
+            if key not in self._ensembles:  # many texts, the same in every round
+                self._ensembles = {key: ensemble(self.clip, teacher)}
+            return self._ensembles[key].clone()
+        return (self.zero_shot() if model.learner().text else model).texts(Prompts()).texts
 
     def _fresh(self, round: int) -> PromptedCLIP:
         rng = rng_for(self.recipe.seed, "prompts", round)
-        return PromptedCLIP(self.clip, self.recipe.build_learner(self.clip, self.texts, rng).to(self.clip.device))
+        return PromptedCLIP(self.clip, self.recipe.build_learner(self.clip, self.texts, rng).to(self.clip.device).eval())
 
     def _belongs_to(self, model: PromptedCLIP) -> dict[str, Any]:
         """Return all that gives the learner's parameters their meaning, beside their shapes."""
