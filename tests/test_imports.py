@@ -92,10 +92,10 @@ def functions(path: Path) -> Iterator[ast.FunctionDef]:
 
 
 def test_open_clip_is_known_where_clip_is():
-    """The core and the loop know nothing of open_clip; of the trainers, only loading, encoders and the kit's CLIP do."""
+    """The core and the loop know nothing of open_clip; of the trainers, only loading, encoders, templates and the kit do."""
     knowing = [path.name for path in modules("dassl", "active", "trainers")
                if any(name.split(".")[0] == "open_clip" for name in imported(path))]
-    assert knowing == ["backbones.py", "frozen_clip.py", "patterns.py"]
+    assert knowing == ["backbones.py", "frozen_clip.py", "templates.py", "patterns.py"]
 
 
 def test_nothing_but_logging_speaks():

@@ -177,6 +177,7 @@ def test_runs_of_one_process_have_the_shots_and_views_of_their_own_seeds(capsys,
     (("--trainer", "MaPLe"), {"MAPLE": {"PROMPT_DEPTH": 2}}),
     (("--trainer", "IVLP"), {"IVLP": {"PROMPT_DEPTH_TEXT": 2, "PROMPT_DEPTH_VISION": 4}}),
     (("--trainer", "IVLP", "TRAINER.IVLP.N_CTX_VISION", "0"), {"IVLP": {"PROMPT_DEPTH_TEXT": 2}}),
+    (("--trainer", "PromptSRC"), {"PROMPTSRC": {"PROMPT_DEPTH_TEXT": 2, "PROMPT_DEPTH_VISION": 4}}),
     (("ACTIVE.SELECTOR_TRAINER", "DualPrompt"), {"DUALPROMPT": {"PROMPT_DEPTH_VISION": 4}}),
     (("--trainer", "MaPLe", "TRAINER.MAPLE.PROMPT_DEPTH", "at most 1"), {"MAPLE": {"PROMPT_DEPTH": 1}}),
     (("--trainer", "VPT", "TRAINER.VPT.PROMPT_DEPTH", "3"), {"VPT": {"PROMPT_DEPTH": 3}})])

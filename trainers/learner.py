@@ -42,15 +42,15 @@ class Learner(nn.Module):
     `tunes_images` says whether its prompts enter the image tower, so that features are no longer those of the cache; `reads`,
     what its `features` are made of: "tokens" then, else "features", or "pre_projection" for the class token's rows [B, width]
     before the linear projection of a ViT, as the tower makes them. `reads_frozen` says whether its loss reads the frozen
-    tower's features too; `teacher` are texts that `prepare` is given in place of those of the data set's template. It is in
-    torch's training mode in the steps of a fit, and in evaluation mode else.
+    tower's features too; `teacher` are the templates of the texts that `prepare` is given, if more than one. It is in torch's
+    training mode in the steps of a fit, and in evaluation mode else.
     """
 
     rows: TokenRows
     averaging: Averaging | None = None
     tunes_images = False
     reads_frozen = False
-    teacher: tuple[TokenRows, ...] = ()
+    teacher: tuple[str, ...] = ()
 
     @property
     def reads(self) -> Reads:
@@ -81,7 +81,7 @@ class Learner(nn.Module):
         """Take from all labels what steps cannot learn, once, before the first: counts, a start, or the whole solution.
 
         `texts` [C, D] are the unit-norm texts of the learner's own template, or, where it learns text prompts, of the data
-        set's; or the means over the rows of `teacher`. Steps follow if a parameter requires a gradient.
+        set's; or the means over the templates of `teacher`. Steps follow if a parameter requires a gradient.
         """
 
     def after_epoch(self, epoch: int, n_epochs: int) -> None:

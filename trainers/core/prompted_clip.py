@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from trainers.clip.frozen_clip import FrozenCLIP, normalized
-from trainers.core.prompts import Averaging, Classifier, Prompts, TokenRows
+from trainers.core.prompts import Averaging, Classifier, Prompts
+from trainers.core.token_rows import template_rows
 from trainers.learner import Learner
 
 
@@ -72,9 +73,10 @@ class PromptedCLIP:
 
 
 @torch.no_grad()
-def ensemble(clip: FrozenCLIP, templates: Sequence[TokenRows]) -> Tensor:
+def ensemble(clip: FrozenCLIP, classnames: Sequence[str], templates: Sequence[str]) -> Tensor:
     """Return unit-norm class features [C, D]: the mean over templates of features as the tower makes them, then scaled."""
-    return normalized(sum(_precise(clip.encode_text(rows)) for rows in templates))  # one template in memory at a time
+    rows = (template_rows(clip.tokenizer, classnames, template) for template in templates)
+    return normalized(sum(_precise(clip.encode_text(own)) for own in rows))  # one template in memory at a time
 
 
 def averaged(features: Tensor, averaging: Averaging | None) -> Tensor:

@@ -241,10 +241,9 @@ class PromptTrainer:
     def _known_texts(self, model: PromptedCLIP) -> Tensor:
         """Return the texts [C, D] that a learner's `prepare` is given."""
         if teacher := model.learner.teacher:
-            key = tuple(rows.digest() for rows in teacher)
-            if key not in self._ensembles:  # many texts, the same in every round
-                self._ensembles = {key: ensemble(self.clip, teacher)}
-            return self._ensembles[key].clone()
+            if teacher not in self._ensembles:  # many texts, the same in every round
+                self._ensembles = {teacher: ensemble(self.clip, self.texts.classnames, teacher)}
+            return self._ensembles[teacher].clone()
         return (self.zero_shot() if model.learner().text else model).texts(Prompts()).texts
 
     def _fresh(self, round: int) -> PromptedCLIP:
