@@ -412,6 +412,19 @@ def test_one_learner_selects_and_another_is_reported(capsys, root, tmp_path):
         f"round_00{round}{kind}.safetensors" for round in (0, 1) for kind in ("", "_selector")}
 
 
+@pytest.mark.parametrize("name", ["PromptSRC", "CLIPLoRA"])
+@pytest.mark.parametrize("words", [
+    ("alfa_mix",), ("badge",), ("cb",), ("cec",),
+    ("dual_prompt", "ACTIVE.SELECTOR_TRAINER", "DualPrompt", "TRAINER.DUALPROMPT.PROMPT_DEPTH_VISION", "1")])
+def test_learners_of_both_towers_are_selected_by_and_reported(capsys, root, tmp_path, name, words):
+    """Samplers read what they make of the pool, which is encoded anew in each round; DualPrompt selects for them too."""
+    words = ("--trainer", name, "ACTIVE.SAMPLER", *words, "ACTIVE.ROUNDS", "2", "OPTIM.MAX_EPOCH", "1")
+    result = run(capsys, root, tmp_path / "run", *words)
+    assert [record["n_paid"] for record in result["rounds"]] == [12, 24]
+    again = run(capsys, root, tmp_path / "again", *words)
+    assert without_times(again) == without_times(result)
+
+
 PLUGIN = '''
 import torch
 

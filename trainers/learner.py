@@ -113,7 +113,7 @@ def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
 
 
 class Head(Learner):
-    """Learns on frozen features, beside the texts of a template."""
+    """A learner beside the texts of a template, most often on frozen features."""
 
     def __init__(self, clip: FrozenCLIP, texts: ClassTexts, template: str = "dataset"):
         """`template` holds one `{}` for the class name; "dataset" is the data set's own."""

@@ -10,7 +10,8 @@ from dassl.utils.registry import Registry
 from dassl.utils.remembered import Reference
 
 _FOR_SAMPLERS = {"is_linear": bool, "has_negative_texts": bool}
-_FOR_TESTING = {"begins_as_zero_shot": bool, "moves_absent": bool, "draws_classes": bool}  # see trainers.testing
+_FOR_TESTING = {  # see trainers.testing
+    "begins_as_zero_shot": bool, "moves_absent": bool, "draws_classes": bool, "without_draws": dict}
 LEARNERS = Registry("learner", "TRAINER", home="trainers", leave_out=("testing",),
                     facts={"absent": str, **_FOR_SAMPLERS, **_FOR_TESTING})
 # which of a trainers.core.trainer.Setting make what active.plan.Trainer says

@@ -9,7 +9,8 @@
 The checks train the learner through `trainers.core.trainer.PromptTrainer`, as a run does, on a CLIP of random weights. What a
 learner is by its nature it says when it is registered: `is_linear=False` (logits are no product with class features),
 `begins_as_zero_shot=False` (without a label it is not zero-shot CLIP), `moves_absent=True` (a class without a label changes
-although it is left out of the loss), `draws_classes=True` (its loss draws classes by their numbers).
+although it is left out of the loss), `draws_classes=True` (its loss draws classes by their numbers), and, if its steps draw
+something for each place in a batch, by which parameters they draw nothing: `without_draws={"dropout": 0.0}`.
 """
 
 import random
@@ -55,6 +56,10 @@ class Subject:
 
     def says(self, fact: str, default: bool = False) -> bool:
         return self.facts.get(fact, default)
+
+    def without_draws(self) -> "Subject":
+        """Return the learner with the parameters by which its steps draw nothing, if it names any."""
+        return replace(self, build=partial(self.build, **self.facts.get("without_draws", {})))
 
 
 def learner_by_name(name: str, **parameters) -> Subject:
@@ -158,6 +163,7 @@ def check_identical_features(subject: Subject) -> None:
 
 def check_class_permutation(subject: Subject) -> None:
     """Numbering the classes in another order gives the same logits in that order."""
+    subject = subject.without_draws()
     inputs = make_inputs(2 if subject.says("draws_classes") else 4)
     dataset = inputs.dataset
     order = [1, 0] if len(dataset.classnames) == 2 else [2, 0, 3, 1]  # the new class k is the old order[k]
@@ -173,6 +179,7 @@ def check_class_permutation(subject: Subject) -> None:
 
 def check_row_order(subject: Subject) -> None:
     """With all labels in one batch their order changes nothing."""
+    subject = subject.without_draws()
     trainer = make_trainer(subject, make_inputs())
     rows = all_rows(trainer)[:-3]
     shuffled = rows[torch.from_numpy(np.random.default_rng(5).permutation(len(rows)))]

@@ -13,7 +13,8 @@ from trainers.core.build import build_trainer
 PROJECT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize(("name", "n_epochs"), [("VPT", 8), ("MaPLe", 8), ("IVLP", 8), ("PromptSRC", 12), ("DualPrompt", 15)])
+@pytest.mark.parametrize(("name", "n_epochs"), [
+    ("VPT", 8), ("MaPLe", 8), ("IVLP", 8), ("PromptSRC", 12), ("CLIPLoRA", 12), ("DualPrompt", 15)])
 def test_ten_percent_of_the_labels_help_clearly(root, name, n_epochs):
     """With 120 labels at random and a few of the config's 50 epochs, accuracy is at least 8 points above zero-shot."""
     files = [str(PROJECT / "configs" / file) for file in ("quickstart.yaml", f"trainers/{name}/tiny_clip.yaml")]

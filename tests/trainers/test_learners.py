@@ -161,6 +161,9 @@ B16, L14 = Sizes(512, 768), Sizes(768, 1024, 12, 24, (14, 14))
     (B16, "DualPrompt", {}, 47, 200_704), (B16, "DualPrompt", {"n_ctx_vision": 0}, 47, 2 * 8_192),
     (B16, "IVLP", {}, 47, 12 * 2 * (512 + 768)), (B16, "PromptSRC", {}, 47, 46_080),
     (B16, "TCP", {}, 47, 331_904), (B16, "KgCoOp", {}, 47, 2_048),
+    (B16, "CLIPLoRA", {}, 47, 184_320), (B16, "CLIPLoRA", {"towers": "image", "rank": 4, "matrices": "qkvo"}, 47, 294_912),
+    (B16, "CLIPLoRA", {"towers": "text", "blocks": "top 3"}, 47, 18_432),
+    (L14, "CLIPLoRA", {}, 47, 3 * 4 * (12 * 768 + 24 * 1024)),
     (L14, "MaPLe", {}, 47, 9 * 2 * 768 + 9 * (768 * 1024 + 1024)), (B16, "ZeroShot", {}, 47, 0),
 ])
 def test_parameter_counts(sizes, name, parameters, n_classes, count):
@@ -339,6 +342,8 @@ def test_maps_of_maple_start_within_torch_s_bound(clip):
     ("PromptSRC", {"n_ctx_text": 4, "n_ctx_vision": 4, "prompt_depth_text": "at most 9", "prompt_depth_vision": "at most 9",
                    "ctx_init": "a photo of a", "text_loss_weight": 25.0, "image_loss_weight": 10.0, "logit_loss_weight": 1.0,
                    "teacher": "dataset", "average_mean": 0.6, "average_std": 0.6}),
+    ("CLIPLoRA", {"rank": 2, "alpha": 1.0, "dropout": 0.25, "matrices": "qkv", "blocks": "all", "towers": "both",
+                  "template": "dataset"}),
     ("DualPrompt", {"n_ctx": 16, "n_ctx_vision": 20, "prompt_depth_vision": "all", "layout": "deft", "l2_weight": 1.0,
                     "l2_sign": "corrected", "l2_detach": "none"}),
     ("KgCoOp", {"n_ctx": 4, "csc": False, "ctx_init": "a photo of a", "class_token_position": "end", "weight": 8.0}),

@@ -36,7 +36,7 @@ class PromptedCLIP:
 
     def texts(self, prompts: Prompts) -> Classifier:
         """Return the class features of the texts with these prompts, before the learner makes its classifier of them."""
-        if not prompts.text:  # nothing in the text tower learns
+        if not prompts.tunes_text:
             if self._constant is None:
                 with torch.no_grad():
                     self._constant = self._class_features(prompts)

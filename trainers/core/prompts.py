@@ -1,11 +1,14 @@
 """Prompts as values, the texts that they stand in, and what classes are compared by."""
 
 import hashlib
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from trainers.core.low_rank import Changes
 
 
 @dataclass(frozen=True)
@@ -16,13 +19,20 @@ class Prompts:
     replaces it at the entry of block j, and an empty one leaves what stands there. `image[0]` [n, width] is appended before
     `ln_pre`, a deeper `image[j]` replaces those tokens at the entry of block j. With `after_ln_pre` the first image prompts,
     too, enter behind `ln_pre` (DeFT). `negative` is a second context for the same texts, of which a class is told apart from
-    its absence (DualPrompt).
+    its absence (DualPrompt). `text_changes` and `image_changes` hold changes of the towers' own matrices, by block (CLIPLoRA).
     """
 
     text: tuple[Tensor, ...] = ()
     image: tuple[Tensor, ...] = ()
     negative: tuple[Tensor, ...] = ()
     after_ln_pre: bool = False
+    text_changes: Mapping[int, Changes] = field(default_factory=dict)
+    image_changes: Mapping[int, Changes] = field(default_factory=dict)
+
+    @property
+    def tunes_text(self) -> bool:
+        """Whether texts are other ones than the frozen tower's."""
+        return bool(self.text or self.text_changes)
 
 
 @dataclass(frozen=True, eq=False)

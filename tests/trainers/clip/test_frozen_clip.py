@@ -147,7 +147,8 @@ def test_low_precision_towers_stay_near_fp32_and_prompts_stay_fp32(precision):
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 @pytest.mark.parametrize(("name", "parameters"), [
-    ("DualPrompt", {"prompt_depth_vision": 2}), ("VPT", {"prompt_depth": 2, "layout": "deft"})])
+    ("DualPrompt", {"prompt_depth_vision": 2}), ("VPT", {"prompt_depth": 2, "layout": "deft"}),
+    ("CLIPLoRA", {"dropout": 0.0, "matrices": "qkvo"})])
 def test_losses_on_low_precision_towers_are_fp32_and_near_those_on_fp32(name, parameters, precision):
     """Also with negative contexts and with prompts that enter behind `ln_pre`: the loss, and where its gradients point."""
     losses, gradients = [], []

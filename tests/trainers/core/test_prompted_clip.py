@@ -33,7 +33,7 @@ def fit_and_predict(clip, colors, name, text_calls) -> tuple[list[bool], list[bo
     return of_fit, text_calls[len(of_fit):]
 
 
-@pytest.mark.parametrize(("name", "n_each"), [("CoOp", 1), ("MaPLe", 1), ("IVLP", 1), ("DualPrompt", 2)])
+@pytest.mark.parametrize(("name", "n_each"), [("CoOp", 1), ("MaPLe", 1), ("IVLP", 1), ("CLIPLoRA", 1), ("DualPrompt", 2)])
 def test_text_features_are_computed_once_a_step_and_once_an_evaluation(clip, colors, text_calls, name, n_each):
     """Six steps are six passes (two each where there are negative contexts), three batches of a prediction are one."""
     assert fit_and_predict(clip, colors, name, text_calls) == ([True] * 6 * n_each, [False] * n_each)

@@ -16,7 +16,7 @@ from trainers.core.patterns import random_clip
 from trainers.learner import Learner
 from trainers.registry import LEARNERS
 
-CASES = ("CoOp", "VPT", "MaPLe", "IVLP", "DualPrompt", "KgCoOp", "ProGrad", "TCP", "PromptSRC")
+CASES = ("CoOp", "VPT", "MaPLe", "IVLP", "DualPrompt", "KgCoOp", "ProGrad", "TCP", "PromptSRC", "CLIPLoRA")
 
 
 def fitted(trainer, round=0):
