@@ -40,16 +40,13 @@ class Reserved:
         return parts[round] if round < self.n_rounds else self.rows[:0]
 
 
-def reserve(n_train: int, n_audited: int, n_rounds: int, seed: int) -> Reserved:
-    """Return what is set aside of `n_train` images for so many labels.
-
-    Raises ConfigError if that is more than a fifth of them.
-    """
-    most = int(LARGEST_SHARE * n_train)
+def reserve(rows: np.ndarray, n_audited: int, n_rounds: int, seed: int) -> Reserved:
+    """Return what is set aside of rows for so many labels; raises ConfigError if that is more than a fifth of them."""
+    most = int(LARGEST_SHARE * len(rows))
     if n_audited > most:
-        raise ConfigError(f"ACTIVE.AUDIT asks for {n_audited} labels, but at most {most} of {n_train} images can be set aside")
-    rows = rng_for(seed, "audit").permutation(n_train)[: min(RESERVED * n_audited, most)]
-    return Reserved(rows, n_audited, n_rounds)
+        raise ConfigError(f"ACTIVE.AUDIT asks for {n_audited} labels, but at most {most} of {len(rows)} images can be set "
+                          "aside")
+    return Reserved(rng_for(seed, "audit").permutation(rows)[: min(RESERVED * n_audited, most)], n_audited, n_rounds)
 
 
 def audited(confidence: np.ndarray, guesses: Sequence[int], answers: Sequence[int]) -> dict[str, float]:

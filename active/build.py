@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 from yacs.config import CfgNode
 
 from active.audit import reserve
+from active.known import read_known
 from active.loop import run
 from active.oracles.oracle import ORACLES, Oracle, Setting
 from active.oracles.registry import asks_people
@@ -16,8 +18,11 @@ from active.record.recorders import build_recorders
 from active.record.results import RunResult
 from active.registry import SAMPLERS, audit_size, build_chosen, check_learner, initial_sampler, query_size, wrapped
 from dassl.config.setup import as_dict
+from dassl.data.answers import code_of, recorded
 from dassl.data.dataset import UNLABELED, Dataset
 from dassl.evaluation.evaluate import build_metrics
+from dassl.utils.paths import exists
+from dassl.utils.run_folder import RESULTS
 
 
 def carry_out(
@@ -28,21 +33,35 @@ def carry_out(
 
     `certificate` holds the hashes of `active.record.certificate`. Raises what `build_run`, `open_result` and `run` raise.
     """
-    plan = build_run(cfg, dataset, trainer, selector)
-    return run(plan, open_result(plan.output, as_dict(cfg), dataset, certificate or {}))
+    output = Path(cfg.OUTPUT_DIR)
+    is_new = not exists(output / RESULTS)  # else the record holds them
+    result = open_result(output, as_dict(cfg), dataset, certificate or {})
+    if cfg.ACTIVE.KNOWN_LABELS and is_new:
+        found = read_known(cfg.ACTIVE.KNOWN_LABELS, cfg.ACTIVE.RENAMED_CLASSES, dataset)
+        result.known = {path: recorded(code) for path, code in found.items()}
+    known = {path: code_of(answer) for path, answer in result.known.items()}
+    return run(build_run(cfg, dataset, trainer, selector, known), result)
 
 
-def build_run(cfg: CfgNode, dataset: Dataset, trainer: Trainer, selector: Trainer | None = None) -> Run:
-    """Return the run of a whole config. Raises ConfigError if a sampler needs more than the selecting learner has."""
+def build_run(
+    cfg: CfgNode, dataset: Dataset, trainer: Trainer, selector: Trainer | None = None, known: Mapping[str, int] | None = None
+) -> Run:
+    """Return the run of a whole config; `known` are answers by path that are there before.
+
+    Raises ConfigError if a sampler needs more than the selecting learner has.
+    """
     _check_selector(cfg, selector is not None, selector or trainer)
     n_query = query_size(cfg.ACTIVE.QUERY_SIZE, len(dataset.train), len(dataset.classnames))
     output, names = Path(cfg.OUTPUT_DIR), (initial_sampler(cfg.ACTIVE), cfg.ACTIVE.SAMPLER)
-    n_audited = audit_size(cfg.ACTIVE.AUDIT, len(dataset.train))
+    n_audited, known = audit_size(cfg.ACTIVE.AUDIT, len(dataset.train)), known or {}
+    if known and cfg.ACTIVE.INITIAL_SAMPLER == "auto":
+        names = (cfg.ACTIVE.SAMPLER,) * 2
+    free = np.array([row for row, datum in enumerate(dataset.train) if datum.path not in known], dtype=np.int64)
     return Run(
         dataset, trainer, selector, samplers=tuple(build_chosen(name, cfg.ACTIVE) for name in names),
         oracle=build_oracle(cfg, dataset, n_query * cfg.ACTIVE.ROUNDS), metrics=build_metrics(cfg.TEST), n_query=n_query,
         n_rounds=cfg.ACTIVE.ROUNDS, seed=cfg.SEED, recorders=build_recorders(cfg.LOG, output), output=output,
-        reserved=reserve(len(dataset.train), n_audited, cfg.ACTIVE.AUDIT_ROUNDS, cfg.SEED),
+        known=known, reserved=reserve(free, n_audited, cfg.ACTIVE.AUDIT_ROUNDS, cfg.SEED),
         watches=bool(n_audited or cfg.ACTIVE.STOP or asks_people(cfg.ACTIVE)), stop=cfg.ACTIVE.STOP)
 
 

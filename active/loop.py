@@ -71,7 +71,11 @@ def _start(plan: Run, result: RunResult) -> State:
     for trainer in {plan.trainer, plan.chooser} if len(plan.reserved.rows) else ():
         if hasattr(trainer, "leave_out"):
             trainer.leave_out(plan.reserved.rows)
-    return State(result.config, plan.trainer.predict(model, "train"), LabelPool(len(plan.dataset.train), plan.reserved.rows))
+    pool, row_of = LabelPool(len(plan.dataset.train), plan.reserved.rows), plan.dataset.train_rows
+    if gone := [path for path in plan.known if path not in row_of]:
+        raise UserError(f"the record in {plan.output} names images that are not in the train split, first {gone[0]!r}")
+    pool.acquire(*as_tensors({row_of[path]: code for path, code in plan.known.items()}), 0)
+    return State(result.config, plan.trainer.predict(model, "train"), pool)
 
 
 def _end(plan: Run, result: RunResult, status: str, failure: str = "") -> None:
@@ -135,9 +139,14 @@ def _round(plan: Run, state: State, round: int) -> RoundRecord:
 
 
 def _warm_start(plan: Run, state: State) -> None:
-    """Train the selecting model on zero-shot pseudo-labels if the first sampler asks for it; its round is -1."""
+    """Train the selecting model before round 0 on known labels, or on zero-shot pseudo-labels if the first sampler asks.
+
+    Its round is -1.
+    """
     sampler = plan.samplers[0]
-    if sampler.begin is not None:
+    if len(state.pool.labeled):
+        state.model = state.fitted("warm_start", plan.chooser, -1)
+    elif sampler.begin is not None:
         query = warm_start(sampler, replace(_context(plan, state, state.zero_shot, 0), n_query=0))
         state.model = state.fitted("warm_start", plan.chooser, -1, **_mined(query))
 
@@ -224,7 +233,8 @@ def _record(plan: Run, state: State, query: Query, *, round: int, **known: Any) 
     guessed = torch.cat([pool.pseudo_labeled, query.mined_rows])
     guesses, counts = torch.cat([pool.labels_of(pool.pseudo_labeled), query.mined_labels]), plan.oracle.counts
     return RoundRecord(
-        round=round, queried=queried, n_labeled=len(pool.labeled), n_paid=plan.oracle.n_paid, n_asked=counts["asked"],
+        round=round, queried=queried, n_labeled=len(pool.labeled), n_paid=plan.oracle.n_paid,
+        n_known=sum(code >= 0 for code in plan.known.values()), n_asked=counts["asked"],
         n_skipped=counts["skip"], n_none=counts["none"], n_unsure=counts["unsure"], n_pseudo=len(guessed),
         class_counts=pool.labels.bincount(minlength=len(plan.dataset.classnames)).tolist(),
         query_hash=query_hash(queried, pseudo_labeled, known["answers"] | known["corrections"], known["audited"]),

@@ -53,7 +53,8 @@ class Run:
 
     `samplers` are that of round 0 and that of all others; `n_query` labels are asked for in each of `n_rounds` rounds; models
     are kept in the folder `output`. `reserved` images are for the audit alone. With `watches`, predictions of the pool are
-    compared from round to round; the run ends once their kappa is at `stop`, unless that is 0.
+    compared from round to round; the run ends once their kappa is at `stop`, unless that is 0. `known` are answers, by path,
+    that are there before it begins.
     """
 
     dataset: Dataset
@@ -70,6 +71,7 @@ class Run:
     reserved: Reserved
     watches: bool = False
     stop: float = 0.0
+    known: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def chooser(self) -> Trainer:

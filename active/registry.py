@@ -89,7 +89,7 @@ def check_learner(node: CfgNode, learner: str, *, has_negative_texts: bool, is_l
 
 
 def initial_sampler(node: CfgNode) -> str:
-    """Return the name of round 0's sampler: the one asked for, or `random` where the sampler needs labels, or itself."""
+    """Return the name of the sampler of a round 0 without labels: the one asked for, `random` if it needs labels, or itself."""
     if node.INITIAL_SAMPLER != "auto":
         return node.INITIAL_SAMPLER
     return "random" if SAMPLERS[node.SAMPLER].facts.get("needs_labels") else node.SAMPLER

@@ -82,6 +82,10 @@ def run_again(old: RunResult, folder: Path, root: str | None, *, fresh: bool) ->
     for component in SAMPLERS:
         for parameter in component.parameters if component.key in old.config["ACTIVE"] else ():
             old.config["ACTIVE"][component.key].setdefault(parameter.key, parameter.before)
+    if old.known:  # the file may be elsewhere by now, or another
+        known = {path: written(code_of(answer), old.dataset["classnames"]) for path, answer in old.known.items()}
+        write_table(folder / "known.csv", known)
+        old.config["ACTIVE"] |= {"KNOWN_LABELS": str(folder / "known.csv"), "RENAMED_CLASSES": ""}
     config.write_text(yaml.safe_dump(old.config), "utf-8")
     for record in old.rounds:
         if record.answers:
@@ -114,7 +118,7 @@ def former_sha256(path: Path) -> str:
 
 def differences(old: RunResult, new: RunResult) -> Iterator[str]:
     """Yield a line for each place where two records differ in what they computed, in the order of the rounds."""
-    for name in ("dataset", "zero_shot"):
+    for name in ("dataset", "zero_shot", "known"):
         yield from _differing(name, getattr(old, name), getattr(new, name))
     for before, after in zip(old.rounds, new.rounds):  # noqa: B905  a different number of rounds is said below
         leave_out = (*MEASURED, *([] if before.files else ["files"]))  # records of before hashes of prompts have none

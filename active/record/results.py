@@ -29,8 +29,9 @@ MEASURED = ("seconds", "peak_memory_mb")  # what differs between a round and its
 class RoundRecord:
     """One round. Fractions in [0, 1]; counts are of the whole run so far; seconds of each step; peak memory in MiB.
 
-    `n_asked` = `n_paid` + `n_skipped`, and `n_labeled` = `n_paid` - `n_none` - `n_unsure` + `n_saved`. `n_pseudo` are the
-    model's own guesses that this round trained on: the saved labels and the images mined for this round alone.
+    `n_asked` = `n_paid` + `n_skipped`, and `n_labeled` = `n_paid` - `n_none` - `n_unsure` + `n_saved` + `n_known`, which were
+    there before the first round. `n_pseudo` are the model's own guesses that this round trained on: the saved labels and the
+    images mined for this round alone.
     """
 
     round: int
@@ -50,6 +51,7 @@ class RoundRecord:
     # dataset ids that people were asked in this round, with the label, or "skip", "none", "unsure", "unsure 3" (label 3)
     answers: dict[str, int | str] = field(default_factory=dict)
     corrections: dict[str, int | str] = field(default_factory=dict)  # ids of earlier rounds, with what replaced their answer
+    n_known: int = 0
     n_asked: int = 0  # images that were asked
     n_skipped: int = 0  # of them, images that nobody could label; they are not paid for, and not asked again
     n_none: int = 0  # images that are of none of the classes
@@ -76,6 +78,7 @@ class RunResult:
     status: str = "running"
     schema: int = SCHEMA
     certificate: dict[str, str] = field(default_factory=dict)  # SHA-256 of config, code, data, weights
+    known: dict[str, int | str] = field(default_factory=dict)  # answers by dataset id that were there before the first round
     stopped: str = ""  # why a finished run ended before its last round: "kappa 0.985 >= 0.98 after round 7"
     failure: str = ""  # of a run whose last round failed, of status "failed": the round and what went out of the numbers
 

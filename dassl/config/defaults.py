@@ -156,6 +156,9 @@ class Config:
 
         ROUNDS: Positive = 6
         QUERY_SIZE: str | int = "1%"  # labels bought a round: an integer, a share of the train split, or per_class
+        # labels that are there from the start, unpaid: a CSV file (path, label), a Label Studio export, or a results.json
+        KNOWN_LABELS: str = ""
+        RENAMED_CLASSES: str = ""  # what their classes are called now: a CSV file with the columns old and new
         # random images, a number or a share of the train split, whose labels tell how good each model is; see active/audit.py
         AUDIT: str | int = ""
         AUDIT_ROUNDS: Positive = 1  # they are labeled beside the queries of so many rounds

@@ -28,11 +28,7 @@ def label_rows(file: Path, known: Known) -> list[LabelRow]:
     Only these two columns count, and rows without both are skipped. Where the file is not UTF-8, it is read in that encoding
     in which its names are known ones. Raises DataError if it is no such table, or there is no such encoding.
     """
-    try:
-        content = file.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read {file}: {error.strerror}") from error
-    read = {encoding: _rows(file, text) for encoding, text in decoded(content).items()}
+    read = {encoding: _rows(file, text) for encoding, text in decoded(_content(file)).items()}
     if len(read) == 1:
         return next(iter(read.values()))
     fitting = {encoding: rows for encoding, rows in read.items() if all(known.holds(*row[1:]) for row in _accented(rows))}
@@ -40,6 +36,21 @@ def label_rows(file: Path, known: Known) -> list[LabelRow]:
     if "utf-8" in fitting or len(meanings) == 1:
         return next(iter(fitting.values()))
     raise DataError(_no_encoding(file, read, several=bool(fitting)))
+
+
+def pairs(file: Path, columns: tuple[str, str]) -> list[tuple[str, str, str]]:
+    """Return (place, first, second) of the rows of a CSV file with two columns of these names; raises DataError as above."""
+    texts = decoded(_content(file))
+    if len(texts) > 1:
+        raise DataError(f"{file} is not UTF-8; save it as CSV UTF-8")
+    return _rows(file, next(iter(texts.values())), columns)
+
+
+def _content(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {file}: {error.strerror}") from error
 
 
 def decoded(content: bytes) -> dict[str, str]:
@@ -77,7 +88,7 @@ def _strict(content: bytes, encoding: str) -> str | None:
         return None
 
 
-def _rows(file: Path, text: str) -> list[LabelRow]:
+def _rows(file: Path, text: str, columns: tuple[str, str] = COLUMNS) -> list[LabelRow]:
     separator = SEPARATOR.match(text)
     text, fault = text[separator.end():] if separator else text, None
     for delimiter in separator[1] if separator else DELIMITERS:
@@ -88,14 +99,14 @@ def _rows(file: Path, text: str) -> list[LabelRow]:
             fault = error
             continue
         names = [name.strip().casefold() for name in header]
-        if set(COLUMNS) <= set(names):
-            path, label = (_column(file, names, name) for name in COLUMNS)
+        if set(columns) <= set(names):
+            path, label = (_column(file, names, name) for name in columns)
             rows = [(f"row {number}", _cell(row, path), _cell(row, label).strip()) for number, row in cells]
             return [row for row in rows if row[1].strip(BLANK) or row[2].strip(BLANK)]
     if fault:
         raise fault
     first = (text.splitlines() or [""])[0].strip()[:N_SHOWN]
-    raise DataError(f"{file}: the first row must name the columns path and label, not {first!r}")
+    raise DataError(f"{file}: the first row must name the columns {columns[0]} and {columns[1]}, not {first!r}")
 
 
 def _cells(file: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:

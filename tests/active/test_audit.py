@@ -102,14 +102,14 @@ def test_what_nobody_could_label_widens_the_interval():
 
 def test_what_is_reserved_is_drawn_evenly_and_by_the_seed():
     """Ten images for each label, a fifth of the pool at most; more labels than that are refused."""
-    first, again, other = (reserve(1000, 10, 1, seed) for seed in (1, 1, 2))
+    first, again, other = (reserve(np.arange(1000), 10, 1, seed) for seed in (1, 1, 2))
     assert len(first.rows) == 100 == len(set(first.rows.tolist())) and first.rows.tolist() == again.rows.tolist()
-    assert first.rows.tolist() != other.rows.tolist() and len(reserve(100, 15, 1, 1).rows) == 20
+    assert first.rows.tolist() != other.rows.tolist() and len(reserve(np.arange(100), 15, 1, 1).rows) == 20
     with pytest.raises(ConfigError, match="asks for 21 labels, but at most 20 of 100 images"):
-        reserve(100, 21, 1, 1)
-    counts = np.bincount(np.concatenate([reserve(50, 2, 1, seed).rows for seed in range(4000)]), minlength=50)
+        reserve(np.arange(100), 21, 1, 1)
+    counts = np.bincount(np.concatenate([reserve(np.arange(50), 2, 1, seed).rows for seed in range(4000)]), minlength=50)
     assert abs(counts - 800).max() < 5 * 26  # five standard deviations
-    spread = reserve(1000, 10, 3, 1)
+    spread = reserve(np.arange(1000), 10, 3, 1)
     assert [len(spread.asked(round)) for round in range(5)] == [4, 3, 3, 0, 0]
     assert np.concatenate([spread.asked(round) for round in range(3)]).tolist() == spread.rows[:10].tolist()
 
@@ -126,7 +126,7 @@ def test_reserved_images_are_never_asked_or_trained_on(tmp_path, sampler, monkey
     monkeypatch.setattr(ToyTrainer, "fit", lambda self, rows, labels, round, _fit=ToyTrainer.fit, **mined: (
         fitted.append([rows, *(pair[0] for pair in mined.values())]), _fit(self, rows, labels, round, **mined))[1])
     result = finished(tmp_path / "whole", ACTIVE__SAMPLER=sampler, ACTIVE__AUDIT=8, ACTIVE__AUDIT_ROUNDS=2)
-    reserved = set(reserve(N_TRAIN, 8, 2, 1).rows.tolist())
+    reserved = set(reserve(np.arange(N_TRAIN), 8, 2, 1).rows.tolist())
     paths = [datum.path for datum in toy_task()[0].train]
     asked = {path for record in result.rounds for path in (*record.queried, *record.pseudo_labeled)}
     assert not asked & {paths[row] for row in reserved}
@@ -145,7 +145,7 @@ def test_the_audit_is_that_of_the_reported_model(tmp_path):
     """By hand: its guesses on the audited images, its confidence on all that are reserved."""
     result = finished(tmp_path, ACTIVE__AUDIT=10)
     dataset, features, texts = toy_task()
-    trainer, rows = ToyTrainer(features, texts), reserve(N_TRAIN, 10, 1, 1).rows
+    trainer, rows = ToyTrainer(features, texts), reserve(np.arange(N_TRAIN), 10, 1, 1).rows
     for record in result.rounds:
         logits = trainer.predict(trainer.load(prompts_path(tmp_path, record.round)), "train").logits[torch.from_numpy(rows)]
         right = (logits.argmax(1) == dataset.labels("train")[torch.from_numpy(rows)]).numpy()

@@ -21,11 +21,12 @@ from dassl.utils.registry import Component
 from dassl.utils.seeding import rng_for
 from tests.active.toy import N_CLASSES, N_TRAIN, ToyTrainer, edit, record_of, toy_config, toy_task
 
-RUN_KEYS = ["schema", "status", "config", "environment", "dataset", "zero_shot", "rounds", "certificate", "stopped", "failure",
-            "checksum"]
+RUN_KEYS = ["schema", "status", "config", "environment", "dataset", "zero_shot", "rounds", "certificate", "known", "stopped",
+            "failure", "checksum"]
 ROUND_KEYS = {"round", "sampler", "queried", "n_labeled", "n_paid", "n_pseudo", "metrics",
               "class_counts", "query_hash", "seconds", "peak_memory_mb", "n_saved", "pseudo_precision", "pseudo_labeled",
-              "answers", "corrections", "n_asked", "n_skipped", "n_none", "n_unsure", "audited", "audit", "kappa", "files"}
+              "answers", "corrections", "n_asked", "n_skipped", "n_none", "n_unsure", "audited", "audit", "kappa", "n_known",
+              "files"}
 TRUTH = toy_task()[0].labels("train")
 
 

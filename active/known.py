@@ -1,0 +1,87 @@
+"""Labels that are there before a run begins: from a table, a Label Studio export, or the record of another run."""
+
+import logging
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from active.oracles.label_studio import export_rows
+from active.record.results import RunResult
+from dassl.data.answers import SKIP, code_of, words, written
+from dassl.data.dataset import Dataset
+from dassl.data.known import Known, Names, class_key
+from dassl.data.labels import checked_labels
+from dassl.data.sheets import LabelRow, label_rows, pairs
+from dassl.utils.errors import DataError
+from dassl.utils.files import read_json
+from dassl.utils.paths import expanded
+from dassl.utils.text import printable
+
+N_SHOWN = 10
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Said:
+    """Rows (place, path, class name or word) of a file, and the classes that they were said of, where the file tells."""
+
+    rows: list[LabelRow]
+    classnames: tuple[str, ...] = ()
+
+
+def read_known(file: str, renamed: str, dataset: Dataset) -> dict[str, int]:
+    """Return the labels, or other answers, of a file by path, of those images that are in the train split.
+
+    `renamed` is a CSV file with the columns `old` and `new`, class names; an empty new one drops the label. Labels of classes
+    that are not there are named in the log. That an image is of no class, or unsure, does not count where classes were added.
+    Raises DataError for a file that is neither, and, listing all, for images of two labels.
+    """
+    path, words_of = expanded(file), words(dataset.classnames)
+    known = Known([datum.path for datum in dataset.train], dataset.classnames, words_of)
+    said = _said(path, known)
+    new_names = _renamed(renamed, dataset.classnames)
+    rows = [(place, image, new_names.get(class_key(name), name)) for place, image, name in said.rows if name]
+    rows = [row for row in rows if row[2] and known.paths.meant(row[1])]
+    _say_gone(path, (name for _, _, name in rows if not known.classes.meant(name)))
+    rows = [row for row in rows if known.classes.meant(row[2])]
+    answers = checked_labels(path, rows, known, stranger="no such image")
+    before = {class_key(new_names.get(class_key(name), name)) for name in said.classnames}
+    if said.classnames and not {class_key(name) for name in dataset.classnames} <= before:
+        answers = {image: code for image, code in answers.items() if code >= 0 or code == SKIP}
+    logger.info("%s: %d of its %d labels are of train images of %s", path, len(answers), len(said.rows), dataset.name)
+    return answers
+
+
+def _said(path: Path, known: Known) -> Said:
+    if path.suffix.lower() != ".json":
+        return Said(label_rows(path, known))
+    if isinstance(read_json(path), list):
+        return Said(export_rows(path))
+    record = RunResult.read(path)
+    names = record.dataset["classnames"]
+    answers = dict(record.known)
+    for round in record.rounds:
+        answers |= round.answers | round.corrections
+    return Said([("the record", image, written(code_of(answer), names)) for image, answer in answers.items()], tuple(names))
+
+
+def _renamed(file: str, classnames: Iterable[str]) -> Mapping[str, str]:
+    """Return new class names by old ones, without case; raises DataError if a new one is no class."""
+    if not file:
+        return {}
+    path, names = expanded(file), Names(classnames, class_key)
+    found = {}
+    for place, old, new in pairs(path, ("old", "new")):
+        if new and not names.meant(new):
+            raise DataError(f"{path} {place}: {printable(new)!r} is no class of this data set")
+        found[class_key(old)] = new
+    return found
+
+
+def _say_gone(path: Path, names: Iterable[str]) -> None:
+    if gone := Counter(names):
+        shown = ", ".join(f"{printable(name)} ({number})" for name, number in gone.most_common(N_SHOWN))
+        logger.warning("%s: %d labels are of classes that are not there and do not count: %s%s; ACTIVE.RENAMED_CLASSES says "
+                       "what classes are called now", path, gone.total(), shown, ", ..." if len(gone) > N_SHOWN else "")

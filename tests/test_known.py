@@ -1,0 +1,162 @@
+"""Labels carry over: into a run of more photos, of other classes, or of another backbone."""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from active import verify
+from active.build import carry_out
+from active.known import read_known
+from active.record.results import RunResult
+from dassl.data.answers import NONE, SKIP
+from dassl.data.dataset import Dataset, Datum
+from dassl.utils.errors import DataError
+from tests import commands
+from tests.active.toy import N_CLASSES, N_TRAIN, ToyTrainer, cut_back, record_of, toy_config, toy_task
+from tests.test_answers import fill, photos, rounds, sheet, start, truth  # noqa: F401  fixtures
+
+TRUTH = toy_task()[0].labels("train").tolist()
+NAMES = ("heron", "kingfisher", "golden oriole")
+
+
+def data(names=NAMES, n: int = 6) -> Dataset:
+    return Dataset("Birds", Path("nowhere"), tuple(Datum(f"{row}.jpg", -1) for row in range(n)), (), (), tuple(names))
+
+
+def written(path: Path, text: str) -> str:
+    path.write_text(text)
+    return str(path)
+
+
+def test_a_table_is_read(tmp_path):
+    """Names in any case, words too; images that are not here are passed over."""
+    rows = ["0.jpg,Heron", "./1.jpg,golden_oriole", "2.jpg,!none", "3.jpg,!skip", "4.jpg,", "x.jpg,heron"]
+    file = written(tmp_path / "a.csv", "\n".join(["path,label", *rows]))
+    assert read_known(file, "", data()) == {"0.jpg": 0, "1.jpg": 2, "2.jpg": NONE, "3.jpg": SKIP}
+
+
+def test_an_export_is_read(tmp_path):
+    task = {"id": 1, "data": {"path": "2.jpg"}, "annotations": [{"result": [
+        {"from_name": "label", "to_name": "image", "type": "choices", "value": {"choices": ["kingfisher"]}}]}]}
+    assert read_known(written(tmp_path / "a.json", json.dumps([task])), "", data()) == {"2.jpg": 1}
+
+
+def test_a_label_whose_class_is_gone_is_named(tmp_path, caplog):
+    """Never dropped in silence; the others count."""
+    file = written(tmp_path / "a.csv", "path,label\n0.jpg,heron\n1.jpg,magpie\n2.jpg,magpie\n3.jpg,wren\n")
+    with caplog.at_level(logging.WARNING):
+        assert read_known(file, "", data()) == {"0.jpg": 0}
+    assert "3 labels are of classes that are not there and do not count: magpie (2), wren (1)" in caplog.text
+
+
+def test_classes_may_have_new_names(tmp_path, caplog):
+    """Two into one, and away on purpose, which is not said."""
+    file = written(tmp_path / "a.csv", "path,label\n0.jpg,grey heron\n1.jpg,White Heron\n2.jpg,crow\n3.jpg,kingfisher\n")
+    renamed = written(tmp_path / "new.csv", "old,new\ngrey heron,heron\nwhite heron,heron\ncrow,\n")
+    with caplog.at_level(logging.WARNING):
+        assert read_known(file, renamed, data()) == {"0.jpg": 0, "1.jpg": 0, "3.jpg": 1}
+    assert not caplog.text
+    with pytest.raises(DataError, match="'herron' is no class"):
+        read_known(file, written(tmp_path / "bad.csv", "old,new\ncrow,herron\n"), data())
+    with pytest.raises(DataError, match="columns old and new"):
+        read_known(file, written(tmp_path / "bad.csv", "from,to\ncrow,heron\n"), data())
+
+
+def test_an_image_of_two_labels_is_an_error(tmp_path):
+    file = written(tmp_path / "a.csv", "path,label\n0.jpg,heron\n0.jpg,kingfisher\n")
+    with pytest.raises(DataError, match="is both"):
+        read_known(file, "", data())
+    with pytest.raises(DataError, match="cannot read"):
+        read_known(str(tmp_path / "none.csv"), "", data())
+
+
+def known_file(tmp_path: Path, rows: list[int]) -> str:
+    lines = [f"train/{row:03d}.png,class {TRUTH[row]}" for row in rows]
+    return written(tmp_path / "known.csv", "\n".join(["path,label", *lines]))
+
+
+def finished(output: Path, **values) -> tuple[RunResult, ToyTrainer]:
+    dataset, features, texts = toy_task()
+    trainer = ToyTrainer(features, texts)
+    return carry_out(toy_config(output, **values), dataset, trainer), trainer
+
+
+@pytest.mark.parametrize("sampler", ["coreset", "random", "entropy", "cec"])
+def test_known_labels_are_there_from_the_start(tmp_path, sampler):
+    """Trained on, not asked, not paid, said apart; a sampler that needs labels selects in round 0 already."""
+    rows = list(range(0, 20, 2))
+    result, trainer = finished(tmp_path / "run", ACTIVE__KNOWN_LABELS=known_file(tmp_path, rows), ACTIVE__SAMPLER=sampler)
+    paths = {f"train/{row:03d}.png" for row in rows}
+    assert not paths & {path for record in result.rounds for path in record.queried}
+    assert [(own.n_known, own.n_paid, own.n_labeled) for own in result.rounds] == [(10, 6 * k, 10 + 6 * k) for k in range(1, 5)]
+    assert all(set(rows) <= set(fitted[0].tolist()) for fitted in trainer.fitted) and trainer.fitted[0][2] == -1
+    assert result.rounds[0].sampler == sampler and result.known == {path: TRUTH[int(path[6:9])] for path in paths}
+
+
+def test_a_run_goes_on_with_the_labels_that_it_began_with(tmp_path):
+    """Also when the file has changed or is gone."""
+    file = known_file(tmp_path, [1, 2, 3, 5])
+    values = {"ACTIVE__KNOWN_LABELS": file, "ACTIVE__SAMPLER": "coreset"}
+    whole, _ = finished(tmp_path / "run", **values)
+    for change in (lambda: known_file(tmp_path, [7, 8]), Path(file).unlink):
+        cut_back(tmp_path / "run" / "results.json", 2)
+        change()
+        again, _ = finished(tmp_path / "run", **values)
+        assert record_of(again) == record_of(whole) and again.known == whole.known
+
+
+def test_the_audit_takes_no_known_image(tmp_path):
+    """It would have been trained on."""
+    rows = list(range(30))
+    result, _ = finished(tmp_path / "run", ACTIVE__KNOWN_LABELS=known_file(tmp_path, rows), ACTIVE__AUDIT=5)
+    assert not set(result.rounds[0].audited) & result.known.keys() and len(result.rounds[0].audited) == 5
+
+
+def test_a_pool_of_known_labels_alone_asks_nobody(tmp_path):
+    result, _ = finished(tmp_path / "run", ACTIVE__KNOWN_LABELS=known_file(tmp_path, list(range(N_TRAIN))))
+    assert result.finished and result.rounds == []
+
+
+def test_people_s_labels_carry_over(start, truth, photos, tmp_path, monkeypatch, capsys):  # noqa: F811
+    """A second run on more photos and one more class asks for none again, and repeats from its record."""
+    start()
+    first = fill(sheet(tmp_path, 0), {path: name if place % 4 else "!none" for place, (path, name) in enumerate(truth.items())})
+    start()
+    corrected = fill(sheet(tmp_path, 1), truth, f"{first[0]},{truth[first[0]]}")
+    assert start()[0] == 3
+    answers = {path: answer for record in rounds(tmp_path) for path, answer in (record.answers | record.corrections).items()}
+    assert len(answers) == 8 and corrected
+    shutil.copy(photos / first[0], photos / "new.png")
+    words = ["ACTIVE.KNOWN_LABELS", str(tmp_path / "run" / "results.json")]
+    code, error = start(*words, output="more")
+    assert code == 3, error
+    assert not set(fill(sheet(tmp_path, 0, "more"), truth | {"new.png": "one"})) & answers.keys()
+    assert RunResult.read(tmp_path / "more" / "results.json").known == answers
+    (photos / "classes.txt").write_text("zero\none\ntwo\nthree")
+    code, error = start(*words, output="other")
+    assert code == 3 and RunResult.read(tmp_path / "other" / "results.json").known == {
+        path: answer for path, answer in answers.items() if answer != "none"}
+    (photos / "classes.txt").write_text("zero\none\ntwo")
+    code, error = start(*words, output="more")
+    for round in (1, 2):
+        assert code == 3, error
+        fill(sheet(tmp_path, round, "more"), truth | {"new.png": "one"})
+        code, error = start(*words, output="more")
+    assert code == 0, error
+    monkeypatch.setattr(verify.subprocess, "run", commands.run)
+    old = RunResult.read(tmp_path / "more" / "results.json")
+    (tmp_path / "run" / "results.json").unlink()
+    (tmp_path / "again").mkdir()
+    again = verify.run_again(old, tmp_path / "again", str(photos), fresh=False)
+    assert list(verify.differences(old, again)) == []
+
+
+def test_every_class_may_be_known(tmp_path):
+    """Counts of classes are of all labels, known ones too."""
+    result, _ = finished(tmp_path / "run", ACTIVE__KNOWN_LABELS=known_file(tmp_path, list(range(20))))
+    counts = np.bincount(TRUTH[:20], minlength=N_CLASSES)
+    assert (np.array(result.rounds[0].class_counts) >= counts).all() and sum(result.rounds[0].class_counts) == 26
