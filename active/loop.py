@@ -102,6 +102,7 @@ def _replay(plan: Run, state: State, result: RunResult) -> None:
             raise UserError(f"the record in {plan.output} audits other images in round {record.round} than this run would")
         plan.oracle.audit(audit)
         plan.oracle.correct(*corrections)
+        plan.oracle.n_further = record.n_further
         state.n_labeled[record.round] = record.n_labeled
         asked = torch.tensor([row_of[path] for path in record.queried], dtype=torch.int64)
         _acquire(plan, state, Query(asked, *guesses), record.round)
@@ -234,7 +235,7 @@ def _record(plan: Run, state: State, query: Query, *, round: int, **known: Any) 
     guesses, counts = torch.cat([pool.labels_of(pool.pseudo_labeled), query.mined_labels]), plan.oracle.counts
     return RoundRecord(
         round=round, queried=queried, n_labeled=len(pool.labeled), n_paid=plan.oracle.n_paid,
-        n_known=sum(code >= 0 for code in plan.known.values()), n_asked=counts["asked"],
+        n_further=plan.oracle.n_further, n_known=sum(code >= 0 for code in plan.known.values()), n_asked=counts["asked"],
         n_skipped=counts["skip"], n_none=counts["none"], n_unsure=counts["unsure"], n_pseudo=len(guessed),
         class_counts=pool.labels.bincount(minlength=len(plan.dataset.classnames)).tolist(),
         query_hash=query_hash(queried, pseudo_labeled, known["answers"] | known["corrections"], known["audited"]),

@@ -10,7 +10,10 @@ import pytest
 
 import train
 from active import verify
+from active.oracles.files import majority
 from active.record.results import RunResult
+from dassl.data.answers import words
+from dassl.data.known import Known
 from datasets.digits import CLASSNAMES, digits
 from tests import commands
 
@@ -56,7 +59,7 @@ def sheet(tmp_path: Path, round: int, output: str = "run") -> Path:
 
 def asked(file: Path) -> list[str]:
     with file.open(newline="") as text:
-        return [row["path"] for row in csv.DictReader(text)]
+        return list(dict.fromkeys(row["path"] for row in csv.DictReader(text)))
 
 
 def fill(file: Path, labels: dict[str, str], *more: str) -> list[str]:
@@ -264,3 +267,51 @@ def test_skips_of_an_export_and_labels_of_a_sheet(start, truth, tmp_path):
     sheet(tmp_path, 0).write_text(f"path,label\n{paths[0]},{truth[paths[0]]}\n")
     assert start()[0] == 3
     assert rounds(tmp_path)[0].answers == {path: NAMES.index(truth[path]) if path == paths[0] else "skip" for path in paths}
+
+
+KNOWN = Known(["a.jpg", "b.jpg"], ["heron", "magpie"], words(["heron", "magpie"]))
+
+
+@pytest.mark.parametrize(("names", "expected"), [
+    (["heron"], "heron"), (["heron", "heron"], "heron"), (["heron", "magpie"], ""), (["Heron", "magpie", "heron"], "heron"),
+    (["heron", "magpie", "!none"], "!unsure"), (["heron", "magpie", "heron", "magpie"], "!unsure"),
+    (["!none", "!none", "magpie"], "!none"), (["heron", ""], "heron")])
+def test_most_opinions_decide(names, expected):
+    """Whatever their order; blank cells are none."""
+    for order in (names, names[::-1]):
+        rows, n_further = majority([("row", "a.jpg", name) for name in order], KNOWN)
+        found = {name for _, _, name in rows if name}
+        assert found == ({expected} if expected else set()) and n_further == len([*filter(None, names)]) - 1
+
+
+def test_what_means_nothing_stays_to_be_listed():
+    """An unknown class, and an image that was not asked."""
+    rows, n_further = majority([("1", "a.jpg", "crow"), ("2", "x.jpg", "heron"), ("3", "b.jpg", "heron")], KNOWN)
+    assert ("1", "a.jpg", "crow") in rows and ("2", "x.jpg", "heron") in rows and n_further == 0
+
+
+def test_second_opinions_are_paid_and_a_third_decides(start, truth, tmp_path):
+    """The run waits while two differ; its record counts opinions, also when it goes on."""
+    words = ("ACTIVE.FILE.CONFLICTS", "majority")
+    start(*words)
+    paths = asked(sheet(tmp_path, 0))
+    other = next(name for name in NAMES if name != truth[paths[0]])
+    fill(sheet(tmp_path, 0), truth, f"{paths[0]},{other}", f"{paths[1]},{truth[paths[1]]}")
+    code, error = start(*words)
+    assert code == 3 and "1 of 4 images wait" in error
+    fill(sheet(tmp_path, 0), truth, f"{paths[0]},{other}", f"{paths[1]},{truth[paths[1]]}", f"{paths[0]},{truth[paths[0]]}")
+    assert start(*words)[0] == 3
+    record = rounds(tmp_path)[0]
+    assert record.answers == {path: NAMES.index(truth[path]) for path in paths}
+    assert (record.n_asked, record.n_paid, record.n_further, record.n_labeled) == (4, 7, 3, 4)
+    fill(sheet(tmp_path, 1), truth)
+    start(*words)
+    assert (rounds(tmp_path)[1].n_paid, rounds(tmp_path)[1].n_further) == (11, 3)
+
+
+def test_opinions_that_differ_are_an_error_unless_most_decide(start, truth, tmp_path):
+    start()
+    path = asked(sheet(tmp_path, 0))[0]
+    fill(sheet(tmp_path, 0), truth, f"{path},{next(name for name in NAMES if name != truth[path])}")
+    code, error = start()
+    assert code == 1 and f"{path} is both" in error

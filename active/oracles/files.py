@@ -10,8 +10,10 @@ A round's files stand in `queries/` of the output folder:
 """
 
 import logging
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Literal
 
 from torch import Tensor
 
@@ -40,8 +42,9 @@ HINT = f"label: a class name, or {', '.join(MARK + word for word in WORDS)}"
 class FileOracle(Oracle):
     """Asks people for the labels that the data set does not have, by files in the output folder."""
 
-    def __init__(self, setting: Setting):
+    def __init__(self, setting: Setting, conflicts: str = "error"):
         super().__init__(setting.labels, setting.budget)
+        self._conflicts = conflicts
         self._dataset, self._output = setting.dataset, setting.output
         self._words = words(setting.dataset.classnames)
 
@@ -54,29 +57,53 @@ class FileOracle(Oracle):
         Without a CSV file of the round, it and its companions are written. An export also holds the tasks of earlier rounds:
         what it says of settled rows does not count. What the CSV file says of rows that were asked before corrects them.
         Raises WaitingForLabels until every row [n] has an answer, and DataError, listing all faults, if the files name an
-        unknown class, an image that was not asked, or two answers of one: then none of them counts.
+        unknown class, an image that was not asked, or two answers of one: then none of them counts. With `conflicts` majority
+        several answers are opinions, each paid, and most of them decide.
         """
         write_query(query_path(self._output, question.round), question.basis, question.query, self._dataset)
         table, train = table_path(self._output, question.round), self._dataset.train
         paths, settled, before = ([train[row].path for row in own.tolist()] for own in (
             rows, question.settled, self.asked_before.nonzero().flatten()))
+        settled += before
         if not exists(table):
             _write(table, question.round, self._dataset, paths, question.guess(rows))
         known = Known([*paths, *before], self._dataset.classnames, self._words)
-        answers = checked_labels(table.with_suffix(""), _answers(table, known, settled), known, stranger="was not asked")
+        said = _answers(table, known, settled)
+        consensus, n_further = majority(said, known) if self._conflicts == "majority" else (said, 0)
+        answers = checked_labels(table.with_suffix(""), consensus, known, stranger="was not asked")
         if missing := [path for path in paths if path not in answers]:
             first, shown = printable(missing[0]), table.with_suffix(".html")
             raise WaitingForLabels(
                 f"round {question.round}: {len(missing)} of {len(paths)} images wait for a label, first {first}; fill the "
                 f"column 'label' of {table} (the images: {shown}) and give the same command again, without --overwrite")
         logger.info("round %d: %d labels read from %s", question.round, len(paths), table.parent)
+        self.n_further += n_further
         return {self._dataset.train_rows[path]: code for path, code in answers.items()}
 
 
 @ORACLES.register("file", answers=("skip", "none", "unsure", "correction"), asks_people=True)
-def file(setting: Setting) -> FileOracle:
-    """Return the oracle that asks people by files."""
-    return FileOracle(setting)
+def file(setting: Setting, *, conflicts: Literal["error", "majority"] = "error") -> FileOracle:
+    """Return the oracle that asks people by files. Different answers to an image are an `error`, or their `majority` counts."""
+    return FileOracle(setting, conflicts)
+
+
+def majority(rows: Sequence[LabelRow], known: Known) -> tuple[list[LabelRow], int]:
+    """Return the rows with one answer an image, that of most, and how many further opinions there are.
+
+    Where no answer has most, the image waits for a third opinion, or, of three and more, people are unsure. Rows that mean
+    nothing, or several things, stay as they are. The order of the rows does not matter.
+    """
+    opinions: dict[str, list[LabelRow]] = {}
+    for row in rows:
+        paths, names = known.meant(*row[1:])
+        if len(paths) == len(names) == 1:
+            opinions.setdefault(paths[0], []).append((row[0], paths[0], names[0]))
+    found = [row for row in rows if any(len(meant) != 1 for meant in known.meant(*row[1:]))]
+    for path, own in opinions.items():
+        (first, n_first), *others = Counter(name for _, _, name in own).most_common()
+        is_tie = bool(others) and others[0][1] == n_first
+        found.append((own[0][0], path, first if not is_tie else MARK + "unsure" if len(own) > 2 else ""))
+    return found, sum(len(own) - 1 for own in opinions.values())
 
 
 def write_table(file: Path, names: Mapping[str, str]) -> None:

@@ -62,6 +62,7 @@ class Oracle:
     def __init__(self, labels: Tensor, budget: int):
         self._labels = labels.clone()
         self._given, self._audited = (torch.zeros(len(labels), dtype=torch.bool) for _ in range(2))
+        self.n_further = 0  # second and later opinions on an image so far, each of which is paid
         self.budget = budget
 
     @property
@@ -72,8 +73,8 @@ class Oracle:
 
     @property
     def n_paid(self) -> int:
-        """Answers paid for so far: all but skips, and but those of the audit."""
-        return self.counts["asked"] - self.counts["skip"]
+        """Answers paid for so far: all but skips, and but those of the audit; each of several opinions on an image."""
+        return self.counts["asked"] - self.counts["skip"] + self.n_further
 
     def unknown(self, rows: Tensor) -> Tensor:
         """Return those of rows [n] whose label nobody has given yet."""

@@ -29,9 +29,9 @@ MEASURED = ("seconds", "peak_memory_mb")  # what differs between a round and its
 class RoundRecord:
     """One round. Fractions in [0, 1]; counts are of the whole run so far; seconds of each step; peak memory in MiB.
 
-    `n_asked` = `n_paid` + `n_skipped`, and `n_labeled` = `n_paid` - `n_none` - `n_unsure` + `n_saved` + `n_known`, which were
-    there before the first round. `n_pseudo` are the model's own guesses that this round trained on: the saved labels and the
-    images mined for this round alone.
+    `n_asked` = `n_paid` + `n_skipped` - `n_further`, and `n_labeled` = `n_asked` - `n_skipped` - `n_none` - `n_unsure` +
+    `n_saved` + `n_known`, which were there before the first round. `n_pseudo` are the model's own guesses that this round
+    trained on: the saved labels and the images mined for this round alone.
     """
 
     round: int
@@ -52,6 +52,7 @@ class RoundRecord:
     answers: dict[str, int | str] = field(default_factory=dict)
     corrections: dict[str, int | str] = field(default_factory=dict)  # ids of earlier rounds, with what replaced their answer
     n_known: int = 0
+    n_further: int = 0  # second and later opinions on an image, each of which is paid
     n_asked: int = 0  # images that were asked
     n_skipped: int = 0  # of them, images that nobody could label; they are not paid for, and not asked again
     n_none: int = 0  # images that are of none of the classes
