@@ -14,10 +14,14 @@ from trainers.learner import Learner
 
 @final
 class PromptedCLIP:
-    """A classifier of unit-norm image features: logits are `exp(logit_scale)` times the product with the class features."""
+    """A classifier of unit-norm image features: logits are `exp(logit_scale)` times the product with the class features.
 
-    def __init__(self, clip: FrozenCLIP, learner: Learner):
+    `known` holds class features of texts that nothing tunes, by the digest of their rows; models of one trainer share it.
+    """
+
+    def __init__(self, clip: FrozenCLIP, learner: Learner, known: dict[str, Tensor] | None = None):
         self.clip = clip
+        self._known = {} if known is None else known
         self.learner = learner
         self.losses: list[float] = []  # mean loss of each epoch of its fit
         self.temperature = 1.0  # of predictions, not of the loss
@@ -38,8 +42,7 @@ class PromptedCLIP:
         """Return the class features of the texts with these prompts, before the learner makes its classifier of them."""
         if not prompts.tunes_text:
             if self._constant is None:
-                with torch.no_grad():
-                    self._constant = self._class_features(prompts)
+                self._constant = self._constant_features()
             return self._classifier(self._constant)
         negative = self._class_features(Prompts(text=prompts.negative)) if prompts.negative else None
         return self._classifier(self._class_features(prompts), negative)
@@ -64,6 +67,15 @@ class PromptedCLIP:
     def _classifier(self, texts: Tensor, negative: Tensor | None = None) -> Classifier:
         averaging = self.learner.averaging  # under AS a class lies at the mean of its texts, as in PCB's paper
         return Classifier(texts, negative, directions=None if averaging is None or averaging.normalize else texts)
+
+    @torch.no_grad()
+    def _constant_features(self) -> Tensor:
+        if self.learner.averaging is not None:
+            return self._class_features(Prompts())
+        key = self.learner.rows.digest()
+        if key not in self._known:
+            self._known[key] = self._class_features(Prompts())
+        return self._known[key]
 
     def _class_features(self, prompts: Prompts) -> Tensor:
         features = self.clip.encode_text(self.learner.rows, prompts)

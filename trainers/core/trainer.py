@@ -93,6 +93,7 @@ class PromptTrainer:
         self.inputs = setting.inputs
         self.recipe = setting.recipe
         self._kept: Tensor | None = None  # rows of the pool that may be read; None for all
+        self._known_texts: dict[str, Tensor] = {}
         self._ensembles: dict[tuple[str, ...], Tensor] = {}  # the last one
 
     def leave_out(self, rows: Sequence[int]) -> None:
@@ -111,7 +112,7 @@ class PromptTrainer:
 
     def zero_shot(self) -> PromptedCLIP:
         """Return the model that has seen no label."""
-        return PromptedCLIP(self.clip, self.recipe.build_zero_shot(self.clip, self.texts, None))
+        return PromptedCLIP(self.clip, self.recipe.build_zero_shot(self.clip, self.texts, None), self._known_texts)
 
     def fit(self, rows: Tensor, labels: Tensor, round: int, mined: Labeled | None = None) -> PromptedCLIP:
         """Return a fresh model, trained on rows [M] of the train split and their labels [M].
@@ -236,9 +237,9 @@ class PromptTrainer:
     def _prepare(self, model: PromptedCLIP, labels: Labels) -> None:
         """Let a learner take from all labels what steps cannot learn, see `Learner.prepare`."""
         if type(model.learner).prepare is not Learner.prepare:
-            model.learner.prepare(labels, self._known_texts(model), self.clip.logit_scale)
+            model.learner.prepare(labels, self._texts_to_prepare(model), self.clip.logit_scale)
 
-    def _known_texts(self, model: PromptedCLIP) -> Tensor:
+    def _texts_to_prepare(self, model: PromptedCLIP) -> Tensor:
         """Return the texts [C, D] that a learner's `prepare` is given."""
         if teacher := model.learner.teacher:
             if teacher not in self._ensembles:  # many texts, the same in every round
@@ -248,7 +249,8 @@ class PromptTrainer:
 
     def _fresh(self, round: int) -> PromptedCLIP:
         rng = rng_for(self.recipe.seed, "prompts", round)
-        return PromptedCLIP(self.clip, self.recipe.build_learner(self.clip, self.texts, rng).to(self.clip.device).eval())
+        learner = self.recipe.build_learner(self.clip, self.texts, rng).to(self.clip.device).eval()
+        return PromptedCLIP(self.clip, learner, self._known_texts)
 
     def _belongs_to(self, model: PromptedCLIP) -> dict[str, Any]:
         """Return all that gives the learner's parameters their meaning, beside their shapes."""

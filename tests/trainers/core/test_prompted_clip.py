@@ -69,3 +69,16 @@ def test_the_averaging_matrix_is_converted_once_a_model(clip, colors, tmp_path, 
     with Conversions(shape=(3, 4)) as conversions:  # three classes, four texts
         trainer.predict(trainer.fit(ROWS, colors.labels("train")[ROWS], 0), "test")
     assert conversions.n == 1
+
+
+def test_texts_that_nothing_tunes_are_encoded_once_a_trainer(clip, colors, text_calls):
+    """Whatever the number of fits; those of another template for themselves."""
+    trainer = trainer_of(clip, colors, ("TRAINER.NAME", "LinearProbe"))
+    for round in range(3):
+        trainer.predict(trainer.fit(ROWS, colors.labels("train")[ROWS], round), "test")
+        trainer.predict(trainer.zero_shot(), "test")
+    assert len(text_calls) == 1
+    other = trainer_of(clip, colors, ("TRAINER.NAME", "LinearProbe"), ("TRAINER.LINEARPROBE.TEMPLATE", "art of {}"))
+    other.fit(ROWS, colors.labels("train")[ROWS], 0)
+    other.predict(other.zero_shot(), "test")
+    assert len(text_calls) == 3
