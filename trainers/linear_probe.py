@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from dassl.utils.registry import AtLeast, AtMost
 from trainers.clip.frozen_clip import FrozenCLIP
-from trainers.core.solve import minimize, row_basis
+from trainers.core.solve import Function, minimize_convex, row_basis
 from trainers.learner import LEARNERS, Batch, Classifier, ClassTexts, Head, Labels
 
 TEXT_NORM = 10.0  # rho
@@ -82,12 +82,25 @@ def map_shift(labels: Labels, texts: Tensor, scale: float, kappa: float) -> Tens
     start, features = scale * labels.features.double() @ texts.double().T, scale * labels.features.double() @ basis
     absent = ~labels.counted
 
-    def loss_of(shift: Tensor) -> Tensor:
-        logits = (start + features @ shift.T).masked_fill(absent, -torch.inf)
-        losses = F.cross_entropy(logits, labels.targets, reduction="none")
-        return (labels.weights.double() * losses).sum() + kappa / 2 * shift.square().sum()
+    weights, truth = labels.weights.double(), F.one_hot(labels.targets, len(texts)).double()
 
-    return minimize(loss_of, start.new_zeros(len(texts), basis.shape[1])) @ basis.T
+    def logits_of(shift: Tensor) -> Tensor:
+        return (start + features @ shift.T).masked_fill(absent, -torch.inf)
+
+    def loss_of(shift: Tensor) -> float:
+        losses = F.cross_entropy(logits_of(shift), labels.targets, reduction="none")
+        return float((weights * losses).sum() + kappa / 2 * shift.square().sum())
+
+    def derivatives_of(shift: Tensor) -> tuple[Tensor, Function]:
+        probs, weighted = logits_of(shift).softmax(1), weights[:, None] * features
+
+        def product(change: Tensor) -> Tensor:
+            moved = probs * (features @ change.T)
+            return (moved - probs * moved.sum(1, keepdim=True)).T @ weighted + kappa * change
+
+        return (probs - truth).T @ weighted + kappa * shift, product
+
+    return minimize_convex(loss_of, derivatives_of, start.new_zeros(len(texts), basis.shape[1])) @ basis.T
 
 
 def class_strengths(labels: Labels, texts: Tensor, scale: float) -> Tensor:

@@ -9,6 +9,7 @@ MAX_STEPS = 200  # of L-BFGS
 NEAR, DONE = 1e-4, 1e-10  # largest entries of the gradient
 
 Function = Callable[[Tensor], Tensor]
+Derivatives = Callable[[Tensor], tuple[Tensor, Function]]
 
 
 @torch.enable_grad()
@@ -30,6 +31,27 @@ def minimize(loss_of: Function, start: Tensor) -> Tensor:
 
     optimizer.step(closure)
     return _newton(loss_of, found.detach())
+
+
+def minimize_convex(loss_of: Function, derivatives_of: Derivatives, start: Tensor) -> Tensor:
+    """Return where a strictly convex function of one tensor is least, in float64, whatever the start.
+
+    `derivatives_of` returns the gradient at a place and the product of the second derivatives there with a tensor. Newton's
+    method with steps that are as exact as they need be, and made shorter until the function falls (Nocedal and Wright,
+    "Numerical Optimization", Algorithms 7.1 and 3.1).
+    """
+    found, loss = start, loss_of(start)
+    for _ in range(MAX_STEPS):
+        gradient, product = derivatives_of(found)
+        largest = float(gradient.abs().max())
+        if largest < DONE:
+            break
+        step = _conjugate_gradients(product, gradient, tolerance=min(0.1, largest))
+        slope, length = float((gradient * step).sum()), 1.0
+        while (then := loss_of(found - length * step)) > loss - 1e-4 * length * slope + 1e-13 * abs(loss) and length > 1e-9:
+            length /= 2
+        found, loss = found - length * step, then
+    return found
 
 
 def row_basis(features: Tensor) -> Tensor:
@@ -54,11 +76,11 @@ def _newton(loss_of: Function, found: Tensor, max_steps: int = 6) -> Tensor:
     return best
 
 
-def _conjugate_gradients(product: Function, target: Tensor, max_steps: int = 100) -> Tensor:
-    """Return x with product(x) = target, to a millionth of the target, for a positive definite product; else what is there."""
+def _conjugate_gradients(product: Function, target: Tensor, max_steps: int = 100, tolerance: float = 1e-6) -> Tensor:
+    """Return x with product(x) = target, to a share of the target, for a positive definite product; else what is there."""
     x, residual = torch.zeros_like(target), target
     direction, size = residual, residual.square().sum()
-    end = 1e-12 * size
+    end = tolerance**2 * size
     for _ in range(max_steps):
         image = product(direction)
         if size <= end or (curvature := (direction * image).sum()) <= 0:
