@@ -68,8 +68,8 @@ def _start(plan: Run, result: RunResult) -> State:
     if not result.zero_shot:
         result.zero_shot = _evaluate(plan, model, ("accuracy",))
     logger.info("zero-shot accuracy %s", percent(result.zero_shot["accuracy"]))
-    for trainer in {plan.trainer, plan.chooser} if len(plan.reserved.rows) else ():
-        if hasattr(trainer, "leave_out"):
+    for trainer in (plan.trainer, plan.selector):
+        if len(plan.reserved.rows) and hasattr(trainer, "leave_out"):
             trainer.leave_out(plan.reserved.rows)
     pool, row_of = LabelPool(len(plan.dataset.train), plan.reserved.rows), plan.dataset.train_rows
     if gone := [path for path in plan.known if path not in row_of]:
