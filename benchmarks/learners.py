@@ -148,8 +148,10 @@ def read(output: Path) -> pd.DataFrame:
         for own, seen in zip(record.rounds, json.loads(notes.read_text()), strict=True):
             recall = seen["absent_recall"]
             rows.append((*cell, own.round, own.n_paid / record.dataset["n_classes"], 100 * own.accuracy,
-                         None if recall is None else 100 * recall, seen["seconds"], 100 * record.zero_shot["accuracy"]))
-    return pd.DataFrame(rows, columns=[*Cell._fields, "round", "shots", "accuracy", "absent_recall", "seconds", "zero_shot"])
+                         None if recall is None else 100 * recall, seen["seconds"], 100 * record.zero_shot["accuracy"],
+                         *(seen.get(name) for name in ("ece", "calibrated_ece", "temperature"))))
+    return pd.DataFrame(rows, columns=[*Cell._fields, "round", "shots", "accuracy", "absent_recall", "seconds", "zero_shot",
+                                       "ece", "calibrated_ece", "temperature"])
 
 
 def tables(rounds: pd.DataFrame) -> str:
@@ -165,6 +167,26 @@ def tables(rounds: pd.DataFrame) -> str:
         parts.append(f"## {data}, {protocol.replace('_percent', ' %')}, {sampler}\n\nZero-shot {own.zero_shot.mean():.1f}; "
                      f"{own.shots.min():.2g} to {own.shots.max():.2g} labels a class.\n\n{frame.to_markdown()}")
     return "\n\n".join(parts)
+
+
+def effect_of_masking(rounds: pd.DataFrame) -> str:
+    """Return a table: masked minus pushed accuracy in points, mean over data sets, samplers and seeds, by round."""
+    wide = rounds.pivot_table(index=["protocol", "learner", "data", "sampler", "seed"], columns=["absent", "round"],
+                              values="accuracy")
+    gains = (wide["masked"] - wide["pushed"]).dropna()
+    shown = gains.groupby(["protocol", "learner"], sort=False).mean().round(1)
+    shown["cells"] = gains.groupby(["protocol", "learner"], sort=False).size()
+    shown["round 0 better in"] = (gains[0] > 0).groupby(level=["protocol", "learner"], sort=False).sum()
+    return shown.reset_index().to_markdown(index=False)
+
+
+def calibration(rounds: pd.DataFrame) -> str:
+    """Return a table: the calibration error on the test split in percent, before and after, with the temperature."""
+    own = rounds.dropna(subset="ece")
+    shown = pd.DataFrame({f"{data}, {int(round) + 1} a class": part.set_index("learner").apply(
+        lambda row: f"{100 * row.ece:.1f} -> {100 * row.calibrated_ece:.1f} (T {row.temperature:.2g})", axis=1)
+        for (data, round), part in own.groupby(["data", "round"])})
+    return shown.to_markdown()
 
 
 def draw(rounds: pd.DataFrame, path: Path) -> None:
@@ -198,7 +220,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         if arguments.figure:
             draw(rounds, arguments.figure)
         if arguments.table:
-            print(tables(rounds))
+            print(tables(rounds), "## Masked minus pushed, points", effect_of_masking(rounds),
+                  "## Calibration error, percent", calibration(rounds), sep="\n\n")
         return
     cells = [Cell(data, protocol, sampler, absent, learner, seed)
              for seed in arguments.seeds or range(1, 6)
