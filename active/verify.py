@@ -102,18 +102,20 @@ def run_again(old: RunResult, folder: Path, root: str | None, *, fresh: bool) ->
     new = RunResult.read(output / RESULTS)
     for before, now in zip(old.rounds, new.rounds, strict=False):
         for name, digest in before.files.items():
-            if name in now.files and former_sha256(output / name) == digest:
+            if name in now.files and digest in former_sha256s(output / name):
                 now.files[name] = digest
     return new
 
 
-def former_sha256(path: Path) -> str:
-    """Return the SHA-256 that a prompts file would have without its checksum, as those of earlier records do."""
+def former_sha256s(path: Path) -> list[str]:
+    """Return the SHA-256s that a prompts file would have without its template and its checksum, as earlier ones do."""
     with safe_open(path, "pt") as file:
         metadata, state = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
-    about = json.loads(metadata["belongs_to"])
-    about.pop("checksum", None)
-    return hashlib.sha256(save(state, metadata | {"belongs_to": json.dumps(about)})).hexdigest()
+    about, found = json.loads(metadata["belongs_to"]), []
+    for newer in ("template", "checksum"):
+        about.pop(newer, None)
+        found.append(hashlib.sha256(save(state, metadata | {"belongs_to": json.dumps(about)})).hexdigest())
+    return found
 
 
 def differences(old: RunResult, new: RunResult) -> Iterator[str]:

@@ -71,9 +71,9 @@ def decoded(content: bytes) -> dict[str, str]:
 
 
 def sheet(rows: Iterable[Sequence[object]]) -> str:
-    """Return rows as CSV text in which no cell is a formula: what begins like one gets an apostrophe in front."""
+    """Return rows as CSV text in which no text is a formula: what begins like one gets an apostrophe in front."""
     text = io.StringIO(newline="")
-    csv.writer(text).writerows([_quoted(str(cell)) for cell in row] for row in rows)
+    csv.writer(text).writerows([_quoted(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
     return text.getvalue()
 
 

@@ -39,10 +39,13 @@ class Transform:
 
     def normalize(self, pixels: Tensor) -> Tensor:
         """Return uint8 [B, height, width, 3] as float32 [B, 3, height, width], bit for bit as ToTensor and Normalize do."""
-        batch = pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255)
-        mean, std = (torch.tensor(values, dtype=batch.dtype, device=batch.device)[:, None, None]
+        return self.standardize(pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255))
+
+    def standardize(self, images: Tensor) -> Tensor:
+        """Return images [B, 3, height, width] of values in [0, 1] as the tower takes them; what is given is written over."""
+        mean, std = (torch.tensor(values, dtype=images.dtype, device=images.device)[:, None, None]
                      for values in (self.mean, self.std))
-        return batch.sub_(mean).div_(std)
+        return images.sub_(mean).div_(std)
 
     def __call__(self, image: Image.Image) -> Tensor:
         """Return one image as the tower takes it, float32 [3, height, width]."""

@@ -25,7 +25,7 @@ def predict(
     """
     rows, filled = None, 0
     with Progress(description, n_rows, "img") as progress:
-        for encoded in _encoded(batches, encode):
+        for encoded in encoded_parts(batches, encode):
             rows = encoded.new_empty(n_rows, *encoded.shape[1:]) if rows is None else rows
             if filled + len(encoded) > n_rows:
                 raise RuntimeError(f"more than the {n_rows} images announced came from the loader")
@@ -56,7 +56,7 @@ def predict_some(
     sizes = [min(batch_size, n_rows - own[0] // batch_size * batch_size) for own in rows]
     placed = (_placed(images, own, size) for images, own, size in zip(batches, places, sizes, strict=True))
     with torch.no_grad(), Progress(description, sum(map(len, rows)), "img") as progress:
-        parts = _encoded(placed, encode)
+        parts = encoded_parts(placed, encode)
         for own, size in zip(places, sizes, strict=True):
             encoded = next(parts)
             while len(encoded) < size:  # a GPU without room for a whole batch gives it in parts
@@ -77,8 +77,8 @@ def _placed(images: Tensor, places: list[int], size: int) -> Tensor:
     return whole
 
 
-def _encoded(batches: Iterable[Tensor], encode: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
-    """Yield `encode` of each batch, or of its parts in their order where the whole does not fit."""
+def encoded_parts(batches: Iterable[Tensor], encode: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
+    """Yield `encode` of each batch, float32 on the CPU, or of its parts in their order where the whole does not fit."""
     most = None  # rows that may fit; None: not known to be fewer than a batch has
     for batch in batches:
         done = 0

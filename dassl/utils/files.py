@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -61,6 +62,36 @@ def atomic_path(path: Path) -> Iterator[Path]:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `path`; on a clean exit it takes the name of `path`, otherwise it is removed.
+
+    Raises UserError if there is something at `path` but an empty folder, or if nothing can be written there.
+    """
+    check_new_folder(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name[-40:]}.", suffix=".tmp"))
+        yield temporary
+        os.chmod(temporary, 0o777 & ~_umask())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"cannot write {printable(path)}: {reason(error)}") from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_new_folder(path: Path) -> None:
+    """Raise UserError if there is something at `path` but an empty folder."""
+    try:
+        if exists(path) and any(path.iterdir()):
+            raise UserError(f"the folder {printable(path)} holds files already; name a new one")
+    except OSError as error:
+        raise UserError(f"cannot write into {printable(path)}: {reason(error)}; name a new folder") from error
 
 
 def remove_leftovers(folder: Path, name: str | None = None) -> None:

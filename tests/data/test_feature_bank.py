@@ -19,7 +19,7 @@ from torch import Tensor
 
 from dassl.data.dataset import Dataset, Datum
 from dassl.data.digests import Contents, ImageFiles
-from dassl.data.feature_bank import bank_key, bank_path, load_bank
+from dassl.data.feature_bank import bank_key, bank_path, load_bank, stored_features
 from dassl.data.transforms import Preprocessing
 from dassl.utils.errors import DataError, UserError
 from dassl.utils.events import Terminated
@@ -363,3 +363,20 @@ def test_images_whose_hashes_agree_in_part_are_others(tmp_path, key, contents, i
     load_bank(tmp_path, bank_key("weights", PREPROCESSING, now, "fp32", "cpu"), now,
               lambda rows: [asked.append(rows), FEATURES[rows]][1:])
     assert asked == [[0]] if is_whole else [[0, 2]]
+
+
+def test_features_are_found_without_their_images(dataset, contents, key, tmp_path):
+    """By the paths and the bytes that the file says; of two contents the newest; of other weights, paths or bytes none."""
+    paths, unread = [datum.path for datum in dataset.train], key | {"files": ""}
+    assert stored_features(tmp_path / "none", unread, paths) is None
+    load_bank(tmp_path, key, contents, lambda _: iter([FEATURES]))
+    (dataset.root / paths[0]).write_bytes(b"changed")
+    now = ImageFiles(dataset).contents("train")
+    newer = load_bank(tmp_path, key | {"files": now.sha256}, now, lambda _: iter([FEATURES[:1].flip(1)]))
+    os.utime(bank_path(tmp_path, key), ns=(10**18, 10**18))
+    shutil.rmtree(dataset.root)
+    found = stored_features(tmp_path, unread, paths)
+    assert torch.equal(found["features"], newer.features) and torch.equal(found["digests"], now.digests)
+    assert stored_features(tmp_path, unread | {"weights": "others"}, paths) is None
+    for others in (paths[:2], paths[::-1], [*paths[:2], "other.png"]):
+        assert stored_features(tmp_path, unread, others) is None

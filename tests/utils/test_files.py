@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 from dassl.utils import files
 from dassl.utils.errors import DataError, UserError
-from dassl.utils.files import atomic_path, lock, read_json, sha256_of, write_json, write_text
+from dassl.utils.files import atomic_path, lock, new_folder, read_json, sha256_of, write_json, write_text
 
 PROJECT = Path(__file__).parents[2]
 
@@ -358,3 +358,29 @@ def test_a_lock_that_cannot_be_made_is_named(old):
     """Row 11 of the faults table."""
     with pytest.raises(UserError, match=f"cannot write {old}/.lock"), lock(old / ".lock", wait=False):
         pass
+
+
+@pytest.mark.parametrize("name", ["new", "empty", "deep/er"])
+def test_a_new_folder_is_whole(tmp_path, name):
+    """It has its name at the end; an empty one that was there counts as none."""
+    (tmp_path / "empty").mkdir()
+    with new_folder(tmp_path / name) as temporary:
+        (temporary / "a.txt").write_text("a")
+        assert not (tmp_path / name / "a.txt").exists()
+    assert (tmp_path / name / "a.txt").read_text() == "a" and os.access(tmp_path / name, os.X_OK)
+    assert [path.name for path in (tmp_path / name).parent.iterdir() if path.suffix == ".tmp"] == []
+
+
+def test_a_new_folder_that_fails_is_not_there(tmp_path):
+    with pytest.raises(KeyboardInterrupt), new_folder(tmp_path / "new") as temporary:
+        (temporary / "a.txt").write_text("a")
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_with_files_is_not_new(old):
+    """Nor is a file, nor what lies in one."""
+    for place, said in ((old.parent, "holds files already"), (old, "Not a directory"), (old / "below", "cannot write")):
+        with pytest.raises(UserError, match=said), new_folder(place):
+            pass
+    assert list(old.parent.iterdir()) == [old]

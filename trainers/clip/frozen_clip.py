@@ -114,7 +114,7 @@ class FrozenCLIP:
             if depth < len(prompts.image):
                 new = prompts.image[depth].to(x.dtype)
                 new = new if depth or prompts.after_ln_pre else vision.ln_pre(new)
-                x = torch.cat([x[:, :n_tokens], new.expand(len(x), -1, -1)], dim=1)
+                x = torch.cat([x[:, :n_tokens], new.expand(x.shape[0], -1, -1)], dim=1)
             if depth + 1 < len(blocks) or not self._reads_class_token:
                 x = _changed_block(block, x, changes[depth]) if depth in changes else block(x)
         if self._reads_class_token:

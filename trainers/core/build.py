@@ -2,7 +2,9 @@
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,9 +14,10 @@ from torch.optim.lr_scheduler import LRScheduler
 from yacs.config import CfgNode
 
 from dassl.config.setup import cache_path
+from dassl.data.build import load_dataset
 from dassl.data.dataset import Dataset
-from dassl.data.digests import ImageFiles
-from dassl.data.feature_bank import bank_key, load_bank, writable
+from dassl.data.digests import Contents, ImageFiles
+from dassl.data.feature_bank import Key, bank_key, load_bank, stored_features, writable
 from dassl.data.loader import image_batches
 from dassl.data.store import ImageStore
 from dassl.data.transforms import build_augmentation, build_preprocessing
@@ -29,7 +32,9 @@ from trainers.clip.backbones import load_clip
 from trainers.clip.frozen_clip import FrozenCLIP
 from trainers.core.descriptions import build_texts
 from trainers.core.inputs import Banks, Inputs, Loading, Reads, encoder
-from trainers.core.trainer import BuildLearner, Recipe, Setting
+from trainers.core.prompted_clip import PromptedCLIP
+from trainers.core.prompts import ClassTexts
+from trainers.core.trainer import BuildLearner, PromptTrainer, Recipe, Setting, read_model
 from trainers.learner import Learner
 from trainers.registry import LEARNERS, TRAINERS, absent, has_negative_texts, is_learner, is_linear, read_by
 
@@ -42,13 +47,8 @@ def set_up(cfg: CfgNode, held: Held, files: ImageFiles, splits: Sequence[str] = 
 
     Cached objects of earlier runs are rebuilt when an image file has changed.
     """
-    dataset = files.dataset
-    torch.set_num_threads(cfg.CPU_THREADS or THREADS)
-    use_deterministic_algorithms(cfg.DETERMINISTIC)
-    forbid_tf32()
-    device = "cuda" if cfg.USE_CUDA and torch.cuda.is_available() else "cpu"
-    clip = held.get("clip", (cfg.MODEL, device), lambda: load_clip(
-        cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.PRETRAINED, device=device, precision=cfg.MODEL.PREC), holders=["inputs"])
+    dataset, clip = files.dataset, build_clip(cfg, held)
+    device = clip.device.type
     check_learners(cfg, clip, dataset)
     logger.info("%s: %d train, %d val, %d test images of %d classes; %s on %s", dataset.name, len(dataset.train),
                 len(dataset.val), len(dataset.test), len(dataset.classnames), clip.name, device)
@@ -61,6 +61,16 @@ def set_up(cfg: CfgNode, held: Held, files: ImageFiles, splits: Sequence[str] = 
     inputs = held.get("inputs", read, lambda: build_inputs(cfg, clip, dataset, {
         kind: {split: frozen_features(cfg, clip, files, split, kind) for split in present} for kind in kinds}, store))
     return inputs.with_seed(cfg.SEED)
+
+
+def build_clip(cfg: CfgNode, held: Held) -> FrozenCLIP:
+    """Return the CLIP of a config, and set how torch computes in this process: threads, determinism, precision."""
+    torch.set_num_threads(cfg.CPU_THREADS or THREADS)
+    use_deterministic_algorithms(cfg.DETERMINISTIC)
+    forbid_tf32()
+    device = "cuda" if cfg.USE_CUDA and torch.cuda.is_available() else "cpu"
+    return held.get("clip", (cfg.MODEL, device), lambda: load_clip(
+        cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.PRETRAINED, device=device, precision=cfg.MODEL.PREC), holders=["inputs"])
 
 
 def drawn_by(cfg: CfgNode) -> int | None:
@@ -95,9 +105,22 @@ def frozen_features(cfg: CfgNode, clip: FrozenCLIP, files: ImageFiles, split: st
                             n_rows=len(paths), description=f"features of {files.dataset.name} {split}")
 
     contents = files.contents(split)
+    return load_bank(writable(cache_path(cfg)), _bank_key(cfg, clip, contents, reads), contents, extract).features
+
+
+def kept_features(
+    cfg: CfgNode, clip: FrozenCLIP, dataset: Dataset, split: str, reads: Reads = "features"
+) -> dict[str, torch.Tensor] | None:
+    """Return what the cache alone has, None if nothing: `features`, and `digests` of their images, which need not be there."""
+    paths = tuple(datum.path for datum in dataset.split(split))
+    unread = Contents(dataset.name, split, paths, torch.empty(0), torch.empty(0), "")
+    return stored_features(cache_path(cfg), _bank_key(cfg, clip, unread, reads), paths)
+
+
+def _bank_key(cfg: CfgNode, clip: FrozenCLIP, contents: Contents, reads: Reads) -> Key:
+    preprocessing = build_preprocessing(cfg.INPUT, clip.preprocessing)
     key = bank_key(clip.fingerprint, preprocessing, contents, cfg.MODEL.PREC, clip.device.type)
-    key |= {} if reads == "features" else {"reads": reads}  # caches of before have no such entry
-    return load_bank(writable(cache_path(cfg)), key, contents, extract).features
+    return key | ({} if reads == "features" else {"reads": reads})  # caches of before have no such entry
 
 
 def build_inputs(
@@ -119,6 +142,28 @@ def build_trainer(cfg: CfgNode, inputs: Inputs) -> Any:
     component = TRAINERS["PromptTrainer" if is_learner(cfg.TRAINER.NAME) else cfg.TRAINER.NAME]
     setting = Setting(inputs, build_texts(cfg.TRAINER.DESCRIPTIONS, inputs.dataset), build_recipe(cfg))
     return component.build(setting, **component.arguments(cfg.TRAINER.get(component.key, {})))
+
+
+@dataclass(frozen=True)
+class _ClipAlone:
+    """The inputs of a trainer that reads models and trains none."""
+
+    clip: FrozenCLIP
+
+
+def build_model(cfg: CfgNode, path: Path, classnames: Sequence[str]) -> PromptedCLIP:
+    """Return the model in a file that a run of a whole config has left, without its images.
+
+    The data set is looked at for its template alone, and only if the file is of before files said it.
+    """
+    if not is_learner(cfg.TRAINER.NAME):
+        raise UserError(f"{path} is of {cfg.TRAINER.NAME}, a trainer of its own, which predicts splits alone; only models of "
+                        "learners can be used on other images")
+    clip, template = build_clip(cfg, Held()), read_model(path)[0].get("template")
+    if not isinstance(template, str):
+        template = load_dataset(cfg.DATASET, cache_path(cfg)).template
+    texts = build_texts(cfg.TRAINER.DESCRIPTIONS, ClassTexts(tuple(classnames), template))
+    return PromptTrainer(Setting(_ClipAlone(clip), texts, build_recipe(cfg))).load(path)
 
 
 def build_selector(cfg: CfgNode, inputs: Inputs) -> Any | None:

@@ -29,8 +29,8 @@ def check_descriptions(cfg: CfgNode) -> None:
         raise ConfigError("TRAINER.DESCRIPTIONS.FILE is set, but TRAINER.DESCRIPTIONS.MODE is none; set it to AS or AE")
 
 
-def build_texts(cfg: CfgNode, dataset: Dataset) -> ClassTexts:
-    """Return the texts of a data set under a `TRAINER.DESCRIPTIONS` node."""
+def build_texts(cfg: CfgNode, dataset: Dataset | ClassTexts) -> ClassTexts:
+    """Return the texts of a data set, or of its class names and template, under a `TRAINER.DESCRIPTIONS` node."""
     if cfg.MODE == "none":
         return ClassTexts(dataset.classnames, dataset.template)
     descriptors = read_descriptions(expanded(cfg.FILE), dataset.classnames)

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from yacs.config import CfgNode
 
@@ -76,8 +76,7 @@ def build_config(arguments: argparse.Namespace, pairs: Pairs) -> CfgNode:
         raise ConfigError("--eval-only writes nothing, so that there is nothing to --overwrite")
     recorded = None
     if arguments.eval_only and (record := record_of(Path(arguments.model_dir))[0]):
-        left_out = ("ACTIVE", "LABEL", "LOG", "TEST", "OUTPUT_DIR")  # an evaluation does not need them, nor their plug-ins
-        recorded = {node: keys for node, keys in record.config.items() if node not in left_out}
+        recorded = _of_model(record)
     return setup_config([*files, *arguments.config_file], [*flags, *pairs], REGISTRIES, recorded=recorded)
 
 
@@ -147,6 +146,48 @@ def record_of(model_dir: Path) -> tuple[RunResult | None, Path]:
         raise UserError(f"{model_dir} holds a run that has not finished its first round")
     check_files(record.rounds[-1:], model_dir)
     return record, prompts_path(model_dir, len(record.rounds) - 1)
+
+
+@dataclass(frozen=True)
+class Use:
+    """A run whose model is used: its output folder, its record, the file of the model, and the config to use it with."""
+
+    folder: Path
+    record: RunResult
+    model: Path
+    cfg: CfgNode
+
+
+def use_of(run: str | Path, pairs: Pairs = ()) -> Use:
+    """Return a run, named as in `record_of`, for use; KEY VALUE pairs win over its recorded config.
+
+    Plug-ins that the record names are imported only if pairs name them in ACTIVE.PLUGINS, as they may be anybody's code. Of the
+    nodes ACTIVE, LABEL, LOG and TEST nothing else is taken but who labels.
+    """
+    place = expanded(run)
+    record, model = record_of(place) if is_file(place) or is_file(place / RESULTS) else (None, place)
+    if record is None:
+        raise UserError(f"{place} is neither the output folder of a run nor a file of its prompts")
+    folder = (place if is_folder(place) else model.parent.parent).absolute()
+    asked = [("ACTIVE.ORACLE", name) for name in [record.config["ACTIVE"].get("ORACLE", "")] if name in ORACLES]
+    try:
+        cfg = setup_config([], [("OUTPUT_DIR", str(folder)), *asked, *pairs], REGISTRIES, recorded=_of_model(record))
+    except ConfigError as error:
+        plugins = record.config["ACTIVE"].get("PLUGINS") or []
+        if not plugins or "ACTIVE.PLUGINS" in dict(pairs):
+            raise
+        raise ConfigError(f"{error}; the record names plug-ins, which are code: look at them, and name them again: "
+                          f"ACTIVE.PLUGINS \"{plugins}\"") from error
+    check(cfg)
+    settle(cfg)
+    check_parts(cfg)
+    return Use(folder, record, model, cfg)
+
+
+def _of_model(record: RunResult) -> dict[str, Any]:
+    """Return what a model needs of a recorded config; the plug-ins that other nodes name may be anybody's code."""
+    left_out = ("ACTIVE", "LABEL", "LOG", "TEST", "OUTPUT_DIR")
+    return {node: keys for node, keys in record.config.items() if node not in left_out}
 
 
 @dataclass(frozen=True)

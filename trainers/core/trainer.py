@@ -196,20 +196,12 @@ class PromptTrainer:
             state[TEMPERATURE] = torch.tensor(model.temperature, dtype=torch.float64)
         with atomic_path(path) as temporary:
             # one entry: safetensors writes several in an order that differs from process to process
-            about = self._belongs_to(model) | {"checksum": _digest(state)}
+            about = self._belongs_to(model) | {"template": self.texts.template, "checksum": _digest(state)}
             save_file(state, temporary, metadata={"belongs_to": json.dumps(about)})
 
     def load(self, path: Path) -> PromptedCLIP:
         """Return the model of a file that `save` wrote; raises UserError if it is damaged or belongs to something else."""
-        try:
-            check_file(path)
-            with safe_open(path, "pt") as file:
-                belongs_to = dict(json.loads((file.metadata() or {}).get("belongs_to", "{}")))
-                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
-        except (OSError, SafetensorError, TypeError, ValueError) as error:
-            raise UserError(f"cannot read the prompts {path}: {error}") from error
-        if belongs_to.get("checksum", digest := _digest(state)) != digest:  # files of before have none
-            raise UserError(f"{path} does not match its checksum; the file was changed")
+        belongs_to, state = read_model(path)
         model = self._fresh(0)
         model.temperature = float(state.pop(TEMPERATURE, 1))
         try:
@@ -288,6 +280,23 @@ class PromptTrainer:
         size = {"labeled": self.recipe.batch_size, "mined": self.recipe.n_mined}[name]
         key = (self.recipe.seed, f"batches {name}", round, number)
         return batch_rows(n_rows, size, drop_last=self.recipe.drop_last, key=key)
+
+
+def read_model(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Return what the file of a model says that it belongs to, and its tensors; raises UserError if it is damaged.
+
+    "template" is the data set's, for who has the file without the data set; files of before do not say it.
+    """
+    try:
+        check_file(path)
+        with safe_open(path, "pt") as file:
+            belongs_to = dict(json.loads((file.metadata() or {}).get("belongs_to", "{}")))
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
+    except (OSError, SafetensorError, TypeError, ValueError) as error:
+        raise UserError(f"cannot read the prompts {path}: {error}") from error
+    if belongs_to.get("checksum", digest := _digest(state)) != digest:  # files of before have none
+        raise UserError(f"{path} does not match its checksum; the file was changed")
+    return belongs_to, state
 
 
 def _digest(state: Mapping[str, Tensor]) -> str:
