@@ -11,7 +11,7 @@ from pathlib import Path
 import open_clip
 import torch
 from open_clip.pretrained import get_pretrained_cfg
-from open_clip.transformer import ResidualAttentionBlock
+from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 from torch import Tensor, nn
 
 from dassl.data.transforms import Preprocessing
@@ -81,6 +81,17 @@ def load_clip(name: str, pretrained: str, *, device: str | torch.device = "cpu",
     tokenizer = open_clip.get_tokenizer(model_name, **tokenizer_arguments)
     _check_supported(model, tokenizer, name)
     return FrozenCLIP(model, tokenizer, _native_preprocessing(model), name=name, fingerprint=fingerprint)
+
+
+def open_clip_name(clip: FrozenCLIP) -> str:
+    """Return open_clip's name of a loaded CLIP, with the activation that its weights need."""
+    return _open_clip_name(clip.name, isinstance(clip.text.transformer.resblocks[0].mlp.gelu, QuickGELU))
+
+
+def weights_of(pretrained: str) -> str:
+    """Return what open_clip is given as `pretrained` for weights that are at hand: an absolute path, or the tag."""
+    file = _weights_file(pretrained)
+    return pretrained if file is None else str(file.absolute())
 
 
 @contextlib.contextmanager

@@ -1,0 +1,139 @@
+"""`scripts/export.py` as people call it: a folder that is used without this project, by the lines of its own README."""
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+
+import train
+from active.record.results import RunResult
+from scripts.export import main
+from trainers.core.classifier import Classifier
+
+QUICK = ["--config-file", "configs/quickstart.yaml", "ACTIVE.ROUNDS", "2", "OPTIM.MAX_EPOCH", "2", "ACTIVE.SAMPLER", "random"]
+CALIBRATED = ["TRAINER.NAME", "LinearProbe", "TRAINER.CALIBRATION", "leave_one_out"]
+
+
+def run(root, output, *words) -> Path:
+    assert train.main([str(word) for word in (*QUICK, "--root", root, "--output-dir", output, *words)]) == 0
+    return output
+
+
+@pytest.fixture(scope="module")
+def finished(root, tmp_path_factory) -> Path:
+    return run(root, tmp_path_factory.mktemp("finished") / "run")
+
+
+def call(capsys, *words) -> tuple[int, str, str]:
+    capsys.readouterr()
+    code = main([str(word) for word in words])
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def snippets(folder: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize(("words", "is_plain"), [
+    (["TRAINER.NAME", "CoOp"], True), (CALIBRATED, True), (["TRAINER.NAME", "VPT"], False), (["TRAINER.NAME", "RLA"], False),
+    ([*CALIBRATED, "INPUT.INTERPOLATION", "bilinear", "INPUT.EXIF_ROTATION", "false", "INPUT.PIXEL_STD", "(0.25, 0.3, 0.35)"],
+     True),
+], ids=["CoOp", "calibrated", "VPT", "RLA", "preprocessing"])
+def test_the_lines_of_the_readme_give_what_the_classifier_gives(capsys, monkeypatch, root, tmp_path, words, is_plain):
+    """By onnxruntime always, by open_clip where it can: resized, cropped and turned as the project does, to 1e-4."""
+    folder = run(root, tmp_path / "run", *words)
+    exported = tmp_path / "exported"
+    assert call(capsys, folder, exported) == (0, f"{exported}\n", "")
+    rng, exif = np.random.default_rng(0), Image.Exif()
+    exif[0x0112] = 6
+    rows = rng.integers(0, 256, (7, 11, 3), dtype=np.uint8)
+    Image.fromarray(rows).resize((231, 150), Image.Resampling.BICUBIC).save(exported / "photo.jpg", exif=exif)
+    model = Classifier.load(folder)
+    (expected,) = model.probabilities(exported / "photo.jpg")
+    monkeypatch.chdir(exported)
+    found = snippets(exported)
+    assert len(found) == 1 + is_plain
+    for code in found:
+        names = {}
+        with torch.enable_grad():  # as a fresh Python has it, and so that it is set back
+            exec(compile(code, "README.md", "exec"), names)
+        assert np.abs(np.asarray(names["probabilities"]) - expected).max() < 1e-4
+        assert capsys.readouterr().out.startswith(f"{model.classnames[expected.argmax()]} 0.")
+    if not is_plain:
+        assert "Not possible" in (exported / "README.md").read_text()
+
+
+def test_a_folder_holds_all_that_it_promises(capsys, finished, tmp_path):
+    """Where it came from, by the hashes of the record; no path of the machine but that of the backbone's weights."""
+    assert call(capsys, finished, tmp_path / "exported")[0] == 0
+    names = {"README.md", "classifier.json", "classifier.safetensors", "model.onnx", "model_uint8.onnx", "weights.bin",
+             "tiny_clip.json"}
+    assert {path.name for path in (tmp_path / "exported").iterdir()} == names
+    about = json.loads((tmp_path / "exported" / "classifier.json").read_text())
+    record = RunResult.read(finished / "results.json")
+    assert about["came_from"]["certificate"] == record.certificate
+    assert about["came_from"]["metrics"] == record.rounds[-1].metrics and about["came_from"]["n_labeled"] == 24
+    assert about["came_from"]["model_sha256"] == record.rounds[-1].files["prompts/round_001.safetensors"]
+    assert about["came_from"]["commit"] == record.environment["commit"]
+    assert about["class_names"] == record.dataset["classnames"]
+    with safe_open(tmp_path / "exported" / "classifier.safetensors", "pt") as weights:
+        assert set(weights.keys()) == {"texts", "bias", "scale"} and weights.get_tensor("texts").shape[0] == 10
+        assert json.loads(weights.metadata()["class_names"]) == about["class_names"]
+    for path in (tmp_path / "exported").iterdir():
+        assert path.stat().st_mode & 0o444 == 0o444 and str(finished).encode() not in path.read_bytes()
+
+
+def test_a_round_by_its_prompts_file(capsys, finished, tmp_path):
+    assert call(capsys, finished / "prompts" / "round_000.safetensors", tmp_path / "exported")[0] == 0
+    about = json.loads((tmp_path / "exported" / "classifier.json").read_text())["came_from"]
+    assert (about["model"], about["n_labeled"]) == ("round_000.safetensors", 12)
+
+
+def test_towers_of_half_precision_are_exported_in_float32(capsys, root, tmp_path):
+    """Their rounded weights are kept; what differs is the rounding on the way."""
+    folder = run(root, tmp_path / "run", "MODEL.PREC", "bf16")
+    assert call(capsys, folder, tmp_path / "exported")[0] == 0
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
+    session = onnxruntime.InferenceSession(tmp_path / "exported" / "model_uint8.onnx")
+    (found,) = session.run(None, {"pixels": pixels})
+    assert np.abs(found - Classifier.load(folder).probabilities(np.moveaxis(pixels, 3, 1))).max() < 0.05
+
+
+@pytest.mark.parametrize(("words", "said", "code"), [
+    (["nowhere", "{tmp}/new"], "nowhere is neither the output folder of a run", 1),
+    (["{run}", "{run}"], "holds files already; name a new one", 1),
+    (["{run}", "/dev/null/new"], "cannot write", 1),
+    (["{run}"], "the following arguments are required: DIR", 2),
+    (["{run}", "{tmp}/new", "--nothing"], "unrecognized arguments", 2),
+    (["{run}", "{tmp}/new", "--set", "MODEL.BACKBONE.PRETRAINED", "gone.pt"], "'gone.pt' is neither a file nor a tag", 2),
+])
+def test_wrong_usage_is_one_line(capsys, tmp_path, finished, words, said, code):
+    """No trace, the exit codes of the other commands, and nothing is written."""
+    found, out, err = call(capsys, *(word.format(run=finished, tmp=tmp_path) for word in words))
+    assert (found, out) == (code, "") and said in err and err.startswith("export.py: ") and len(err.splitlines()) == 1, err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_libraries_are_said_before_anything_is_loaded(capsys, monkeypatch, tmp_path, finished):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name.startswith("onnx") else find(name, *rest))
+    monkeypatch.setattr("trainers.core.classifier.build_classifier", lambda *_: pytest.fail("it was loaded"))
+    code, _, err = call(capsys, finished, tmp_path / "new")
+    assert (code, err) == (1, "export.py: an export needs onnx and onnxscript: pip install onnx onnxscript\n")
+
+
+def test_ctrl_c_leaves_nothing(capsys, monkeypatch, tmp_path, finished):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("scripts.export.readme", stop)
+    code, out, err = call(capsys, finished, tmp_path / "new")
+    assert (code, out) == (130, "") and "stopped by Ctrl-C; nothing was written" in err and list(tmp_path.iterdir()) == []
