@@ -43,11 +43,11 @@ import datasets.prepare
 import train
 from dassl.config.cli import Parser, command
 from dassl.utils.errors import ConfigError, UserError, did_you_mean
-from scripts import plot, report, summarize, sweep
+from scripts import plot, predict, report, summarize, sweep
 from scripts.fuzzing.inputs import KINDS, Place, make_photos
 
 COMMANDS = {"train": train, "sweep": sweep, "summarize": summarize, "plot": plot, "report": report, "check": datasets.check,
-            "prepare": datasets.prepare, "verify": active.verify}
+            "prepare": datasets.prepare, "verify": active.verify, "predict": predict}
 CODES = range(4)
 N_BYTES = 2**34  # of address space: what asks for more has not looked at a size
 

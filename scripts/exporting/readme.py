@@ -80,6 +80,10 @@ features and the weights in `classifier.safetensors` are not the whole classifie
 """
 
 
+NEAREST = """Not possible: open_clip does not resize to the nearest pixel, as this classifier's images are.
+"""
+
+
 def readme(about: Mapping[str, Any]) -> str:
     """Return the text for what `classifier.json` says."""
     seen, came_from = about["preprocessing"], about["came_from"]
@@ -90,7 +94,8 @@ def readme(about: Mapping[str, Any]) -> str:
              "name": backbone["open_clip_name"], "pretrained": backbone["open_clip_pretrained"],
              "mean": tuple(seen["mean"]), "std": tuple(seen["std"]),
              "custom": CUSTOM.format(**backbone) if backbone["name"] in custom_models() else ""}
-    open_clip = OPEN_CLIP if about["is_linear_on_clip_features"] else NOT_PLAIN
+    open_clip = OPEN_CLIP if seen["interpolation"] != "nearest" else NEAREST
+    open_clip = open_clip if about["is_linear_on_clip_features"] else NOT_PLAIN
     return TEXT.format(
         title=f"{came_from['run']}: {came_from['model']}".replace("\n", " "), height=height, width=width,
         n_classes=len(about["class_names"]), backbone=backbone["name"], onnxruntime=ONNXRUNTIME.format(**words),

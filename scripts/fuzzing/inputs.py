@@ -169,6 +169,15 @@ def images(rng: Random, place: Place) -> Command:
                        place.train(*corrupt, "DATALOADER.NUM_WORKERS", "2")))
 
 
+def used(rng: Random, place: Place) -> Command:
+    """Images to be predicted, some of them damaged, and at times a file of the run, too."""
+    images(rng, place)
+    if rng.random() < 0.4:
+        damage_file(rng.choice([file for file in sorted(place.run.rglob("*")) if file.is_file()]), rng)
+    asked = rng.choice(((), ("photos",), ("--split", "test"), ("photos/cat", "photos/dog/0.png")))
+    return "predict", ["run", *asked, *rng.choice(((), ("--output", "out.csv"), ("--sort-into", "sorted", "--copy")))]
+
+
 def cache(rng: Random, place: Place) -> Command:
     """Files of the cache, its locks among them, damaged or replaced by something else."""
     files = sorted((place.photos / ".cache").iterdir())
@@ -282,5 +291,5 @@ def _yaml(tree: dict, rng: Random) -> bytes:
 
 
 KINDS: dict[str, Callable[[Random, Place], Command]] = {kind.__name__: kind for kind in (
-    line, config, experiment, record, odd_record, sweep_notes, prompts, images, cache, weights, descriptions, split, sheet,
-    answers, class_list, paths)}
+    line, config, experiment, record, odd_record, sweep_notes, prompts, images, used, cache, weights, descriptions, split,
+    sheet, answers, class_list, paths)}

@@ -168,7 +168,7 @@ def use_of(run: str | Path, pairs: Pairs = ()) -> Use:
     record, model = record_of(place) if is_file(place) or is_file(place / RESULTS) else (None, place)
     if record is None:
         raise UserError(f"{place} is neither the output folder of a run nor a file of its prompts")
-    folder = (place if is_folder(place) else model.parent.parent).absolute()
+    folder = place.absolute() if is_folder(place) else model.absolute().parent.parent
     asked = [("ACTIVE.ORACLE", name) for name in [record.config["ACTIVE"].get("ORACLE", "")] if name in ORACLES]
     try:
         cfg = setup_config([], [("OUTPUT_DIR", str(folder)), *asked, *pairs], REGISTRIES, recorded=_of_model(record))
