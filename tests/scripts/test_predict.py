@@ -23,6 +23,7 @@ from scripts.predict import main
 from tests import commands
 from tests.active.toy import cut_back, edit
 from trainers.clip.frozen_clip import FrozenCLIP
+from trainers.core.job import use_of
 from trainers.core.prompted_clip import PromptedCLIP
 
 PROJECT = Path(__file__).parents[2]
@@ -109,7 +110,7 @@ def test_the_images_may_be_gone_where_the_cache_is_not(capsys, root, tmp_path):
 
 
 def test_a_damaged_image_of_the_pool_is_listed_and_the_others_are_predicted(capsys, root, tmp_path):
-    """It was whole when the run read it. What the cache has of the others is used; one that is gone keeps its prediction."""
+    """Row 34: it was whole when the run read it. The cache has the others, also one that is gone, and one is another now."""
     shutil.copytree(root, data := tmp_path / "data")
     folder = run(data, tmp_path / "run")
     before = {row["path"]: row for row in predicted(capsys, tmp_path, folder)}
@@ -131,10 +132,13 @@ def test_a_moved_data_root_is_named_by_root(capsys, root, tmp_path, finished):
     assert predicted(capsys, tmp_path, finished, "--root", tmp_path / "elsewhere") == before
 
 
-def test_a_prompts_file_is_that_round(capsys, root, tmp_path, finished):
+def test_a_prompts_file_is_that_round(capsys, monkeypatch, tmp_path, finished):
+    """By any path to it."""
     last = predicted(capsys, tmp_path, finished)
     files = [finished / "prompts" / f"round_00{round}.safetensors" for round in (0, 1)]
     assert predicted(capsys, tmp_path, files[1]) == last != predicted(capsys, tmp_path, files[0])
+    monkeypatch.chdir(finished / "prompts")
+    assert use_of(files[1].name).folder == use_of("..").folder.resolve() == finished
 
 
 def test_folders_and_files_of_any_images(capsys, tmp_path, finished):
@@ -269,6 +273,21 @@ def test_images_are_streamed(capsys, monkeypatch, tmp_path, finished):
     monkeypatch.setattr(PromptedCLIP, "logits", counted)
     assert len(predicted(capsys, tmp_path, finished, photos)) == 1200
     assert seen == [1200, 1200] and 100 <= most[0] <= 400
+
+
+def test_the_lines_of_the_readme_run(capsys, monkeypatch, tmp_path, finished):
+    """As they stand there, where `output/photos` is a run."""
+    text = (PROJECT / "README.md").read_text()
+    code = next(block.split("```")[0] for block in text.split("```python\n") if "Classifier.load" in block)
+    (tmp_path / "output").mkdir()
+    (tmp_path / "output" / "photos").symlink_to(finished)
+    for name in ("a.jpg", "b.png"):
+        Image.new("RGB", (40, 50), (200, 0, 0)).save(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(code, "README.md", "exec"), names)
+    names["Image"].open("b.png").close()
+    assert names["probabilities"].shape == (2, 10) and "'zero', 'one'" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("words", "said", "code"), [

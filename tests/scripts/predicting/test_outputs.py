@@ -19,7 +19,7 @@ def row(place: Path, label: int = 0, name: str = "") -> Row:
 
 
 def test_folder_names_are_fit_for_every_system():
-    """No path, no device, nothing hidden, no two alike in any case, and as they are where they can be."""
+    """Row 34: no path, no device, nothing hidden, no two alike in any case, and as they are where they can be."""
     odd = ("heron", "a/b", "..", ".", "", "Heron", "a\\b", "CON", "nul.txt", "x" * 300, "ends with a dot.", "été", " blank ",
            "a\nb", "-rf", "日" * 100)
     found = folder_names(odd)
