@@ -71,12 +71,13 @@ class Row:
 
 
 def answers(record: RunResult, labels: Mapping[str, int] | None = None) -> dict[str, int]:
-    """Return the code of what was said of each image that was asked, by its id; corrections replace answers.
+    """Return the code of what was said of each image, by its id: known before, asked, or audited; corrections replace it.
 
     `labels` are those that the data set has, for runs in which it answers.
     """
-    labels, found = labels or {}, {}
+    labels, found = labels or {}, {name: code_of(answer) for name, answer in record.known.items()}
     for round in record.rounds:
-        found |= {name: labels[name] for name in round.queried if labels.get(name, UNLABELED) != UNLABELED}
+        asked = (*round.queried, *round.audited)
+        found |= {name: labels[name] for name in asked if labels.get(name, UNLABELED) != UNLABELED}
         found |= {name: code_of(answer) for name, answer in (round.answers | round.corrections).items()}
     return found

@@ -45,10 +45,13 @@ def test_without_a_prediction_what_was_given_is_left(code, label, given):
 def test_answers_are_those_of_all_rounds_with_corrections():
     """Labels of the data set count for what was asked of it alone."""
     rounds = [{"queried": ["a", "b"], "answers": {"a": "none", "b": 1}},
-              {"queried": ["c", "d"], "corrections": {"b": 0, "a": 2}},
+              {"queried": ["c", "d"], "corrections": {"b": 0, "a": 2}, "audited": ["f"]},
               {"queried": [], "corrections": {"a": "unsure 1"}}]
     shared = {"sampler": "random", "n_labeled": 0, "n_paid": 0, "n_pseudo": 0, "metrics": {}, "class_counts": [],
               "query_hash": "", "seconds": {}, "peak_memory_mb": 0.0}
-    record = RunResult({}, {}, {}, rounds=[RoundRecord(round=number, **shared, **own) for number, own in enumerate(rounds)])
-    assert answers(record) == {"a": UNSURE - 2, "b": 0}
-    assert answers(record, {"a": 3, "c": 3, "d": -1, "e": 1}) == {"a": UNSURE - 2, "b": 0, "c": 3}
+    rounds = [RoundRecord(round=number, **shared, **own) for number, own in enumerate(rounds)]
+    record = RunResult({}, {}, {}, rounds=rounds, known={"k": 1, "n": "none"})
+    before = {"k": 1, "n": NONE}
+    assert answers(record) == before | {"a": UNSURE - 2, "b": 0}
+    labels = {"a": 3, "c": 3, "d": -1, "e": 1, "f": 2}
+    assert answers(record, labels) == before | {"a": UNSURE - 2, "b": 0, "c": 3, "f": 2}
