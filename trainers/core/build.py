@@ -32,9 +32,10 @@ from trainers.clip.backbones import load_clip
 from trainers.clip.frozen_clip import FrozenCLIP
 from trainers.core.descriptions import build_texts
 from trainers.core.inputs import Banks, Inputs, Loading, Reads, encoder
+from trainers.core.model_file import read_model
 from trainers.core.prompted_clip import PromptedCLIP
 from trainers.core.prompts import ClassTexts
-from trainers.core.trainer import BuildLearner, PromptTrainer, Recipe, Setting, read_model
+from trainers.core.trainer import BuildLearner, PromptTrainer, Recipe, Setting
 from trainers.learner import Learner
 from trainers.registry import LEARNERS, TRAINERS, absent, has_negative_texts, is_learner, is_linear, read_by
 

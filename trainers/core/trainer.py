@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, final
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -18,12 +17,11 @@ from tqdm import tqdm
 from dassl.engine.fit import fit
 from dassl.utils.errors import UserError
 from dassl.utils.files import atomic_path
-from dassl.utils.paths import check_file
 from dassl.utils.seeding import rng_for
-from dassl.utils.tensors import state_hash
 from trainers.clip.frozen_clip import FrozenCLIP
 from trainers.core.calibration import Labeled, held_out_temperature
 from trainers.core.inputs import Batch, Inputs, Reads, Step, batch_rows
+from trainers.core.model_file import digest, read_model
 from trainers.core.prompted_clip import PromptedCLIP, ensemble
 from trainers.core.prompts import Batch as LossBatch
 from trainers.core.prompts import ClassTexts, Labels, Prompts
@@ -196,7 +194,7 @@ class PromptTrainer:
             state[TEMPERATURE] = torch.tensor(model.temperature, dtype=torch.float64)
         with atomic_path(path) as temporary:
             # one entry: safetensors writes several in an order that differs from process to process
-            about = self._belongs_to(model) | {"template": self.texts.template, "checksum": _digest(state)}
+            about = self._belongs_to(model) | {"template": self.texts.template, "checksum": digest(state)}
             save_file(state, temporary, metadata={"belongs_to": json.dumps(about)})
 
     def load(self, path: Path) -> PromptedCLIP:
@@ -280,28 +278,6 @@ class PromptTrainer:
         size = {"labeled": self.recipe.batch_size, "mined": self.recipe.n_mined}[name]
         key = (self.recipe.seed, f"batches {name}", round, number)
         return batch_rows(n_rows, size, drop_last=self.recipe.drop_last, key=key)
-
-
-def read_model(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return what the file of a model says that it belongs to, and its tensors; raises UserError if it is damaged.
-
-    "template" is the data set's, for who has the file without the data set; files of before do not say it.
-    """
-    try:
-        check_file(path)
-        with safe_open(path, "pt") as file:
-            belongs_to = dict(json.loads((file.metadata() or {}).get("belongs_to", "{}")))
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
-    except (OSError, SafetensorError, TypeError, ValueError) as error:
-        raise UserError(f"cannot read the prompts {path}: {error}") from error
-    if belongs_to.get("checksum", digest := _digest(state)) != digest:  # files of before have none
-        raise UserError(f"{path} does not match its checksum; the file was changed")
-    return belongs_to, state
-
-
-def _digest(state: Mapping[str, Tensor]) -> str:
-    """Return the SHA-256 of tensors: names, shapes, types and bytes."""
-    return state_hash(state, lambda name, value: f"{name} {value.dtype} {tuple(value.shape)}")
 
 
 def _short(value: Any) -> str:
