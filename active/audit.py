@@ -53,8 +53,8 @@ def audited(confidence: np.ndarray, guesses: Sequence[int], answers: Sequence[in
     """Return what a record says of an audit: accuracy, its interval and counts; {} without an answer that tells.
 
     `confidence` [N] is of all reserved images; `guesses` and `answers` [n], labels or codes of `dassl.data.answers`, are of the
-    first n. Images of no class are left out. Of images that nobody could label, one end of the interval takes all guesses for
-    wrong, the other for right.
+    first n. Images of no class are left out, and the labels count alone then: which others of the reserved images are of none,
+    nobody knows. Of images that nobody could label, one end of the interval takes all guesses for wrong, the other for right.
     """
     kept = [place for place, code in enumerate(answers) if code != NONE]
     labels = [UNSURE - 1 - answers[place] if answers[place] < UNSURE else answers[place] for place in kept]
@@ -63,9 +63,12 @@ def audited(confidence: np.ndarray, guesses: Sequence[int], answers: Sequence[in
     known, counts = confidence[kept], {"n_none": len(answers) - len(kept), "n_unknown": int(unknown.sum())}
     if unknown.all():
         return {}
+    if len(kept) < len(answers):
+        confidence = known = np.ones(len(kept))  # which says nothing
     found = estimate(confidence, known[~unknown], right[~unknown])
     worst, best = (estimate(confidence, known, right | (unknown & value)) for value in (False, True))
-    return {"accuracy": found["accuracy"], "low": worst["low"], "high": best["high"], "n": found["n"],
+    share = found["accuracy"]
+    return {"accuracy": share, "low": min(worst["low"], share), "high": max(best["high"], share), "n": found["n"],
             "wilson_low": worst["wilson_low"], "wilson_high": best["wilson_high"], **counts}
 
 

@@ -1,5 +1,6 @@
 """From a config to a run: what `active.loop.run` is given."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import numpy as np
 from torch import Tensor
 from yacs.config import CfgNode
 
-from active.audit import reserve
+from active.audit import Reserved, reserve
 from active.known import read_known
 from active.loop import run
 from active.oracles.oracle import ORACLES, Oracle, Setting
@@ -21,8 +22,11 @@ from dassl.config.setup import as_dict
 from dassl.data.answers import code_of, recorded
 from dassl.data.dataset import UNLABELED, Dataset
 from dassl.evaluation.evaluate import build_metrics
+from dassl.utils.errors import ConfigError
 from dassl.utils.paths import exists
 from dassl.utils.run_folder import RESULTS
+
+logger = logging.getLogger(__name__)
 
 
 def carry_out(
@@ -36,9 +40,10 @@ def carry_out(
     output = Path(cfg.OUTPUT_DIR)
     is_new = not exists(output / RESULTS)  # else the record holds them
     result = open_result(output, as_dict(cfg), dataset, certificate or {})
-    if cfg.ACTIVE.KNOWN_LABELS and is_new:
-        found = read_known(cfg.ACTIVE.KNOWN_LABELS, cfg.ACTIVE.RENAMED_CLASSES, dataset)
-        result.known = {path: recorded(code) for path, code in found.items()}
+    if is_new:
+        found = (read_known(cfg.ACTIVE.KNOWN_LABELS, cfg.ACTIVE.RENAMED_CLASSES, dataset) if cfg.ACTIVE.KNOWN_LABELS
+                 else _repeated(cfg.ACTIVE, "known"))
+        result.known = {path: recorded(code) for path, code in found.items() if path in dataset.train_rows}
     known = {path: code_of(answer) for path, answer in result.known.items()}
     return run(build_run(cfg, dataset, trainer, selector, known), result)
 
@@ -57,11 +62,13 @@ def build_run(
     if known and cfg.ACTIVE.INITIAL_SAMPLER == "auto":
         names = (cfg.ACTIVE.SAMPLER,) * 2
     free = np.array([row for row, datum in enumerate(dataset.train) if datum.path not in known], dtype=np.int64)
+    reserved = reserve(free, n_audited, cfg.ACTIVE.AUDIT_ROUNDS, cfg.SEED)
+    _check_reserved(cfg, dataset, reserved, known)
     return Run(
         dataset, trainer, selector, samplers=tuple(build_chosen(name, cfg.ACTIVE) for name in names),
         oracle=build_oracle(cfg, dataset, n_query * cfg.ACTIVE.ROUNDS), metrics=build_metrics(cfg.TEST), n_query=n_query,
         n_rounds=cfg.ACTIVE.ROUNDS, seed=cfg.SEED, recorders=build_recorders(cfg.LOG, output), output=output,
-        known=known, reserved=reserve(free, n_audited, cfg.ACTIVE.AUDIT_ROUNDS, cfg.SEED),
+        known=known, reserved=reserved,
         watches=bool(n_audited or cfg.ACTIVE.STOP or asks_people(cfg.ACTIVE)), stop=cfg.ACTIVE.STOP)
 
 
@@ -70,6 +77,27 @@ def build_oracle(cfg: CfgNode, dataset: Dataset, budget: int) -> Oracle:
     component = ORACLES[cfg.ACTIVE.ORACLE]
     setting = Setting(dataset, _known_labels(cfg.ACTIVE, dataset), budget, Path(cfg.OUTPUT_DIR))
     return component.build(setting, **component.arguments(cfg.ACTIVE.get(component.key, {})))
+
+
+def _named(node: CfgNode) -> list[str]:
+    """Return the names of all samplers of a node, also of those inside others."""
+    return list(dict.fromkeys(name for sampler in (initial_sampler(node), node.SAMPLER) for name in wrapped(sampler, node)))
+
+
+def _repeated(node: CfgNode, fact: str) -> dict[str, int]:
+    """Return what the record that a sampler repeats says, {} without one."""
+    return next((SAMPLERS[name].facts[fact](node) for name in _named(node) if fact in SAMPLERS[name].facts), {})
+
+
+def _check_reserved(cfg: CfgNode, dataset: Dataset, reserved: Reserved, known: Mapping[str, int]) -> None:
+    """Raise ConfigError if a record that is to be repeated asked for images of the audit; say what known labels do to it."""
+    held = {dataset.train[row].path for row in reserved.rows.tolist()}
+    if held & set(_repeated(cfg.ACTIVE, "asks")):
+        raise ConfigError("the audit sets images aside that the record asked for; give the run the SEED and ACTIVE.AUDIT of "
+                          "the record, or none")
+    if held and known:
+        logger.warning("the audit is of images without a known label; where those with one were chosen, such as by an earlier "
+                       "run, it says how good the model is on what that run left over, not on new images")
 
 
 def _check_selector(cfg: CfgNode, is_given: bool, chooser: Trainer) -> None:
@@ -83,8 +111,7 @@ def _check_selector(cfg: CfgNode, is_given: bool, chooser: Trainer) -> None:
 def _known_labels(node: CfgNode, dataset: Dataset) -> Tensor:
     """Return the labels of the train split, with what people answered in a record that a sampler repeats."""
     labels = dataset.labels("train")
-    samplers = (initial_sampler(node), node.SAMPLER)
-    for name in dict.fromkeys(name for sampler in samplers for name in wrapped(sampler, node)):
+    for name in _named(node):
         if "answers" in SAMPLERS[name].facts:
             for path, label in SAMPLERS[name].facts["answers"](node, dataset.classnames).items():
                 row = dataset.train_rows.get(path)

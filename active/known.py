@@ -8,8 +8,8 @@ from pathlib import Path
 
 from active.oracles.label_studio import export_rows
 from active.record.results import RunResult
-from dassl.data.answers import SKIP, code_of, words, written
-from dassl.data.dataset import Dataset
+from dassl.data.answers import MARK, SKIP, code_of, words, written
+from dassl.data.dataset import UNLABELED, Dataset
 from dassl.data.known import Known, Names, class_key
 from dassl.data.labels import checked_labels
 from dassl.data.sheets import LabelRow, label_rows, pairs
@@ -40,9 +40,9 @@ def read_known(file: str, renamed: str, dataset: Dataset) -> dict[str, int]:
     """
     path, words_of = expanded(file), words(dataset.classnames)
     known = Known([datum.path for datum in dataset.train], dataset.classnames, words_of)
-    said = _said(path, known)
+    said = _said(path, known, dataset)
     new_names = _renamed(renamed, dataset.classnames)
-    rows = [(place, image, new_names.get(class_key(name), name)) for place, image, name in said.rows if name]
+    rows = [(place, image, _now(name, new_names)) for place, image, name in said.rows if name]
     rows = [row for row in rows if row[2] and known.paths.meant(row[1])]
     _say_gone(path, (name for _, _, name in rows if not known.classes.meant(name)))
     rows = [row for row in rows if known.classes.meant(row[2])]
@@ -54,17 +54,28 @@ def read_known(file: str, renamed: str, dataset: Dataset) -> dict[str, int]:
     return answers
 
 
-def _said(path: Path, known: Known) -> Said:
+def _said(path: Path, known: Known, dataset: Dataset) -> Said:
     if path.suffix.lower() != ".json":
         return Said(label_rows(path, known))
     if isinstance(read_json(path), list):
         return Said(export_rows(path))
     record = RunResult.read(path)
     names = record.dataset["classnames"]
-    answers = dict(record.known)
+    answers = {image: written(code_of(answer), names) for image, answer in record.known.items()}
     for round in record.rounds:
-        answers |= round.answers | round.corrections
-    return Said([("the record", image, written(code_of(answer), names)) for image, answer in answers.items()], tuple(names))
+        own = (dataset.train_rows.get(image) for image in (*round.queried, *round.audited))  # of labels that nobody had to give
+        answers |= {dataset.train[row].path: dataset.classnames[dataset.train[row].label] for row in own
+                    if row is not None and dataset.train[row].label != UNLABELED}
+        answers |= {image: written(code_of(answer), names) for image, answer in (round.answers | round.corrections).items()}
+    return Said([("the record", image, answer) for image, answer in answers.items()], tuple(names))
+
+
+def _now(name: str, new_names: Mapping[str, str]) -> str:
+    """Return what people wrote with the class's new name, also behind a word: "!unsure heron"."""
+    word, _, behind = name.partition(" ")
+    if word.casefold() == MARK + "unsure" and class_key(behind) in new_names:
+        return f"{word} {new_names[class_key(behind)]}".strip()
+    return new_names.get(class_key(name), name)
 
 
 def _renamed(file: str, classnames: Iterable[str]) -> Mapping[str, str]:

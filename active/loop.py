@@ -20,6 +20,7 @@ from active.selection import images_named, select, warm_start
 from active.stopping import advice
 from active.watching import is_enough, watched
 from dassl.data.answers import code_of, recorded
+from dassl.data.dataset import UNLABELED
 from dassl.evaluation.evaluate import evaluate
 from dassl.utils.environment import peak_memory_mb
 from dassl.utils.errors import TrainingError, UserError
@@ -55,7 +56,7 @@ def run(plan: Run, result: RunResult) -> RunResult:
             _end(plan, result, "failed", f"round {round}: {error}")
             raise TrainingError(result.failure) from error
         result.rounds.append(record)
-        state.n_labeled[round] = record.n_labeled
+        state.n_labeled[round] = record.n_labeled - record.n_saved
         for recorder in plan.recorders:
             recorder.add_round(result, state.losses)
         _log(record, watches=plan.watches)
@@ -96,14 +97,15 @@ def _replay(plan: Run, state: State, result: RunResult) -> None:
             raise UserError(f"the record in {plan.output} names images that are not in the train split, first {unknown[0]!r}")
         guesses, answers, corrections = (
             as_tensors({row_of[path]: code_of(answer) for path, answer in own.items()}) for own in known)
-        plan.oracle.learn(*answers)
+        is_new = torch.isin(answers[0], plan.oracle.unknown(answers[0]))  # else from the record that a sampler repeats
+        plan.oracle.learn(*(own[is_new] for own in answers))
         audit = plan.audit_rows(record.round)
         if [plan.dataset.train[row].path for row in audit.tolist()] != record.audited:
             raise UserError(f"the record in {plan.output} audits other images in round {record.round} than this run would")
         plan.oracle.audit(audit)
         plan.oracle.correct(*corrections)
         plan.oracle.n_further = record.n_further
-        state.n_labeled[record.round] = record.n_labeled
+        state.n_labeled[record.round] = record.n_labeled - record.n_saved
         asked = torch.tensor([row_of[path] for path in record.queried], dtype=torch.int64)
         _acquire(plan, state, Query(asked, *guesses), record.round)
         _correct(plan, state, *corrections)
@@ -133,7 +135,10 @@ def _round(plan: Run, state: State, round: int) -> RoundRecord:
     event("after-fit")
     metrics = state.timed("evaluate", _evaluate, plan, model)
     event("after-evaluate")
-    given, corrected = ({plan.dataset.train[row].path: recorded(code) for row, code in own.items()} for own in answers)
+    asked = [row for row in torch.cat([query.rows, plan.audit_rows(round)]).tolist()
+             if plan.dataset.train[row].label == UNLABELED]  # also what people said in a record that a sampler repeats
+    given, corrected = ({plan.dataset.train[row].path: recorded(code) for row, code in own}
+                        for own in (plan.oracle.said(asked), answers[1].items()))
     return _record(plan, state, query, round=round, sampler=sampler.name, metrics=metrics,
                    files=_save(plan, state, model, round), answers=given, corrections=corrected,
                    **watched(plan, state, model, round))

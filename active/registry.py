@@ -12,7 +12,7 @@ from dassl.utils.registry import NameOf, Registry
 
 SAMPLERS = Registry("sampler", "ACTIVE", home="active.samplers", facts={
     "needs_model": bool, "needs_labels": bool, "needs_linear": bool, "needs_negative_texts": bool, "labels_itself": bool,
-    "check": Callable, "warm_start": Callable, "answers": Callable})
+    "check": Callable, "warm_start": Callable, "answers": Callable, "known": Callable, "asks": Callable})
 
 BoundSampler = Callable  # of a SelectionContext: rows to ask, Tensor [n], or a Query
 Sampler = Annotated[BoundSampler, NameOf("sampler")]  # a name in YAML that arrives as a callable

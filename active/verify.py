@@ -82,7 +82,7 @@ def run_again(old: RunResult, folder: Path, root: str | None, *, fresh: bool) ->
     for component in SAMPLERS:
         for parameter in component.parameters if component.key in old.config["ACTIVE"] else ():
             old.config["ACTIVE"][component.key].setdefault(parameter.key, parameter.before)
-    if old.known:  # the file may be elsewhere by now, or another
+    if old.config["ACTIVE"].get("KNOWN_LABELS"):  # the file may be elsewhere by now, or another
         known = {path: written(code_of(answer), old.dataset["classnames"]) for path, answer in old.known.items()}
         write_table(folder / "known.csv", known)
         old.config["ACTIVE"] |= {"KNOWN_LABELS": str(folder / "known.csv"), "RENAMED_CLASSES": ""}
@@ -100,7 +100,9 @@ def run_again(old: RunResult, folder: Path, root: str | None, *, fresh: bool) ->
     if done.returncode:
         raise UserError(f"the run could not be repeated; it ended with exit code {done.returncode}:\n{done.stderr.strip()}")
     new = RunResult.read(output / RESULTS)
-    for before, now in zip(old.rounds, new.rounds, strict=False):
+    for place, (before, now) in enumerate(zip(old.rounds, new.rounds, strict=False)):
+        new.rounds[place] = now = dataclasses.replace(  # a sheet of what was agreed on has no second opinions
+            now, n_paid=now.n_paid - now.n_further + before.n_further, n_further=before.n_further)
         for name, digest in before.files.items():
             if name in now.files and digest in former_sha256s(output / name):
                 now.files[name] = digest

@@ -26,7 +26,7 @@ def watched(plan: Run, state: State, model: Any, round: int) -> dict[str, Any]:
         confidence = logits[rows].softmax(1).amax(1).numpy()
         found["audit"] = audited(confidence, guesses[rows[: len(answers)]].tolist(), answers)
     n_classes, open_rows = logits.shape[1], (state.pool.round_of < 0).nonzero().flatten()
-    earlier = reference(state.n_labeled, len(state.pool.labeled), n_classes)
+    earlier = reference(state.n_labeled, len(state.pool.labeled) - len(state.pool.pseudo_labeled), n_classes)
     if earlier is not None and len(open_rows):
         if earlier not in state.guesses:  # of a run that goes on
             old = plan.trainer.load(prompts_path(plan.output, earlier))

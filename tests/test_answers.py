@@ -16,6 +16,7 @@ from dassl.data.answers import words
 from dassl.data.known import Known
 from datasets.digits import CLASSNAMES, digits
 from tests import commands
+from tests.active.toy import cut_back
 
 NAMES = CLASSNAMES[:3]
 WORDS = {"skip": "!skip", "none": "!none", "unsure": "!unsure"}
@@ -279,14 +280,15 @@ KNOWN = Known(["a.jpg", "b.jpg"], ["heron", "magpie"], words(["heron", "magpie"]
 def test_most_opinions_decide(names, expected):
     """Whatever their order; blank cells are none."""
     for order in (names, names[::-1]):
-        rows, n_further = majority([("row", "a.jpg", name) for name in order], KNOWN)
+        rows, n_further, undecided = majority([("row", "a.jpg", name) for name in order], KNOWN, {"a.jpg"})
         found = {name for _, _, name in rows if name}
-        assert found == ({expected} if expected else set()) and n_further == len([*filter(None, names)]) - 1
+        assert found == ({expected} if expected else set()) and undecided == ([] if expected else ["a.jpg"])
+        assert n_further == len([*filter(None, names)]) - 1
 
 
 def test_what_means_nothing_stays_to_be_listed():
     """An unknown class, and an image that was not asked."""
-    rows, n_further = majority([("1", "a.jpg", "crow"), ("2", "x.jpg", "heron"), ("3", "b.jpg", "heron")], KNOWN)
+    rows, n_further, _ = majority([("1", "a.jpg", "crow"), ("2", "x.jpg", "heron"), ("3", "b.jpg", "heron")], KNOWN, {"a.jpg"})
     assert ("1", "a.jpg", "crow") in rows and ("2", "x.jpg", "heron") in rows and n_further == 0
 
 
@@ -315,3 +317,81 @@ def test_opinions_that_differ_are_an_error_unless_most_decide(start, truth, tmp_
     fill(sheet(tmp_path, 0), truth, f"{path},{next(name for name in NAMES if name != truth[path])}")
     code, error = start()
     assert code == 1 and f"{path} is both" in error
+
+
+def test_skips_and_the_audit_cost_no_opinion(start, truth, tmp_path):
+    """Three skips of one image are one skip; a second label of an audited image is not one of the query's; it repeats."""
+    words = ("ACTIVE.FILE.CONFLICTS", "majority", "ACTIVE.AUDIT", "2")
+    start(*words)
+    paths = asked(sheet(tmp_path, 0))
+    query = json.loads((sheet(tmp_path, 0).parent / "round_000_query.json").read_text())["queried"]
+    audited = next(path for path in paths if path not in query)
+    lines = [f"{query[0]},!Skip"] * 3 + [f"{path},{truth[path]}" for path in paths if path != query[0]]
+    lines += [f"{query[1]},{truth[query[1]]}", f"{audited},{truth[audited]}"]
+    sheet(tmp_path, 0).write_text("\n".join(["path,label", *lines]))
+    assert start(*words)[0] == 3
+    record = rounds(tmp_path)[0]
+    assert (record.n_asked, record.n_skipped, record.n_paid, record.n_further) == (4, 1, 4, 1)
+
+
+def test_corrections_that_differ_wait_for_a_third(start, truth, tmp_path):
+    """They are not passed over."""
+    words = ("ACTIVE.FILE.CONFLICTS", "majority")
+    start(*words)
+    first = fill(sheet(tmp_path, 0), truth)[0]
+    start(*words)
+    others = [name for name in NAMES if name != truth[first]]
+    fill(sheet(tmp_path, 1), truth, *(f"{first},{name}" for name in others))
+    code, error = start(*words)
+    assert code == 3 and f"first {first}" in error
+
+
+def test_second_opinions_repeat(start, truth, tmp_path, monkeypatch):
+    """`active.verify` finds such a run equal."""
+    monkeypatch.setattr(verify.subprocess, "run", commands.run)
+    words = ("ACTIVE.FILE.CONFLICTS", "majority")
+    start(*words)
+    for round in range(3):
+        paths = asked(sheet(tmp_path, round))
+        fill(sheet(tmp_path, round), truth, f"{paths[0]},{truth[paths[0]]}")
+        code, error = start(*words)
+    assert code == 0, error
+    old = RunResult.read(tmp_path / "run" / "results.json")
+    assert old.rounds[-1].n_further == 3
+    (tmp_path / "again").mkdir()
+    again = verify.run_again(old, tmp_path / "again", str(tmp_path / "photos"), fresh=False)
+    assert list(verify.differences(old, again)) == []
+
+
+def test_a_label_and_a_skip_in_any_spelling(start, truth, tmp_path):
+    """Who can label the image decides."""
+    start()
+    path = asked(sheet(tmp_path, 0))[0]
+    fill(sheet(tmp_path, 0), truth, f"./{path},!Skip")
+    assert start()[0] == 3 and rounds(tmp_path)[0].answers[path] == NAMES.index(truth[path])
+
+
+def test_answers_live_on_in_a_run_that_repeats_them(start, truth, tmp_path):
+    """Its own record holds them, so that they are predicted as given, carried over, and go on after a stop."""
+    start()
+    for round in range(3):
+        fill(sheet(tmp_path, round), {path: name if place % 3 else "!none" for place, (path, name) in enumerate(truth.items())})
+        code, error = start()
+    assert code == 0, error
+    replay = ("ACTIVE.SAMPLER", "replay", "ACTIVE.REPLAY.RESULTS", str(tmp_path / "run" / "results.json"))
+    assert start(*replay, output="again")[0] == 0
+    answers, again = ([own.answers for own in rounds(tmp_path, output)] for output in ("run", "again"))
+    assert again == answers
+    cut_back(tmp_path / "again" / "results.json", 1)
+    assert start(*replay, output="again")[0] == 0 and [own.answers for own in rounds(tmp_path, "again")] == answers
+
+
+def test_an_audit_does_not_take_what_a_record_asked(start, truth, tmp_path):
+    """One line before anybody is asked."""
+    start()
+    for round in range(3):
+        fill(sheet(tmp_path, round), truth)
+        start()
+    code, error = start("ACTIVE.SAMPLER", "replay", "ACTIVE.REPLAY.RESULTS", str(tmp_path / "run" / "results.json"),
+                        "ACTIVE.AUDIT", "4", "SEED", "3", output="again")
+    assert code == 2 and "the audit sets images aside that the record asked for" in error

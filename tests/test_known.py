@@ -12,7 +12,7 @@ from active import verify
 from active.build import carry_out
 from active.known import read_known
 from active.record.results import RunResult
-from dassl.data.answers import NONE, SKIP
+from dassl.data.answers import NONE, SKIP, UNSURE
 from dassl.data.dataset import Dataset, Datum
 from dassl.utils.errors import DataError
 from tests import commands
@@ -160,3 +160,32 @@ def test_every_class_may_be_known(tmp_path):
     result, _ = finished(tmp_path / "run", ACTIVE__KNOWN_LABELS=known_file(tmp_path, list(range(20))))
     counts = np.bincount(TRUTH[:20], minlength=N_CLASSES)
     assert (np.array(result.rounds[0].class_counts) >= counts).all() and sum(result.rounds[0].class_counts) == 26
+
+
+def test_unsure_of_a_renamed_class_is_unsure_of_the_new_one(tmp_path):
+    file = written(tmp_path / "a.csv", "path,label\n0.jpg,!unsure grey heron\n1.jpg,!unsure\n")
+    renamed = written(tmp_path / "new.csv", "old,new\ngrey heron,heron\n")
+    assert read_known(file, renamed, data()) == {"0.jpg": UNSURE - 1, "1.jpg": UNSURE}
+
+
+def test_labels_that_the_data_set_gave_carry_over(tmp_path):
+    """A record names the images; their labels are the data set's."""
+    old, _ = finished(tmp_path / "old", ACTIVE__AUDIT=5)
+    new, _ = finished(tmp_path / "new", ACTIVE__KNOWN_LABELS=tmp_path / "old" / "results.json", ACTIVE__ROUNDS=1)
+    asked = {path for record in old.rounds for path in (*record.queried, *record.audited)}
+    assert new.known == {path: TRUTH[int(path[6:9])] for path in asked} and new.rounds[0].n_known == 29
+
+
+def test_a_repeated_run_begins_with_what_was_known(tmp_path):
+    """Without being told again."""
+    old, _ = finished(tmp_path / "old", ACTIVE__KNOWN_LABELS=known_file(tmp_path, list(range(10))))
+    (tmp_path / "known.csv").unlink()
+    new, _ = finished(tmp_path / "new", ACTIVE__SAMPLER="replay", ACTIVE__INITIAL_SAMPLER="replay",
+                      ACTIVE__REPLAY__RESULTS=tmp_path / "old" / "results.json")
+    assert new.known == old.known and [own.n_labeled for own in new.rounds] == [own.n_labeled for own in old.rounds]
+
+
+def test_an_audit_beside_known_labels_says_what_it_is_of(tmp_path, caplog):
+    """The images without one may be the easy ones."""
+    finished(tmp_path / "run", ACTIVE__KNOWN_LABELS=known_file(tmp_path, [1, 2, 3]), ACTIVE__AUDIT=5)
+    assert "the audit is of images without a known label" in caplog.text

@@ -36,6 +36,7 @@ from dassl.utils.text import printable
 logger = logging.getLogger(__name__)
 
 N_GUESSES = 3
+SKIPPED = MARK + "skip"
 HINT = f"label: a class name, or {', '.join(MARK + word for word in WORDS)}"
 
 
@@ -68,10 +69,12 @@ class FileOracle(Oracle):
         if not exists(table):
             _write(table, question.round, self._dataset, paths, question.guess(rows))
         known = Known([*paths, *before], self._dataset.classnames, self._words)
-        said = _answers(table, known, settled)
-        consensus, n_further = majority(said, known) if self._conflicts == "majority" else (said, 0)
-        answers = checked_labels(table.with_suffix(""), consensus, known, stranger="was not asked")
-        if missing := [path for path in paths if path not in answers]:
+        said, n_further, undecided = _answers(table, known, settled), 0, []
+        if self._conflicts == "majority":
+            paid = set(paths) - {train[row].path for row in question.audit.tolist()}
+            said, n_further, undecided = majority(said, known, paid)
+        answers = checked_labels(table.with_suffix(""), said, known, stranger="was not asked")
+        if missing := [*(path for path in paths if path not in answers), *(path for path in undecided if path not in paths)]:
             first, shown = printable(missing[0]), table.with_suffix(".html")
             raise WaitingForLabels(
                 f"round {question.round}: {len(missing)} of {len(paths)} images wait for a label, first {first}; fill the "
@@ -87,11 +90,12 @@ def file(setting: Setting, *, conflicts: Literal["error", "majority"] = "error")
     return FileOracle(setting, conflicts)
 
 
-def majority(rows: Sequence[LabelRow], known: Known) -> tuple[list[LabelRow], int]:
-    """Return the rows with one answer an image, that of most, and how many further opinions there are.
+def majority(rows: Sequence[LabelRow], known: Known, paid: Collection[str]) -> tuple[list[LabelRow], int, list[str]]:
+    """Return the rows with one answer an image, that of most; how many further opinions are paid; and who waits for a third.
 
-    Where no answer has most, the image waits for a third opinion, or, of three and more, people are unsure. Rows that mean
-    nothing, or several things, stay as they are. The order of the rows does not matter.
+    Where no answer has most, the image waits for a third opinion, or, of three and more, people are unsure. Opinions on images
+    of `paid` are paid, but for skips. Rows that mean nothing, or several things, stay as they are. The order of the rows does
+    not matter.
     """
     opinions: dict[str, list[LabelRow]] = {}
     for row in rows:
@@ -99,11 +103,16 @@ def majority(rows: Sequence[LabelRow], known: Known) -> tuple[list[LabelRow], in
         if len(paths) == len(names) == 1:
             opinions.setdefault(paths[0], []).append((row[0], paths[0], names[0]))
     found = [row for row in rows if any(len(meant) != 1 for meant in known.meant(*row[1:]))]
+    n_further, undecided = 0, []
     for path, own in opinions.items():
-        (first, n_first), *others = Counter(name for _, _, name in own).most_common()
-        is_tie = bool(others) and others[0][1] == n_first
-        found.append((own[0][0], path, first if not is_tie else MARK + "unsure" if len(own) > 2 else ""))
-    return found, sum(len(own) - 1 for own in opinions.values())
+        names = Counter(name for _, _, name in own)
+        (first, n_first), *others = names.most_common()
+        if others and others[0][1] == n_first:
+            first = MARK + "unsure" if len(own) > 2 else ""
+        undecided += [] if first else [path]
+        found.append((own[0][0], path, first))
+        n_further += max(len(own) - names[SKIPPED] - 1, 0) if path in paid else 0
+    return found, n_further, undecided
 
 
 def write_table(file: Path, names: Mapping[str, str]) -> None:
@@ -115,8 +124,10 @@ def _answers(table: Path, known: Known, settled: Collection[str]) -> list[LabelR
     rows = [(f"{table.name} {place}", path, name) for place, path, name in label_rows(table, known)]
     export = table.with_name(f"{table.stem}_export.json")
     rows += [row for row in (export_rows(export) if exists(export) else []) if row[1] not in settled]
-    answered = {path for _, path, name in rows if name and name != MARK + "skip"}
-    return [row for row in rows if row[2] != MARK + "skip" or row[1] not in answered]  # who can label it decides
+    meant = [known.meant(*row[1:]) for row in rows]
+    answered = {paths for paths, names in meant if names and names != (SKIPPED,)}
+    return [row for row, (paths, names) in zip(rows, meant, strict=True)
+            if names != (SKIPPED,) or paths not in answered]  # who can label it decides
 
 
 def _write(table: Path, round: int, dataset: Dataset, paths: Sequence[str], probs: Tensor) -> None:

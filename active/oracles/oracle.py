@@ -5,7 +5,7 @@ beside a class; `asks_people`, if labels may be unknown before they are asked. A
 `dassl.data.answers`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -135,6 +135,10 @@ class Oracle:
         """Return the query of a round that was asked already and stands on the same basis, in rows of the train split."""
         return None
 
+    def said(self, rows: Sequence[int]) -> list[tuple[int, int]]:
+        """Return rows with what was said of them."""
+        return [(row, int(self._labels[row])) for row in rows]
+
     def ask(self, question: Question, rows: Tensor) -> dict[int, int]:
         """Return the answers, by row, to those rows [n] of a query whose label nobody knows.
 
@@ -148,6 +152,7 @@ class Oracle:
         The second are corrections: other answers to images of earlier rounds.
         """
         rows = self.unknown(torch.cat([question.query.rows, question.audit]))
+        rows = rows.sort().values if len(question.audit) else rows  # so that nobody can tell them apart
         said = self.ask(question, rows) if len(rows) else {}
         given = {row: said.pop(row) for row in rows.tolist()}
         corrected = {row: code for row, code in said.items() if code != self._labels[row]}

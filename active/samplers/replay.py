@@ -38,7 +38,17 @@ def answers(node: CfgNode, classnames: Sequence[str]) -> dict[str, int]:
     return {path: code_of(answer) for round in record.rounds for path, answer in (round.answers | round.corrections).items()}
 
 
-@SAMPLERS.register("replay", needs_model=False, check=check, answers=answers)
+def known(node: CfgNode) -> dict[str, int]:
+    """Return the answers, by dataset id, that were there before the record's first round."""
+    return {path: code_of(answer) for path, answer in _record(node.REPLAY.RESULTS).known.items()}
+
+
+def asks(node: CfgNode) -> set[str]:
+    """Return the dataset ids that the record asked and pseudo-labeled."""
+    return {path for round in _record(node.REPLAY.RESULTS).rounds for path in (*round.queried, *round.pseudo_labeled)}
+
+
+@SAMPLERS.register("replay", needs_model=False, check=check, answers=answers, known=known, asks=asks)
 def replay(ctx: SelectionContext, *, results: str = "") -> Query:
     """Return what the record `results` asked and pseudo-labeled in this round, in its order.
 

@@ -179,3 +179,28 @@ def test_a_record_of_another_audit_is_refused(tmp_path):
     result.write(tmp_path / "results.json")
     with pytest.raises(Exception, match="hash"):
         finished(tmp_path, ACTIVE__AUDIT=6)
+
+
+def test_images_of_no_class_do_not_pull_the_estimate():
+    """The model is unsure of them, and nobody knows which of the reserved images they are: the labels count alone then."""
+    rng, hits, values = np.random.default_rng(0), 0, []
+    for _ in range(1000):
+        confidence, right = drawn(rng, 50, 0.8)
+        is_none = rng.random(len(confidence)) < 0.3
+        confidence = np.where(is_none, 0.3, confidence)
+        answers = [NONE if none else int(own) for none, own in zip(is_none[:50], right[:50], strict=True)]
+        found = audited(confidence, [1] * 50, answers)
+        hits += found["low"] <= true_accuracy(0.8) <= found["high"]
+        values.append(found["accuracy"])
+    assert hits >= 930 and np.mean(values) == pytest.approx(true_accuracy(0.8), abs=0.01)
+
+
+def test_the_accuracy_lies_within_its_interval():
+    """Whatever was said."""
+    rng = np.random.default_rng(0)
+    for _ in range(3000):
+        n = int(rng.integers(2, 12))
+        confidence = rng.beta(*rng.uniform(0.3, 4, 2), size=10 * n)
+        answers = rng.choice([0, 1, SKIP, NONE, UNSURE, UNSURE - 1], size=n, p=[0.3, 0.3, 0.2, 0.1, 0.05, 0.05]).tolist()
+        if found := audited(confidence, rng.integers(2, size=n).tolist(), answers):
+            assert 0 <= found["low"] <= found["accuracy"] <= found["high"] <= 1

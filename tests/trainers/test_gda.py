@@ -178,3 +178,14 @@ def test_a_learner_that_reads_the_pool_reads_none_of_the_reserved(clip, colors):
         trainer.leave_out(rows)
         states.append(trainer.fit(ROWS, colors.labels("train")[ROWS], 0).learner.state_dict())
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+
+
+def test_a_temperature_reads_no_reserved_image(clip, colors, monkeypatch):
+    """The fits without a label each leave out what the fit with all does."""
+    seen = []
+    trainer = trainer_of(clip, colors, ("TRAINER.NAME", "GDA"), ("TRAINER.CALIBRATION", "leave_one_out"))
+    labels_of = type(trainer)._labels
+    monkeypatch.setattr(type(trainer), "_labels", lambda self, *given: seen.append(labels_of(self, *given)) or seen[-1])
+    trainer.leave_out([row for row in range(36) if row not in ROWS.tolist()][:9])
+    trainer.fit(ROWS, colors.labels("train")[ROWS], 0)
+    assert len(seen) == 1 + len(ROWS) and {len(labels.pool) for labels in seen} == {27}

@@ -9,6 +9,7 @@ from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 MAX_FITS = 50
+MIN_LABELS = 10
 LOWEST, HIGHEST = 0.1, 100.0
 
 Labeled = tuple[Tensor, Tensor]
@@ -18,17 +19,21 @@ def held_out_temperature(logits_of: Callable[[Labeled, Tensor], Tensor], labeled
     """Return the temperature that fits logits of labeled rows [M] and labels [M], each by a model without its label.
 
     `logits_of(kept, rows)` returns logits [B, C] of rows by a model of the pairs `kept`. Each label is left out alone, or, of
-    more than `MAX_FITS`, in one of so many random groups, as each costs a fit. Without a label it is 1.
+    more than `MAX_FITS`, in one of so many random groups, as each costs a fit. It is 1 with fewer than `MIN_LABELS` labels, and
+    where all held-out guesses are right: no temperature would be too low then.
     """
     rows, labels = labeled
+    if len(rows) < MIN_LABELS:
+        return 1.0
     n_groups = min(len(rows), MAX_FITS)
-    group = torch.from_numpy(rng.permutation(np.arange(len(rows)) % max(n_groups, 1)))
+    group = torch.from_numpy(rng.permutation(np.arange(len(rows)) % n_groups))
     logits, targets = [], []
     for own in range(n_groups):
         out = group == own
         logits.append(logits_of((rows[~out], labels[~out]), rows[out]))
         targets.append(labels[out])
-    return fit_temperature(torch.cat(logits), torch.cat(targets)) if n_groups else 1.0
+    held_out, truth = torch.cat(logits), torch.cat(targets)
+    return 1.0 if torch.equal(held_out.argmax(1), truth) else fit_temperature(held_out, truth)
 
 
 def fit_temperature(logits: Tensor, labels: Tensor) -> float:

@@ -159,6 +159,7 @@ class PromptTrainer:
     def _temperature(self, labeled: Labeled, round: int, mined: Labeled | None) -> float:
         """Return the temperature of a fit, see `held_out_temperature`."""
         quiet = PromptTrainer(Setting(self.inputs, self.texts, replace(self.recipe, calibrated=False, print_freq=0)))
+        quiet._kept = self._kept
 
         def logits_of(kept: Labeled, rows: Tensor) -> Tensor:
             model = quiet.fit(*kept, round, mined)
