@@ -1,5 +1,6 @@
 """From a config to a run: what `active.loop.run` is given."""
 
+import contextlib
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,7 +46,9 @@ def carry_out(
                  else _repeated(cfg.ACTIVE, "known"))
         result.known = {path: recorded(code) for path, code in found.items() if path in dataset.train_rows}
     known = {path: code_of(answer) for path, answer in result.known.items()}
-    return run(build_run(cfg, dataset, trainer, selector, known), result)
+    plan = build_run(cfg, dataset, trainer, selector, known)
+    with contextlib.closing(plan.oracle):
+        return run(plan, result)
 
 
 def build_run(
@@ -64,11 +67,11 @@ def build_run(
     free = np.array([row for row, datum in enumerate(dataset.train) if datum.path not in known], dtype=np.int64)
     reserved = reserve(free, n_audited, cfg.ACTIVE.AUDIT_ROUNDS, cfg.SEED)
     _check_reserved(cfg, dataset, reserved, known)
+    oracle = build_oracle(cfg, dataset, n_query * cfg.ACTIVE.ROUNDS)
     return Run(
         dataset, trainer, selector, samplers=tuple(build_chosen(name, cfg.ACTIVE) for name in names),
-        oracle=build_oracle(cfg, dataset, n_query * cfg.ACTIVE.ROUNDS), metrics=build_metrics(cfg.TEST), n_query=n_query,
-        n_rounds=cfg.ACTIVE.ROUNDS, seed=cfg.SEED, recorders=build_recorders(cfg.LOG, output), output=output,
-        known=known, reserved=reserved,
+        oracle=oracle, metrics=build_metrics(cfg.TEST), n_query=n_query, n_rounds=cfg.ACTIVE.ROUNDS, seed=cfg.SEED,
+        recorders=[*oracle.recorders, *build_recorders(cfg.LOG, output)], output=output, known=known, reserved=reserved,
         watches=bool(n_audited or cfg.ACTIVE.STOP or asks_people(cfg.ACTIVE)), stop=cfg.ACTIVE.STOP)
 
 

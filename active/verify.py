@@ -25,16 +25,17 @@ import yaml
 from safetensors import safe_open
 from safetensors.torch import save
 
-from active.oracles.files import write_table
-from active.record.folder import table_path
+from active.oracles.registry import ORACLES
 from active.record.results import MEASURED, RunResult
 from active.registry import SAMPLERS
 from dassl.config.cli import Parser, command
 from dassl.config.setup import ABSENT
 from dassl.config.setup import differences as config_differences
 from dassl.data.answers import code_of, written
+from dassl.data.sheets import sheet
 from dassl.utils.environment import PROJECT
 from dassl.utils.errors import UserError
+from dassl.utils.files import write_text
 from dassl.utils.run_folder import RESULTS
 
 
@@ -84,14 +85,15 @@ def run_again(old: RunResult, folder: Path, root: str | None, *, fresh: bool) ->
             old.config["ACTIVE"][component.key].setdefault(parameter.key, parameter.before)
     if old.config["ACTIVE"].get("KNOWN_LABELS"):  # the file may be elsewhere by now, or another
         known = {path: written(code_of(answer), old.dataset["classnames"]) for path, answer in old.known.items()}
-        write_table(folder / "known.csv", known)
+        write_text(folder / "known.csv", sheet([("path", "label"), *known.items()]))
         old.config["ACTIVE"] |= {"KNOWN_LABELS": str(folder / "known.csv"), "RENAMED_CLASSES": ""}
     config.write_text(yaml.safe_dump(old.config), "utf-8")
+    restore = ORACLES[old.config["ACTIVE"].get("ORACLE", "labels")].facts.get("restore", lambda *_: None)
     for record in old.rounds:
         if record.answers:
             names = {path: written(code_of(answer), old.dataset["classnames"])
                      for path, answer in (record.answers | record.corrections).items()}
-            write_table(table_path(output, record.round), names)
+            restore(output, record.round, names)
     words = ["--config-file", config, "--output-dir", output, *(["--root", root] if root else []),
              *(["CACHE_DIR", folder / "cache"] if fresh else [])]
     threads = {"OMP_NUM_THREADS": old.environment["threads"]} if old.environment.get("threads", "").isdigit() else {}

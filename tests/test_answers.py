@@ -162,6 +162,20 @@ def test_the_order_of_answers_in_a_file_is_irrelevant(start, truth, tmp_path):
     assert one == two
 
 
+def test_the_order_of_corrections_is_none_of_a_record(start, truth, tmp_path):
+    """Two sheets of the same rows in another order give the same hash of the round."""
+    hashes = []
+    for output, step in (("run", 1), ("other", -1)):
+        start(output=output)
+        wrong = {path: NAMES[(NAMES.index(name) + 1) % 3] for path, name in truth.items()}
+        first = fill(sheet(tmp_path, 0, output), wrong)
+        start(output=output)
+        fill(sheet(tmp_path, 1, output), truth, *(f"{path},{truth[path]}" for path in first[::step]))
+        start(output=output)
+        hashes.append([record.query_hash for record in rounds(tmp_path, output)])
+    assert len(hashes[0]) == 2 and hashes[0] == hashes[1]
+
+
 def test_a_correction_is_trained_on_from_the_next_round_on(start, truth, tmp_path):
     """Nobody is charged for it, old picks stand, and the run equals one in which it was known when it came."""
     start()

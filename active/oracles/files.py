@@ -84,7 +84,12 @@ class FileOracle(Oracle):
         return {self._dataset.train_rows[path]: code for path, code in answers.items()}
 
 
-@ORACLES.register("file", answers=("skip", "none", "unsure", "correction"), asks_people=True)
+def restore(output: Path, round: int, names: Mapping[str, str]) -> None:
+    """Write the CSV file of a round that has been labeled: what people wrote, by path."""
+    write_text(table_path(output, round), sheet([("path", "label"), *names.items()]))
+
+
+@ORACLES.register("file", answers=("skip", "none", "unsure", "correction"), asks_people=True, restore=restore)
 def file(setting: Setting, *, conflicts: Literal["error", "majority"] = "error") -> FileOracle:
     """Return the oracle that asks people by files. Different answers to an image are an `error`, or their `majority` counts."""
     return FileOracle(setting, conflicts)
@@ -113,11 +118,6 @@ def majority(rows: Sequence[LabelRow], known: Known, paid: Collection[str]) -> t
         found.append((own[0][0], path, first))
         n_further += max(len(own) - names[SKIPPED] - 1, 0) if path in paid else 0
     return found, n_further, undecided
-
-
-def write_table(file: Path, names: Mapping[str, str]) -> None:
-    """Write the CSV file of a round that has been labeled: what people wrote, by path."""
-    write_text(file, sheet([("path", "label"), *names.items()]))
 
 
 def _answers(table: Path, known: Known, settled: Collection[str]) -> list[LabelRow]:

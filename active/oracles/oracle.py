@@ -1,8 +1,9 @@
 """What an oracle is: the file to open by who wants to write one.
 
 An oracle is registered as a function of a `Setting` that returns an `Oracle`. Facts: `answers`, what it can say of an image
-beside a class; `asks_people`, if labels may be unknown before they are asked. Answers are integers: labels, or the codes of
-`dassl.data.answers`.
+beside a class; `asks_people`, if labels may be unknown before they are asked; `check`, a function without arguments that raises
+ConfigError where the oracle could not work; `restore`, a function of output folder, round and answers by path, as people write
+them, that lets the oracle find them there. Answers are integers: labels, or the codes of `dassl.data.answers`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from active.context import Query
 from active.oracles.registry import ORACLES
+from active.record.recorders import Recorder
 from dassl.data.answers import kind_of
 from dassl.data.dataset import UNLABELED, Dataset
 
@@ -139,6 +141,14 @@ class Oracle:
         """Return rows with what was said of them."""
         return [(row, int(self._labels[row])) for row in rows]
 
+    @property
+    def recorders(self) -> Sequence[Recorder]:
+        """Who of this oracle is told of the rounds."""
+        return ()
+
+    def close(self) -> None:
+        """Let go what is held open: the run has ended, however it did."""
+
     def ask(self, question: Question, rows: Tensor) -> dict[int, int]:
         """Return the answers, by row, to those rows [n] of a query whose label nobody knows.
 
@@ -149,13 +159,13 @@ class Oracle:
     def answers(self, question: Question) -> tuple[dict[int, int], dict[int, int]]:
         """Return what somebody said, by row, of those images of a query whose label nobody knew, and learn it.
 
-        The second are corrections: other answers to images of earlier rounds.
+        The second are corrections, in the order of their rows: other answers to images of earlier rounds.
         """
         rows = self.unknown(torch.cat([question.query.rows, question.audit]))
         rows = rows.sort().values if len(question.audit) else rows  # so that nobody can tell them apart
         said = self.ask(question, rows) if len(rows) else {}
         given = {row: said.pop(row) for row in rows.tolist()}
-        corrected = {row: code for row, code in said.items() if code != self._labels[row]}
+        corrected = {row: said[row] for row in sorted(said) if said[row] != self._labels[row]}
         for learn, answers in ((self.learn, given), (self.correct, corrected)):
             learn(*as_tensors(answers))
         return given, corrected

@@ -1,10 +1,13 @@
 """The oracles by their names."""
 
+from collections.abc import Callable
+
 from yacs.config import CfgNode
 
 from dassl.utils.registry import Registry
 
-ORACLES = Registry("oracle", "ACTIVE", home="active.oracles", facts={"answers": tuple, "asks_people": bool})
+ORACLES = Registry("oracle", "ACTIVE", home="active.oracles", facts={
+    "answers": tuple, "asks_people": bool, "check": Callable, "restore": Callable})
 
 
 def asks_people(node: CfgNode) -> bool:

@@ -45,6 +45,11 @@ def query_path(output: Path, round: int) -> Path:
     return output / QUERIES / f"round_{round:03d}_query.json"
 
 
+def journal_path(output: Path, round: int) -> Path:
+    """Return the file of what people answered in the labeling page in a round, one line an answer."""
+    return output / QUERIES / f"round_{round:03d}_answers.jsonl"
+
+
 def table_path(output: Path, round: int) -> Path:
     """Return the CSV file that people fill in a round."""
     return output / QUERIES / f"round_{round:03d}.csv"

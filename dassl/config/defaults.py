@@ -20,7 +20,7 @@ from dassl.utils.registry import AtLeast, AtMost, Before, NameOf, Parameter, par
 class Circumstance:
     """Marks a key, in `Annotated`, that says where and how fast a run happens, not what it computes.
 
-    Two runs that differ in these alone are the same.
+    Two runs that differ in these alone are the same. Those of components are not recorded, see `dassl.config.setup.as_dict`.
     """
 
 

@@ -13,7 +13,7 @@ from typing import Any
 from yacs.config import CfgNode
 
 from dassl.config.cli import Pairs
-from dassl.config.defaults import SHARED, default_config, is_part_of_a_run
+from dassl.config.defaults import SHARED, Circumstance, default_config, is_part_of_a_run
 from dassl.config.merge import Parameters, dotted_keys, lookup, merge_pairs, merge_tree
 from dassl.config.reading import read_yaml
 from dassl.utils.errors import ConfigError
@@ -25,6 +25,7 @@ ABSENT = "(absent)"  # the value of a key in a config that does not use its comp
 
 # The name of its component and its default, as JSON holds it, of each key that this process has configured.
 _component_defaults: dict[str, tuple[str, Any]] = {}
+_component_circumstances: set[str] = set()  # the keys among them that say where and how fast a run happens
 _imported: dict[str, str] = {}  # SHA-256 of the files of plug-ins when they were imported, by the names of their modules
 
 
@@ -135,7 +136,10 @@ def add_component_nodes(cfg: CfgNode, registry: Registry) -> None:
             cfg[registry.node][component.key] = CfgNode(values)
             for parameter in component.parameters:
                 key = f"{registry.node}.{component.key}.{parameter.key}"
-                _component_defaults[key] = component.name, json.loads(json.dumps(parameter.before))
+                if Circumstance() in parameter.extras:
+                    _component_circumstances.add(key)
+                else:
+                    _component_defaults[key] = component.name, json.loads(json.dumps(parameter.before))
 
 
 def drop_unused(cfg: CfgNode, registries: Iterable[Registry], always: Collection[str] = ()) -> None:
@@ -169,8 +173,23 @@ def cache_path(cfg: CfgNode) -> Path:
 
 
 def as_dict(cfg: CfgNode) -> dict[str, Any]:
-    """Return the config as plain nested dictionaries, as JSON holds them."""
-    return json.loads(json.dumps(cfg))
+    """Return the config as a record holds it: plain nested dictionaries, as JSON has them.
+
+    Circumstances of components are left out: who reads a record need not know the component to tell that they change no run.
+    """
+    tree = json.loads(json.dumps(cfg))
+    for key in _component_circumstances:
+        _drop(tree, key.split("."))
+    return tree
+
+
+def _drop(tree: dict[str, Any], path: Sequence[str]) -> None:
+    """Delete a key, if it is there, and the nodes above it that are empty without it."""
+    first, *rest = path
+    if rest and first in tree:
+        _drop(tree[first], rest)
+    if first in tree and not (rest and tree[first]):
+        del tree[first]
 
 
 @dataclass(frozen=True)

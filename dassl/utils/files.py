@@ -38,7 +38,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     temporary file behind, see `remove_leftovers`.
     """
     path = Path(path)
-    _check_not_replaced(path)
+    check_not_replaced(path)
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -50,11 +50,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
         with open(temporary, "rb") as written:
             os.fsync(written.fileno())
         os.chmod(temporary, 0o666 & ~_umask())
-        _check_not_replaced(path)
+        check_not_replaced(path)
         event("rename")
         os.replace(temporary, path)
         event("renamed")
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     except (OSError, SafetensorError) as error:  # safetensors wraps the system's error
         n_bytes = temporary.stat().st_size if temporary and temporary.exists() else 0
         raise UserError(f"cannot write {printable(path)}: {reason(error)}"
@@ -213,7 +213,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _check_not_replaced(path: Path) -> None:
+def check_not_replaced(path: Path) -> None:
     """Raise UserError if a folder above `path` in which this process holds a lock is no longer the locked one."""
     for locked, identity in _held.items():
         folder = os.path.dirname(locked)
@@ -227,7 +227,8 @@ def _umask() -> int:
     return mask
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 from tqdm import tqdm
@@ -11,7 +11,15 @@ LOG_EVERY = 30.0  # seconds
 BAR = {"leave": False, "disable": None, "delay": 1}  # of a bar of tqdm's alone: on a terminal, from the first second on
 
 Item = TypeVar("Item")
+Listener = Callable[[str, int, int, str], None]  # of what a loop does, how much is done, of how much, and the unit
 logger = logging.getLogger(__name__)
+_listeners: list[Listener] = []
+
+
+def listen(listener: Listener) -> Callable[[], None]:
+    """Tell a listener of the progress of every loop of this process from now on; return a function that ends it."""
+    _listeners.append(listener)
+    return lambda: _listeners.remove(listener)
 
 
 class Progress:
@@ -21,6 +29,7 @@ class Progress:
         self.bar = tqdm(total=total, desc=description, unit=unit, leave=False, disable=None)
         self._description, self._total, self._unit, self._done = description, total, unit, 0
         self._start = self._said = time.monotonic()
+        self._tell()
 
     def update(self, n: int = 1, **shown: str) -> None:
         """Say that n more are done; `shown` are names and values to show beside."""
@@ -28,12 +37,17 @@ class Progress:
         if shown:
             self.bar.set_postfix(shown)
         self.bar.update(n)
+        self._tell()
         now = time.monotonic()
         if self.bar.disable and now - self._said >= LOG_EVERY:
             self._said = now
             beside = "".join(f", {name} {value}" for name, value in shown.items())
             logger.info("%s: %d of %d %s after %.0f s%s", self._description, self._done, self._total, self._unit,
                         now - self._start, beside)
+
+    def _tell(self) -> None:
+        for listener in _listeners:
+            listener(self._description, self._done, self._total, self._unit)
 
     def __enter__(self) -> "Progress":
         return self

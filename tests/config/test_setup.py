@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import pytest
 from yacs.config import CfgNode
 
-from dassl.config.defaults import NOT_PART_OF_A_RUN, SHARED, default_config
+from dassl.config.defaults import NOT_PART_OF_A_RUN, SHARED, Circumstance, default_config
 from dassl.config.merge import lookup
 from dassl.config.setup import (
     ABSENT,
@@ -251,6 +251,26 @@ def test_where_a_run_happens_makes_no_difference(registry):
     moved = config(registry, ("OUTPUT_DIR", "b"), ("CACHE_DIR", "b"), ("DATASET.ROOT", "b"), ("VERBOSE", "false"),
                    ("DATALOADER.NUM_WORKERS", "9"), ("TRAIN.PRINT_FREQ", "1"))
     assert differences(as_dict(config(registry)), as_dict(moved)) == []
+
+
+def test_circumstances_of_a_component_are_not_recorded():
+    """Who reads the record later need not know the component, a plug-in's perhaps, to tell that they change no run."""
+    served, oracles = Registry("oracle", "ACTIVE"), Registry("oracle", "ACTIVE")
+
+    def page(setting, *, port: Annotated[int, AtLeast(0), AtMost(9), Circumstance()] = 0,
+             depth: Annotated[int, AtLeast(0)] = 1): ...
+
+    def plain(setting, *, host: Annotated[str, Circumstance()] = ""): ...
+
+    served.register("page-of-test")(page)
+    oracles.register("plain-of-test")(plain)
+    cfg = setup_config([], [("ACTIVE.PAGE_OF_TEST.PORT", "7")], [served, oracles])
+    assert cfg.ACTIVE.PAGE_OF_TEST.PORT == 7 and cfg.ACTIVE.PLAIN_OF_TEST.HOST == ""
+    recorded = as_dict(cfg)
+    assert recorded["ACTIVE"]["PAGE_OF_TEST"] == {"DEPTH": 1} and "PLAIN_OF_TEST" not in recorded["ACTIVE"]
+    assert differences(recorded, as_dict(setup_config([], [], [served, oracles]))) == []
+    deeper = as_dict(setup_config([], [("ACTIVE.PAGE_OF_TEST.DEPTH", "2")], [served, oracles]))
+    assert [own.key for own in differences(recorded, deeper)] == ["ACTIVE.PAGE_OF_TEST.DEPTH"]
 
 
 def test_a_config_that_went_through_json_is_no_different(registry):

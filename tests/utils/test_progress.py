@@ -5,7 +5,7 @@ import logging
 import pytest
 
 from dassl.utils import progress as module
-from dassl.utils.progress import Progress, progress
+from dassl.utils.progress import Progress, listen, progress
 
 
 @pytest.fixture
@@ -44,3 +44,14 @@ def test_a_terminal_has_a_bar_and_no_lines(clock, caplog, monkeypatch):
 
 def test_items_come_as_they_are():
     assert list(progress(iter("abc"), "letters", total=3, unit="letter")) == ["a", "b", "c"]
+
+
+def test_listeners_hear_of_every_loop_until_they_are_taken_off():
+    """From its start on, and of no loop that comes later."""
+    heard = []
+    silence = listen(lambda *told: heard.append(told))
+    with Progress("training", 200, "epoch") as shown:
+        shown.update(34)
+    silence()
+    list(progress("ab", "letters", total=2, unit="letter"))
+    assert heard == [("training", 0, 200, "epoch"), ("training", 34, 200, "epoch")]

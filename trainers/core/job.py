@@ -85,7 +85,7 @@ def check(cfg: CfgNode) -> None:
     check_config(cfg, REGISTRIES)
     check_output(cfg.OUTPUT_DIR)
     check_dataset_name(cfg.DATASET.NAME)
-    ORACLES[cfg.ACTIVE.ORACLE]
+    ORACLES[cfg.ACTIVE.ORACLE].facts.get("check", lambda: None)()
     for name in (cfg.TRAINER.NAME, selecting := cfg.ACTIVE.SELECTOR_TRAINER or cfg.TRAINER.NAME):
         has_negative_texts(name)
     check_learner(cfg.ACTIVE, selecting, has_negative_texts=has_negative_texts(selecting), is_linear=is_linear(selecting))
