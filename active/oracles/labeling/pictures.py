@@ -1,0 +1,29 @@
+"""Images as the page shows them: decoded, upright, made smaller and encoded anew, so that only pixels leave the file."""
+
+import functools
+import io
+from pathlib import Path
+
+from PIL import Image
+
+from dassl.data.images import Decoding, read_image
+
+SIDES = {"small": 256, "large": 1600, "full": 6000}  # pixels of the longer side at most
+LOSSLESS = 512  # pixels of the longer side up to which an image is PNG
+QUALITY = 90  # of the JPEG files
+N_KEPT = 128
+
+
+@functools.lru_cache(maxsize=N_KEPT)
+def picture(file: Path, size: str) -> tuple[bytes, str]:
+    """Return an image in one of `SIDES` and its media type; raises DataError, naming the file, if it cannot be decoded."""
+    side = SIDES[size]
+    image = read_image(file, Decoding(exif_rotation=True, draft=side))
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
+    image.info.clear()  # comments, profiles and the like, which encoders copy
+    stream = io.BytesIO()
+    if max(image.size) <= LOSSLESS:
+        image.save(stream, "PNG")
+        return stream.getvalue(), "image/png"
+    image.save(stream, "JPEG", quality=QUALITY)
+    return stream.getvalue(), "image/jpeg"

@@ -1,0 +1,83 @@
+"""What the run and its pages share: answers, conflicts, the lines of a journal. Rows 9 and 25 of the faults table."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from active.oracles.labeling.lines import Line, read_lines
+from dassl.data.answers import NONE, SKIP, UNSURE
+from dassl.utils.errors import DataError
+from tests.active.oracles.labeling.client import CODES, NAMES, PATHS, given, opened
+
+
+def test_of_two_who_answer_at_once_one_is_told(board, journal):
+    """Row 25: twenty threads, one image: one line, nineteen conflicts."""
+    def give(label: int) -> list:
+        return board.answer(f"person {label}", 3, [given(1, label)])[1]
+
+    board._classnames = [str(label) for label in range(20)]
+    with ThreadPoolExecutor(20) as people:
+        conflicts = list(people.map(give, range(20)))
+    assert len(journal.read()) == 1 and sorted(map(len, conflicts)) == [0] + [1] * 19
+
+
+def test_the_run_waits_for_all_answers_and_takes_corrections_along(board):
+    """The last image's answer ends it; an image of an earlier round may have another answer by then."""
+    with ThreadPoolExecutor(1) as run:
+        answers = run.submit(board.wait)
+        for image, code in ((0, 2), (1, 0), (2, SKIP), (3, NONE)):
+            assert not answers.done()
+            board.answer("", 3, [given(image, code, board.labeled(0)[0]["number"] if image == 0 else 0)])
+        assert answers.result(10) == {"d.png": 2, "a.png": 0, "b c.jpg": SKIP, "<b>.tiff": NONE}
+
+
+def test_the_last_answer_can_be_taken_back_until_it_is_sent_off(journal):
+    board = opened(journal, grace=3600.0)
+    with ThreadPoolExecutor(1) as run:
+        answers = run.submit(board.wait)
+        number, _ = board.answer("", 3, [given(image, 0) for image in (1, 2, 3)])
+        assert board.is_complete
+        board.answer("", 3, [given(3, None, number)])
+        assert not board.is_complete
+        board.answer("", 3, [given(3, 1)])
+        board.send(3)
+        assert answers.result(10)["<b>.tiff"] == 1
+
+
+def test_the_progress_of_the_run_is_news(board):
+    """While people label it is none."""
+    board.progress("training", 5, 200, "epoch")
+    assert board.state(-1)["doing"]["kind"] == "asking"
+    board.close()
+    board.progress("training", 34, 200, "epoch")
+    assert board.state(-1)["doing"] == {"kind": "working", "text": "training", "done": 34, "total": 200, "unit": "epoch"}
+
+
+def test_examples_are_the_newest_of_a_class(board):
+    board.answer("", 3, [given(2, 0)])
+    assert [own["name"] for own in board.labeled(0)] == ["b c.jpg", "d.png"]
+
+
+def test_lines_of_before_are_taken_again(journal):
+    """What was taken back, given anew, corrected: the state is that of before the stop."""
+    lines = [Line("t", *own) for own in (
+        ("Ann", "a.png", 0), ("Ann", "a.png", None), ("Bob", "d.png", 2), ("", "b c.jpg", UNSURE))]
+    journal.append([line.written(NAMES) for line in lines])
+    assert read_lines(journal, CODES, PATHS[:3], PATHS[3:]) == lines
+    board = opened(journal, lines=lines)
+    assert {own["name"]: own["answer"] for own in board.state(-1)["answers"]} == {
+        "a.png": None, "b c.jpg": "unsure", "<b>.tiff": None}
+    assert board.close() == {"d.png": 2, "b c.jpg": UNSURE}
+
+
+@pytest.mark.parametrize(("line", "fault"), [
+    ({"time": "", "who": "", "path": "a.png", "answer": "stork"}, "has the unknown answer 'stork'"),
+    ({"time": "", "who": "", "path": "e.png", "answer": "heron"}, "answers an image that was not asked: e.png"),
+    ({"time": "", "who": "", "path": "d.png", "answer": ""}, "answers an image that was not asked: d.png"),
+    ({"time": "", "who": "", "path": "a.png"}, "is damaged"), ([], "is damaged"),
+    ({"time": 1, "who": "", "path": "a.png", "answer": ""}, "is damaged")])
+def test_a_line_that_does_not_fit_is_named(journal, line, fault):
+    """Row 25: with file and number."""
+    journal.append([{"time": "", "who": "", "path": "a.png", "answer": "heron"}, line])
+    with pytest.raises(DataError, match=rf"round_003_answers\.jsonl line 2 {fault}"):
+        read_lines(journal, CODES, PATHS[:3], PATHS[3:])
