@@ -31,7 +31,7 @@ from dassl.utils.errors import DataError, UserError
 
 STATIC = Path(__file__).with_name("static")
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-PATIENCE = 20.0  # seconds that a page waits for news in one request
+PATIENCE = 20.0  # seconds that a page waits for news in one request, as long as the server does not stop
 FAREWELL = 1.0  # seconds that pages have at the end to ask for the last news
 LONGEST_NAME = 100
 
@@ -44,7 +44,7 @@ class Pages:
     def __init__(self, board: Board, root: Path, about: dict[str, Any]):
         self._board, self._root, self._about = board, root, about
         self._n_classes = len(about["classes"])
-        self.last_read = float("-inf")
+        self.last_read, self.patience = float("-inf"), PATIENCE
 
     def app(self) -> Starlette:
         """Return the application."""
@@ -66,7 +66,7 @@ class Pages:
         """Answer once there is news, or after a while without."""
         since = _integer(request.query_params.get("since", "-1"))
         self.last_read = time.monotonic()
-        await self._board.changes.after(since, PATIENCE)
+        await self._board.changes.after(since, self.patience)
         self.last_read = time.monotonic()
         return JSONResponse(self._board.state(since))
 
@@ -166,6 +166,7 @@ class Server:
         """Let the open pages read the last news, and stop."""
         if time.monotonic() - self._pages.last_read < PATIENCE + FAREWELL:
             time.sleep(FAREWELL)
+        self._pages.patience = 0.0
         self._server.should_exit = True
         with self._board.changes.condition:
             self._board.changes.made()  # so that no request is left waiting

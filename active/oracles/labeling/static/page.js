@@ -59,7 +59,7 @@ async function take(news) {
   state = news;
   if (news.round !== null && news.round !== round) await openQuestion();
   const before = current && answerOf(current);
-  for (const own of news.answers) if ((answers.get(own.image)?.number ?? 0) <= own.number) answers.set(own.image, own);
+  news.answers.forEach(know);
   show();
   const now = current && answerOf(current);
   if (now && now !== before && now.answer !== null && now.number !== seen && !isBusy && isAsked()) {
@@ -67,12 +67,17 @@ async function take(news) {
   }
 }
 
+// Take what stands for an image, unless something newer is known: news and responses overtake each other.
+function know(own) {
+  if ((answers.get(own.image)?.number ?? 0) <= own.number) answers.set(own.image, own);
+}
+
 async function openQuestion() {
   const question = await get("question");
   if (question.round === null) return;
   [round, images, current] = [question.round, question.images, null];
   answers.clear();
-  for (const own of (await get("state?since=-1")).answers) answers.set(own.image, own);
+  (await get("state?since=-1")).answers.forEach(know);
   by("strip").replaceChildren(...images.map((image, place) => make("li", {}, make("button", {
     type: "button", onclick: () => goTo(image)}, thumbnail(image.number, `Image ${place + 1}`)))));
   goTo(images.find((image) => !isAnswered(image)) ?? images.at(-1));
@@ -276,27 +281,34 @@ async function answer(said) {
   if (isGrid) {
     show();
     clearFilter();
-    return focusHome();
+    focusHome();
+    return typedMeanwhile();
   }
   const later = [...images.slice(place + 1), ...images.slice(0, place + 1)];
   goTo(later.find((image) => !isAnswered(image)) ?? images[Math.max(place, 0)]);
   show();
   focusHome();
+  typedMeanwhile();
   const shown = by("frame").firstElementChild;
   await shown.decode().catch(() => {});
   requestAnimationFrame(() => performance.measure("next image", "answer"));
 }
 
+function setBusy(busy) {
+  isBusy = busy;
+  if (busy) meanwhile = [];
+  document.querySelector("main").setAttribute("aria-busy", String(busy));
+}
+
 async function send(given) {
-  isBusy = true;
+  setBusy(true);
   try {
     const who = by("who").value.trim();
     const taken = await post("answers", {who, round, answers: given});
     const against = new Map(taken.conflicts.map((own) => [own.image, own]));
     for (const {image, answer: said} of given) {
-      if (against.has(image)) answers.set(image, against.get(image));
-      else if (said !== null && answers.get(image)?.answer === said) continue;
-      else answers.set(image, {image, answer: said, number: taken.number, who, time: new Date().toISOString()});
+      if (against.has(image)) know(against.get(image));
+      else if (answers.get(image)?.answer !== said) know({image, answer: said, number: taken.number, who, time: new Date().toISOString()});
     }
     conflicts.push(...given.filter(({image}) => against.has(image)).map((own) => ({there: against.get(own.image), own})));
     say("");
@@ -307,12 +319,13 @@ async function send(given) {
     say(error instanceof Failed ? `Not taken: ${error.message}` : "Not taken: the run does not answer. It may have been stopped.");
     return false;
   } finally {
-    isBusy = false;
+    setBusy(false);
   }
 }
 
 // Take the last answer of this person back, with those that were given together with it.
 async function undo() {
+  if (isBusy) return;
   const who = by("who").value.trim();
   const mine = [...answers.values()].filter((own) => own.answer !== null && own.who === who && own.number
     && images.some((image) => image.number === own.image));
@@ -324,6 +337,7 @@ async function undo() {
   goTo(images.find((image) => image.number === last.image));
   show();
   focusHome();
+  typedMeanwhile();
 }
 
 async function sendOff() {
@@ -371,8 +385,23 @@ function pressed(event) {
     if (isGrid && event.key.toLowerCase() === "a" && !isTyping()) act(event, () => grid.selectAlike());
     return;
   }
+  if (isBusy) return act(event, () => meanwhile.push(event.key));
   const action = (isTyping() ? null : command(event)) ?? choice(event);
   if (action) act(event, action);
+}
+
+let meanwhile = []; // keys that were pressed while an answer was on its way
+
+// Do what was typed before the next image was there: undo, or the beginning of a name. No label for an image that nobody saw.
+function typedMeanwhile() {
+  const keys = meanwhile.filter((key) => [...key].length === 1);
+  meanwhile = [];
+  if (keys[0]?.toLowerCase() === "u") return undo();
+  if (!keys.length || Object.hasOwn(WORDS, keys[0].toLowerCase()) || /[\d .?]/.test(keys[0])) return;
+  if (keys[0] === "/") isOpened = Boolean(keys.shift());
+  filter.value = keys.join("");
+  showClasses();
+  filter.focus();
 }
 
 function act(event, action) {

@@ -1,0 +1,197 @@
+"""The labeling page in Chromium: conflicts, the grid, a thousand classes, contrast, narrow screens. Rows 25 and 34."""
+
+import pytest
+
+from active.oracles.labeling.board import Asked, Board
+from active.oracles.labeling.server import Server
+from tests.active.oracles.labeling.client import NAMES, PATHS
+from tests.browser import browser, visit  # noqa: F401  fixtures
+
+pytestmark = pytest.mark.starts
+
+TEXTS = """() => {
+  const numbers = (color) => color.match(/[\\d.]+/g).map(Number);
+  const light = (color) => numbers(color).slice(0, 3).map((value) => value / 255)
+    .map((value) => value <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, value, at) => sum + value * [0.2126, 0.7152, 0.0722][at], 0);
+  const below = (element) => {
+    for (let own = element; own; own = own.parentElement) {
+      const color = getComputedStyle(own).backgroundColor;
+      if (numbers(color)[3] !== 0) return color;
+    }
+  };
+  return [...document.querySelectorAll("body *")].filter((element) => element.checkVisibility()
+      && [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim()) && !element.closest(":disabled, svg"))
+    .map((element) => {
+      const [one, other] = [light(getComputedStyle(element).color), light(below(element))].sort((a, b) => b - a);
+      return [(one + 0.05) / (other + 0.05), element.outerHTML.slice(0, 120)];
+    });
+}"""
+NAMELESS = """() => [...document.querySelectorAll("button, input, select, a, [role], dialog, img")].filter((element) =>
+  element.checkVisibility() && !(element.ariaLabel || element.labels?.length || element.textContent.trim() || element.title
+    || element.getAttribute("aria-labelledby") || element.getAttribute("alt") !== null || element.role === "status"
+    || element.role === "alert")).map((element) => element.outerHTML.slice(0, 120))"""
+
+
+def wait(page, expression: str) -> None:
+    """Wait until something holds, and no answer is on its way."""
+    page.wait_for_function(f"() => {expression} && document.querySelector('main').ariaBusy !== 'true'", timeout=20_000)
+
+
+def text(page, selector: str) -> str:
+    return page.locator(selector).text_content()
+
+
+def test_names_are_text(visit, server):  # noqa: F811
+    """Row 34: a class that is called like a script, and a file of such a name, run none and load nothing."""
+    page = visit(server.address)
+    assert page.locator("#classes .name").all_text_contents() == [NAMES[0], NAMES[2], NAMES[1]]
+    page.keyboard.press("3")
+    wait(page, "document.querySelector('#message').textContent.includes('onerror')")
+    page.keyboard.press("ArrowRight")
+    assert PATHS[2] in text(page, "#caption") and page.locator("img[src=x]").count() == 0
+    assert "token" not in page.url and page.evaluate("document.cookie") == ""
+
+
+def test_a_conflict_is_shown_with_both_answers_and_settled_by_keys(visit, server, board):  # noqa: F811
+    """Row 25: two people look at one image; the second is asked, and Escape keeps what the first has said."""
+    ann, bob = visit(server.address), visit(server.address)
+    for page, name in ((ann, "Ann"), (bob, "Bob")):
+        page.fill("#who", name)
+        page.press("#who", "Enter")
+    ann.keyboard.press("1")
+    wait(bob, "document.querySelector('#message').textContent === 'Ann has just labeled this image: heron.'")
+    bob.keyboard.press("2")
+    bob.wait_for_selector("#conflict[open]")
+    assert "Ann has said “heron” at" in text(bob, "#conflict-text") and "you say “kingfisher”" in text(bob, "#conflict-text")
+    assert bob.evaluate("document.activeElement.id") == "keep"
+    bob.keyboard.press("Escape")
+    wait(bob, "document.querySelector('#caption').textContent.includes('2 of 3')")
+    assert [own["answer"] for own in board.state(-1)["answers"]] == [0, None, None]
+    ann.keyboard.press("1")
+    wait(bob, "document.querySelector('#message').textContent.startsWith('Ann has just')")
+    bob.keyboard.press("2")
+    bob.wait_for_selector("#conflict[open]")
+    bob.keyboard.press("Tab")
+    bob.keyboard.press("Enter")
+    wait(ann, "document.querySelector('#strip li:nth-child(2) button').title.includes('kingfisher')")
+    own = board.state(-1)["answers"][1]
+    assert (own["answer"], own["who"]) == (2, "Bob")
+
+
+def test_the_grid_labels_many_at_once_and_one_undo_takes_them_back(visit, server, board, journal):  # noqa: F811
+    page = visit(server.address)
+    page.keyboard.press(".")
+    page.wait_for_selector(".tile")
+    page.keyboard.press("Space")
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Space")
+    assert page.locator(".tile[aria-selected=true]").count() == 2
+    assert page.evaluate("document.activeElement.className") == "tile cursor"
+    page.keyboard.type("king")
+    page.keyboard.press("Enter")
+    wait(page, "document.querySelectorAll('.tile').length === 1")
+    assert sorted(own["answer"] for own in board.state(-1)["answers"] if own["answer"] is not None) == [2, 2]
+    page.keyboard.press("u")
+    wait(page, "document.querySelectorAll('.tile').length === 3")
+    page.keyboard.press("Control+a")
+    page.keyboard.press("1")
+    wait(page, "document.querySelector('#message').textContent.startsWith('All 3 are labeled')")
+    assert board.is_complete and [line["answer"] for line in journal.read()] == 2 * ["kingfisher"] + 2 * [""] + 3 * ["heron"]
+
+
+def test_an_earlier_label_is_corrected_from_the_examples(visit, server, board):  # noqa: F811
+    """By keys: its class, the image below it, its right class."""
+    page = visit(server.address)
+    page.wait_for_selector("#examples button")
+    page.focus("#examples button")
+    page.keyboard.press("Enter")
+    wait(page, "document.querySelector('#caption').textContent.includes('d.png')")
+    page.keyboard.type("king")
+    page.keyboard.press("Enter")
+    wait(page, "document.querySelector('#caption').textContent.includes('1 of 3')")
+    assert [own["name"] for own in board.labeled(2)] == ["d.png"] and board.state(-1)["n_answered"] == 0
+
+
+def test_the_zoom_and_the_keys_open_and_close_by_keys(visit, server, board):  # noqa: F811
+    page = visit(server.address)
+    for key, selector in (("Space", "#zoom"), ("?", "#keys")):
+        page.keyboard.press(key)
+        page.wait_for_selector(f"{selector}[open]")
+        page.keyboard.press("1")  # no label while it is open
+        page.keyboard.press("Escape")
+        page.wait_for_selector(f"{selector}:not([open])", state="attached")
+        assert page.evaluate("document.activeElement.id") == "filter"
+    assert board.state(-1)["n_answered"] == 0
+
+
+@pytest.fixture
+def thousand(root, journal):
+    """The page of a run with a thousand classes."""
+    names = [f"{('sparrow', 'nuthatch', 'unicorn', 'Goldammer é')[number % 4]} {number}" for number in range(1000)]
+    board = Board(names, 0.0)
+    board.ask(Asked(3, PATHS[:3], [[(label, 0.1) for label in range(9)]] * 3, frozenset(), journal), (), {})
+    server = Server(board, root, {"dataset": "Birds", "classes": names, "output": "run"}, "127.0.0.1", 0)
+    yield server, board
+    server._pages.last_read = float("-inf")
+    server.stop()
+
+
+def test_a_thousand_classes_are_filtered_by_letters_that_are_commands_too(visit, thousand):  # noqa: F811
+    """After "/" each of them is text; without, S skips, N is none, U undoes, and any other letter begins a filter."""
+    server, board = thousand
+    page = visit(server.address)
+    page.keyboard.type("/sparrow 996")
+    assert page.locator("#classes .name").all_text_contents() == ["sparrow 996"] and board.state(-1)["n_answered"] == 0
+    page.keyboard.press("Enter")
+    wait(page, "document.querySelector('#caption').textContent.includes('2 of 3')")
+    page.keyboard.type("goldammer e 99")
+    assert page.locator("#classes .name").all_text_contents() == [f"Goldammer é {own}" for own in (99, 991, 995, 999)]
+    page.keyboard.press("Escape")
+    assert page.locator("#classes li").count() == 50 and "950 more" in text(page, "#more")
+    page.keyboard.press("s")
+    wait(page, "document.querySelector('#caption').textContent.includes('3 of 3')")
+    page.keyboard.press("n")
+    wait(page, "document.querySelector('#message').textContent.startsWith('All 3 are labeled')")
+    assert [own["answer"] for own in board.state(-1)["answers"]] == [996, "skip", "none"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 380])
+def test_it_is_read_by_all(visit, server, scheme, width):  # noqa: F811
+    """Contrast of AA (4.5), a name for all that can be used, nothing beyond the edge, in the grid and in dialogs too."""
+    page = visit(server.address, color_scheme=scheme)
+    page.set_viewport_size({"width": width, "height": 800})
+    page.keyboard.press("1")
+    wait(page, "document.querySelector('#strip .answered') !== null")
+    for key in ("", ".", "Space", "?"):
+        if key:
+            page.keyboard.press(key)
+        assert [own for own in page.evaluate(TEXTS) if own[0] < 4.5] == []
+        assert page.evaluate(NAMELESS) == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.locator("dialog[open]").count() == 1
+
+
+def test_a_page_of_a_run_that_is_gone_says_so(visit, board, root):  # noqa: F811
+    """And takes no answer."""
+    server = Server(board, root, {"dataset": "Photos", "classes": NAMES, "output": "run"}, "127.0.0.1", 0)
+    page = visit(server.address)
+    server._pages.last_read = float("-inf")
+    server.stop()
+    page.wait_for_selector("#alert:not([hidden])")
+    assert "The run does not answer" in text(page, "#alert")
+    page.keyboard.press("1")
+    wait(page, "document.querySelector('#alert').textContent.startsWith('Not taken')")
+    assert "1 of 3" in text(page, "#caption")
+
+
+def test_the_next_image_is_there_before_it_is_asked_for(visit, server):  # noqa: F811
+    """So that a key shows it at once."""
+    page, asked = visit(server.address), []
+    wait(page, "performance.getEntriesByType('resource').filter((own) => own.name.includes('size=large')).length === 3")
+    page.on("request", lambda request: asked.append(request.url))
+    page.keyboard.press("1")
+    wait(page, "document.querySelector('#caption').textContent.includes('2 of 3')")
+    wait(page, "document.querySelector('#frame img').complete")
+    assert not [url for url in asked if "size=large" in url]
