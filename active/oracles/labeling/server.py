@@ -6,7 +6,6 @@ too, and there is no second process that could outlive the first. While people l
 """
 
 import json
-import logging
 import os
 import secrets
 import socket
@@ -34,8 +33,6 @@ TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".s
 PATIENCE = 20.0  # seconds that a page waits for news in one request, as long as the server does not stop
 FAREWELL = 1.0  # seconds that pages have at the end to ask for the last news
 LONGEST_NAME = 100
-
-logger = logging.getLogger(__name__)
 
 
 class Pages:
@@ -141,8 +138,7 @@ def _refused(request: Request, error: Refused) -> Response:
 
 
 def _failed(request: Request, error: UserError) -> Response:
-    """Answer that what the page sent is not on the disk; the log says it too."""
-    logger.warning("an answer was not taken: %s", error)
+    """Answer that what the page sent is not on the disk. The log does not say it: that may have no room either."""
     return JSONResponse({"error": str(error)}, 507)
 
 
