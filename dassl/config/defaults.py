@@ -164,7 +164,7 @@ class Config:
         AUDIT_ROUNDS: Positive = 1  # they are labeled beside the queries of so many rounds
         # end the run once kappa, by which predictions agree with those of a model with C labels less, is so large; 0 is never
         STOP: Share = 0.0
-        # the data set's labels, or file: people label what it does not, see active/oracles/files.py
+        # the data set's labels, or page or file: people label what it does not, see docs/people.md
         ORACLE: Annotated[str, NameOf("oracle")] = "labels"
         # files or modules to import first, so that samplers and learners can live anywhere
         PLUGINS: Annotated[list[str], Circumstance()] = []  # noqa: RUF012  each tree gets a copy

@@ -1,4 +1,4 @@
-"""Who may ask the labeling page, and what a browser may do with its responses. Row 34 of the faults table."""
+"""Who may ask the labeling page, and what a browser may do with its responses. Row 35 of the faults table."""
 
 import re
 
@@ -11,7 +11,7 @@ ROUTES = ["/", "/page.js", "/about", "/question", "/state", "/labeled?answer=0",
 
 
 def test_every_request_needs_the_token(client):
-    """Row 34: also for what is not there; a wrong token, a wrong cookie, an empty one."""
+    """Row 35: also for what is not there; a wrong token, a wrong cookie, an empty one."""
     without = [{"X_Page_Token": ""}, {"X_Page_Token": "x"}, *({"X_Page_Token": "", "Cookie": cookie} for cookie in (
         f"page_{client.port}=x", f"page_{client.port}=", f"page_1={client.token}", "\x80;;="))]
     for path in ROUTES:
@@ -31,7 +31,7 @@ def test_the_printed_address_sets_a_cookie_for_the_rest(client):
 
 
 def test_another_host_is_not_this_page(client):
-    """Row 34: DNS rebinding, a name of somebody else's that points here, knows the page by that name."""
+    """Row 35: DNS rebinding, a name of somebody else's that points here, knows the page by that name."""
     for host in ("evil.example:{}", "127.0.0.1", "127.0.0.1:1", "evil.example", "127.0.0.1.evil:{}", "127.0.0.1:{}@evil", ""):
         assert client.ask("/state", Host=host.format(client.port))[0] in (400, 421), host
 
@@ -57,7 +57,7 @@ def test_nothing_changes_by_get(client, board, path):
     ({"Origin": "http://evil.example"}, 403), ({"Origin": "http://127.0.0.1:1"}, 403), ({"Origin": "null"}, 403),
     ({"Content_Type": "text/plain"}, 415), ({"Content_Type": "application/x-www-form-urlencoded"}, 415)])
 def test_another_page_cannot_answer_with_this_one_s_cookie(client, board, headers, status):
-    """Row 34: other ports of this machine are of the same site."""
+    """Row 35: other ports of this machine are of the same site."""
     content = {"who": "", "round": 3, "answers": [{"image": 1, "answer": 0, "seen": 0}]}
     assert client.ask("/answers", "POST", content, **headers)[0] == status
     assert not board.is_complete and board.state(-1)["n_answered"] == 0
@@ -68,7 +68,7 @@ def test_a_request_that_is_too_large_is_not_read(client):
 
 
 def test_every_response_says_what_a_browser_may_do_with_it(client):
-    """Row 34: no inline script, no outside part, no guess at types, no copy on the disk, in no frame; refusals too."""
+    """Row 35: no inline script, no outside part, no guess at types, no copy on the disk, in no frame; refusals too."""
     for path, headers in (("/", {}), ("/images/0", {}), ("/nothing", {}), ("/", {"X_Page_Token": ""}), ("/", {"Host": "x"})):
         sent = client.ask(path, **headers)[1]
         assert sent["Content-Security-Policy"].startswith("default-src 'none'; script-src 'self'; style-src 'self'; ")

@@ -43,7 +43,7 @@ def text(page, selector: str) -> str:
 
 
 def test_names_are_text(visit, server):  # noqa: F811
-    """Row 34: a class that is called like a script, and a file of such a name, run none and load nothing."""
+    """Row 35: a class that is called like a script, and a file of such a name, run none and load nothing."""
     page = visit(server.address)
     assert page.locator("#classes .name").all_text_contents() == [NAMES[0], NAMES[2], NAMES[1]]
     page.keyboard.press("3")

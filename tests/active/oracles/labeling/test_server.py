@@ -16,7 +16,7 @@ from tests.utils.test_files import full_disk
 
 @pytest.mark.parametrize(("number", "size"), [(0, (40, 20)), (1, (800, 1600)), (2, (300, 200))])
 def test_an_image_leaves_as_pixels_alone(client, board, number, size):
-    """Row 34: by its number, upright, in a format of browsers, without comment, place or profile."""
+    """Row 35: by its number, upright, in a format of browsers, without comment, place or profile."""
     number = [own["number"] for own in board.question()["images"]][number]
     status, headers, body = client.ask(f"/images/{number}")
     shown = Image.open(io.BytesIO(body))
@@ -27,7 +27,7 @@ def test_an_image_leaves_as_pixels_alone(client, board, number, size):
 
 
 def test_what_is_none_of_the_query_is_not_there(client):
-    """Row 34: no path of a file is one of the page."""
+    """Row 35: no path of a file is one of the page."""
     for path in ("/images/4", "/images/-1", "/images/a.png", "/images/..%2Fclasses.txt", "/images/0?size=huge",
                  "/..%2f..%2fpage.py", "/../page.py", "/static/page.js", "/labeled", "/labeled?answer=3",
                  "/labeled?answer=unsure%203", "/state?since=x"):
@@ -73,7 +73,7 @@ def test_of_many_answers_those_without_a_conflict_are_taken(client, board):
 
 
 def test_what_is_no_answer_is_refused(client, journal):
-    """Row 34: with 400 or 404 and a reason, and nothing is written."""
+    """Row 35: with 400 or 404 and a reason, and nothing is written."""
     wrong = [5, {}, *({"image": image, "answer": answer, "seen": 0} for image, answer in (
         (1, 3), (9, 0), (-1, 0), (1, "unsure 3"), (1, "maybe"), (1, -1), (1, []), (0, None), (1, 1e9), (1, ""), (1, True)))]
     for content in ([], {}, {"who": "", "round": 3}, {"who": "", "round": "x", "answers": []},
