@@ -1,9 +1,13 @@
 // The page: what is asked, what was answered, and what each key does. The run decides; the page shows.
 import {Failed, get, post} from "./api.js";
+import {Choice} from "./choice.js";
 import {Classes} from "./classes.js";
+import {Conflicts, clock} from "./conflicts.js";
 import {showRun} from "./curve.js";
+import {capital, showDoing} from "./doing.js";
 import {by, make} from "./dom.js";
 import {Grid} from "./grid.js";
+import {knowPeople, who} from "./people.js";
 import {ahead, large, picture, thumbnail} from "./pictures.js";
 
 const N_AHEAD = 4;
@@ -11,29 +15,21 @@ const RETRY_MS = 2000;
 const WORDS = {n: "none", s: "skip"};
 const usesKeyboard = matchMedia("(hover: hover) and (pointer: fine)").matches;
 
-let about, classes, state, grid;
+let about, classes, state, grid, choice, conflicts;
 let round = null; // of the images that are shown
 let images = []; // of the question
 const answers = new Map(); // by the number of an image
-const examples = new Map(); // by class: images that are labeled, and how many there were
 let current = null; // an image of the question, or one of an earlier round
 let seen = 0; // the number of its answer when it came on the screen
-let listed = []; // labels that the list of classes shows
-let highlighted = 0; // place in it
-let isOpened = false; // the filter, by "/"
 let isGrid = false;
 let isBusy = false; // an answer is on its way
-const conflicts = [];
 
-const filter = by("filter");
 const answerOf = (image) => answers.get(image.number) ?? {answer: null, number: 0, who: "", time: ""};
 const isAnswered = (image) => answerOf(image).answer !== null;
 const isAsked = () => state?.doing.kind === "asking" && round !== null && state.round === round;
 const isComplete = () => isAsked() && images.every(isAnswered);
-const isTyping = () => filter.value !== "" || isOpened;
 const quoted = (answer) => classes.called(answer);
-const capital = (text) => text.slice(0, 1).toUpperCase() + text.slice(1);
-const clock = (time) => (time ? new Date(time).toLocaleTimeString([], {hour: "2-digit", minute: "2-digit"}) : "");
+const guessed = () => (isGrid ? grid.current : current)?.guesses ?? [];
 
 // ---- news ----------------------------------------------------------------------------------------------------------------
 
@@ -103,7 +99,10 @@ function show() {
   document.title = asked ? `${done} of ${images.length}, round ${round + 1} · ${about.dataset}` : `${about.dataset}: ${state.doing.text}`;
   showRun(state, about.classes);
   if (asked) showQuestion();
-  else showWaiting();
+  else {
+    message("");
+    showDoing(state.doing, about.output);
+  }
 }
 
 function showQuestion() {
@@ -124,21 +123,7 @@ function showQuestion() {
     const wait = state.grace ? ` in ${state.grace} seconds` : "";
     message(`All ${images.length} are labeled: the run goes on${wait}. Enter: now. U: take the last answer back.`);
   }
-  showExamples();
-}
-
-function showWaiting() {
-  const {kind, text, done, total, unit} = state.doing;
-  const bar = by("waiting-bar");
-  bar.hidden = kind === "ended";
-  if (total) [bar.max, bar.value] = [total, done];
-  else bar.removeAttribute("value");
-  by("waiting-text").textContent = capital(total ? `${text}: ${done} of ${total} ${unit}${total === 1 ? "" : "s"}` : text);
-  by("commands").hidden = !(kind === "ended" && text.includes("finished"));
-  by("commands").textContent = `python scripts/predict.py ${about.output}\npython scripts/export.py ${about.output} classifier`;
-  by("waiting-more").textContent = kind === "ended" ? (by("commands").hidden ? "" : "Every image sorted, and the classifier as one folder:")
-    : "The next images appear here by themselves.";
-  if (kind === "ended") message("");
+  choice.hear(state);
 }
 
 function showCaption() {
@@ -154,7 +139,7 @@ function showCaption() {
 
 function goTo(image) {
   current = image;
-  clearFilter();
+  choice.clear();
   if (!image) return;
   seen = answerOf(image).number;
   const shown = large(image.number);
@@ -189,75 +174,8 @@ function say(text) {
 }
 
 function focusHome() {
-  if (isGrid && !isTyping()) grid.focus();
-  else if (usesKeyboard && !by("choice").hidden) filter.focus({preventScroll: true});
-}
-
-// ---- classes -------------------------------------------------------------------------------------------------------------
-
-function guessed() {
-  return (isGrid ? grid.current : current)?.guesses ?? [];
-}
-
-function clearFilter() {
-  filter.value = "";
-  isOpened = false;
-  showClasses();
-}
-
-function showClasses() {
-  const guesses = guessed();
-  const shares = new Map(guesses);
-  const [found, total] = classes.found(filter.value, guesses);
-  listed = found;
-  highlighted = 0;
-  by("classes").replaceChildren(...listed.map((label, place) => {
-    const hasKey = !isTyping() && place < Math.min(9, guesses.length);
-    return make("li", {id: `class-${place}`, role: "option", className: hasKey ? "" : "no-key", onclick: () => answer(label)},
-      ...(hasKey ? [make("kbd", {textContent: place + 1})] : []), make("span", {className: "name", textContent: about.classes[label]}),
-      make("span", {className: "share", textContent: shares.has(label) ? `${Math.round(100 * shares.get(label))} %` : ""}));
-  }));
-  by("more").textContent = total > listed.length ? `${total - listed.length} more: type to find them` : total ? "" : "No class has this in its name.";
-  highlight(0);
-}
-
-function highlight(place) {
-  const options = by("classes").children;
-  highlighted = Math.max(0, Math.min(options.length - 1, place));
-  for (const [at, option] of [...options].entries()) option.setAttribute("aria-selected", String(at === highlighted));
-  if (options.length) filter.setAttribute("aria-activedescendant", `class-${highlighted}`);
-  else filter.removeAttribute("aria-activedescendant");
-  options[highlighted]?.scrollIntoView({block: "nearest"});
-  showExamples();
-}
-
-let examplesTimer = 0;
-
-// Show images that are labeled as the class under the cursor, so that people stay consistent.
-function showExamples() {
-  const label = listed[highlighted];
-  if (label === undefined || !state) return;
-  by("examples-title").textContent = `Labeled so far: ${about.classes[label]} (${state.counts[label]})`;
-  const known = examples.get(label);
-  showTiles(known?.found ?? []);
-  if (known?.version === state.number) return;
-  clearTimeout(examplesTimer);
-  examplesTimer = setTimeout(async () => {
-    const version = state.number;
-    const found = await get(`labeled?answer=${label}`).catch(() => []);
-    examples.set(label, {found, version});
-    if (listed[highlighted] === label) showTiles(found);
-  }, 120);
-}
-
-function showTiles(found) {
-  const list = by("examples");
-  const key = found.map((own) => own.image).join();
-  if (list.dataset.key === key && list.childElementCount) return;
-  list.dataset.key = key;
-  list.replaceChildren(...(found.length ? found.map((own) => make("li", {}, make("button", {
-    type: "button", title: own.name, "aria-label": `${own.name}: show it to correct its label`, onclick: () => openExample(own)},
-  thumbnail(own.image, "")))) : [make("li", {}, make("p", {textContent: "none"}))]));
+  if (isGrid && !choice.isTyping) grid.focus();
+  else if (usesKeyboard && !by("choice").hidden) choice.filter.focus({preventScroll: true});
 }
 
 function openExample(own) {
@@ -280,7 +198,7 @@ async function answer(said) {
   grid.selected.clear();
   if (isGrid) {
     show();
-    clearFilter();
+    choice.clear();
     focusHome();
     return typedMeanwhile();
   }
@@ -303,16 +221,14 @@ function setBusy(busy) {
 async function send(given) {
   setBusy(true);
   try {
-    const who = by("who").value.trim();
-    const taken = await post("answers", {who, round, answers: given});
+    const taken = await post("answers", {who: who(), round, answers: given});
     const against = new Map(taken.conflicts.map((own) => [own.image, own]));
     for (const {image, answer: said} of given) {
       if (against.has(image)) know(against.get(image));
-      else if (answers.get(image)?.answer !== said) know({image, answer: said, number: taken.number, who, time: new Date().toISOString()});
+      else if (answers.get(image)?.answer !== said) know({image, answer: said, number: taken.number, who: who(), time: new Date().toISOString()});
     }
-    conflicts.push(...given.filter(({image}) => against.has(image)).map((own) => ({there: against.get(own.image), own})));
     say("");
-    nextConflict();
+    conflicts.add(given.filter(({image}) => against.has(image)).map((own) => ({there: against.get(own.image), own})));
     return !taken.conflicts.length;
   } catch (error) {
     if (!(error instanceof Failed) && !(error instanceof TypeError)) throw error;
@@ -326,8 +242,7 @@ async function send(given) {
 // Take the last answer of this person back, with those that were given together with it.
 async function undo() {
   if (isBusy) return;
-  const who = by("who").value.trim();
-  const mine = [...answers.values()].filter((own) => own.answer !== null && own.who === who && own.number
+  const mine = [...answers.values()].filter((own) => own.answer !== null && own.who === who() && own.number
     && images.some((image) => image.number === own.image));
   if (!mine.length) return message("There is no answer of yours in this round to take back.");
   const last = mine.reduce((one, other) => (other.number > one.number ? other : one));
@@ -349,28 +264,6 @@ async function sendOff() {
   }
 }
 
-function nextConflict() {
-  const dialog = by("conflict");
-  if (dialog.open || !conflicts.length) return;
-  const {there, own} = conflicts[0];
-  const theirs = `${there.who || "Somebody"} has said “${quoted(there.answer)}”${there.time ? ` at ${clock(there.time)}` : ""}`;
-  by("conflict-image").replaceChildren(picture(there.image, "small", there.name));
-  by("conflict-text").textContent = own.answer === null ? `${theirs}, after what you want to take back.` : `${theirs}; you say “${quoted(own.answer)}”.`;
-  by("keep").textContent = `Keep “${quoted(there.answer)}”`;
-  by("replace").textContent = own.answer === null ? "Take it back" : `Replace it by “${quoted(own.answer)}”`;
-  dialog.showModal();
-}
-
-async function settle(replaces) {
-  const {there, own} = conflicts.shift();
-  by("conflict").close();
-  if (replaces && !await send([{...own, seen: there.number}])) return;
-  if (conflicts.length) return nextConflict();
-  goTo(images.find((image) => !isAnswered(image)) ?? current);
-  show();
-  focusHome();
-}
-
 // ---- keys ----------------------------------------------------------------------------------------------------------------
 
 function pressed(event) {
@@ -382,11 +275,11 @@ function pressed(event) {
   const isOnButton = event.target.closest?.("button, summary") && [" ", "Enter"].includes(event.key);
   if (isOnButton || event.altKey) return;
   if (event.ctrlKey || event.metaKey) {
-    if (isGrid && event.key.toLowerCase() === "a" && !isTyping()) act(event, () => grid.selectAlike());
+    if (isGrid && event.key.toLowerCase() === "a" && !choice.isTyping) act(event, () => grid.selectAlike());
     return;
   }
   if (isBusy) return act(event, () => meanwhile.push(event.key));
-  const action = (isTyping() ? null : command(event)) ?? choice(event);
+  const action = (choice.isTyping ? null : command(event)) ?? picked(event);
   if (action) act(event, action);
 }
 
@@ -398,10 +291,9 @@ function typedMeanwhile() {
   meanwhile = [];
   if (keys[0]?.toLowerCase() === "u") return undo();
   if (!keys.length || Object.hasOwn(WORDS, keys[0].toLowerCase()) || /[\d .?]/.test(keys[0])) return;
-  if (keys[0] === "/") isOpened = Boolean(keys.shift());
-  filter.value = keys.join("");
-  showClasses();
-  filter.focus();
+  const isOpened = keys[0] === "/";
+  choice.type(keys.slice(Number(isOpened)).join(""), isOpened);
+  choice.filter.focus();
 }
 
 function act(event, action) {
@@ -429,18 +321,18 @@ function command(event) {
 }
 
 // What a key does in the list of classes; a letter begins a filter.
-function choice(event) {
+function picked(event) {
   if (!isAsked()) return null;
   const steps = {ArrowDown: 1, ArrowUp: -1, PageDown: 8, PageUp: -8};
-  if (Object.hasOwn(steps, event.key)) return () => highlight(highlighted + steps[event.key]);
+  if (Object.hasOwn(steps, event.key)) return () => choice.goTo(choice.place + steps[event.key]);
   if (event.key === "Enter") return () => chosen(event.shiftKey);
-  if (event.key === "Escape") return () => { clearFilter(); focusHome(); };
-  if ([...event.key].length === 1 && event.target !== filter) filter.focus(); // so that the letter goes there
+  if (event.key === "Escape") return () => { choice.clear(); focusHome(); };
+  if ([...event.key].length === 1 && event.target !== choice.filter) choice.filter.focus(); // so that the letter goes there
   return null;
 }
 
 function chosen(isUnsure) {
-  const label = listed[highlighted];
+  const label = choice.label;
   if (label === undefined) return message("No class has this in its name. Esc clears the filter.");
   return answer(isUnsure ? `unsure ${label}` : label);
 }
@@ -452,9 +344,8 @@ function step(by) {
 }
 
 function openFilter() {
-  isOpened = true;
-  showClasses();
-  filter.focus();
+  choice.type("", true);
+  choice.filter.focus();
   message("Filter: type a part of the class name.");
 }
 
@@ -464,7 +355,7 @@ function toggleGrid() {
   else if (grid.current) current = images.includes(grid.current) ? grid.current : current;
   show();
   if (!isGrid) goTo(current);
-  clearFilter();
+  choice.clear();
   focusHome();
 }
 
@@ -482,37 +373,19 @@ function showKeys() {
 
 // ---- start ---------------------------------------------------------------------------------------------------------------
 
-const cookieOf = (name) => document.cookie.split("; ").find((own) => own.startsWith(`${name}=`))?.slice(name.length + 1) ?? "";
-
-function nameOf(text) {
-  try {
-    return decodeURIComponent(text);
-  } catch {
-    return "";
-  }
-}
-
-function remember() {
-  document.cookie = `annotator=${encodeURIComponent(by("who").value.trim())}; SameSite=Strict; Path=/; Max-Age=31536000`;
-}
-
 async function start() {
   history.replaceState(null, "", location.pathname); // the token is in the cookie now
-  by("who").value = nameOf(cookieOf("annotator"));
+  knowPeople();
   about = await get("about");
   classes = new Classes(about.classes);
-  grid = new Grid(() => { if (isGrid && !isTyping()) showClasses(); });
+  choice = new Choice(classes, {guesses: guessed, take: answer, open: openExample});
+  conflicts = new Conflicts({quoted, send, done: () => { goTo(images.find((image) => !isAnswered(image)) ?? current); show(); focusHome(); }});
+  grid = new Grid(() => { if (isGrid && !choice.isTyping) choice.show(); });
   by("title").textContent = about.dataset;
-  by("who").addEventListener("change", remember);
-  filter.addEventListener("input", showClasses);
-  filter.addEventListener("blur", () => { isOpened = false; });
   by("grid-button").addEventListener("click", toggleGrid);
   by("zoom-button").addEventListener("click", openZoom);
   by("keys-button").addEventListener("click", showKeys);
   by("undo").addEventListener("click", undo);
-  by("keep").addEventListener("click", () => settle(false));
-  by("replace").addEventListener("click", () => settle(true));
-  by("conflict").addEventListener("cancel", (event) => { event.preventDefault(); settle(false); });
   by("zoom").addEventListener("keydown", (event) => { if (event.key === " ") act(event, () => by("zoom").close()); });
   for (const id of ["zoom", "keys"]) by(id).addEventListener("close", focusHome);
   for (const button of by("words").querySelectorAll("[data-word]")) button.addEventListener("click", () => answer(button.dataset.word));
