@@ -45,7 +45,7 @@ def shown(page) -> str:
 
 def wait_for_round(page, round: int) -> None:
     page.wait_for_function("text => document.querySelector('#round').textContent.startsWith(text) && "
-                           "!document.querySelector('#choice').hidden", arg=f"Round {round + 1} of 3: ", timeout=60_000)
+                           "!document.querySelector('#choice').hidden", arg=f"Round {round}: ", timeout=60_000)
 
 
 def test_three_rounds_by_keys_alone(visit, root, tmp_path, record_property):  # noqa: F811

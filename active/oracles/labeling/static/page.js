@@ -58,7 +58,7 @@ async function take(news) {
   news.answers.forEach(know);
   show();
   const now = current && answerOf(current);
-  if (now && now !== before && now.answer !== null && now.number !== seen && !isBusy && isAsked()) {
+  if (now && !isGrid && !isBusy && isAsked() && now.answer !== null && ![before.number, seen].includes(now.number)) {
     message(`${now.who || "Somebody"} has just labeled this image: ${quoted(now.answer)}.`);
   }
 }
@@ -85,7 +85,7 @@ async function openQuestion() {
 function show() {
   const asked = isAsked();
   const done = images.filter(isAnswered).length;
-  by("round").textContent = asked ? `Round ${round + 1} of ${state.n_rounds}: ${done} of ${images.length} labeled` : capital(state.doing.text);
+  by("round").textContent = asked ? `Round ${round}: ${done} of ${images.length} labeled` : capital(state.doing.text);
   by("bar").hidden = !asked;
   by("bar").max = Math.max(images.length, 1);
   by("bar").value = done;
@@ -96,7 +96,7 @@ function show() {
   by("waiting").hidden = asked;
   by("grid-button").setAttribute("aria-pressed", String(isGrid));
   by("grid-button").disabled = by("zoom-button").disabled = !asked;
-  document.title = asked ? `${done} of ${images.length}, round ${round + 1} · ${about.dataset}` : `${about.dataset}: ${state.doing.text}`;
+  document.title = asked ? `${done} of ${images.length}, round ${round} · ${about.dataset}` : `${about.dataset}: ${state.doing.text}`;
   showRun(state, about.classes);
   if (asked) showQuestion();
   else {
