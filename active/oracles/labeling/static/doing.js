@@ -12,6 +12,6 @@ export function showDoing({kind, text, done, total, unit}, output) {
   else bar.removeAttribute("value");
   by("waiting-text").textContent = capital(total ? `${text}: ${done} of ${total} ${unit}${total === 1 ? "" : "s"}` : text);
   by("commands").hidden = !isFinished;
-  by("commands").textContent = `python scripts/predict.py ${output}\npython scripts/export.py ${output} classifier`;
+  by("commands").textContent = `python scripts/predict.py ${output} --sort-into sorted\npython scripts/export.py ${output} classifier`;
   by("waiting-more").textContent = isFinished ? "Every image sorted, and the classifier as one folder:" : hasEnded ? "" : "The next images appear here by themselves.";
 }
