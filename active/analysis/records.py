@@ -203,9 +203,9 @@ def _rows(
 def _run_row(folder: Path, result: RunResult) -> dict[str, Any]:
     return keys_of(result.config) | {
         "status": "done" if result.finished else "failed" if result.failure else "unfinished", "folder": str(folder),
-        "error": result.failure,
-        "zero_shot": result.zero_shot.get("accuracy"), "n_train": result.dataset["n_train"],
-        "n_classes": result.dataset["n_classes"], "n_rounds": result.config["ACTIVE"]["ROUNDS"]}
+        "error": result.failure or result.stopped, "zero_shot": result.zero_shot.get("accuracy"),
+        "n_train": result.dataset["n_train"], "n_classes": result.dataset["n_classes"],
+        "n_rounds": result.config["ACTIVE"]["ROUNDS"]}
 
 
 def _round_rows(run: dict[str, Any], result: RunResult) -> Iterator[dict[str, Any]]:

@@ -110,7 +110,8 @@ def _reason(run: Any) -> str:
     if run.status == "unfinished":
         return f"{run.n_done:.0f} of {run.n_rounds:.0f} rounds done"
     if run.n_done < run.most:
-        return f"ended after {run.n_done:.0f} rounds, others after {run.most:.0f}"
+        why = f": {run.error}" if run.error else ""
+        return f"ended after {run.n_done:.0f} rounds, others after {run.most:.0f}{why}"
     return "" if run.n_measured else "nothing was measured: no test images"
 
 

@@ -1,8 +1,11 @@
 """How much predictions still change, and what that advises."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+from active.analysis.tables import _reason
 from active.build import carry_out
 from active.record.folder import prompts_path
 from active.stopping import advice, expected_gain, kappa, reference
@@ -82,5 +85,7 @@ def test_only_its_own_criterion_ends_a_run(tmp_path):
     assert len(whole.rounds) == 8 and not whole.stopped
     assert stopped.finished and stopped.stopped.startswith("kappa") and f"after round {found.round}" in stopped.stopped
     assert record_of(stopped) == record_of(whole)[: found.round + 1]
+    said = _reason(SimpleNamespace(status="done", n_done=found.round + 1, most=8, error=stopped.stopped, n_measured=1))
+    assert said == f"ended after {found.round + 1} rounds, others after 8: {stopped.stopped}"
     again = finished(tmp_path / "stopped", **values, ACTIVE__AUDIT=4, ACTIVE__STOP=max(found.kappa - 1e-6, 1e-6))
     assert record_of(again) == record_of(stopped)
