@@ -199,6 +199,8 @@ def draw(rounds: pd.DataFrame, path: Path) -> None:
             axes.plot(mean.index, mean, marker="osD^vPX*"[index % 8], markersize=4, label=learner)
         axes.axhline(0, color="0.5", linestyle="--")
         axes.set(xscale="log", title=data, xlabel="labels a class", ylabel="accuracy above zero-shot [points]")
+        axes.set_xticks((0.25, 0.5, 1, 2, 4), ("1/4", "1/2", "1", "2", "4"))
+        axes.minorticks_off()
     figure.legend(*axes.get_legend_handles_labels(), loc="outside right center")
     figure.savefig(path, dpi=150, metadata={"Software": None})
 
