@@ -1,6 +1,8 @@
 """Runs that are labeled in the page, as commands of their own, for tests; and the same runs by sheets."""
 
 import csv
+import http.client
+import io
 import json
 import os
 import re
@@ -75,16 +77,23 @@ class PageRun:
                 yield found[0]
 
     def ask(self, path: str, content: Any = None) -> Any:
-        """Return what the run answers, also what it refuses."""
+        """Return what the run answers, also what it refuses; raises OSError where it is gone, even within an answer."""
         request = urllib.request.Request(
             self.base + path, headers={"X-Page-Token": self.token, "Content-Type": "application/json"},
             data=None if content is None else json.dumps(content).encode())
         try:
+            return json.load(self._response(request))
+        except http.client.HTTPException as error:
+            raise ConnectionError(f"the run is gone: {error}") from error
+
+    @staticmethod
+    def _response(request: urllib.request.Request) -> io.BytesIO:
+        try:
             with urllib.request.urlopen(request, timeout=60) as response:
-                return json.load(response)
+                return io.BytesIO(response.read())
         except urllib.error.HTTPError as error:
             with error:
-                return json.load(error)
+                return io.BytesIO(error.read())
 
     def questions(self) -> Iterator[dict[str, Any]]:
         """Yield each question once, until the run ends or is killed."""
@@ -113,7 +122,7 @@ class PageRun:
             for own in question["open"]:
                 try:
                     self.answer(question["round"], (own["number"], say(question["round"], own["name"]), 0))
-                except OSError:  # it was killed
+                except (OSError, ValueError):  # it was killed
                     break
         return self.ended()
 
