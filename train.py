@@ -23,7 +23,7 @@ from active.record.folder import made_by, move_aside
 from active.record.report import in_unit, table
 from dassl.config.cli import command
 from dassl.utils.errors import UserError
-from dassl.utils.events import Terminated, stop_on_sigterm
+from dassl.utils.events import stop_on_sigterm, stopped_by
 from dassl.utils.held import Held
 from dassl.utils.run_folder import RESULTS
 from trainers.core import job
@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"train.py: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt as error:
-        code, by = (143, "SIGTERM") if isinstance(error, Terminated) else (130, "Ctrl-C")
+        code, by = stopped_by(error)
         note_in_log(f"stopped by {by}")
         again = "the same command without --overwrite" if arguments.overwrite else "the same command"
         print(f"\ntrain.py: stopped by {by}; {again} goes on after the last finished round", file=sys.stderr)

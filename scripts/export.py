@@ -27,7 +27,7 @@ if __name__ == "__main__":
 
 from dassl.config.cli import Parser, command
 from dassl.utils.errors import UserError
-from dassl.utils.events import Terminated, stop_on_sigterm
+from dassl.utils.events import stop_on_sigterm, stopped_by
 from dassl.utils.files import check_new_folder, new_folder, sha256_of, write_json, write_text
 from dassl.utils.paths import expanded
 from scripts.exporting.readme import readme
@@ -112,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"export.py: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt as error:
-        code, by = (143, "SIGTERM") if isinstance(error, Terminated) else (130, "Ctrl-C")
+        code, by = stopped_by(error)
         print(f"\nexport.py: stopped by {by}; nothing was written", file=sys.stderr)
         return code
     print(arguments.folder)

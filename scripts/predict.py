@@ -31,7 +31,7 @@ if __name__ == "__main__":
 from dassl.config.cli import Pairs, Parser, command
 from dassl.data.dataset import SPLITS
 from dassl.utils.errors import ConfigError, DataError, UserError, listed
-from dassl.utils.events import Terminated, stop_on_sigterm
+from dassl.utils.events import stop_on_sigterm, stopped_by
 from dassl.utils.files import check_new_folder
 from dassl.utils.paths import expanded, is_folder
 from dassl.utils.progress import Progress
@@ -133,7 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"predict.py: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt as error:
-        code, by = (143, "SIGTERM") if isinstance(error, Terminated) else (130, "Ctrl-C")
+        code, by = stopped_by(error)
         print(f"\npredict.py: stopped by {by}; no file or folder was written", file=sys.stderr)
         return code
     if errors:

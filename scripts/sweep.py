@@ -33,7 +33,7 @@ from active.record.certificate import code_hash, config_hash
 from dassl.config.cli import Parser, command, count
 from dassl.config.setup import as_dict
 from dassl.utils.errors import ConfigError, DataError, UserError
-from dassl.utils.events import Terminated, stop_on_sigterm
+from dassl.utils.events import stop_on_sigterm, stopped_by
 from dassl.utils.files import write_json
 from dassl.utils.run_folder import FAILED as NOTE
 from scripts.experiments.cell import DONE, FAILED, REFUSED, WAITING, Outcome, is_done, settled
@@ -186,7 +186,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"sweep.py: {error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt as error:
-        code, by = (143, "SIGTERM") if isinstance(error, Terminated) else (130, "Ctrl-C")
+        code, by = stopped_by(error)
         summary = f"\n{sweep.summary()}" if sweep else ""
         print(f"\nsweep.py: stopped by {by}; the same command goes on{summary}", file=sys.stderr)
         return code

@@ -19,6 +19,11 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM came; like Ctrl-C it unwinds the process from wherever it is, and every file stays whole."""
 
 
+def stopped_by(error: KeyboardInterrupt) -> tuple[int, str]:
+    """Return the exit code of a command that was stopped so, and what stopped it."""
+    return (143, "SIGTERM") if isinstance(error, Terminated) else (130, "Ctrl-C")
+
+
 def event(name: str) -> None:
     """Say that the run has come to one of `EVENTS`."""
     if _kill_at:
