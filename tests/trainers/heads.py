@@ -125,3 +125,20 @@ def twice(given: Problem) -> Problem:
 def weighted(given: Problem, weight: float) -> Problem:
     """Return the problem with another weight of all labels."""
     return replace(given, labels=replace(given.labels, weights=given.labels.weights * weight))
+
+
+def map_loss_and_gradient(given: Problem, start: np.ndarray, matrix: np.ndarray) -> tuple[float, np.ndarray]:
+    """Return sum CE + C |A - A0|^2 of a map of the rows and its gradient by A, one image after the other."""
+    rows, targets, texts = given.parts
+    away = matrix - start
+    loss, gradient = len(texts) * (away**2).sum(), 2 * len(texts) * away
+    for x, y in zip(rows, targets, strict=True):
+        mapped = matrix @ x
+        length = np.linalg.norm(mapped)
+        logits = SCALE * texts @ mapped / length
+        shown = np.where(given.counted, logits, -np.inf)
+        loss += np.log(np.exp(shown - shown.max()).sum()) + shown.max() - logits[y]
+        by_unit = SCALE * errors(logits[None], np.array([y]), given.counted)[0] @ texts
+        by_mapped = (by_unit - mapped * (mapped @ by_unit) / length**2) / length
+        gradient += np.outer(by_mapped, x)
+    return loss, gradient

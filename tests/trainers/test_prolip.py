@@ -14,7 +14,7 @@ from dassl.data import feature_bank
 from dassl.utils.errors import ConfigError, UserError
 from dassl.utils.held import Held
 from tests.trainers.colors import ROWS, trainer_of
-from tests.trainers.heads import SCALE, errors, logits_of, permuted, prepared, problem, twice, unit, weighted
+from tests.trainers.heads import SCALE, logits_of, map_loss_and_gradient, permuted, prepared, problem, twice, unit, weighted
 from trainers.core import job
 from trainers.core.build import kinds_read
 from trainers.learner import LEARNERS, Learner, template_rows
@@ -46,20 +46,9 @@ def zero_shot(clip, given) -> np.ndarray:
 
 
 def loss_and_gradient(clip, given, projection: np.ndarray) -> tuple[float, np.ndarray]:
-    """Return sum CE + C |P - P0|^2 and its gradient by P, one image after the other."""
-    rows, targets, texts = given.parts
-    away = projection - start(clip)
-    loss, gradient = len(texts) * (away**2).sum(), 2 * len(texts) * away
-    for x, y in zip(rows, targets, strict=True):
-        mapped = x @ projection
-        length = np.linalg.norm(mapped)
-        logits = SCALE * texts @ mapped / length
-        shown = np.where(given.counted, logits, -np.inf)
-        loss += np.log(np.exp(shown - shown.max()).sum()) + shown.max() - logits[y]
-        by_unit = SCALE * errors(logits[None], np.array([y]), given.counted)[0] @ texts
-        by_mapped = (by_unit - mapped * (mapped @ by_unit) / length**2) / length
-        gradient += np.outer(x, by_mapped)
-    return loss, gradient
+    """Return sum CE + C |P - P0|^2 and its gradient by P."""
+    loss, gradient = map_loss_and_gradient(given, start(clip).T, projection.T)
+    return loss, gradient.T
 
 
 @pytest.mark.parametrize("masked", [True, False])

@@ -7,27 +7,26 @@ import pytest
 import torch
 
 import trainers.rla as rla
-from tests.trainers.heads import SCALE, errors, logits_of, permuted, prepared, problem, twice, unit, weighted, zero_shot
+from tests.trainers.heads import (
+    SCALE,
+    logits_of,
+    map_loss_and_gradient,
+    permuted,
+    prepared,
+    problem,
+    twice,
+    unit,
+    weighted,
+    zero_shot,
+)
 from trainers.learner import Classifier
 
 COUNTS = [(3, 0, 1, 4, 2), (1, 0, 0, 0, 0), (2, 2, 2, 2, 2), (9, 8, 7, 6, 5)]
 
 
 def loss_and_gradient(given, matrix: np.ndarray) -> tuple[float, np.ndarray]:
-    """Return sum CE + C |A - I|^2 and its gradient by A, one image after the other."""
-    features, targets, texts = given.parts
-    away = matrix - np.eye(len(matrix))
-    loss, gradient = len(texts) * (away**2).sum(), 2 * len(texts) * away
-    for v, y in zip(features, targets, strict=True):
-        mapped = matrix @ v
-        length = np.linalg.norm(mapped)
-        logits = SCALE * texts @ mapped / length
-        shown = np.where(given.counted, logits, -np.inf)
-        loss += np.log(np.exp(shown - shown.max()).sum()) + shown.max() - logits[y]
-        by_unit = SCALE * errors(logits[None], np.array([y]), given.counted)[0] @ texts
-        by_mapped = (by_unit - mapped * (mapped @ by_unit) / length**2) / length
-        gradient += np.outer(by_mapped, v)
-    return loss, gradient
+    """Return sum CE + C |A - I|^2 and its gradient by A."""
+    return map_loss_and_gradient(given, np.eye(len(matrix)), matrix)
 
 
 @pytest.mark.parametrize("masked", [True, False])
