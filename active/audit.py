@@ -11,9 +11,9 @@ effective size of the sample is held between half and twice its own, and not abo
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
-from scipy.stats import norm
 
 from dassl.data.answers import NONE, UNSURE
 from dassl.utils.errors import ConfigError
@@ -101,7 +101,7 @@ def effective_size(value: float, variance: float, right: np.ndarray) -> float:
 
 def wilson(share: float, n: float) -> tuple[float, float]:
     """Return the score interval of a share of n, of any n > 0."""
-    z = float(norm.ppf((1 + LEVEL) / 2))
+    z = NormalDist().inv_cdf((1 + LEVEL) / 2)
     center, scale = (share + z**2 / (2 * n)) / (1 + z**2 / n), z / (1 + z**2 / n)
     half = scale * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))
     return max(float(center - half), 0.0), min(float(center + half), 1.0)

@@ -5,7 +5,6 @@ from collections.abc import Callable
 import numpy as np
 import torch
 import torch.nn.functional as F
-from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 MAX_FITS = 50
@@ -41,6 +40,8 @@ def fit_temperature(logits: Tensor, labels: Tensor) -> float:
 
     It is convex in 1 / T. Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, Section 4.2.
     """
+    from scipy.optimize import minimize_scalar  # here, as few runs need it
+
     logits = logits.double()
     found = minimize_scalar(lambda log: float(F.cross_entropy(logits / np.exp(log), labels)), method="bounded",
                             bounds=(np.log(LOWEST), np.log(HIGHEST)), options={"xatol": 1e-6})
