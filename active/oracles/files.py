@@ -21,7 +21,7 @@ from active.context import Query
 from active.oracles.asked import read_query, write_query
 from active.oracles.contact_sheet import Guesses, contact_sheet
 from active.oracles.label_studio import export_rows, label_config, tasks
-from active.oracles.oracle import ORACLES, Oracle, Question, Setting
+from active.oracles.oracle import ORACLES, Oracle, Question, Setting, largest
 from active.record.folder import query_path, table_path
 from dassl.data.answers import MARK, WORDS, words
 from dassl.data.dataset import Dataset
@@ -132,18 +132,12 @@ def _answers(table: Path, known: Known, settled: Collection[str]) -> list[LabelR
 
 def _write(table: Path, round: int, dataset: Dataset, paths: Sequence[str], probs: Tensor) -> None:
     """Write all files of a query; the CSV file last, as the sign that the others are there."""
-    guesses = [_guesses(row, dataset.classnames) for row in probs]
+    guesses = [[(dataset.classnames[label], share) for label, share in own] for own in largest(probs, N_GUESSES)]
     write_text(table.with_suffix(".html"), contact_sheet(
         f"{dataset.name}: round {round}, {len(paths)} images", [dataset.root / path for path in paths], paths, guesses))
     write_json(table.with_name(f"{table.stem}_tasks.json"), tasks(paths, guesses, f"round {round}"))
     write_text(table.with_name("label_config.xml"), label_config(dataset.classnames))
     write_text(table, _table(paths, guesses))
-
-
-def _guesses(probs: Tensor, classnames: Sequence[str]) -> Guesses:
-    """Return the largest probabilities [C] of an image with their class names, ties in the order of the classes."""
-    order = probs.argsort(descending=True, stable=True)[:N_GUESSES].tolist()
-    return [(classnames[label], float(probs[label])) for label in order]
 
 
 def _table(paths: Sequence[str], guesses: Sequence[Guesses]) -> str:

@@ -171,6 +171,12 @@ class Oracle:
         return given, corrected
 
 
+def largest(probs: Tensor, n: int) -> list[list[tuple[int, float]]]:
+    """Return the n largest probabilities of each row [N, C] with their labels, ties in the order of the classes."""
+    order = torch.argsort(probs, dim=1, descending=True, stable=True)[:, :n]
+    return [list(zip(*own, strict=True)) for own in zip(order.tolist(), probs.gather(1, order).tolist(), strict=True)]
+
+
 def as_tensors(answers: Mapping[int, int]) -> tuple[Tensor, Tensor]:
     """Return the rows [n] and the codes [n] of answers by row."""
     return tuple(torch.tensor(list(own), dtype=torch.int64) for own in (answers.keys(), answers.values()))

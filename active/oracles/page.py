@@ -15,15 +15,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import torch
 from torch import Tensor
 
 from active.context import Query
 from active.oracles.asked import read_query, write_query
-from active.oracles.labeling.board import ENDED, WORKING, Asked, Board, Guesses
+from active.oracles.labeling.board import ENDED, WORKING, Asked, Board
 from active.oracles.labeling.lines import read_lines
 from active.oracles.labeling.packages import check_packages
-from active.oracles.oracle import ORACLES, Oracle, Question, Setting
+from active.oracles.oracle import ORACLES, Oracle, Question, Setting, largest
 from active.record.folder import journal_path, query_path
 from active.record.recorders import Losses, Recorder
 from active.record.results import RunResult
@@ -75,7 +74,7 @@ class PageOracle(Oracle):
         lines = read_lines(journal, self._codes, paths, earlier)
         audit = frozenset(train[row].path for row in question.audit.tolist())
         self._serve()
-        self._board.ask(Asked(question.round, paths, _guesses(question.guess(rows)), audit, journal), lines, earlier)
+        self._board.ask(Asked(question.round, paths, largest(question.guess(rows), N_GUESSES), audit, journal), lines, earlier)
         answers = self._board.close() if self._board.is_complete else self._waited()
         logger.info("round %d: %d images were answered in the labeling page", question.round, len(paths))
         return {row_of[path]: answers[path] for path in [*paths, *earlier]}
@@ -148,10 +147,3 @@ def page(
 def has_display() -> bool:
     """Tell whether a browser could show itself."""
     return sys.platform in ("darwin", "win32") or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-
-
-def _guesses(probs: Tensor) -> list[Guesses]:
-    """Return the largest probabilities of each row [n, C] with their labels, ties in the order of the classes."""
-    order = torch.argsort(probs, dim=1, descending=True, stable=True)[:, :N_GUESSES]
-    shares = probs.gather(1, order)
-    return [list(zip(*own, strict=True)) for own in zip(order.tolist(), shares.tolist(), strict=True)]
