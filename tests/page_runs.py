@@ -26,13 +26,13 @@ N_ROUNDS = 3
 Say = Callable[[int, str], int | str]  # of a round and a path: an answer as records have it
 
 
-def photos(root: Path, folder: Path) -> dict[str, str]:
-    """Put ten images of each of three digits into a folder, with a file of their classes; return the class of each."""
+def photos(root: Path, folder: Path, n_each: int = 10) -> dict[str, str]:
+    """Put some images of each of three digits into a folder, with a file of their classes; return the class of each."""
     digits(root)
     folder.mkdir()
     truth = {}
     for name in NAMES:
-        for file in sorted((root / "digits" / "images" / name).iterdir())[:10]:
+        for file in sorted((root / "digits" / "images" / name).iterdir())[:n_each]:
             shutil.copy(file, folder)
             truth[file.name] = name
     (folder / "classes.txt").write_text("\n".join(NAMES))

@@ -3,7 +3,6 @@
 import csv
 import json
 import random
-import shutil
 from pathlib import Path
 
 import pytest
@@ -14,30 +13,23 @@ from active.oracles.files import majority
 from active.record.results import RunResult
 from dassl.data.answers import words
 from dassl.data.known import Known
-from datasets.digits import CLASSNAMES, digits
-from tests import commands
+from tests import commands, page_runs
 from tests.active.toy import cut_back
+from tests.page_runs import NAMES
 
-NAMES = CLASSNAMES[:3]
 WORDS = {"skip": "!skip", "none": "!none", "unsure": "!unsure"}
 
 
 @pytest.fixture
-def photos(root, tmp_path) -> Path:
-    """Eight images of each of three digits in one folder, and a file of class names."""
-    digits(root)
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    for name in NAMES:
-        for file in sorted((root / "digits" / "images" / name).iterdir())[:8]:
-            shutil.copy(file, folder)
-    (folder / "classes.txt").write_text("\n".join(NAMES))
-    return folder
+def truth(root, tmp_path) -> dict[str, str]:
+    """The class of each image in the folder."""
+    return page_runs.photos(root, tmp_path / "photos", 8)
 
 
 @pytest.fixture
-def truth(root, photos) -> dict[str, str]:
-    return {file.name: name for name in NAMES for file in sorted((root / "digits" / "images" / name).iterdir())[:8]}
+def photos(truth, tmp_path) -> Path:
+    """Eight images of each of three digits in one folder, and a file of class names."""
+    return tmp_path / "photos"
 
 
 @pytest.fixture
