@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from dassl.utils.registry import AtLeast, AtMost
 from trainers.clip.frozen_clip import FrozenCLIP
-from trainers.core.solve import Function, minimize_convex, row_basis
+from trainers.core.solve import Map, minimize_convex, row_basis
 from trainers.learner import LEARNERS, Batch, Classifier, ClassTexts, Head, Labels
 
 TEXT_NORM = 10.0  # rho
@@ -79,28 +79,30 @@ class LinearProbe(Head):
 def map_shift(labels: Labels, texts: Tensor, scale: float, kappa: float) -> Tensor:
     """Return x [C, D] of (1), exact in the span of the labeled features."""
     basis = row_basis(labels.features)  # [D, r]
-    start, features = scale * labels.features.double() @ texts.double().T, scale * labels.features.double() @ basis
-    absent = ~labels.counted
+    scaled = scale * labels.features.double()
+    start, features, weights, counted, targets = (own.cpu().numpy() for own in (
+        scaled @ texts.double().T, scaled @ basis, labels.weights.double(), labels.counted, labels.targets))
+    rows, truth, weighted = np.arange(len(targets)), np.eye(len(texts))[targets], weights[:, None] * features
 
-    weights, truth = labels.weights.double(), F.one_hot(labels.targets, len(texts)).double()
+    def log_probs(shift: np.ndarray) -> np.ndarray:
+        logits = np.where(counted, start + features @ shift.T, -np.inf)
+        logits -= logits.max(1, keepdims=True)
+        return logits - np.log(np.exp(logits).sum(1, keepdims=True))
 
-    def logits_of(shift: Tensor) -> Tensor:
-        return (start + features @ shift.T).masked_fill(absent, -torch.inf)
+    def loss_of(shift: np.ndarray) -> float:
+        return float(kappa / 2 * (shift * shift).sum() - (weights * log_probs(shift)[rows, targets]).sum())
 
-    def loss_of(shift: Tensor) -> float:
-        losses = F.cross_entropy(logits_of(shift), labels.targets, reduction="none")
-        return float((weights * losses).sum() + kappa / 2 * shift.square().sum())
+    def derivatives_of(shift: np.ndarray) -> tuple[np.ndarray, Map]:
+        probs = np.exp(log_probs(shift))
 
-    def derivatives_of(shift: Tensor) -> tuple[Tensor, Function]:
-        probs, weighted = logits_of(shift).softmax(1), weights[:, None] * features
-
-        def product(change: Tensor) -> Tensor:
+        def product(change: np.ndarray) -> np.ndarray:
             moved = probs * (features @ change.T)
-            return (moved - probs * moved.sum(1, keepdim=True)).T @ weighted + kappa * change
+            return (moved - probs * moved.sum(1, keepdims=True)).T @ weighted + kappa * change
 
         return (probs - truth).T @ weighted + kappa * shift, product
 
-    return minimize_convex(loss_of, derivatives_of, start.new_zeros(len(texts), basis.shape[1])) @ basis.T
+    shift = minimize_convex(loss_of, derivatives_of, np.zeros((len(texts), basis.shape[1])))
+    return torch.from_numpy(shift).to(basis.device) @ basis.T
 
 
 def class_strengths(labels: Labels, texts: Tensor, scale: float) -> Tensor:

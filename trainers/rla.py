@@ -23,7 +23,7 @@ from torch import Tensor
 
 from dassl.utils.registry import AtLeast, AtMost
 from trainers.clip.frozen_clip import FrozenCLIP
-from trainers.core.solve import minimize, row_basis
+from trainers.core.solve import Function, minimize, row_basis
 from trainers.learner import LEARNERS, ClassTexts, Head, Labels
 
 
@@ -64,12 +64,17 @@ def map_shift(labels: Labels, begun: Tensor, texts: Tensor, scale: float, streng
     `begun` [M, D] is what the map makes of them at its start, themselves for I. The sums are M times those of (2).
     """
     right, left = row_basis(labels.features), row_basis(torch.cat([begun, texts]))  # Q, U
-    features, inside, classes = begun.double() @ left, labels.features.double() @ right, texts.double() @ left
-    absent, weights = ~labels.counted, labels.weights.double()
+    factors = begun.double() @ left, labels.features.double() @ right, texts.double() @ left
+    absent, targets = ~labels.counted, labels.targets
 
-    def loss_of(shift: Tensor) -> Tensor:
-        logits = scale * F.normalize(features + inside @ shift.T, dim=1) @ classes.T
-        losses = F.cross_entropy(logits.masked_fill(absent, -torch.inf), labels.targets, reduction="none")
-        return (weights * losses).sum() + strength * len(texts) * shift.square().sum()
+    def loss_in(dtype: torch.dtype) -> Function:
+        features, inside, classes, weights = (own.to(dtype) for own in (*factors, labels.weights))
 
-    return left @ minimize(loss_of, features.new_zeros(left.shape[1], right.shape[1])) @ right.T
+        def loss_of(shift: Tensor) -> Tensor:
+            logits = scale * F.normalize(features + inside @ shift.T, dim=1) @ classes.T
+            losses = F.cross_entropy(logits.masked_fill(absent, -torch.inf), targets, reduction="none")
+            return (weights * losses).sum() + strength * len(texts) * shift.square().sum()
+
+        return loss_of
+
+    return left @ minimize(loss_in, right.new_zeros(left.shape[1], right.shape[1])) @ right.T

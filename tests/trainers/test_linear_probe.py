@@ -177,7 +177,8 @@ def test_the_minimum_of_a_quadratic_and_the_basis_of_repeated_rows():
     """L-BFGS on a case solved by hand; a basis of rows of lower rank holds them all."""
     target = torch.tensor([[1.0, -2.0], [3.0, 0.5]])
     with torch.no_grad():
-        assert torch.allclose(minimize(lambda x: ((x - target) ** 2).sum(), torch.zeros(2, 2)), target.double(), atol=1e-9)
+        found = minimize(lambda dtype: lambda x: ((x - target.to(dtype)) ** 2).sum(), torch.zeros(2, 2))
+        assert torch.allclose(found, target.double(), atol=1e-9)
     rows = torch.randn(3, 8, generator=torch.Generator().manual_seed(0), dtype=torch.float64)[[0, 1, 0, 2, 0]]
     basis = row_basis(rows)
     assert torch.allclose(basis.T @ basis, torch.eye(5, dtype=torch.float64), atol=1e-12)

@@ -1,7 +1,9 @@
 """Learners that solve themselves: the minimum of a smooth function, and the few directions in which labeled features lie."""
 
 from collections.abc import Callable
+from typing import TypeVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -9,17 +11,21 @@ MAX_STEPS = 200  # of L-BFGS
 NEAR, DONE = 1e-4, 1e-10  # largest entries of the gradient
 
 Function = Callable[[Tensor], Tensor]
-Derivatives = Callable[[Tensor], tuple[Tensor, Function]]
+InPrecision = Callable[[torch.dtype], Function]
+Array = TypeVar("Array", Tensor, np.ndarray)
+Map = Callable[[Array], Array]
 
 
 @torch.enable_grad()
-def minimize(loss_of: Function, start: Tensor) -> Tensor:
+def minimize(loss_in: InPrecision, start: Tensor) -> Tensor:
     """Return where a smooth function of one tensor is least near `start`, in float64; the same each time.
 
-    L-BFGS with a strong Wolfe line search comes near. Values of the function are then too alike to compare, so Newton's method
-    ends it by gradients alone (Nocedal and Wright, "Numerical Optimization", Algorithms 7.5, 3.5 and 7.1).
+    `loss_in` returns the function in a precision. L-BFGS with a strong Wolfe line search comes near in float32, which is twice
+    as fast. Values of the function are then too alike to compare, so Newton's method ends it in float64, by gradients alone
+    (Nocedal and Wright, "Numerical Optimization", Algorithms 7.5, 3.5 and 7.1).
     """
-    found = start.detach().double().clone(memory_format=torch.contiguous_format).requires_grad_()
+    found, loss_of = start.detach().float().clone(memory_format=torch.contiguous_format), loss_in(torch.float32)
+    found.requires_grad_()
     optimizer = torch.optim.LBFGS([found], max_iter=MAX_STEPS, max_eval=2 * MAX_STEPS, history_size=20, tolerance_grad=NEAR,
                                   tolerance_change=1e-12, line_search_fn="strong_wolfe")
 
@@ -30,20 +36,22 @@ def minimize(loss_of: Function, start: Tensor) -> Tensor:
         return loss
 
     optimizer.step(closure)
-    return _newton(loss_of, found.detach())
+    return _newton(loss_in, found.detach().double())
 
 
-def minimize_convex(loss_of: Function, derivatives_of: Derivatives, start: Tensor) -> Tensor:
-    """Return where a strictly convex function of one tensor is least, in float64, whatever the start.
+def minimize_convex(
+    loss_of: Callable[[np.ndarray], float], derivatives_of: Callable[[np.ndarray], tuple[np.ndarray, Map]], start: np.ndarray
+) -> np.ndarray:
+    """Return where a strictly convex function of one float64 array is least, whatever the start.
 
-    `derivatives_of` returns the gradient at a place and the product of the second derivatives there with a tensor. Newton's
+    `derivatives_of` returns the gradient at a place and the product of the second derivatives there with an array. Newton's
     method with steps that are as exact as they need be, and made shorter until the function falls (Nocedal and Wright,
-    "Numerical Optimization", Algorithms 7.1 and 3.1).
+    "Numerical Optimization", Algorithms 7.1 and 3.1). It takes many products of small arrays, which NumPy is quickest at.
     """
     found, loss = start, loss_of(start)
     for _ in range(MAX_STEPS):
         gradient, product = derivatives_of(found)
-        largest = float(gradient.abs().max())
+        largest = float(np.abs(gradient).max())
         if largest < DONE:
             break
         step = _conjugate_gradients(product, gradient, tolerance=min(0.1, largest))
@@ -59,33 +67,43 @@ def row_basis(features: Tensor) -> Tensor:
     return torch.linalg.qr(features.double().T).Q
 
 
-def _newton(loss_of: Function, found: Tensor, max_steps: int = 6) -> Tensor:
-    """Return `found` after steps of Newton's method, as long as each makes the gradient smaller."""
+def _newton(loss_in: InPrecision, found: Tensor, max_steps: int = 10) -> Tensor:
+    """Return `found` after steps of Newton's method, as long as each makes the gradient smaller.
+
+    Gradients are float64, and so is the end; second derivatives, which only lead there, are float32.
+    """
     best, smallest = found, torch.inf
     for _ in range(max_steps + 1):
-        found = found.detach().requires_grad_()
-        gradient, = torch.autograd.grad(loss_of(found), found, create_graph=True)
-        if not (largest := float(gradient.detach().abs().max())) < smallest:
+        gradient, _ = _gradient(loss_in(torch.float64), found)
+        if not (largest := float(gradient.abs().max())) < smallest:
             break
-        best, smallest = found.detach(), largest
+        best, smallest = found, largest
         if largest < DONE:
             break
-        step = _conjugate_gradients(lambda v, g=gradient, x=found: torch.autograd.grad(g, x, v, retain_graph=True)[0],
-                                    gradient.detach())
-        found = found - step
+        rough, at = _gradient(loss_in(torch.float32), found.float(), create_graph=True)
+        step = _conjugate_gradients(lambda v, g=rough, x=at: torch.autograd.grad(g, x, v, retain_graph=True)[0],
+                                    (gradient / largest).float(), tolerance=1e-3)
+        found = found - largest * step.double()
     return best
 
 
-def _conjugate_gradients(product: Function, target: Tensor, max_steps: int = 100, tolerance: float = 1e-6) -> Tensor:
+def _gradient(loss_of: Function, found: Tensor, *, create_graph: bool = False) -> tuple[Tensor, Tensor]:
+    """Return the gradient of a function at `found`, and the place as it is known to torch."""
+    at = found.detach().requires_grad_()
+    return torch.autograd.grad(loss_of(at), at, create_graph=create_graph)[0], at
+
+
+def _conjugate_gradients(product: Map, target: Array, max_steps: int = 100, tolerance: float = 1e-6) -> Array:
     """Return x with product(x) = target, to a share of the target, for a positive definite product; else what is there."""
-    x, residual = torch.zeros_like(target), target
-    direction, size = residual, residual.square().sum()
+    x, residual, direction = 0 * target, target, target
+    size = (residual * residual).sum()
     end = tolerance**2 * size
     for _ in range(max_steps):
         image = product(direction)
         if size <= end or (curvature := (direction * image).sum()) <= 0:
             break
-        x, residual = x + size / curvature * direction, residual - size / curvature * image
-        size, before = residual.square().sum(), size
+        share = size / curvature
+        x, residual = x + share * direction, residual - share * image
+        size, before = (residual * residual).sum(), size
         direction = residual + size / before * direction
     return x
