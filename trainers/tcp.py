@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from dassl.utils.registry import AtLeast, AtMost
-from trainers.clip.frozen_clip import QUICK, FrozenCLIP
+from trainers.clip.blocks import QUICK
+from trainers.clip.frozen_clip import FrozenCLIP
 from trainers.core.prompts import ClassTexts, Prompts
 from trainers.core.token_rows import MAX_CONTEXT
 from trainers.kgcoop import KgCoOp

@@ -1,6 +1,7 @@
 """Names and weights of CLIPs: from a backbone's name and a tag or file to a FrozenCLIP."""
 
 import contextlib
+import importlib.util
 import json
 import logging
 import warnings
@@ -11,7 +12,7 @@ from pathlib import Path
 import open_clip
 import torch
 from open_clip.pretrained import get_pretrained_cfg
-from open_clip.transformer import QuickGELU, ResidualAttentionBlock
+from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
 from dassl.data.transforms import Preprocessing
@@ -19,15 +20,12 @@ from dassl.utils.environment import PROJECT
 from dassl.utils.errors import ConfigError, UserError, did_you_mean
 from dassl.utils.paths import expanded, is_file
 from dassl.utils.tensors import state_hash
-from trainers.clip.architectures import OPENAI_NAMES, custom_models
+from trainers.clip.architectures import OPENAI_NAMES, custom_models, needs_transformers
 from trainers.clip.frozen_clip import FrozenCLIP
+from trainers.clip.tokens import layout_of
 from trainers.clip.weights import OPENAI_NUMBERS, load_state, read_state, said_of
 
 logger = logging.getLogger(__name__)
-
-OTHER_TEXT_TOWER = ("has another text tower than CLIP's (causal, read at the end token, open_clip's own blocks and tokenizer), "
-                    "which prompts are not made for; choose a ViT or ResNet CLIP")
-
 
 def check_backbone(name: str, pretrained: str) -> None:
     """Raise ConfigError unless the backbone is known, of a supported kind, and its weights are a file or a known tag.
@@ -39,9 +37,8 @@ def check_backbone(name: str, pretrained: str) -> None:
     if name not in known:
         raise ConfigError(f"MODEL.BACKBONE.NAME: unknown backbone {name!r}; {did_you_mean(name, known)}")
     model_name = _open_clip_name(name, _quick_gelu_of_tag(name, pretrained))
-    config = _model_config(name)
-    if not _is_clips_text(config["text_cfg"]):
-        raise ConfigError(f"MODEL.BACKBONE.NAME: {name} {OTHER_TEXT_TOWER}")
+    if needs_transformers(name) and importlib.util.find_spec("transformers") is None:
+        raise ConfigError(f"MODEL.BACKBONE.NAME: the texts of {name} are read by transformers: pip install transformers")
     if _weights_file(pretrained) is None:
         tags = [] if name in custom else open_clip.list_pretrained_tags_by_model(model_name)
         if pretrained not in tags:
@@ -85,7 +82,7 @@ def load_clip(name: str, pretrained: str, *, device: str | torch.device = "cpu",
 
 def open_clip_name(clip: FrozenCLIP) -> str:
     """Return open_clip's name of a loaded CLIP, with the activation that its weights need."""
-    return _open_clip_name(clip.name, isinstance(clip.text.transformer.resblocks[0].mlp.gelu, QuickGELU))
+    return _open_clip_name(clip.name, any(isinstance(layer, QuickGELU) for layer in clip.model.modules()))
 
 
 def weights_of(pretrained: str) -> str:
@@ -205,25 +202,13 @@ def _tokenizer_arguments(config: Path) -> dict[str, str]:
 
 
 def _check_supported(model: nn.Module, tokenizer, name: str) -> None:
-    """Raise UserError for a tower or a preprocessing that this project would compute wrongly."""
-    if not _is_clips_tower(getattr(model, "text", model)) or not hasattr(tokenizer, "sot_token_id"):
-        raise UserError(f"{name} {OTHER_TEXT_TOWER}")
+    """Raise UserError for a tower, a tokenizer or a preprocessing that this project would compute wrongly."""
+    text, layout = getattr(model, "text", model), layout_of(tokenizer)
+    read = getattr(text, "text_eos_id", getattr(text, "eos_id", None))
+    if getattr(text, "text_pool_type", getattr(text, "pool_type", "")) == "eos" and layout.end[-1:] != (read,):
+        raise UserError(f"{name} reads texts at the token {read}, but its tokenizer ends them by {list(layout.end)}")
     if fault := _resize_fault(model.visual.preprocess_cfg):
         raise UserError(f"the weights file of {name} {fault}")
-
-
-def _is_clips_tower(text: nn.Module) -> bool:
-    """Return whether a built text tower is causal, read at the end token and made of open_clip's own blocks."""
-    pooling = getattr(text, "text_pool_type", getattr(text, "pool_type", None))
-    blocks = getattr(getattr(text, "transformer", None), "resblocks", [None])
-    return (getattr(text, "attn_mask", None) is not None and getattr(text, "cls_emb", None) is None
-            and pooling in ("argmax", "eos") and all(isinstance(block, ResidualAttentionBlock) for block in blocks))
-
-
-def _is_clips_text(config: dict) -> bool:
-    """Return whether a `text_cfg` describes such a tower, read with CLIP's tokenizer."""
-    return (not any(config.get(key) for key in ("hf_model_name", "hf_tokenizer_name", "no_causal_mask", "embed_cls"))
-            and config.get("pool_type", "argmax") in ("argmax", "eos"))
 
 
 def _resize_fault(preprocessing: dict) -> str:

@@ -20,12 +20,16 @@ class LowRank:
     up: Tensor
     drop: Callable[[Tensor], Tensor] | None = None
 
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return what the change adds to the linear map of x [..., in]: [..., out]."""
+        inputs = x if self.drop is None else self.drop(x)
+        return F.linear(F.linear(inputs, self.down.to(x.dtype)), self.up.to(x.dtype))
+
     def linear(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         """Return the changed linear map of x [..., in]: [..., out]."""
         if self.drop is None and torch.finfo(weight.dtype).bits >= 32:
             return F.linear(x, weight + (self.up @ self.down).to(weight.dtype), bias)
-        down, up, inputs = self.down.to(x.dtype), self.up.to(x.dtype), x if self.drop is None else self.drop(x)
-        return F.linear(x, weight, bias) + F.linear(F.linear(inputs, down), up)
+        return F.linear(x, weight, bias) + self(x)
 
 
 Changes = Mapping[str, LowRank]  # of the attention of one block, by matrix: "q", "k", "v", "o"

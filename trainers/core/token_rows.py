@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dassl.utils.errors import ConfigError, UserError
+from trainers.clip.tokens import Layout, layout_of, padded
 from trainers.core.prompts import ClassTexts, TokenRows
 
 if TYPE_CHECKING:
@@ -32,16 +33,14 @@ def token_rows(
     tokens, with a warning; if there is no room for any, UserError says so.
     Source: Zhou et al., "Learning to Prompt for Vision-Language Models", IJCV 2022, Eqs. 2 and 3.
     """
-    length, blank = tokenizer.context_length, [0] * n_context
-    ids, slots, ends = torch.zeros(len(phrases), length, dtype=torch.long), [], []
-    for row, phrase in enumerate(phrases):
-        name, tail = _name_and_tail(tokenizer, phrase, length - n_context - len(fixed) - 2)
-        before = {"end": n_context, "middle": n_context // 2, "front": 0}[position]
-        tokens = [tokenizer.sot_token_id, *blank[:before], *fixed, *name, *blank[before:], *tail, tokenizer.eot_token_id]
-        ids[row, : len(tokens)] = torch.tensor(tokens)
-        slots.append([1 + slot + (len(name) if slot >= before else 0) for slot in range(n_context)])
-        ends.append(len(tokens) - 1)
-    return TokenRows(ids, torch.tensor(slots, dtype=torch.long).reshape(len(phrases), n_context), torch.tensor(ends))
+    layout, blank, texts, slots = layout_of(tokenizer), [0] * n_context, [], []
+    first, before = len(layout.begin), {"end": n_context, "middle": n_context // 2, "front": 0}[position]
+    for phrase in phrases:
+        name, tail = _name_and_tail(layout, phrase, layout.room - n_context - len(fixed))
+        texts.append([*blank[:before], *fixed, *name, *blank[before:], *tail])
+        slots.append([first + slot + (len(name) if slot >= before else 0) for slot in range(n_context)])
+    ends = torch.tensor([first + len(own) + len(layout.end) - 1 for own in texts])
+    return TokenRows(padded(layout, texts), torch.tensor(slots, dtype=torch.long).reshape(len(phrases), n_context), ends)
 
 
 def deep_context(
@@ -66,12 +65,12 @@ def template_rows(tokenizer, classnames: Sequence[str], template: str) -> TokenR
     if template.count("{}") != 1:
         raise ConfigError(f"the template {template!r} must hold one {{}} for the class name")
     ids = tokenizer([template.replace("{}", readable(classname)) for classname in classnames])
-    return TokenRows(ids, torch.empty(len(classnames), 0, dtype=torch.long), ids.argmax(1))
+    return TokenRows(ids, torch.empty(len(classnames), 0, dtype=torch.long), layout_of(tokenizer).last(ids))
 
 
 def word_ids(tokenizer, words: str) -> Tensor:
     """Return the token ids of a context given in words, such as "a photo of a"."""
-    return torch.tensor(tokenizer.encode(readable(words).strip()), dtype=torch.long)
+    return torch.tensor(layout_of(tokenizer).words(readable(words).strip()), dtype=torch.long)
 
 
 def readable(name: str) -> str:
@@ -79,12 +78,12 @@ def readable(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _name_and_tail(tokenizer, classname: str, room: int) -> tuple[list[int], list[int]]:
-    """Return the tokens of the name and of what follows it (the period), cut to `room` tokens together."""
+def _name_and_tail(layout: Layout, classname: str, room: int) -> tuple[list[int], list[int]]:
+    """Return the tokens of the name and of what follows it, the period if the tokenizer keeps one, cut to `room` together."""
     if room < 2:
-        raise UserError(f"the context leaves no room for a class name in {tokenizer.context_length} tokens")
+        raise UserError(f"the context leaves no room for a class name in {layout.length} tokens")
     name = readable(classname)
-    tokens, n_name = tokenizer.encode(f"{name}."), len(tokenizer.encode(name))
+    tokens, n_name = layout.words(f"{name}."), len(layout.words(name))
     if len(tokens) > room:
         logger.warning("class name %r has %d tokens; only the first %d fit", classname, n_name, room - 1)
         return tokens[: room - 1], tokens[-1:]

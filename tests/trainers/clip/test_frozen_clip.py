@@ -11,7 +11,8 @@ import torch
 from dassl.utils.errors import UserError
 from tests.trainers.plain import plain_text
 from trainers.clip.backbones import load_clip
-from trainers.clip.frozen_clip import N_STREAMS, normalized
+from trainers.clip.causal_text import N_STREAMS
+from trainers.clip.frozen_clip import normalized
 from trainers.core.patterns import random_clip
 from trainers.core.prompted_clip import PromptedCLIP, averaged
 from trainers.core.prompts import Averaging, Batch, ClassTexts, Prompts
@@ -191,7 +192,7 @@ def test_no_more_streams_are_kept_than_said(clip):
     context = Prompts(text=(torch.zeros(3, 24),))
     rows = [token_rows(clip.tokenizer, [f"name {number}"], 3) for number in range(N_STREAMS + 2)]
     before = [clip.encode_text(own, context) for own in rows]
-    assert len(clip._made_streams) == N_STREAMS
+    assert len(clip.text_tower._made_streams) == N_STREAMS
     assert all(torch.equal(clip.encode_text(own, context), features) for own, features in zip(rows, before, strict=True))
 
 
