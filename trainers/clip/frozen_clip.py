@@ -17,7 +17,7 @@ from trainers.clip.causal_text import CausalText
 from trainers.clip.image_tower import ImageTower, OpenClipImage, image_dtype
 from trainers.clip.text_tower import OpenClipText, TextTower
 from trainers.clip.timm_tower import TimmImage, takes_prompts
-from trainers.clip.tokens import layout_of
+from trainers.clip.tokens import Layout, layout_of
 from trainers.clip.transformers_text import TransformersText
 from trainers.core.prompts import Prompts, TokenRows
 
@@ -36,7 +36,7 @@ class FrozenCLIP:
         self.preprocessing = preprocessing
         self.name = name
         self.fingerprint = fingerprint
-        self.text_tower = text_tower(self.text, tokenizer)
+        self.text_tower = text_tower(self.text, layout_of(tokenizer))
         self.logit_scale = float(model.logit_scale.detach().double().exp())
 
     @property
@@ -71,12 +71,9 @@ class FrozenCLIP:
     @property
     def image_tower(self) -> ImageTower:
         """The image tower as one that takes prompts; UserError for another one."""
-        visual = self.model.visual
-        if isinstance(visual, VisionTransformer):
-            return OpenClipImage(visual)
-        if takes_prompts(visual):
-            return TimmImage(visual)
-        raise UserError(f"{self.name} has no vision transformer, so it takes text prompts only: use CoOp or a ViT")
+        if (tower := image_tower(self.model.visual)) is None:
+            raise UserError(f"{self.name} has no vision transformer, so it takes text prompts only: use CoOp or a ViT")
+        return tower
 
     def embed_tokens(self, ids: Tensor) -> Tensor:
         """Return the token embeddings of ids, without positions: [..., width]."""
@@ -116,13 +113,19 @@ class FrozenCLIP:
         return self.text_tower.encode(rows, prompts)
 
 
-def text_tower(text: nn.Module, tokenizer: Any) -> TextTower:
+def text_tower(text: nn.Module, layout: Layout) -> TextTower:
     """Return the text tower of an open_clip model, by the fastest path that is exact for it."""
-    layout = layout_of(tokenizer)
     if not hasattr(text, "token_embedding"):
         return TransformersText(text, layout)
     plain = OpenClipText(text, layout)
     return plain if plain.why_plain else CausalText(text, layout)
+
+
+def image_tower(visual: nn.Module) -> ImageTower | None:
+    """Return the image tower of an open_clip model as one that takes prompts, None if it takes none."""
+    if isinstance(visual, VisionTransformer):
+        return OpenClipImage(visual)
+    return TimmImage(visual) if takes_prompts(visual) else None
 
 
 def normalized(features: Tensor) -> Tensor:
