@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dassl.data.dataset import Dataset, Datum
 from dassl.data.transforms import Preprocessing
-from trainers.clip.frozen_clip import FrozenCLIP
+from trainers.clip.frozen_clip import FrozenCLIP, image_tower
 from trainers.core.inputs import Reads, Step, encoder
 
 WORDS = ("cat", "dog", "forest", "golden retriever", "river")
@@ -64,9 +64,12 @@ class TinyInputs:
         yield from ((self.tokens if reads == "tokens" else self.bank(reads))["train"][rows[own]] for own, _ in steps)
 
 
-def make_inputs(n_classes: int = 4, *, alike: bool = False) -> TinyInputs:
-    """Return noisy images of `n_classes` patterns, 6 of each for training and 3 for testing; `alike` makes all one image."""
-    clip, rng = tiny_clip(), np.random.default_rng(0)
+def make_inputs(n_classes: int = 4, *, alike: bool = False, clip: FrozenCLIP | None = None) -> TinyInputs:
+    """Return noisy images of `n_classes` patterns, 6 of each for training and 3 for testing; `alike` makes all one image.
+
+    `clip` is one of 32-pixel images, the tiny one by default. Without a vision transformer it has no tokens.
+    """
+    clip, rng = clip or tiny_clip(), np.random.default_rng(0)
     patterns = rng.normal(size=(n_classes, 3, 32, 32))
     labels = {"train": np.arange(PER_CLASS * n_classes) % n_classes, "test": np.arange(PER_CLASS // 2 * n_classes) % n_classes}
     items = {split: tuple(Datum(f"{split}/{row}.png", int(label)) for row, label in enumerate(own))
@@ -76,7 +79,8 @@ def make_inputs(n_classes: int = 4, *, alike: bool = False) -> TinyInputs:
     if alike:
         images = {split: own[:1].expand_as(own) for split, own in images.items()}
     dataset = Dataset("Patterns", Path(), items["train"], (), items["test"], WORDS[:n_classes], "a photo of a {}.")
+    tower = image_tower(clip.model.visual)
+    readable: list[Reads] = [] if tower is None else ["tokens", *(["pre_projection"] if tower.projection is not None else [])]
     with torch.no_grad():
-        made = ({split: encoder(clip, reads)(own) for split, own in images.items()} for reads in
-                ("tokens", "features", "pre_projection"))
-        return TinyInputs(clip, dataset, *made)
+        made = {reads: {split: encoder(clip, reads)(own) for split, own in images.items()} for reads in ("features", *readable)}
+    return TinyInputs(clip, dataset, made.get("tokens", {}), made["features"], made.get("pre_projection", {}))

@@ -118,16 +118,16 @@ IMAGES = {  # timm's vision transformers
 }
 
 
-def image_clip(family: str, dtype: torch.dtype = torch.float64) -> FrozenCLIP:
-    """Return a CLIP of a family's image tower and CLIP's text tower."""
-    model = open_clip.model.CustomTextCLIP(16, VISION, open_clip.CLIPTextCfg(**SIZE))
+def image_clip(family: str, dtype: torch.dtype = torch.float64, *, text: str = "CLIP") -> FrozenCLIP:
+    """Return a CLIP of a family's image tower and a text tower, CLIP's by default."""
+    model = text_clip(text, torch.float32).model
     visual = TimmModel("vit_tiny_patch16_224", embed_dim=16, image_size=32)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # buffers too
         visual.trunk = IMAGES[family]()
         visual.head = nn.Sequential() if visual.trunk.num_classes else nn.Sequential(nn.Linear(32, 16, bias=False))
     model.visual = visual
-    return frozen(randomized(model).to(dtype), "", family)
+    return frozen(randomized(model).to(dtype), TEXTS[text][1], family)
 
 
 def transformers_clip(family: str) -> FrozenCLIP:
