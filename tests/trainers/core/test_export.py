@@ -10,6 +10,8 @@ import pytest
 import torch
 
 from dassl.utils.errors import UserError
+from tests.trainers.clip.families import image_clip
+from trainers.clip.frozen_clip import FrozenCLIP
 from trainers.core.classifier import Classifier, Reading
 from trainers.core.export import MODEL, MODEL_UINT8, WEIGHTS, check_export, class_weights, is_plain, write_onnx
 from trainers.learner import LEARNERS
@@ -19,9 +21,9 @@ NAMES = ("cat", "dog", "forest", "golden retriever")
 PLAIN = {"CoOp", "CrossModal", "GDA", "KgCoOp", "LPpp", "LinearProbe", "ProGrad", "TCP", "ZeroShot"}
 
 
-def classifier_of(name: str, **parameters) -> Classifier:
+def classifier_of(name: str, clip: FrozenCLIP | None = None, **parameters) -> Classifier:
     """Return the classifier of a learner, trained on labels of three of four classes, with a temperature."""
-    trainer = make_trainer(learner_by_name(name, **parameters), make_inputs())
+    trainer = make_trainer(learner_by_name(name, **parameters), make_inputs(clip=clip))
     model = fitted(trainer, rows_of(trainer, 0, 1, 2))
     model.temperature = 1.5
     return Classifier(model, NAMES, Reading(trainer.clip.preprocessing, 4, 1))
@@ -51,6 +53,17 @@ def check_same(classifier: Classifier, folder) -> None:
 def test_every_learner_is_exported_as_it_is(name, tmp_path):
     """Visual prompts, maps of features, caches, biases and the temperature are inside, of later learners too."""
     classifier = classifier_of(name)
+    write_onnx(classifier, tmp_path)
+    check_same(classifier, tmp_path)
+
+
+@pytest.mark.parametrize(("family", "learner"), [
+    ("SigLIP", "VPT"), ("ViTamin", "VPT"), ("EVA02", "CLIPLoRA"), ("Perception Encoder", "VPT"), ("half turns", "CLIPLoRA")])
+def test_towers_of_timm_are_exported_as_they_are(family, learner, tmp_path):
+    """With prompts and with changed matrices: rotary positions and pooling by attention included."""
+    clip = image_clip(family, torch.float32)
+    clip.logit_scale = 100.0  # these towers hardly tell images apart
+    classifier = classifier_of(learner, clip)
     write_onnx(classifier, tmp_path)
     check_same(classifier, tmp_path)
 
