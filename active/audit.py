@@ -44,8 +44,9 @@ def reserve(rows: np.ndarray, n_audited: int, n_rounds: int, seed: int) -> Reser
     """Return what is set aside of rows for so many labels; raises ConfigError if that is more than a fifth of them."""
     most = int(LARGEST_SHARE * len(rows))
     if n_audited > most:
-        raise ConfigError(f"ACTIVE.AUDIT asks for {n_audited} labels, but at most {most} of {len(rows)} images can be set "
-                          "aside")
+        raise ConfigError(f"ACTIVE.AUDIT asks for {n_audited} labels, but at most a fifth of {len(rows)} images can be set "
+                          f"aside; give it {most} or less, or a share such as 10%" if most else
+                          f"ACTIVE.AUDIT asks for {n_audited} labels, but {len(rows)} images are too few to set a fifth aside")
     return Reserved(rng_for(seed, "audit").permutation(rows)[: min(RESERVED * n_audited, most)], n_audited, n_rounds)
 
 

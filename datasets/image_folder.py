@@ -59,13 +59,13 @@ def image_folder(
             "must not be negative" if val < 0 else "leave nothing to train on"))
     if not is_folder(root):
         raise DataError(f"cannot read the folder {root}: it is no folder; --root (DATASET.ROOT) must name that of the images")
-    names = read_classnames(_file(root, classes)) if classes else {}
+    names = read_classnames(_file(root, "CLASSES", classes)) if classes else {}
     if split:
-        splits, classnames = read_split(_file(root, split), "", tuple(names.values()))
+        splits, classnames = read_split(_file(root, "SPLIT", split), "", tuple(names.values()))
     else:
         tree = Tree(root)
         draw = _Draw(drawn_file(root, (val, test), split_seed, cache), (val, test), split_seed)
-        splits, classnames = _listed(tree, names, _file(root, labels) if labels else None, draw)
+        splits, classnames = _listed(tree, names, _file(root, "LABELS", labels) if labels else None, draw)
         say_left_out(tree, {datum.path for items in splits.values() for datum in items})
     _check_classes(root, classnames)
     return Dataset("ImageFolder", root, **splits, classnames=classnames, template=template)
@@ -216,12 +216,13 @@ def _are_classes(tree: Tree, names: Mapping[str, str]) -> bool:
     return False
 
 
-def _file(root: Path, name: str) -> Path:
+def _file(root: Path, key: str, name: str) -> Path:
     """Return the path of a file named in the config; raises ConfigError if it is in neither place."""
     for path in (root / name, expanded(name)):
         if is_file(path):
             return path
-    raise ConfigError(f"DATASET.IMAGEFOLDER names the file {name!r}, which is neither in {root} nor in the working folder")
+    raise ConfigError(f"DATASET.IMAGEFOLDER.{key} names the file {name!r}, which is neither in {root} nor in the working "
+                      "folder")
 
 
 def _required(names: Mapping[str, str], hint: str) -> tuple[str, ...]:

@@ -321,7 +321,7 @@ def test_a_cache_that_cannot_be_written_either_is_named(photos, monkeypatch):
 
 @pytest.mark.parametrize(("parameters", "error", "message"), [
     ({"val": -0.5}, ConfigError, "must not be negative"), ({"val": 0.5, "test": 0.5}, ConfigError, "leave nothing to train on"),
-    ({"classes": "nowhere.txt"}, ConfigError, "names the file 'nowhere.txt', which is neither in"),
+    ({"classes": "nowhere.txt"}, ConfigError, "IMAGEFOLDER.CLASSES names the file 'nowhere.txt', which is neither in"),
     ({"labels": "names.txt"}, DataError, "LABELS goes with CLASSES"), ({}, DataError, "make a folder for each class")])
 def test_what_cannot_work_says_what_would(loose, parameters, error, message):
     shutil.rmtree(loose / "more")
