@@ -29,6 +29,7 @@ from dassl.config.cli import Parser, command
 from dassl.utils.errors import UserError
 from dassl.utils.events import stop_on_sigterm, stopped_by
 from dassl.utils.files import check_new_folder, new_folder, sha256_of, write_json, write_text
+from dassl.utils.logging import warnings_on_stderr
 from dassl.utils.paths import expanded
 from scripts.exporting.readme import readme
 from scripts.predict import add_model_flags, pairs_of
@@ -105,9 +106,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = parser().parse_args(argv)
         check_new_folder(arguments.folder)
-        use = use_of(arguments.run, [*pairs_of(arguments), ("USE_CUDA", "false")])
-        stop_on_sigterm()
-        export(use, arguments.folder)
+        with warnings_on_stderr():
+            use = use_of(arguments.run, [*pairs_of(arguments), ("USE_CUDA", "false")])
+            stop_on_sigterm()
+            export(use, arguments.folder)
     except UserError as error:
         print(f"export.py: {error}", file=sys.stderr)
         return error.exit_code

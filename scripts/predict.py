@@ -33,6 +33,7 @@ from dassl.data.dataset import SPLITS
 from dassl.utils.errors import ConfigError, DataError, UserError, listed
 from dassl.utils.events import stop_on_sigterm, stopped_by
 from dassl.utils.files import check_new_folder
+from dassl.utils.logging import warnings_on_stderr
 from dassl.utils.paths import expanded, is_folder
 from dassl.utils.progress import Progress
 from trainers.core.job import Use, use_of
@@ -46,7 +47,8 @@ def parser() -> Parser:
     """Return the command line's parser."""
     flags = Parser(prog="predict.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("run", metavar="RUN", help="a run's output folder, or one of its prompts files")
-    flags.add_argument("images", nargs="*", metavar="IMAGES", help="folders of images, and image files; the run's pool if none")
+    flags.add_argument("images", nargs="*", default=[], metavar="IMAGES",
+                       help="folders of images, and image files; the run's pool if none")
     flags.add_argument("--split", choices=SPLITS, help="of the run's data set, instead of train")
     flags.add_argument("--output", metavar="FILE", type=expanded, help="where the CSV table goes")
     flags.add_argument("--sort-into", metavar="DIR", type=expanded, help="a new folder, for links to the images, one a class")
@@ -126,9 +128,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = parser().parse_intermixed_args(argv)  # images may stand behind flags
         check(arguments)
-        use = use_of(arguments.run, pairs_of(arguments))
-        stop_on_sigterm()
-        errors = predict(use, arguments)
+        with warnings_on_stderr():
+            use = use_of(arguments.run, pairs_of(arguments))
+            stop_on_sigterm()
+            errors = predict(use, arguments)
     except UserError as error:
         print(f"predict.py: {error}", file=sys.stderr)
         return error.exit_code

@@ -1,7 +1,12 @@
-"""Logging of a run: INFO lines to the terminal and, with the project's DEBUG lines, to `log.txt` in the output folder."""
+"""Logging of a run: INFO lines to the terminal and, with the project's DEBUG lines, to `log.txt` in the output folder.
+
+Commands whose standard output is for results show warnings alone, on the standard error.
+"""
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from tqdm import tqdm
@@ -23,9 +28,15 @@ class _Formatter(logging.Formatter):
 class _TerminalHandler(logging.Handler):
     """Writes above a progress bar instead of through it, and escapes what the terminal's encoding lacks."""
 
+    stream = property(lambda self: sys.stdout)
+
     def emit(self, record: logging.LogRecord) -> None:
-        encoding = sys.stdout.encoding or "utf-8"
-        tqdm.write(self.format(record).encode(encoding, "backslashreplace").decode(encoding), file=sys.stdout)
+        encoding = self.stream.encoding or "utf-8"
+        tqdm.write(self.format(record).encode(encoding, "backslashreplace").decode(encoding), file=self.stream)
+
+
+class _ErrorHandler(_TerminalHandler):
+    stream = property(lambda self: sys.stderr)
 
 
 class _LogFile(logging.FileHandler):
@@ -62,6 +73,22 @@ def setup_logging(output_dir: Path) -> logging.Handler:
     root.addHandler(terminal)
     root.addHandler(file)
     return file
+
+
+@contextmanager
+def warnings_on_stderr() -> Iterator[None]:
+    """Within, warnings go to the standard error as they are, each once.
+
+    Without a handler, a library that logs first would set one of its own, whose lines begin with levels and module names.
+    """
+    root, handler, said = logging.getLogger(), _ErrorHandler(logging.WARNING), set()
+    handler.setFormatter(_Formatter("%(message)s"))
+    handler.addFilter(lambda record: not (record.getMessage() in said or said.add(record.getMessage())))
+    root.addHandler(handler)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
 
 
 def _from_the_project(record: logging.LogRecord) -> bool:

@@ -302,7 +302,7 @@ def test_the_lines_of_the_readme_run(capsys, monkeypatch, tmp_path, finished):
     (["{run}", "--split", "val", "images"], "--split is one of the run's own data set", 2),
     (["{run}", "--split", "all"], "invalid choice: 'all'", 2),
     (["{run}", "--nothing"], "unrecognized arguments: --nothing", 2),
-    ([], "the following arguments are required: RUN", 2),
+    ([], "the following arguments are required: RUN\n", 2),
     (["{run}", "--output", "{tmp}"], "must be a file", 2),
     (["{run}", "--output", "/dev/null/x.csv"], "cannot write /dev/null/x.csv", 1),
     (["{run}", "--sort-into", "{run}"], "holds files already; name a new one", 1),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dassl.utils.errors import UserError
-from dassl.utils.logging import PROJECT, setup_logging
+from dassl.utils.logging import PROJECT, setup_logging, warnings_on_stderr
 
 OURS, THEIRS = logging.getLogger("dassl.some.module"), logging.getLogger("some_library")
 
@@ -109,3 +109,15 @@ def test_a_name_cannot_forge_a_line_or_send_an_escape(tmp_path, capsys):
     shown = "class cat\\x1b[2J\n  2026-01-01 00:00:00,000 INFO active.loop: finished\\r\\u202e\n"
     assert capsys.readouterr().out == shown
     assert [line.startswith("20") for line in lines(tmp_path)] == [True, False]
+
+
+def test_commands_whose_output_is_a_result_say_warnings_once_on_stderr(capsys):
+    """As they are, without escapes; an INFO line is none, and afterwards nothing is left behind."""
+    before = list(logging.getLogger().handlers)
+    with warnings_on_stderr():
+        for name in ("a\x1b[31m.jpg", "a\x1b[31m.jpg", "b.jpg"):
+            OURS.warning("cannot decode %s", name)
+        OURS.info("no validation split")
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.splitlines() == ["cannot decode a\\x1b[31m.jpg", "cannot decode b.jpg"]
+    assert logging.getLogger().handlers == before
