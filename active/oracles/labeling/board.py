@@ -96,9 +96,9 @@ class Board:
             for path in asked.paths:
                 self._answers.pop(path, None)
                 self._number(path)
-            for line in lines:
-                self.changes.number += 1
-                self._put(line)
+            for place, line in enumerate(lines):
+                self.changes.number += not place or (line.time, line.who) != (lines[place - 1].time, lines[place - 1].who)
+                self._put(line)  # lines of one moment were given together, and are taken back so
             self._changed, self._is_sent = {}, False
             self._asked = asked
             self._say(ASKING, f"waiting for the labels of round {asked.round}")
@@ -219,7 +219,7 @@ class Board:
         self.changes.made()
 
     def _open(self, round: int) -> Asked:
-        if self._asked is None or self._asked.round != round:
+        if self._asked is None or self._asked.round != round or self._is_sent:
             raise Refused(409, f"the labels of round {round} are closed")
         return self._asked
 

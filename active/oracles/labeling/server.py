@@ -12,6 +12,7 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from operator import index
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,13 @@ FAREWELL = 1.0  # seconds that pages have at the end to ask for the last news
 LONGEST_NAME = 100
 
 
+class _Ascii(JSONResponse):
+    """JSON whose text is ASCII: names of files need not be Unicode, and UTF-8 has no lone surrogates."""
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
+
+
 class Pages:
     """The routes: what a page may ask of a board. `about` is what does not change; `root` is the folder of the images."""
 
@@ -49,15 +57,15 @@ class Pages:
                  if file.suffix in TYPES]
         return Starlette(routes=[
             *files, Route("/about", self._about_run), Route("/question", self._question), Route("/state", self._state),
-            Route("/labeled", self._labeled), Route("/images/{number:int}", self._image),
+            Route("/labeled", self._labeled), Route("/images/{number}", self._image),
             Route("/answers", self._answers, methods=["POST"]), Route("/send", self._send, methods=["POST"])],
             exception_handlers={Refused: _refused, UserError: _failed})
 
     def _about_run(self, request: Request) -> Response:
-        return JSONResponse(self._about)
+        return _Ascii(self._about)
 
     def _question(self, request: Request) -> Response:
-        return JSONResponse(self._board.question())
+        return _Ascii(self._board.question())
 
     async def _state(self, request: Request) -> Response:
         """Answer once there is news, or after a while without."""
@@ -65,16 +73,16 @@ class Pages:
         self.last_read = time.monotonic()
         await self._board.changes.after(since, self.patience)
         self.last_read = time.monotonic()
-        return JSONResponse(self._board.state(since))
+        return _Ascii(self._board.state(since))
 
     def _labeled(self, request: Request) -> Response:
-        return JSONResponse(self._board.labeled(self._code(request.query_params.get("answer", ""))))
+        return _Ascii(self._board.labeled(self._code(request.query_params.get("answer", ""))))
 
     def _image(self, request: Request) -> Response:
         size = request.query_params.get("size", "large")
         if size not in SIDES:
             raise Refused(404, f"an image has the sizes {', '.join(SIDES)}")
-        path = self._board.path(request.path_params["number"])
+        path = self._board.path(_integer(request.path_params["number"]))
         try:
             content, media_type = picture(self._root / path, size)
         except DataError as error:
@@ -84,23 +92,24 @@ class Pages:
     async def _answers(self, request: Request) -> Response:
         content = await _json(request)
         try:
-            who, round = str(content["who"])[:LONGEST_NAME].strip(), int(content["round"])
-            given = [Given(int(own["image"]), None if own["answer"] is None else self._code(own["answer"]), int(own["seen"]))
-                     for own in content["answers"]]
-        except (KeyError, TypeError, ValueError) as error:
+            who, round = content["who"][:LONGEST_NAME].strip(), index(content["round"])
+            given = [Given(index(own["image"]), self._code(own["answer"]), index(own["seen"])) for own in content["answers"]]
+        except (AttributeError, KeyError, TypeError) as error:
             raise Refused(400, f"these are no answers: {type(error).__name__}") from error
         number, conflicts = await run_in_threadpool(self._board.answer, who, round, given)
-        return JSONResponse({"number": number, "conflicts": conflicts}, 409 if conflicts else 200)
+        return _Ascii({"number": number, "conflicts": conflicts}, 409 if conflicts else 200)
 
     async def _send(self, request: Request) -> Response:
         content = await _json(request)
         if not isinstance(content.get("round"), int):
             raise Refused(400, "of which round?")
         self._board.send(content["round"])
-        return JSONResponse({})
+        return _Ascii({})
 
-    def _code(self, answer: int | str) -> int:
+    def _code(self, answer: int | str | None) -> int | None:
         """Return the code of an answer as records have it, a label perhaps as text; raises Refused for any other."""
+        if answer is None:
+            return None
         try:
             code = code_of(int(answer) if str(answer).isdecimal() else str(answer))
         except ValueError as error:
@@ -134,12 +143,12 @@ def _integer(text: str) -> int:
 
 
 def _refused(request: Request, error: Refused) -> Response:
-    return JSONResponse({"error": str(error)}, error.status)
+    return _Ascii({"error": str(error)}, error.status)
 
 
 def _failed(request: Request, error: UserError) -> Response:
     """Answer that what the page sent is not on the disk. The log does not say it: that may have no room either."""
-    return JSONResponse({"error": str(error)}, 507)
+    return _Ascii({"error": str(error)}, 507)
 
 
 class Server:

@@ -4,6 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from active.oracles.labeling.board import Refused
 from active.oracles.labeling.lines import Line, read_lines
 from dassl.data.answers import NONE, SKIP, UNSURE
 from dassl.utils.errors import DataError
@@ -42,6 +43,26 @@ def test_the_last_answer_can_be_taken_back_until_it_is_sent_off(journal):
         board.answer("", 3, [given(3, 1)])
         board.send(3)
         assert answers.result(10)["<b>.tiff"] == 1
+
+
+def test_what_is_sent_off_takes_no_further_answer(journal):
+    """Else one that is taken back before the run has woken up would be missed when it goes on."""
+    board = opened(journal, grace=3600.0)
+    number, _ = board.answer("", 3, [given(image, 0) for image in (1, 2, 3)])
+    board.send(3)
+    with pytest.raises(Refused, match="the labels of round 3 are closed"):
+        board.answer("", 3, [given(3, None, number)])
+    assert board.wait()["<b>.tiff"] == 0
+
+
+def test_answers_that_were_given_together_are_so_after_a_stop(journal):
+    """One undo takes all of them back, as before it."""
+    first = opened(journal)
+    first.answer("Ann", 3, [given(1, 0), given(3, 0)])
+    first.answer("Bob", 3, [given(2, 0)])
+    again = opened(journal, lines=read_lines(journal, CODES, PATHS[:3], PATHS[3:]))
+    number = {own["name"]: own["number"] for own in again.state(-1)["answers"]}
+    assert number["a.png"] == number["<b>.tiff"] != number["b c.jpg"]
 
 
 def test_the_progress_of_the_run_is_news(board):

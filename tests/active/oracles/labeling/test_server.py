@@ -1,6 +1,7 @@
 """What the labeling page can be asked, and what it takes. Rows 11, 25 and 34 of the faults table."""
 
 import io
+import shutil
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -8,9 +9,10 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from PIL import Image
 
+from active.oracles.labeling.board import Asked, Board
 from active.oracles.labeling.server import Server
 from dassl.utils.errors import UserError
-from tests.active.oracles.labeling.client import NAMES, PATHS, Client, given
+from tests.active.oracles.labeling.client import GUESSES, NAMES, PATHS, Client, given
 from tests.utils.test_files import full_disk
 
 
@@ -30,7 +32,7 @@ def test_what_is_none_of_the_query_is_not_there(client):
     """Row 35: no path of a file is one of the page."""
     for path in ("/images/4", "/images/-1", "/images/a.png", "/images/..%2Fclasses.txt", "/images/0?size=huge",
                  "/..%2f..%2fpage.py", "/../page.py", "/static/page.js", "/labeled", "/labeled?answer=3",
-                 "/labeled?answer=unsure%203", "/state?since=x"):
+                 "/labeled?answer=unsure%203", "/state?since=x", f"/images/{'9' * 5000}", f"/state?since={'9' * 5000}"):
         assert client.ask(path)[0] in (400, 404), path
 
 
@@ -75,11 +77,27 @@ def test_of_many_answers_those_without_a_conflict_are_taken(client, board):
 def test_what_is_no_answer_is_refused(client, journal):
     """Row 35: with 400 or 404 and a reason, and nothing is written."""
     wrong = [5, {}, *({"image": image, "answer": answer, "seen": 0} for image, answer in (
-        (1, 3), (9, 0), (-1, 0), (1, "unsure 3"), (1, "maybe"), (1, -1), (1, []), (0, None), (1, 1e9), (1, ""), (1, True)))]
+        (1, 3), (9, 0), (-1, 0), (1, "unsure 3"), (1, "maybe"), (1, -1), (1, []), (0, None), (1, 1e9), (1, ""), (1, True),
+        (1.7, 0), (float("inf"), 0), ("1", 0)))]
     for content in ([], {}, {"who": "", "round": 3}, {"who": "", "round": "x", "answers": []},
+                    {"who": "", "round": float("inf"), "answers": []}, {"who": {}, "round": 3, "answers": []},
                     {"who": "", "round": 3, "answers": 5}, *({"who": "", "round": 3, "answers": [own]} for own in wrong)):
         status, said = client.json("/answers", content)
         assert status in (400, 404) and said["error"] and not journal.path.exists(), content
+
+
+def test_names_that_are_no_unicode_are_shown(journal, root):
+    """Rows 22 and 35: of a file whose bytes are no UTF-8, and of a person; they stopped the page for everybody."""
+    paths = ["\udcff.png", *PATHS[1:3]]
+    shutil.copy(root / PATHS[0], root / paths[0])
+    board = Board(NAMES, 0.0)
+    board.ask(Asked(3, paths, GUESSES[:3], frozenset(), journal), (), {})
+    server = Server(board, root, {"dataset": "Photos", "classes": NAMES, "output": "\udcff"}, "127.0.0.1", 0)
+    client = Client(server)
+    assert client.json("/question")[1]["images"][0]["name"] == paths[0] and client.json("/about")[1]["output"] == "\udcff"
+    assert client.ask("/images/0")[0] == 200 and client.answer(0, 1, who="\ud800")[0] == 200
+    assert client.json("/state?since=-1")[1]["answers"][0]["who"] == "\ud800" and journal.read()[0]["path"] == paths[0]
+    server.stop()
 
 
 def test_what_is_no_json_is_refused(client):
