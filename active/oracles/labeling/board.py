@@ -16,7 +16,7 @@ from active.oracles.labeling.lines import Line
 from active.record.report import audit_in_words
 from active.record.results import RunResult
 from active.stopping import advice
-from dassl.data.answers import SKIP, recorded
+from dassl.data.answers import SKIP, UNSURE, recorded
 from dassl.utils.journal import Journal
 
 ASKING, WORKING, ENDED = "asking", "working", "ended"
@@ -187,9 +187,9 @@ class Board:
                     "grace": self._grace} | self._numbers_of_run()
 
     def labeled(self, code: int) -> list[dict[str, Any]]:
-        """Return the newest images with an answer."""
+        """Return the newest images with an answer; UNSURE is also that of people who name a class."""
         with self._lock:
-            paths = [path for path, answer in self._answers.items() if answer.code == code]
+            paths = [path for path, own in self._answers.items() if own.code == code or (code == UNSURE and own.code < code)]
             return [self._shown(path) for path in paths[: -N_EXAMPLES - 1: -1]]
 
     def tell(self, result: RunResult, kind: str, text: str) -> None:

@@ -14,9 +14,12 @@ QUALITY = 90  # of the JPEG files
 N_KEPT = 128
 
 
-@functools.lru_cache(maxsize=N_KEPT)
 def picture(file: Path, size: str) -> tuple[bytes, str]:
     """Return an image in one of `SIDES` and its media type; raises DataError, naming the file, if it cannot be decoded."""
+    return (_made if size == "full" else _kept)(file, size)  # those of the zoom are megabytes each
+
+
+def _made(file: Path, size: str) -> tuple[bytes, str]:
     side = SIDES[size]
     image = read_image(file, Decoding(exif_rotation=True, draft=3 * side // 4))  # a photograph's shorter side, of 4 : 3
     image.thumbnail((side, side), Image.Resampling.BICUBIC)
@@ -27,3 +30,6 @@ def picture(file: Path, size: str) -> tuple[bytes, str]:
         return stream.getvalue(), "image/png"
     image.save(stream, "JPEG", quality=QUALITY)
     return stream.getvalue(), "image/jpeg"
+
+
+_kept = functools.lru_cache(maxsize=N_KEPT)(_made)

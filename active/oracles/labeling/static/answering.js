@@ -2,7 +2,7 @@
 import {Failed, post} from "./api.js";
 import {by} from "./dom.js";
 import {who} from "./people.js";
-import {WORDS, answers, isAnswered, isAsked, know, message, quoted, say, session} from "./session.js";
+import {WORDS, answerOf, answers, imageOf, isAnswered, isAsked, know, message, quoted, say, session} from "./session.js";
 import {focusHome, goTo, show} from "./view.js";
 
 let meanwhile = []; // keys that were pressed while an answer was on its way
@@ -38,14 +38,21 @@ function setBusy(busy) {
   document.querySelector("main").setAttribute("aria-busy", String(busy));
 }
 
-export async function send(given) {
+// What stands for an image now. That of an earlier round is told what it had before, since it cannot be without a label.
+function taking(image, said, number, isUndo) {
+  const before = answerOf({number: image});
+  const replaced = isUndo || session.images.some((own) => own.number === image) ? undefined : before.answer;
+  return {...before, image, answer: said, number, replaced, who: who(), time: new Date().toISOString()};
+}
+
+export async function send(given, isUndo = false) {
   setBusy(true);
   try {
     const taken = await post("answers", {who: who(), round: session.round, answers: given});
     const against = new Map(taken.conflicts.map((own) => [own.image, own]));
     for (const {image, answer: said} of given) {
       if (against.has(image)) know(against.get(image));
-      else if (answers.get(image)?.answer !== said) know({image, answer: said, number: taken.number, who: who(), time: new Date().toISOString()});
+      else if (answers.get(image)?.answer !== said) know(taking(image, said, taken.number, isUndo));
     }
     say("");
     session.conflicts.add(given.filter(({image}) => against.has(image)).map((own) => ({there: against.get(own.image), own})));
@@ -63,13 +70,14 @@ export async function send(given) {
 export async function undo() {
   if (session.isBusy) return;
   const mine = [...answers.values()].filter((own) => own.answer !== null && own.who === who() && own.number
-    && session.images.some((image) => image.number === own.image));
+    && (own.replaced !== undefined || session.images.some((image) => image.number === own.image)));
   if (!mine.length) return message("There is no answer of yours in this round to take back.");
   const last = mine.reduce((one, other) => (other.number > one.number ? other : one));
   const together = mine.filter((own) => own.number === last.number);
-  if (!await send(together.map((own) => ({image: own.image, answer: null, seen: own.number})))) return;
-  message(`Taken back: ${together.length > 1 ? `${together.length} images` : `image ${session.images.findIndex((image) => image.number === last.image) + 1}`}, ${quoted(last.answer)}`);
-  goTo(session.images.find((image) => image.number === last.image));
+  if (!await send(together.map((own) => ({image: own.image, answer: own.replaced ?? null, seen: own.number})), true)) return;
+  const place = session.images.indexOf(imageOf(last));
+  message(`Taken back: ${together.length > 1 ? `${together.length} images` : place >= 0 ? `image ${place + 1}` : last.name}, ${quoted(last.answer)}`);
+  goTo(imageOf(last));
   show();
   focusHome();
   typedMeanwhile();

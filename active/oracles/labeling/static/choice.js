@@ -46,7 +46,7 @@ export class Choice {
     by("classes").replaceChildren(...found.map((label, place) => {
       const hasKey = !this.isTyping && place < Math.min(N_KEYS, guesses.length);
       return make("li", {id: `class-${place}`, role: "option", className: hasKey ? "" : "no-key", onclick: () => this.take(label)},
-        ...(hasKey ? [make("kbd", {textContent: place + 1})] : []), make("span", {className: "name", textContent: this.classes.names[label]}),
+        ...(hasKey ? [make("kbd", {textContent: place + 1})] : []), make("span", {className: "name", textContent: this.classes.called(label)}),
         make("span", {className: "share", textContent: shares.has(label) ? `${Math.round(100 * shares.get(label))} %` : ""}));
     }));
     by("more").textContent = total > found.length ? `${total - found.length} more: type to find them` : total ? "" : "No class has this in its name.";
@@ -72,7 +72,7 @@ export class Choice {
   showExamples() {
     const label = this.label;
     if (label === undefined || !this.state) return;
-    by("examples-title").textContent = `Labeled so far: ${this.classes.names[label]} (${this.state.counts[label]})`;
+    by("examples-title").textContent = `Labeled so far: ${this.classes.called(label)}`;
     const known = this.examples.get(label);
     this.showTiles(known?.found ?? []);
     if (known?.version === this.state.number) return;

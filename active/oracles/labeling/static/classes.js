@@ -1,6 +1,7 @@
 // Class names: what a typed text finds among them, and how an answer is called.
 
 const N_SHOWN = 50;
+const WORDS = ["none", "unsure", "skip"];
 
 export function folded(text) {
   return text.normalize("NFKD").replace(/\p{M}/gu, "").replace(/[_\s]+/g, " ").toLowerCase();
@@ -13,9 +14,11 @@ export class Classes {
   }
 
   // Labels that a text finds: names that begin with it, then those of which a word does, then those that hold it. Equals are in
-  // the order of the guesses, then of the classes. The second value says how many there are in all.
+  // the order of the guesses, then of the classes. Behind "!" stand the words, as in a sheet. The second value says how many
+  // there are in all.
   found(text, guesses) {
     const wanted = folded(text.trim());
+    if (wanted.startsWith("!")) return ((words) => [words, words.length])(WORDS.filter((word) => word.startsWith(wanted.slice(1))));
     const order = [...new Set([...guesses.map(([label]) => label), ...this.names.keys()])];
     if (!wanted) return [order.slice(0, N_SHOWN), order.length];
     const ranks = [[], [], []];

@@ -3,7 +3,7 @@ import {by} from "./dom.js";
 
 export const capital = (text) => text.slice(0, 1).toUpperCase() + text.slice(1);
 
-export function showDoing({kind, text, done, total, unit}, output) {
+export function showDoing({kind, text, done, total, unit}, {output}) {
   const bar = by("waiting-bar");
   const hasEnded = kind === "ended";
   const isFinished = hasEnded && text.includes("finished");
@@ -14,4 +14,5 @@ export function showDoing({kind, text, done, total, unit}, output) {
   by("commands").hidden = !isFinished;
   by("commands").textContent = `python scripts/predict.py ${output} --sort-into sorted\npython scripts/export.py ${output} classifier`;
   by("waiting-more").textContent = isFinished ? "Every image sorted, and the classifier as one folder:" : hasEnded ? "" : "The next images appear here by themselves.";
+  by("mending").hidden = !isFinished;
 }

@@ -2,7 +2,7 @@
 import {answer, keepForLater, sendOff, undo} from "./answering.js";
 import {by} from "./dom.js";
 import {WORDS, guessed, isAsked, isComplete, message, session} from "./session.js";
-import {focusHome, openFilter, openZoom, showKeys, step, toggleGrid} from "./view.js";
+import {focusHome, openFilter, openZoom, show, showKeys, step, toggleGrid} from "./view.js";
 
 export function pressed(event) {
   if (event.isComposing || document.querySelector("dialog[open]")) return;
@@ -16,6 +16,7 @@ export function pressed(event) {
     if (session.isGrid && event.key.toLowerCase() === "a" && !session.choice.isTyping) act(event, () => session.grid.selectAlike());
     return;
   }
+  if (event.repeat && !session.choice.isTyping && !/^(Arrow|Page)/.test(event.key)) return event.preventDefault(); // held down: one label
   if (session.isBusy) return act(event, () => keepForLater(event.key));
   const action = (session.choice.isTyping ? null : command(event)) ?? picked(event);
   if (action) act(event, action);
@@ -51,7 +52,7 @@ function picked(event) {
   const steps = {ArrowDown: 1, ArrowUp: -1, PageDown: 8, PageUp: -8};
   if (Object.hasOwn(steps, event.key)) return () => session.choice.goTo(session.choice.place + steps[event.key]);
   if (event.key === "Enter") return () => chosen(event.shiftKey);
-  if (event.key === "Escape") return () => { session.choice.clear(); focusHome(); };
+  if (event.key === "Escape") return () => { session.choice.clear(); message(""); show(); focusHome(); };
   if ([...event.key].length === 1 && event.target !== session.choice.filter) session.choice.filter.focus(); // so that the letter goes there
   return null;
 }
@@ -59,5 +60,5 @@ function picked(event) {
 function chosen(isUnsure) {
   const label = session.choice.label;
   if (label === undefined) return message("No class has this in its name. Esc clears the filter.");
-  return answer(isUnsure ? `unsure ${label}` : label);
+  return answer(isUnsure && typeof label === "number" ? `unsure ${label}` : label);
 }

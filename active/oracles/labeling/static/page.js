@@ -34,10 +34,12 @@ async function follow() {
 
 async function take(news) {
   session.state = news;
-  if (news.round !== null && news.round !== session.round) await openQuestion();
+  const isNew = news.round !== null && news.round !== session.round;
+  if (isNew) await openQuestion();
   const before = session.current && answerOf(session.current);
   news.answers.forEach(know);
   show();
+  if (isNew && !by("who").matches(":focus")) focusHome(); // only now is it there to be focused
   const now = session.current && answerOf(session.current);
   if (now && !session.isGrid && !session.isBusy && isAsked() && now.answer !== null && ![before.number, session.seen].includes(now.number)) {
     message(`${now.who || "Somebody"} has just labeled this image: ${quoted(now.answer)}.`);
@@ -48,13 +50,13 @@ async function take(news) {
 async function openQuestion() {
   const question = await get("question");
   if (question.round === null) return;
+  const given = (await get("state?since=-1")).answers;
   [session.round, session.images, session.current] = [question.round, question.images, null];
   answers.clear();
-  (await get("state?since=-1")).answers.forEach(know);
+  given.forEach(know);
   by("strip").replaceChildren(...session.images.map((image, place) => make("li", {}, make("button", {
     type: "button", onclick: () => goTo(image)}, thumbnail(image.number, `Image ${place + 1}`)))));
   goTo(session.images.find((image) => !isAnswered(image)) ?? session.images.at(-1));
-  if (!by("who").matches(":focus")) focusHome();
 }
 
 async function start() {

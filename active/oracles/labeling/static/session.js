@@ -23,6 +23,8 @@ export const isComplete = () => isAsked() && session.images.every(isAnswered);
 export const quoted = (answer) => session.classes.called(answer);
 export const guessed = () => (session.isGrid ? session.grid.current : session.current)?.guesses ?? [];
 
+export const imageOf = ({image, name}) => session.images.find((own) => own.number === image) ?? {number: image, name, guesses: []};
+
 // Take what stands for an image, unless something newer is known: news and responses overtake each other.
 export function know(own) {
   if ((answers.get(own.image)?.number ?? 0) <= own.number) answers.set(own.image, own);

@@ -4,7 +4,7 @@ import {showRun} from "./curve.js";
 import {capital, showDoing} from "./doing.js";
 import {by, make} from "./dom.js";
 import {ahead, large, picture} from "./pictures.js";
-import {answerOf, answers, isAnswered, isAsked, isComplete, message, quoted, session} from "./session.js";
+import {answerOf, answers, imageOf, isAnswered, isAsked, isComplete, message, quoted, session} from "./session.js";
 
 const N_AHEAD = 4;
 const usesKeyboard = matchMedia("(hover: hover) and (pointer: fine)").matches;
@@ -28,7 +28,8 @@ export function show() {
   if (asked) showQuestion();
   else {
     message("");
-    showDoing(session.state.doing, session.about.output);
+    showDoing(session.state.doing, session.about);
+    if (session.state.doing.kind === "ended") by("spoken").textContent = capital(session.state.doing.text);
   }
 }
 
@@ -71,8 +72,8 @@ export function goTo(image) {
   session.seen = answerOf(image).number;
   const shown = large(image.number);
   shown.alt = session.images.includes(image) ? `Image ${session.images.indexOf(image) + 1} of ${session.images.length}: ${image.name}` : `Earlier image: ${image.name}`;
-  shown.onerror = () => message("This image cannot be shown. S skips it.");
   by("frame").replaceChildren(shown);
+  shown.decode().catch(() => { if (session.current === image) message("This image cannot be shown. S skips it."); });
   ahead(around(image));
   if (session.state) showQuestion();
   const guesses = image.guesses.slice(0, 3).map(([label, share]) => `${session.about.classes[label]} ${Math.round(100 * share)} %`);
@@ -99,7 +100,7 @@ export function focusHome() {
 export function openExample(own) {
   if (session.isGrid) toggleGrid();
   answers.set(own.image, own);
-  goTo(session.images.find((image) => image.number === own.image) ?? {number: own.image, name: own.name, guesses: []});
+  goTo(imageOf(own));
   focusHome();
 }
 

@@ -4,7 +4,8 @@ import pytest
 
 from active.oracles.labeling.board import Asked, Board
 from active.oracles.labeling.server import Server
-from tests.active.oracles.labeling.client import NAMES, PATHS
+from dassl.data.answers import NONE, SKIP, UNSURE
+from tests.active.oracles.labeling.client import GUESSES, NAMES, PATHS, opened
 from tests.browser import browser, visit  # noqa: F401  fixtures
 
 pytestmark = pytest.mark.starts
@@ -111,6 +112,85 @@ def test_an_earlier_label_is_corrected_from_the_examples(visit, server, board): 
     page.keyboard.press("Enter")
     wait(page, "document.querySelector('#caption').textContent.includes('1 of 3')")
     assert [own["name"] for own in board.labeled(2)] == ["d.png"] and board.state(-1)["n_answered"] == 0
+
+
+def test_a_correction_is_undone_by_the_same_key(visit, server, board, journal):  # noqa: F811
+    """It gets the label back that it had, and no other answer is taken back instead; a second undo is of the one before."""
+    page = visit(server.address)
+    page.keyboard.press("1")
+    wait(page, "document.querySelector('#caption').textContent.includes('2 of 3')")
+    page.wait_for_selector("#examples button[title='d.png']")
+    page.focus("#examples button[title='d.png']")
+    page.keyboard.press("Enter")
+    page.keyboard.type("king")
+    page.keyboard.press("Enter")
+    wait(page, "document.querySelector('#message').textContent === 'd.png: kingfisher'")
+    page.keyboard.press("u")
+    wait(page, "document.querySelector('#message').textContent === 'Taken back: d.png, kingfisher'")
+    assert sorted(own["name"] for own in board.labeled(0)) == ["a.png", "d.png"] and "d.png" in text(page, "#caption")
+    page.keyboard.press("u")
+    wait(page, "document.querySelector('#message').textContent === 'Taken back: image 1, heron'")
+    assert [line["answer"] for line in journal.read()] == ["heron", "kingfisher", "heron", ""]
+
+
+@pytest.mark.parametrize(("word", "code"), [("none", NONE), ("skip", SKIP), ("unsure", UNSURE - 1)])
+def test_an_earlier_answer_that_is_no_class_can_be_corrected(visit, root, journal, word, code):  # noqa: F811
+    """Found by its word, behind the mark that it has in sheets."""
+    board = opened(journal, earlier={"d.png": code})
+    server = Server(board, root, {"dataset": "Photos", "classes": NAMES, "output": "run"}, "127.0.0.1", 0)
+    page = visit(server.address)
+    page.keyboard.type(f"!{word[:2]}")
+    page.wait_for_selector("#examples button")
+    assert page.locator("#classes li").count() == 1
+    page.focus("#examples button")
+    page.keyboard.press("Enter")
+    page.keyboard.type("king")
+    page.keyboard.press("Enter")
+    wait(page, "document.querySelector('#caption').textContent.includes('1 of 3')")
+    assert [own["name"] for own in board.labeled(2)] == ["d.png"]
+    server._pages.last_read = float("-inf")
+    server.stop()
+
+
+def test_a_key_that_is_held_down_labels_one_image(visit, server, board):  # noqa: F811
+    """Its repetitions would label images that nobody has looked at."""
+    page = visit(server.address)
+    page.keyboard.down("1")
+    wait(page, "document.querySelector('#caption').textContent.includes('2 of 3')")
+    for _ in range(3):
+        page.keyboard.down("1")
+    page.keyboard.up("1")
+    page.keyboard.press("ArrowRight")
+    wait(page, "document.querySelector('#caption').textContent.includes('3 of 3')")
+    assert board.state(-1)["n_answered"] == 1
+
+
+def test_a_next_round_has_the_focus_and_the_end_is_spoken(visit, server, board, journal):  # noqa: F811
+    """So that who labels by keys or hears the page goes on where the keys are."""
+    page = visit(server.address)
+    board.close()
+    page.wait_for_selector("#waiting:not([hidden])")
+    board.ask(Asked(4, [PATHS[3]], GUESSES[:1], frozenset(), journal), (), {PATHS[0]: 1})
+    wait(page, "document.querySelector('#round').textContent === 'Round 4: 0 of 1 labeled'")
+    assert page.evaluate("document.activeElement.id") == "filter"
+    board.close()
+    board.end("the run has finished")
+    wait(page, "document.querySelector('#spoken').textContent === 'The run has finished'")
+    assert "ACTIVE.ROUNDS" in text(page, "#mending") and page.locator("#mending").is_visible()
+
+
+def test_an_image_that_is_damaged_by_now_says_so(visit, server, root):  # noqa: F811
+    """Also where it was fetched ahead, before it was shown."""
+    (root / PATHS[1]).write_bytes(b"no image")
+    page = visit(server.address)
+    wait(page, "performance.getEntriesByType('resource').filter((own) => own.name.includes('size=large')).length === 3")
+    page.keyboard.press("ArrowRight")
+    wait(page, "document.querySelector('#message').textContent === 'This image cannot be shown. S skips it.'")
+    page.keyboard.press("q")
+    page.keyboard.press("Enter")
+    wait(page, "document.querySelector('#message').textContent.startsWith('No class has this')")
+    page.keyboard.press("Escape")
+    wait(page, "document.querySelector('#message').textContent === ''")
 
 
 def test_the_zoom_and_the_keys_open_and_close_by_keys(visit, server, board):  # noqa: F811
