@@ -68,7 +68,8 @@ def run(cfg: CfgNode) -> None:
     ended = job.train(cfg)
     if ended.was_finished:
         by = "" if made_by(ended.result, code_hash(cfg.ACTIVE.PLUGINS)) else " by other code than this"
-        print(f"this run is finished{by}; choose another --output-dir or --overwrite to run it again")
+        print(f"this run is finished{by}; choose more ACTIVE.ROUNDS to go on with it, or another --output-dir or "
+              "--overwrite to run it again")
     if ended.fault:
         print(f"the curve is not drawn: {ended.fault}; the same command draws it later", file=sys.stderr)
     print(f"\n{table(ended.result)}\n\nresults: {Path(cfg.OUTPUT_DIR) / RESULTS}"

@@ -68,7 +68,8 @@ def _start(plan: Run, result: RunResult) -> State:
     model = plan.trainer.zero_shot()
     if not result.zero_shot:
         result.zero_shot = _evaluate(plan, model, ("accuracy",))
-    logger.info("zero-shot accuracy %s", percent(result.zero_shot["accuracy"]))
+    if plan.dataset.test:
+        logger.info("zero-shot accuracy %s", percent(result.zero_shot["accuracy"]))
     for trainer in (plan.trainer, plan.selector):
         if len(plan.reserved.rows) and hasattr(trainer, "leave_out"):
             trainer.leave_out(plan.reserved.rows)
@@ -252,8 +253,9 @@ def _log(record: RoundRecord, *, watches: bool) -> None:
     pseudo = f", {record.n_pseudo} pseudo-labels ({record.n_saved} saved)" if record.n_pseudo else ""
     others = {"skipped": record.n_skipped, "of no class": record.n_none, "unsure": record.n_unsure}
     others = "".join(f", {number} {what}" for what, number in others.items() if number)
-    logger.info("round %d: %s, %d labels%s%s, %s (%s)", record.round, record.sampler, record.n_paid, others, pseudo,
-                in_words(record.metrics), ", ".join(f"{step} {seconds:.1f} s" for step, seconds in record.seconds.items()))
+    measured = f", {in_words(record.metrics)}" if any(value is not None for value in record.metrics.values()) else ""
+    logger.info("round %d: %s, %d labels%s%s%s (%s)", record.round, record.sampler, record.n_paid, others, pseudo, measured,
+                ", ".join(f"{step} {seconds:.1f} s" for step, seconds in record.seconds.items()))
     if record.audit:
         logger.info("round %d: %s", record.round, audit_in_words(record.audit))
     if watches:

@@ -148,6 +148,7 @@ def test_ctrl_c_stops_and_the_same_command_opens_where_it_was(folder, say, sheet
         state = run.ask(f"/state?since={state['number']}")
     assert state["doing"] == {"kind": "ended", "text": "the run was stopped; the same command goes on where it was"}
     assert run.ended() == code and "goes on after the last finished round" in run.errors and "Traceback" not in run.errors
+    assert "round 0: the answers to 2 of 7 images are kept" in run.said
     run = PageRun(folder, tmp_path / "run")
     assert len(next(run.questions())["open"]) == len(question["open"]) - 2
     assert run.labeled(say) == 0

@@ -119,6 +119,7 @@ def test_the_table_of_a_run_without_test_images_shows_dashes(start, truth, tmp_p
     lines = capsys.readouterr().out.splitlines()
     assert code == 0
     assert [line.split()[3:6] for line in lines if "coreset" in line and line[0] == "1"] == [["-", "-", "-"]]
+    assert not [line for line in lines if "accuracy -" in line] and "round 1: coreset, 8 labels (" in "\n".join(lines)
 
 
 def test_a_question_is_written_once_and_filled_labels_stay(start, truth, tmp_path):

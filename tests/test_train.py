@@ -104,7 +104,7 @@ def test_a_finished_run_of_other_code_says_so(capsys, root, tmp_path):
              "ACTIVE.SAMPLER", "changed_later"]
     assert call(capsys, *words)[0] == 0
     plugin.write_text(plugin.read_text() + "# another version\n")
-    assert "this run is finished; choose" in call(capsys, *words)[1]  # this process has the version that was run
+    assert "this run is finished; choose more ACTIVE.ROUNDS" in call(capsys, *words)[1]  # this process has the version of it
     again = commands.run([sys.executable, "train.py", *map(str, words)], capture_output=True, text=True)
     assert "this run is finished by other code than this; choose" in again.stdout
 

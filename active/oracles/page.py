@@ -81,6 +81,10 @@ class PageOracle(Oracle):
 
     def close(self) -> None:
         self._unlisten()
+        state = self._board.state(-1)
+        if state["round"] is not None:
+            logger.info("round %d: the answers to %d of %d images are kept", *(
+                state[name] for name in ("round", "n_answered", "n_images")))
         self._board.end("the run was stopped; the same command goes on where it was")
         if self._server:
             self._server.stop()
