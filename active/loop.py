@@ -76,7 +76,9 @@ def _start(plan: Run, result: RunResult) -> State:
     pool, row_of = LabelPool(len(plan.dataset.train), plan.reserved.rows), plan.dataset.train_rows
     if gone := [path for path in plan.known if path not in row_of]:
         raise UserError(f"the record in {plan.output} names images that are not in the train split, first {gone[0]!r}")
-    pool.acquire(*as_tensors({row_of[path]: code for path, code in plan.known.items()}), 0)
+    known = as_tensors({row_of[path]: code for path, code in plan.known.items()})
+    pool.acquire(*known, 0)
+    plan.oracle.know(*known)
     return State(result.config, plan.trainer.predict(model, "train"), pool)
 
 
@@ -239,9 +241,10 @@ def _record(plan: Run, state: State, query: Query, *, round: int, **known: Any) 
     pseudo_labeled = {paths[row]: label for row, label in pseudo}
     guessed = torch.cat([pool.pseudo_labeled, query.mined_rows])
     guesses, counts = torch.cat([pool.labels_of(pool.pseudo_labeled), query.mined_labels]), plan.oracle.counts
+    known_rows = [plan.dataset.train_rows[path] for path in plan.known]
     return RoundRecord(
         round=round, queried=queried, n_labeled=len(pool.labeled), n_paid=plan.oracle.n_paid,
-        n_further=plan.oracle.n_further, n_known=sum(code >= 0 for code in plan.known.values()), n_asked=counts["asked"],
+        n_further=plan.oracle.n_further, n_known=int((pool.labels_of(known_rows) >= 0).sum()), n_asked=counts["asked"],
         n_skipped=counts["skip"], n_none=counts["none"], n_unsure=counts["unsure"], n_pseudo=len(guessed),
         class_counts=pool.labels.bincount(minlength=len(plan.dataset.classnames)).tolist(),
         query_hash=query_hash(queried, pseudo_labeled, known["answers"] | known["corrections"], known["audited"]),

@@ -47,15 +47,15 @@ def words(folder: Path, output: Path, oracle: str, *more: str) -> list[str]:
             str(N_ROUNDS), "ACTIVE.QUERY_SIZE", "4", "ACTIVE.AUDIT", "3", "OPTIM.MAX_EPOCH", "3", *page, *more]
 
 
-def by_sheets(folder: Path, output: Path, rows: Callable[[int, list[str]], dict[str, str]]) -> RunResult:
+def by_sheets(folder: Path, output: Path, rows: Callable[[int, list[str]], dict[str, str]], *more: str) -> RunResult:
     """Return the record of a run whose sheets are filled with what `rows` says, by path, to the images of a round."""
     for round in range(N_ROUNDS):
-        assert train.main(words(folder, output, "file")) == 3
+        assert train.main(words(folder, output, "file", *more)) == 3
         sheet = output / "queries" / f"round_{round:03d}.csv"
         with sheet.open(newline="") as text:
             paths = [row["path"] for row in csv.DictReader(text)]
         sheet.write_text("\n".join(["path,label", *(f"{path},{name}" for path, name in rows(round, paths).items())]))
-    assert train.main(words(folder, output, "file")) == 0
+    assert train.main(words(folder, output, "file", *more)) == 0
     return RunResult.read(output / "results.json")
 
 

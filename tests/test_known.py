@@ -17,7 +17,8 @@ from dassl.data.dataset import Dataset, Datum
 from dassl.utils.errors import DataError
 from tests import commands
 from tests.active.toy import N_CLASSES, N_TRAIN, ToyTrainer, cut_back, record_of, toy_config, toy_task
-from tests.test_answers import fill, photos, rounds, sheet, start, truth  # noqa: F401  fixtures
+from tests.page_runs import NAMES as NAMES_OF_DIGITS
+from tests.test_answers import asked, fill, photos, rounds, sheet, start, truth  # noqa: F401  fixtures
 
 TRUTH = toy_task()[0].labels("train").tolist()
 NAMES = ("heron", "kingfisher", "golden oriole")
@@ -189,3 +190,60 @@ def test_an_audit_beside_known_labels_says_what_it_is_of(tmp_path, caplog):
     """The images without one may be the easy ones."""
     finished(tmp_path / "run", ACTIVE__KNOWN_LABELS=known_file(tmp_path, [1, 2, 3]), ACTIVE__AUDIT=5)
     assert "the audit is of images without a known label" in caplog.text
+
+
+def known_run(start, truth, tmp_path, corrections: dict[str, str], output: str = "run") -> tuple[list[str], RunResult]:  # noqa: F811
+    """Do a run that begins with three labels, the first two wrong, which the sheet of round 1 corrects; return their images."""
+    known = sorted(truth)[::9]
+    wrong = {path: NAMES_OF_DIGITS[(NAMES_OF_DIGITS.index(truth[path]) + 1) % 3] for path in known[:2]}
+    file = written(tmp_path / "known.csv", "\n".join(
+        ["path,label", *(f"{path},{(truth | wrong)[path]}" for path in known)]))
+    words = ["ACTIVE.KNOWN_LABELS", file]
+    for round in range(3):
+        code, error = start(*words, output=output)
+        assert code == 3, error
+        rows = [f"{path},{corrections.get(path, (truth | wrong)[path])}" for path in known] if round == 1 else []
+        assert not set(fill(sheet(tmp_path, round, output), truth, *rows)) & set(known)
+    code, error = start(*words, output=output)
+    assert code == 0, error
+    return known, RunResult.read(tmp_path / output / "results.json")
+
+
+def test_a_label_that_was_known_is_corrected_in_a_sheet(start, truth, photos, tmp_path, monkeypatch):  # noqa: F811
+    """As one that was asked: from that round on, unpaid; the run goes on, repeats, is replayed and carried over with it."""
+    known = sorted(truth)[::9]
+    known, record = known_run(start, truth, tmp_path, {known[0]: truth[known[0]], known[1]: "!none"})
+    label = {path: NAMES_OF_DIGITS.index(truth[path]) for path in truth}
+    first, second, third = record.rounds
+    assert second.corrections == {known[0]: label[known[0]], known[1]: "none"} and not first.corrections | third.corrections
+    assert record.known == {known[0]: (label[known[0]] + 1) % 3, known[1]: (label[known[1]] + 1) % 3, known[2]: label[known[2]]}
+    assert [(own.n_known, own.n_asked, own.n_paid, own.n_none) for own in record.rounds] == [
+        (3, 4, 4, 0), (2, 8, 8, 0), (2, 12, 12, 0)]
+    labels = [label[path] for path in (known[0], known[2], *(path for own in record.rounds for path in own.queried))]
+    assert third.class_counts == np.bincount(labels, minlength=3).tolist() and third.n_labeled == 14
+    monkeypatch.setattr(verify.subprocess, "run", commands.run)
+    (tmp_path / "again").mkdir()
+    again = verify.run_again(RunResult.read(tmp_path / "run" / "results.json"), tmp_path / "again", str(photos), fresh=False)
+    assert list(verify.differences(record, again)) == []
+    code, error = start("ACTIVE.SAMPLER", "replay", "ACTIVE.REPLAY.RESULTS", str(tmp_path / "run" / "results.json"),
+                        "ACTIVE.INITIAL_SAMPLER", "replay", output="replayed")
+    assert code == 0, error
+    last = RunResult.read(tmp_path / "replayed" / "results.json").rounds[-1]
+    assert (last.class_counts, last.n_labeled, last.n_known) == (third.class_counts, third.n_labeled, third.n_known)
+    code, error = start("ACTIVE.KNOWN_LABELS", str(tmp_path / "run" / "results.json"), output="more")
+    carried = RunResult.read(tmp_path / "more" / "results.json").known
+    assert code == 3 and (carried[known[0]], carried[known[1]]) == (label[known[0]], "none") and len(carried) == 15
+
+
+def test_a_known_label_that_is_written_again_changes_nothing(start, truth, tmp_path):  # noqa: F811
+    _, record = known_run(start, truth, tmp_path, {})
+    assert [own.corrections for own in record.rounds] == [{}, {}, {}]
+
+
+def test_what_was_never_known_nor_asked_is_still_refused(start, truth, tmp_path):  # noqa: F811
+    file = written(tmp_path / "known.csv", f"path,label\n{min(truth)},{truth[min(truth)]}\n")
+    start("ACTIVE.KNOWN_LABELS", file)
+    never = next(path for path in truth if path not in (min(truth), *asked(sheet(tmp_path, 0))))
+    fill(sheet(tmp_path, 0), truth, f"{min(truth)},!skip", f"{never},one")
+    code, error = start("ACTIVE.KNOWN_LABELS", file)
+    assert code == 1 and f"was not asked: {never}" in error and min(truth) not in error

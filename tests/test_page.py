@@ -130,6 +130,27 @@ def test_corrections_and_undone_answers_are_those_of_sheets(folder, truth, tmp_p
     assert is_same(record, by_sheets(folder, tmp_path / "sheets", rows))
 
 
+def test_a_label_that_was_known_is_corrected_in_the_page(folder, truth, tmp_path):
+    """As by a sheet, also where the run is killed after the correction; it stands among what is labeled so far."""
+    label = {path: NAMES.index(name) for path, name in truth.items()}
+    path, right = min(truth), label[min(truth)]
+    (tmp_path / "known.csv").write_text(f"path,label\n{path},{NAMES[(right + 1) % 3]}\n")
+    words = ("ACTIVE.KNOWN_LABELS", str(tmp_path / "known.csv"))
+    run = PageRun(folder, tmp_path / "run", *words)
+    own = next(run.questions()) and next(own for own in run.ask(f"/labeled?answer={(right + 1) % 3}"))
+    assert (own["name"], own["who"]) == (path, "")
+    run.answer(0, (own["image"], right, own["number"]), who="Ann")
+    run.process.kill()
+    run.ended()
+    run = PageRun(folder, tmp_path / "run", *words)
+    assert run.labeled(lambda round, path: label[path]) == 0, run.errors
+    record = RunResult.read(tmp_path / "run" / "results.json")
+    assert record.rounds[0].corrections == {path: right} and record.rounds[-1].n_known == 1
+    sheets = by_sheets(folder, tmp_path / "sheets", lambda round, paths: {own: truth[own] for own in [
+        *paths, *([path] if round == 0 else [])]}, *words)
+    assert is_same(record, sheets)
+
+
 def number_of(run: PageRun, image: dict) -> int:
     return next(own["number"] for own in run.ask("/state?since=-1")["answers"] if own["image"] == image["number"])
 

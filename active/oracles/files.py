@@ -56,7 +56,8 @@ class FileOracle(Oracle):
         """Return what people wrote into the files of a round, by row.
 
         Without a CSV file of the round, it and its companions are written. An export also holds the tasks of earlier rounds:
-        what it says of settled rows does not count. What the CSV file says of rows that were asked before corrects them.
+        what it says of settled rows does not count. What the CSV file says of rows that were answered before, in a round or
+        before the run, corrects them.
         Raises WaitingForLabels until every row [n] has an answer, and DataError, listing all faults, if the files name an
         unknown class, an image that was not asked, or two answers of one: then none of them counts. With `conflicts` majority
         several answers are opinions, each paid, and most of them decide.
@@ -64,7 +65,7 @@ class FileOracle(Oracle):
         write_query(query_path(self._output, question.round), question.basis, question.query, self._dataset)
         table, train = table_path(self._output, question.round), self._dataset.train
         paths, settled, before = ([train[row].path for row in own.tolist()] for own in (
-            rows, question.settled, self.asked_before.nonzero().flatten()))
+            rows, question.settled, self.answered_before.nonzero().flatten()))
         settled += before
         if not exists(table):
             _write(table, question.round, self._dataset, paths, question.guess(rows))

@@ -63,7 +63,7 @@ class Oracle:
 
     def __init__(self, labels: Tensor, budget: int):
         self._labels = labels.clone()
-        self._given, self._audited = (torch.zeros(len(labels), dtype=torch.bool) for _ in range(2))
+        self._given, self._audited, self._known = (torch.zeros(len(labels), dtype=torch.bool) for _ in range(3))
         self.n_further = 0  # second and later opinions on an image so far, each of which is paid
         self.budget = budget
 
@@ -88,11 +88,20 @@ class Oracle:
             raise ValueError(f"the labels of rows {rows[self._labels[rows] != UNLABELED].tolist()} are known already")
         self._labels[rows] = labels
 
+    def know(self, rows: Tensor, labels: Tensor) -> None:
+        """Take answers [n] to rows [n] that are there before the run begins: never asked, never paid, but corrected perhaps."""
+        self._known[rows], self._labels[rows] = True, labels
+
     def correct(self, rows: Tensor, labels: Tensor) -> None:
-        """Take other answers [n] to rows [n] that were asked before; raises ValueError if one of them was not."""
-        if not self.asked_before[rows].all():
-            raise ValueError(f"rows {rows[~self.asked_before[rows]].tolist()} were not asked before")
+        """Take other answers [n] to rows [n] that were answered before; raises ValueError if one of them was not."""
+        if not self.answered_before[rows].all():
+            raise ValueError(f"rows {rows[~self.answered_before[rows]].tolist()} were not asked before")
         self._labels[rows] = labels
+
+    @property
+    def answered_before(self) -> Tensor:
+        """Which rows [N] were asked, or known before the run began: those whose answer can be corrected."""
+        return self.asked_before | self._known
 
     @property
     def asked_before(self) -> Tensor:

@@ -68,7 +68,7 @@ class PageOracle(Oracle):
         write_query(query_path(self._output, question.round), question.basis, question.query, self._dataset)
         train, row_of = self._dataset.train, self._dataset.train_rows
         paths = [train[row].path for row in rows.tolist()]
-        before = self.asked_before.nonzero().flatten()
+        before = self.answered_before.nonzero().flatten()
         earlier = {train[row].path: code for row, code in zip(before.tolist(), self._labels[before].tolist(), strict=True)}
         journal = Journal(journal_path(self._output, question.round))
         lines = read_lines(journal, self._codes, paths, earlier)

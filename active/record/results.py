@@ -50,7 +50,7 @@ class RoundRecord:
     pseudo_labeled: dict[str, int] = field(default_factory=dict)  # dataset ids that joined so in this round, with the guess
     # dataset ids that people were asked in this round, with the label, or "skip", "none", "unsure", "unsure 3" (label 3)
     answers: dict[str, int | str] = field(default_factory=dict)
-    corrections: dict[str, int | str] = field(default_factory=dict)  # ids of earlier rounds, with what replaced their answer
+    corrections: dict[str, int | str] = field(default_factory=dict)  # ids answered before, with what replaced that
     n_known: int = 0
     n_further: int = 0  # second and later opinions on an image, each of which is paid
     n_asked: int = 0  # images that were asked

@@ -39,8 +39,10 @@ def answers(node: CfgNode, classnames: Sequence[str]) -> dict[str, int]:
 
 
 def known(node: CfgNode) -> dict[str, int]:
-    """Return the answers, by dataset id, that were there before the record's first round."""
-    return {path: code_of(answer) for path, answer in _record(node.REPLAY.RESULTS).known.items()}
+    """Return the answers, by dataset id, that were there before the record's first round, as corrected by its end."""
+    record = _record(node.REPLAY.RESULTS)
+    corrected = {path: answer for round in record.rounds for path, answer in round.corrections.items() if path in record.known}
+    return {path: code_of(answer) for path, answer in (record.known | corrected).items()}
 
 
 def asks(node: CfgNode) -> set[str]:
