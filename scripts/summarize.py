@@ -6,8 +6,9 @@
     python scripts/summarize.py output/cec_table1 --paper cec_table1
 
 OUTPUT is any number of folders that hold runs at any depth, or results.json files. There is one table of results and one of
-tests for each learner, backbone and query size. Budgets are percent of the train split: with 1 % a round, 2% is round 1. CSV
-holds one kind of table, as fractions with all digits, and the notes go to the standard error.
+tests for each learner, backbone and query size; runs that began with ACTIVE.KNOWN_LABELS are a method of their own. Budgets are
+percent of the train split: with 1 % a round, 2% is round 1. CSV holds one kind of table, as fractions with all digits, and the
+notes go to the standard error.
 """
 
 import argparse

@@ -91,12 +91,12 @@ def check_metric(records: Records, metric: str) -> None:
 
 
 def keys_of(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the values of `KEYS` in a whole config."""
-    label = config.get("LABEL", {})
+    """Return the values of `KEYS` in a whole config. A sampler that begins with known labels is another method."""
+    label, active = config.get("LABEL", {}), config["ACTIVE"]
+    method = f"{active['SAMPLER']} + known labels" if active.get("KNOWN_LABELS") else active["SAMPLER"]
     return {"dataset": label.get("DATASET") or config["DATASET"]["NAME"],
             "learner": label.get("LEARNER") or config["TRAINER"]["NAME"], "backbone": config["MODEL"]["BACKBONE"]["NAME"],
-            "query_size": str(config["ACTIVE"]["QUERY_SIZE"]), "method": label.get("METHOD") or config["ACTIVE"]["SAMPLER"],
-            "seed": config["SEED"]}
+            "query_size": str(active["QUERY_SIZE"]), "method": label.get("METHOD") or method, "seed": config["SEED"]}
 
 
 @dataclass(frozen=True)
@@ -240,6 +240,7 @@ def _check_repetitions(results: dict[Path, RunResult]) -> None:
         other_folder, other = first.setdefault(group, (folder, result))
         changed = [str(difference) for difference in differences(other.config, result.config) if difference.key != "SEED"]
         changed += [f"certificate of the {what}" for what in _other_inputs(other, result)]
+        changed += ["the labels that were known before"] if result.known != other.known else []
         if changed:
             raise UserError(f"{folder} is no repetition of {other_folder}; tell them apart by LABEL.METHOD or LABEL.DATASET:"
                             + "".join(f"\n  {line}" for line in changed))

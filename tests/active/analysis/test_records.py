@@ -28,6 +28,22 @@ def test_a_label_takes_the_place_of_the_sampler(tmp_path):
     assert list(load_records([tmp_path]).runs.method) == ["pcb", "pcb over badge"]
 
 
+def test_a_run_that_began_with_known_labels_is_another_method(tmp_path):
+    """It has more labels than it paid for: no mean is over both kinds, and none over runs that began with other labels."""
+    active = {"SAMPLER": "random", "QUERY_SIZE": "1%", "ROUNDS": 1}
+    for seed in (1, 2):
+        write_run(tmp_path / f"without {seed}", [0.4], seed=seed)
+        write_run(tmp_path / f"with {seed}", [0.6], seed=seed, ACTIVE=active | {"KNOWN_LABELS": "known.csv"})
+    records = load_records([tmp_path])
+    assert sorted(set(records.runs.method)) == ["random", "random + known labels"]
+    assert sorted(set(records.of(method="random").rounds.accuracy)) == [0.4]
+    result = RunResult.read(tmp_path / "with 2" / "results.json")
+    result.known = {"toy/a.png": 1}
+    result.write(tmp_path / "with 2" / "results.json")
+    with pytest.raises(UserError, match=r"is no repetition of .*(\n.*)*the labels that were known before"):
+        load_records([tmp_path])
+
+
 def test_a_label_takes_the_place_of_the_data_set(tmp_path):
     """Two folders of images are two data sets, although both are read as ImageFolder."""
     for name, data in (("birds", "b"), ("cars", "c")):
