@@ -74,6 +74,8 @@ class Guard:
 
     def _is_ours(self, host: str) -> bool:
         name, _, port = host.lower().rpartition(":")
+        if not port.isdecimal():
+            name, port = host.lower(), "80"  # which browsers leave out
         if port != str(self._port):
             return False
         return name in self._hosts or ("*" in self._hosts and _is_address(name))

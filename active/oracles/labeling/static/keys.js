@@ -16,7 +16,8 @@ export function pressed(event) {
     if (session.isGrid && event.key.toLowerCase() === "a" && !session.choice.isTyping) act(event, () => session.grid.selectAlike());
     return;
   }
-  if (event.repeat && !session.choice.isTyping && !/^(Arrow|Page)/.test(event.key)) return event.preventDefault(); // held down: one label
+  const isHeld = event.repeat && !session.choice.isTyping && ([...event.key].length === 1 || event.key === "Enter");
+  if (isHeld) return event.preventDefault(); // one label a key
   if (session.isBusy) return act(event, () => keepForLater(event.key));
   const action = (session.choice.isTyping ? null : command(event)) ?? picked(event);
   if (action) act(event, action);

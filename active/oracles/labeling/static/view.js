@@ -39,6 +39,7 @@ function showQuestion() {
     const own = answerOf(image);
     buttons[place].classList.toggle("answered", own.answer !== null);
     buttons[place].setAttribute("aria-current", String(image === session.current));
+    buttons[place].tabIndex = image === session.current ? 0 : -1; // one stop of Tab: the arrows move on
     const label = `Image ${place + 1}: ${own.answer === null ? "no label yet" : quoted(own.answer)}`;
     if (buttons[place].title !== label) {
       buttons[place].title = label;

@@ -3,8 +3,9 @@
 import re
 
 import pytest
+from starlette.datastructures import Headers
 
-from active.oracles.labeling.guard import allowed_hosts, is_loopback
+from active.oracles.labeling.guard import Guard, allowed_hosts, is_loopback
 from active.oracles.labeling.server import STATIC
 
 ROUTES = ["/", "/page.js", "/about", "/question", "/state", "/labeled?answer=0", "/images/0", "/nothing"]
@@ -34,6 +35,15 @@ def test_another_host_is_not_this_page(client):
     """Row 35: DNS rebinding, a name of somebody else's that points here, knows the page by that name."""
     for host in ("evil.example:{}", "127.0.0.1", "127.0.0.1:1", "evil.example", "127.0.0.1.evil:{}", "127.0.0.1:{}@evil", ""):
         assert client.ask("/state", Host=host.format(client.port))[0] in (400, 421), host
+
+
+@pytest.mark.parametrize(("host", "is_ours"), [
+    ("127.0.0.1", True), ("127.0.0.1:80", True), ("localhost", True), ("[::1]", True), ("127.0.0.1:81", False), ("80", False),
+    ("evil.example", False), ("127.0.0.1:", False), ("[::1", False)])
+def test_a_browser_leaves_out_port_80(host, is_ours):
+    """The page on that port answered nobody."""
+    refusal = Guard(None, "token", "127.0.0.1", 80)._refusal("GET", Headers({"host": host, "x-page-token": "token"}), "")
+    assert (refusal is None) == is_ours
 
 
 def test_localhost_is_this_page(client):

@@ -152,6 +152,20 @@ def test_an_earlier_answer_that_is_no_class_can_be_corrected(visit, root, journa
     server.stop()
 
 
+def test_the_strip_is_one_stop_of_tab(visit, server):  # noqa: F811
+    """Who goes from the tools to the classes by Tab passes one image, not all of them; arrows move from it."""
+    page = visit(server.address)
+    page.focus("#keys-button")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.ariaLabel") == "Image 1: no label yet"
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.id") == "filter"
+    page.keyboard.press("ArrowRight")
+    page.focus("#keys-button")
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.ariaLabel") == "Image 2: no label yet"
+
+
 def test_a_key_that_is_held_down_labels_one_image(visit, server, board):  # noqa: F811
     """Its repetitions would label images that nobody has looked at."""
     page = visit(server.address)
