@@ -151,6 +151,20 @@ def test_a_label_that_was_known_is_corrected_in_the_page(folder, truth, tmp_path
     assert is_same(record, sheets)
 
 
+def test_a_finished_run_is_given_a_round_in_which_labels_are_corrected(folder, truth, tmp_path):
+    """As the page says at the end."""
+    label = {path: NAMES.index(name) for path, name in truth.items()}
+    run = PageRun(folder, tmp_path / "run")
+    assert run.labeled(lambda round, path: (label[path] + (round == 0)) % 3) == 0, run.errors
+    run = PageRun(folder, tmp_path / "run", "ACTIVE.ROUNDS", "4")
+    question = next(run.questions())
+    wrong = [own for code in range(3) for own in run.ask(f"/labeled?answer={code}") if label[own["name"]] != code]
+    run.answer(question["round"], *((own["image"], label[own["name"]], own["number"]) for own in wrong))
+    assert run.labeled(lambda round, path: label[path]) == 0, run.errors
+    rounds = RunResult.read(tmp_path / "run" / "results.json").rounds
+    assert rounds[3].corrections == {path: label[path] for path in rounds[0].answers} and len(rounds) == 4
+
+
 def number_of(run: PageRun, image: dict) -> int:
     return next(own["number"] for own in run.ask("/state?since=-1")["answers"] if own["image"] == image["number"])
 
