@@ -37,6 +37,7 @@ from trainers.clip.architectures import custom_models
 from trainers.core.job import Use, use_of
 
 if TYPE_CHECKING:
+    from dassl.data.transforms import Preprocessing
     from trainers.core.classifier import Classifier
 
 
@@ -65,8 +66,8 @@ def described(use: Use, classifier: "Classifier") -> dict[str, Any]:
         "inputs": {MODEL: f"images: float32 [N, 3, {height}, {width}] in [0, 1]",
                    MODEL_UINT8: f"pixels: uint8 [N, {height}, {width}, 3]"},
         "preprocessing": {
-            "size": [height, width], "resize_shorter_side_to": max(seen.size), "interpolation": seen.interpolation,
-            "crop": "center", "mean": list(seen.mean), "std": list(seen.std), "exif_rotation": seen.decoding.exif_rotation,
+            "size": [height, width], **resizing(seen), "interpolation": seen.interpolation,
+            "mean": list(seen.mean), "std": list(seen.std), "exif_rotation": seen.decoding.exif_rotation,
             "transparent_on": [255, 255, 255]},
         "came_from": {
             "run": use.folder.name, "model": use.model.name, "model_sha256": sha256_of(use.model),
@@ -77,6 +78,14 @@ def described(use: Use, classifier: "Classifier") -> dict[str, Any]:
                          "open_clip_pretrained": weights_of(backbone.PRETRAINED)},
             "certificate": use.record.certificate, "commit": use.record.environment.get("commit", "unknown")},
     }
+
+
+def resizing(seen: "Preprocessing") -> dict[str, Any]:
+    """Return what `classifier.json` says of how images get the input's size, see `Preprocessing`."""
+    more = {"squash": {}, "longest": {"frame": "center", "fill": seen.fill}, "shortest": {"crop": "center"}}[seen.resize]
+    if seen.resize == "shortest" and seen.size[0] == seen.size[1]:
+        more |= {"resize_shorter_side_to": seen.size[0]}
+    return {"resize": seen.resize} | more
 
 
 def export(use: Use, folder: Path) -> None:

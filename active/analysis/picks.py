@@ -102,6 +102,7 @@ def _fits(key: Mapping[str, Any], result: RunResult) -> bool:
             and key.get("device") == device and "reads" not in key  # which other rows of the tower have than unit-norm features
             and given["INTERPOLATION"] in ("", key["interpolation"]) and decoding["exif_rotation"] == given["EXIF_ROTATION"]
             and bool(decoding["draft"]) == given["JPEG_DRAFT"]
+            and given.get("RESIZE", "") in ("", key.get("resize", "shortest"))
             and all(given[name] in ([], value) for name, value in own.items()))
 
 

@@ -49,6 +49,9 @@ class Config:
     class INPUT:
         SIZE: tuple[int, ...] = ()  # (height, width) in pixels; () is what the backbone was trained with
         INTERPOLATION: Literal["", "bicubic", "bilinear", "nearest"] = ""  # "" is the backbone's own
+        # of images that are not augmented: shortest covers the input size and is cropped, squash stretches, longest fits in and
+        # gets a frame; "" is the backbone's own
+        RESIZE: Literal["", "shortest", "squash", "longest"] = ""
         PIXEL_MEAN: tuple[float, ...] = ()  # per channel, of values in [0, 1]; () is the backbone's own
         PIXEL_STD: tuple[float, ...] = ()
         # training only, in this order, such as ["random_resized_crop", "random_flip", "normalize"]

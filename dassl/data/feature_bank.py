@@ -70,7 +70,7 @@ def bank_key(weights: str, preprocessing: Preprocessing, contents: Contents, pre
             "std": list(preprocessing.std), "interpolation": preprocessing.interpolation,
             "decoding": asdict(preprocessing.decoding),
             "dataset": contents.dataset, "split": contents.split, "files": contents.sha256, "files_by": "bytes",
-            "precision": precision, "device": device}
+            "precision": precision, "device": device} | preprocessing.shape
 
 
 def load_bank(folder: Path, key: Key, contents: Contents, extract: Extract) -> FeatureBank:

@@ -2,20 +2,22 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import final
+from functools import partial
+from typing import Literal, final
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 from torchvision import transforms
-from torchvision.transforms import InterpolationMode
+from torchvision.transforms import InterpolationMode, functional
 from yacs.config import CfgNode
 
 from dassl.data.images import Decoding
 from dassl.utils.errors import ConfigError, did_you_mean
 
 EXACT = Decoding()
+Resize = Literal["shortest", "squash", "longest"]
 
 
 @final
@@ -54,30 +56,64 @@ class Transform:
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What every image goes through: `size` (height, width) in pixels, `mean` and `std` a channel of values in [0, 1]."""
+    """What every image goes through: `size` (height, width) in pixels, `mean` and `std` a channel of values in [0, 1].
+
+    `resize` is how an image gets that size: "shortest" keeps its shape, covers the size and cuts the rest off around the
+    center; "squash" stretches it; "longest" keeps its shape, fits it in and fills the rest with a gray of `fill`, 0 to 255.
+    """
 
     size: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     interpolation: str = "bicubic"
     decoding: Decoding = EXACT
+    resize: Resize = "shortest"
+    fill: int = 0
 
     @property
     def mode(self) -> InterpolationMode:
         return InterpolationMode(self.interpolation)
 
+    @property
+    def shape(self) -> dict[str, str | int]:
+        """What tells this way to resize from all that was before there was another: nothing for "shortest" of a square."""
+        if self.resize == "shortest":
+            return {} if self.size[0] == self.size[1] else {"resize": "shortest"}
+        return {"resize": self.resize} | ({"fill": self.fill} if self.resize == "longest" else {})
+
     def transform(self) -> Transform:
-        """Return: resize the shorter side, crop the center, scale to [0, 1], normalize. Equal to open_clip's."""
-        side = self.size[0] if self.size[0] == self.size[1] else max(self.size)
-        view = transforms.Compose([transforms.Resize(side, self.mode), transforms.CenterCrop(self.size)])
-        name = f"{self.interpolation} {self.size}"
-        return Transform(view, self.mean, self.std, self.decoding, name)
+        """Return: resize, crop or fill, scale to [0, 1], normalize. Equal to open_clip's."""
+        name = " ".join(map(str, (self.interpolation, self.size, *self.shape.values())))
+        return Transform(transforms.Compose(self._steps()), self.mean, self.std, self.decoding, name)
+
+    def _steps(self) -> list[Callable[[Image.Image], Image.Image]]:
+        if self.resize == "squash":
+            return [transforms.Resize(self.size, self.mode)]
+        if self.resize == "longest":
+            return [partial(_scaled, size=self.size, mode=self.mode, by=max), partial(_framed, size=self.size, fill=self.fill)]
+        cover = (transforms.Resize(self.size[0], self.mode) if self.size[0] == self.size[1] else
+                 partial(_scaled, size=self.size, mode=self.mode, by=min))
+        return [cover, transforms.CenterCrop(self.size)]
+
+
+def _scaled(image: Image.Image, *, size: tuple[int, int], mode: InterpolationMode, by: Callable) -> Image.Image:
+    """Return an image of the same shape that fits into a size (`by` is `max`) or covers it (`min`); no side is below 1."""
+    ratio = by(image.height / size[0], image.width / size[1])
+    return functional.resize(image, [max(1, round(side / ratio)) for side in (image.height, image.width)], mode)
+
+
+def _framed(image: Image.Image, *, size: tuple[int, int], fill: int) -> Image.Image:
+    """Return an image, no larger than a size, in the middle of one of that size."""
+    frame = Image.new("RGB", size[::-1], (fill,) * 3)
+    frame.paste(image, ((size[1] - image.width) // 2, (size[0] - image.height) // 2))
+    return frame
 
 
 def build_augmentation(cfg: CfgNode, preprocessing: Preprocessing) -> Transform | None:
     """Return the training transform of an `INPUT` node, or None if it has no random step.
 
-    As in Dassl, without a cropping step the image is first resized to the full input size.
+    The steps are Dassl's, whatever `preprocessing.resize`: a crop is cut or resized to the input size, and without a cropping
+    step the image is first squashed to it. open_clip's own training transform does not follow its resize mode either.
     """
     random_steps = [name for name in cfg.TRANSFORMS if name != "normalize"]
     if not random_steps:
@@ -136,4 +172,5 @@ def build_preprocessing(cfg: CfgNode, native: Preprocessing) -> Preprocessing:
     mean, std = (tuple(cfg.PIXEL_MEAN) or native.mean), (tuple(cfg.PIXEL_STD) or native.std)
     draft = 2 * max(size) if cfg.JPEG_DRAFT else 0  # twice the input size leaves the resize something to smooth
     interpolation = cfg.INTERPOLATION or native.interpolation
-    return Preprocessing(size, mean, std, interpolation, Decoding(cfg.EXIF_ROTATION, draft))
+    decoding = Decoding(cfg.EXIF_ROTATION, draft)
+    return Preprocessing(size, mean, std, interpolation, decoding, cfg.RESIZE or native.resize, native.fill)

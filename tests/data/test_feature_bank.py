@@ -84,7 +84,9 @@ def test_features_are_extracted_once(tmp_path, key, contents):
 def test_the_key_covers_weights_preprocessing_split_precision_and_device(dataset, key, contents):
     """Row 8: anything that features depend on gives another key."""
     changed = [dataclasses.replace(PREPROCESSING, **{name: value}) for name, value in [
-        ("size", (64, 64)), ("mean", (0.4, 0.5, 0.5)), ("std", (0.2, 0.25, 0.25)), ("interpolation", "nearest")]]
+        ("size", (64, 64)), ("mean", (0.4, 0.5, 0.5)), ("std", (0.2, 0.25, 0.25)), ("interpolation", "nearest"),
+        ("resize", "squash"), ("resize", "longest")]]
+    changed += [dataclasses.replace(changed[-1], fill=9)]
     named = ImageFiles(dataclasses.replace(dataset, name="Other")).contents("train")
     others = [bank_key("other", PREPROCESSING, contents, "fp32", "cpu"),
               bank_key("weights", PREPROCESSING, ImageFiles(dataset).contents("test"), "fp32", "cpu"),

@@ -39,6 +39,50 @@ def test_a_bilinear_backbone_gets_open_clips_own_views():
     assert torch.equal(build_preprocessing(setup_config([], [], []).INPUT, own).transform()(image), reference(image))
 
 
+@pytest.mark.parametrize(("size", "interpolation", "resize", "fill"), [
+    (size, interpolation, resize, fill) for size in [(32, 32), (24, 40)] for interpolation in ("bicubic", "bilinear", "random")
+    for resize, fill in [("shortest", 0), ("squash", 0), ("longest", 0), ("longest", 114)]
+    if (size, interpolation, resize) != ((24, 40), "bilinear", "shortest")])
+def test_images_get_their_size_as_open_clip_s_do(size, interpolation, resize, fill):
+    """Bit for bit: landscape, portrait, square, tiny, of the exact size, of one side. A "random" interpolation is that of
+    open_clip's training alone; of a shape that is no square, "shortest" is always bicubic there."""
+    cfg = open_clip.transform.PreprocessCfg(size=size, mean=(0.1, 0.2, 0.3), std=(0.4, 0.5, 0.6), resize_mode=resize,
+                                            interpolation=interpolation, fill_color=fill)
+    reference = open_clip.transform.image_transform_v2(cfg, is_train=False)
+    own = Preprocessing(size, cfg.mean, cfg.std, interpolation.replace("random", "bicubic"), resize=resize, fill=fill)
+    for height, width in [(50, 70), (71, 40), (64, 64), (5, 7), (3, 1), size, (size[0], 90), (90, size[1]), (333, 500)]:
+        image = noise(height, width)
+        assert torch.equal(own.transform()(image), reference(image)), (height, width)
+
+
+@pytest.mark.parametrize("resize", ["shortest", "squash", "longest"])
+def test_an_image_as_thin_as_any_that_is_read_has_a_view(resize):
+    """open_clip's own gives up where a side rounds to nothing."""
+    own = Preprocessing((32, 32), (0.5,) * 3, (0.25,) * 3, resize=resize)
+    assert own.transform()(noise(1, 900)).shape == own.transform()(noise(900, 1)).shape == (3, 32, 32)
+
+
+@pytest.mark.parametrize(("given", "native", "used"), [
+    ("", "squash", "squash"), ("", "longest", "longest"), ("shortest", "squash", "shortest"),
+    ("longest", "shortest", "longest")])
+def test_the_way_to_resize_is_the_backbone_s_unless_the_config_says_otherwise(given, native, used):
+    """INPUT.RESIZE, of the fixed view alone: Dassl's augmentations have their own crops."""
+    cfg = setup_config([], [("INPUT.RESIZE", given)] * bool(given) + [("INPUT.TRANSFORMS", "['random_flip']")], []).INPUT
+    preprocessing = build_preprocessing(cfg, Preprocessing((32, 32), (0.5,) * 3, (0.25,) * 3, resize=native, fill=9))
+    assert (preprocessing.resize, preprocessing.fill) == (used, 9)
+    steps = build_augmentation(cfg, preprocessing).view.transforms
+    assert repr(steps[0]) == repr(transforms.Resize((32, 32), InterpolationMode.BICUBIC))
+
+
+def test_no_two_ways_to_resize_are_taken_for_one_in_memory():
+    """The view's name tells them apart, and that of "shortest" is as it was."""
+    sizes = [(32, 32), (24, 40)]
+    ways = [("shortest", 0), ("squash", 0), ("longest", 0), ("longest", 9)]
+    names = {Preprocessing(size, (0.5,) * 3, (0.25,) * 3, resize=resize, fill=fill).transform().name
+             for size in sizes for resize, fill in ways}
+    assert len(names) == len(sizes) * len(ways) and "bicubic (32, 32)" in names
+
+
 @pytest.mark.parametrize(("pairs", "draft"), [([], 0), ([("INPUT.JPEG_DRAFT", "true")], 96)])
 def test_a_jpeg_draft_keeps_twice_the_input_size(pairs, draft):
     """The resize has something to smooth; without the key, drafts are off."""

@@ -14,7 +14,9 @@ from safetensors import safe_open
 
 import train
 from active.record.results import RunResult
-from scripts.export import main
+from dassl.data.transforms import Preprocessing
+from scripts.export import main, resizing
+from scripts.exporting.readme import readme
 from trainers.core.classifier import Classifier
 
 QUICK = ["--config-file", "configs/quickstart.yaml", "ACTIVE.ROUNDS", "2", "OPTIM.MAX_EPOCH", "2", "ACTIVE.SAMPLER", "random"]
@@ -47,7 +49,9 @@ def snippets(folder: Path) -> list[str]:
     ([*CALIBRATED, "INPUT.INTERPOLATION", "bilinear", "INPUT.EXIF_ROTATION", "false", "INPUT.PIXEL_STD", "(0.25, 0.3, 0.35)"],
      True),
     (["TRAINER.NAME", "ZeroShot", "INPUT.INTERPOLATION", "nearest"], False),
-], ids=["CoOp", "calibrated", "VPT", "RLA", "preprocessing", "nearest"])
+    (["TRAINER.NAME", "ZeroShot", "INPUT.RESIZE", "squash"], True),
+    (["TRAINER.NAME", "ZeroShot", "INPUT.RESIZE", "longest"], True),
+], ids=["CoOp", "calibrated", "VPT", "RLA", "preprocessing", "nearest", "squash", "longest"])
 def test_the_lines_of_the_readme_give_what_the_classifier_gives(capsys, monkeypatch, root, tmp_path, words, is_plain):
     """By onnxruntime always, by open_clip where it can: resized, cropped and turned as the project does, to 1e-4."""
     folder = run(root, tmp_path / "run", *words)
@@ -70,6 +74,33 @@ def test_the_lines_of_the_readme_give_what_the_classifier_gives(capsys, monkeypa
         assert capsys.readouterr().out.startswith(f"{model.classnames[expected.argmax()]} 0.")
     if not is_plain:
         assert "Not possible" in (exported / "README.md").read_text()
+
+
+def about_of(resize: str, size: tuple[int, int], fill: int) -> tuple[dict, Preprocessing]:
+    """Return what `classifier.json` would say of a backbone that asks for such images, and how they are made here."""
+    own = Preprocessing(size, (0.5,) * 3, (0.25,) * 3, resize=resize, fill=fill)
+    seen = {"size": list(size), "interpolation": "bicubic", "mean": [0.5] * 3, "std": [0.25] * 3, "exif_rotation": False}
+    backbone = {"name": "ViT-B/16", "open_clip_name": "ViT-B-16-quickgelu", "open_clip_pretrained": "openai"}
+    came_from = {"run": "run", "model": "model", "backbone": backbone}
+    return {"class_names": ["a"], "learner": "CoOp", "is_linear_on_clip_features": True, "preprocessing": seen | resizing(own),
+            "came_from": came_from}, own
+
+
+@pytest.mark.parametrize("size", [(32, 32), (24, 40)])
+@pytest.mark.parametrize(("resize", "fill"), [("shortest", 0), ("squash", 0), ("longest", 0), ("longest", 90)])
+def test_the_lines_of_the_readme_resize_as_the_project_does(monkeypatch, tmp_path, resize, fill, size):
+    """Bit for bit, for frames and shapes that no command can ask of the embedded CLIP."""
+    about, own = about_of(resize, size, fill)
+    text = readme(about)
+    code = re.search(r"^height, width = .*?(?=^session)", text, re.DOTALL | re.M)[0]
+    monkeypatch.chdir(tmp_path)
+    for shape in [(90, 61, 3), (50, 77, 3)]:
+        image = Image.fromarray(np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8))
+        image.save("photo.jpg")
+        names = {"about": about, "Image": Image}
+        exec(compile(code, "README.md", "exec"), names)
+        assert np.array_equal(np.asarray(names["image"]), own.transform().pixels(Image.open("photo.jpg")))
+    assert ("view.transforms[1].fill = 90" in text) == bool(fill) and f"image_resize_mode={resize!r}" in text
 
 
 def test_a_folder_holds_all_that_it_promises(capsys, finished, tmp_path):

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import open_clip
 import torch
@@ -15,7 +16,7 @@ from open_clip.pretrained import get_pretrained_cfg
 from open_clip.transformer import QuickGELU
 from torch import Tensor, nn
 
-from dassl.data.transforms import Preprocessing
+from dassl.data.transforms import Preprocessing, Resize
 from dassl.utils.environment import PROJECT
 from dassl.utils.errors import ConfigError, UserError, did_you_mean
 from dassl.utils.paths import expanded, is_file
@@ -44,8 +45,6 @@ def check_backbone(name: str, pretrained: str) -> None:
         if pretrained not in tags:
             raise ConfigError(f"MODEL.BACKBONE.PRETRAINED: {pretrained!r} is neither a file nor a tag of {name}; "
                               + did_you_mean(pretrained, tags))
-        if fault := _resize_fault(get_pretrained_cfg(model_name, pretrained)):
-            raise ConfigError(f"MODEL.BACKBONE.PRETRAINED: {pretrained} of {name} {fault}")
 
 
 def load_clip(name: str, pretrained: str, *, device: str | torch.device = "cpu", precision: str = "fp32") -> FrozenCLIP:
@@ -125,8 +124,11 @@ def _where_to_get(model_name: str, tag: str) -> str:
 def _native_preprocessing(model: nn.Module) -> Preprocessing:
     config = model.visual.preprocess_cfg
     size = config["size"] if isinstance(config["size"], (tuple, list)) else (config["size"],) * 2
+    if config["resize_mode"] not in get_args(Resize):
+        raise UserError(f"the weights say resize_mode {config['resize_mode']!r}; known are {', '.join(get_args(Resize))}")
     interpolation = "bilinear" if config["interpolation"] == "bilinear" else "bicubic"  # "random" is bicubic in open_clip
-    return Preprocessing(tuple(size), tuple(config["mean"]), tuple(config["std"]), interpolation)
+    return Preprocessing(tuple(size), tuple(config["mean"]), tuple(config["std"]), interpolation,
+                         resize=config["resize_mode"], fill=config["fill_color"])
 
 
 def _model_config(name: str) -> dict:
@@ -202,19 +204,11 @@ def _tokenizer_arguments(config: Path) -> dict[str, str]:
 
 
 def _check_supported(model: nn.Module, tokenizer, name: str) -> None:
-    """Raise UserError for a tower, a tokenizer or a preprocessing that this project would compute wrongly."""
+    """Raise UserError for a tower or a tokenizer that this project would compute wrongly."""
     text, layout = getattr(model, "text", model), layout_of(tokenizer)
     read = getattr(text, "text_eos_id", getattr(text, "eos_id", None))
     if getattr(text, "text_pool_type", getattr(text, "pool_type", "")) == "eos" and layout.end[-1:] != (read,):
         raise UserError(f"{name} reads texts at the token {read}, but its tokenizer ends them by {list(layout.end)}")
-    if fault := _resize_fault(model.visual.preprocess_cfg):
-        raise UserError(f"the weights file of {name} {fault}")
-
-
-def _resize_fault(preprocessing: dict) -> str:
-    """Return what is wrong with the way images are resized, "" if nothing is."""
-    mode = preprocessing.get("resize_mode", "shortest")
-    return "" if mode == "shortest" else f"expects images resized by {mode!r}; only 'shortest', then a center crop, here"
 
 
 def _fingerprint(model: nn.Module, model_name: str) -> str:

@@ -134,6 +134,14 @@ def test_features_are_those_of_the_record_s_backbone(run):
     assert np.array_equal(pool_features(run.result, run.dataset), on_a_gpu)
 
 
+def test_features_of_squashed_images_are_those_of_a_run_that_squashed_them(run):
+    """A record of before the key had the images cropped."""
+    cropped, squashed = store(run), store(run, preprocessing=dataclasses.replace(NATIVE, resize="squash"))
+    for resize, features in (("squash", squashed), ("shortest", cropped)):
+        run.result.config["INPUT"]["RESIZE"] = resize
+        assert np.array_equal(pool_features(run.result, run.dataset), features)
+
+
 @pytest.mark.parametrize("what", ["none", "weights", "changed image", "renamed"])
 def test_features_of_something_else_are_none(run, photos, what):
     """Another backbone, an image that was replaced since, a file that does not hold what its name says."""

@@ -178,20 +178,29 @@ def test_a_backbone_that_needs_transformers_says_so_before_anything_is_fetched(n
         check_backbone(name, open_clip.list_pretrained_tags_by_model(name)[0])
 
 
-@pytest.mark.parametrize(("name", "tag", "message"), [("ViT-H-14-378", "dfn5b", "'squash'")])
-def test_views_of_another_kind_are_refused_before_anything_is_fetched(name, tag, message):
-    """What a known name and tag cannot do here is an error of one line at the check of the config, not after a download."""
-    with pytest.raises(ConfigError, match=message) as error:
-        check_backbone(name, tag)
-    assert name in str(error.value) and "\n" not in str(error.value)
-
-
-def test_a_weights_file_for_squashed_images_is_refused(tmp_path):
-    """The views that a weights file asks for are those of training, so another way to resize is an error, not a guess."""
+@pytest.mark.parametrize(("says", "found"), [
+    ({}, ("shortest", 0)), ({"resize_mode": "squash"}, ("squash", 0)),
+    ({"resize_mode": "longest", "fill_color": 114}, ("longest", 114)), ({"resize_mode": None}, ("shortest", 0))])
+def test_a_weights_file_says_how_its_images_are_resized(tmp_path, says, found):
+    """As open_clip's own files do, in their metadata."""
     state = load_file(MODEL_FOLDER / "tiny_clip.safetensors")
-    save_file(state, tmp_path / "tiny.safetensors", metadata={"preprocess_cfg": json.dumps({"resize_mode": "squash"})})
-    with pytest.raises(UserError, match=r"tiny_clip.*'squash'.*'shortest'"):
+    save_file(state, tmp_path / "tiny.safetensors", metadata={"preprocess_cfg": json.dumps(says)})
+    preprocessing = load_clip("tiny_clip", str(tmp_path / "tiny.safetensors")).preprocessing
+    assert (preprocessing.resize, preprocessing.fill) == found
+
+
+def test_a_way_to_resize_that_nobody_knows_is_refused(tmp_path):
+    """It is named, with those that are known."""
+    state = load_file(MODEL_FOLDER / "tiny_clip.safetensors")
+    save_file(state, tmp_path / "tiny.safetensors", metadata={"preprocess_cfg": json.dumps({"resize_mode": "zoom"})})
+    with pytest.raises(UserError, match=r"'zoom'.*shortest, squash, longest"):
         load_clip("tiny_clip", str(tmp_path / "tiny.safetensors"))
+
+
+def test_backbones_of_squashed_images_pass_the_check_of_the_config():
+    """DFN5B and the Perception Encoder."""
+    for name, tag in (("ViT-H-14-378", "dfn5b"), ("PE-Core-B-16", "meta")):
+        check_backbone(name, tag)
 
 
 def test_weights_of_another_architecture_are_refused(tmp_path, b32):
