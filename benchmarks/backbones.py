@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from unittest import mock
 
-import open_clip
 import pandas as pd
 import torch
 from torch import Tensor, nn
@@ -23,6 +22,7 @@ from trainers.clip.architectures import needs_transformers
 from trainers.clip.causal_text import CausalText
 from trainers.clip.frozen_clip import image_tower, text_tower
 from trainers.clip.image_tower import ImageTower
+from trainers.clip.library import open_clip, use_transformers
 from trainers.clip.text_tower import TextTower
 from trainers.clip.tokens import Layout
 from trainers.clip.transformers_text import TransformersText
@@ -106,6 +106,7 @@ def row(name: str) -> dict[str, Any]:
 
 def built(name: str) -> nn.Module:
     """Return a model of open_clip's without weights."""
+    use_transformers()
     with fetching_nothing(), torch.device("meta"):
         return open_clip.create_model(name, pretrained_hf=False, device="meta").eval()
 

@@ -27,7 +27,7 @@ def read(output: Path) -> pd.DataFrame:
 def table(rounds: pd.DataFrame) -> str:
     """Return mean and deviation over seeds of each learner and sampler, by the mean of all rounds, the best first."""
     shown = {}
-    for (learner, method), own in rounds.groupby(["learner", "method"]):
+    for (learner, _), own in rounds.groupby(["learner", "method"]):
         by_round = own[own["round"].isin(SHOWN)].groupby("round").accuracy
         cells = [f"{mean:.1f} ± {deviation:.1f}" for mean, deviation in zip(by_round.mean(), by_round.std(), strict=True)]
         shown.setdefault(learner, []).extend([*cells, f"{own.accuracy.mean():.1f}"])

@@ -75,7 +75,7 @@ def described(use: Use, classifier: "Classifier") -> dict[str, Any]:
             "metrics": rounds[-1].metrics if rounds else None,
             "backbone": {"name": backbone.NAME, "pretrained": backbone.PRETRAINED, "precision": use.cfg.MODEL.PREC,
                          "weights": clip.fingerprint, "open_clip_name": open_clip_name(clip),
-                         "open_clip_pretrained": weights_of(backbone.PRETRAINED)},
+                         "open_clip_pretrained": weights_of(backbone.NAME, backbone.PRETRAINED)},
             "certificate": use.record.certificate, "commit": use.record.environment.get("commit", "unknown")},
     }
 

@@ -20,6 +20,7 @@ SET_UP = {"active/build.py", "active/registry.py", "active/oracles/registry.py",
           "trainers/core/job.py"}
 JOINS = PROJECT / "trainers/core/job.py"  # which makes a run of what all of them give, for train.py and sweeps
 PACKAGES = {"open_clip": "open_clip_torch", "yaml": "pyyaml", "sklearn": "scikit-learn", "PIL": "pillow", "faiss": "faiss-gpu"}
+INDIRECT = {"transformers", "sentencepiece"}  # which open_clip imports for tokenizers of other text towers than CLIP's
 OPTIONAL = {"tensorboard", "onnx"}  # asked for by a key or a command alone, and said to be missing where they are
 
 
@@ -94,9 +95,19 @@ def functions(path: Path) -> Iterator[ast.FunctionDef]:
 
 def test_open_clip_is_known_where_clip_is():
     """The core and the loop know nothing of open_clip; of the trainers, only what lies in trainers/clip and the kit do."""
-    knowing = [path for path in modules("dassl", "active", "trainers")
-               if any(name.split(".")[0] in ("open_clip", "timm", "transformers") for name in imported(path))]
+    knowing = [path for path in modules("dassl", "active", "trainers") if "trainers.clip.library" in imported(path)]
     assert {path.name for path in knowing if path.parent.name != "clip"} == {"patterns.py"}
+
+
+def test_transformers_is_imported_where_a_tokenizer_needs_it():
+    """Not by open_clip, which would take it along in each start; who imports it afterwards has it."""
+    assert [path.name for path in modules("dassl", "active", "trainers")
+            if any(name.split(".")[0] == "open_clip" for name in imported(path))] == ["library.py"]
+    code = ("import sys, trainers.core.build, trainers.clip.templates; "
+            "from trainers.clip.backbones import load_clip; load_clip('tiny_clip', 'configs/models/tiny_clip.safetensors'); "
+            "print('transformers' in sys.modules); import transformers; print(transformers.__name__)")
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT)
+    assert found.stdout == "False\ntransformers\n"
 
 
 def test_nothing_but_logging_speaks():
@@ -114,7 +125,7 @@ def test_requirements_name_what_is_imported_and_nothing_else():
     files = [*modules(*OURS, "scripts", "benchmarks"), PROJECT / "train.py"]
     tops = {name.split(".")[0] for path in files for name in imported(path)}
     foreign = tops - set(sys.stdlib_module_names) - {*OURS, "scripts", "benchmarks", "train", "pytest", *OPTIONAL}
-    assert {PACKAGES.get(name, name).lower() for name in foreign} == required
+    assert {PACKAGES.get(name, name).lower() for name in foreign} | INDIRECT == required
 
 
 def test_the_names_of_a_run_s_files_live_once():

@@ -91,8 +91,10 @@ class Config:
         PREC: Literal["fp32", "fp16", "bf16"] = "fp32"  # of the frozen towers; prompts are always fp32
 
         class BACKBONE:
-            NAME: str = "ViT-B/16"  # an OpenAI name, an open_clip name, or the stem of a file in configs/models
-            PRETRAINED: str = "openai"  # an open_clip tag or the path of a weights file
+            # an OpenAI name, an open_clip name, the stem of a file in configs/models, or the folder of a checkpoint
+            NAME: str = "ViT-B/16"
+            PRETRAINED: str = "openai"  # an open_clip tag, or a weights file or folder; "" is the folder that is the NAME
+            TOKENIZER: str = ""  # the folder of its files; "" is that of the weights, or else Hugging Face's cache or network
 
     class OPTIM:
         NAME: Literal["sgd", "adam", "adamw"] = "sgd"

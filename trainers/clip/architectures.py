@@ -1,20 +1,60 @@
-"""Names and architectures of CLIPs, read from their JSON files: nothing is loaded, and open_clip is not imported."""
+"""Names and architectures of CLIPs, read from their JSON files: nothing is loaded, and open_clip is not imported.
+
+A backbone's name is OpenAI's, open_clip's, the stem of a file in `configs/models`, or a folder of a checkpoint, with or without
+open_clip's `local-dir:` before it.
+"""
 
 import importlib.util
 import json
 from pathlib import Path
+from typing import Any
 
 from dassl.utils.environment import PROJECT
+from dassl.utils.files import read_json
+from dassl.utils.paths import expanded, is_file, is_folder
+from trainers.clip.transformers_format import architecture
 
 OPENAI_NAMES = {"ViT-B/32": "ViT-B-32-quickgelu", "ViT-B/16": "ViT-B-16-quickgelu", "ViT-L/14": "ViT-L-14-quickgelu",
                 "RN50": "RN50-quickgelu", "RN101": "RN101-quickgelu"}
 MODEL_FOLDER = PROJECT / "configs" / "models"
 LAYERS = 12  # of a tower whose JSON file does not say: open_clip's default
+LOCAL = "local-dir:"
+OPEN_CLIP_CONFIG, TRANSFORMERS_CONFIG = "open_clip_config.json", "config.json"
 
 
 def custom_models() -> dict[str, Path]:
     """Return the JSON files of this project's own backbones, by name."""
     return {path.stem: path for path in sorted(MODEL_FOLDER.glob("*.json"))}
+
+
+def model_file(name: str) -> Path:
+    """Return the JSON file of a backbone by OpenAI's, open_clip's or this project's name; there is none for another one."""
+    return custom_models().get(name, open_clip_folder() / f"{OPENAI_NAMES.get(name, name).replace('/', '-')}.json")
+
+
+def named_folder(name: str) -> Path | None:
+    """Return the folder that a backbone's name stands for, looked up as weights are; None for another name."""
+    if not name.removeprefix(LOCAL) or is_file(model_file(name)):
+        return None
+    path = found(name.removeprefix(LOCAL))
+    return path if path is not None and is_folder(path) else None
+
+
+def found(path: str) -> Path | None:
+    """Return what lies at a path, looked up from the working folder and then from the project's; None if nothing does."""
+    return next((place for place in (expanded(path), PROJECT / path) if is_file(place) or is_folder(place)), None)
+
+
+def folder_architecture(folder: Path) -> dict[str, Any]:
+    """Return the architecture that the JSON of a folder says, open_clip's or transformers'; raises ValueError or DataError."""
+    if is_file(folder / OPEN_CLIP_CONFIG):
+        config = read_json(folder / OPEN_CLIP_CONFIG)
+        if isinstance(config, dict) and isinstance(own := config.get("model_cfg"), dict) and "text_cfg" in own:
+            return own
+        raise ValueError(f"{folder / OPEN_CLIP_CONFIG} has no model_cfg")
+    if not is_file(folder / TRANSFORMERS_CONFIG):
+        raise ValueError(f"{folder} has neither {OPEN_CLIP_CONFIG} nor transformers' {TRANSFORMERS_CONFIG}")
+    return architecture(read_json(folder / TRANSFORMERS_CONFIG))
 
 
 def tower_depths(name: str) -> dict[str, int]:
@@ -38,11 +78,14 @@ def needs_transformers(name: str) -> bool:
     return bool({"hf_model_name", "hf_tokenizer_name"} & _config(name).get("text_cfg", {}).keys())
 
 
-def _config(name: str) -> dict:
-    """Return the content of a backbone's JSON file, nothing for an unknown one."""
-    file = custom_models().get(name, _open_clip_folder() / f"{OPENAI_NAMES.get(name, name).replace('/', '-')}.json")
+def _config(name: str) -> dict[str, Any]:
+    """Return the architecture of a backbone, nothing for an unknown one."""
+    folder, file = named_folder(name), model_file(name)
+    if folder is not None:
+        return folder_architecture(folder)
     return json.loads(file.read_text("utf-8")) if file.is_file() else {}
 
 
-def _open_clip_folder() -> Path:
+def open_clip_folder() -> Path:
+    """Return the folder of open_clip's JSON files."""
     return Path(importlib.util.find_spec("open_clip").origin).parent / "model_configs"

@@ -1,124 +1,191 @@
-"""Names and weights of CLIPs: from a backbone's name and a tag or file to a FrozenCLIP."""
+"""Names and weights of CLIPs: from a backbone's name and a tag, a file or a folder to a FrozenCLIP."""
 
-import contextlib
 import importlib.util
 import json
 import logging
 import warnings
-from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
-import open_clip
 import torch
-from open_clip.pretrained import get_pretrained_cfg
-from open_clip.transformer import QuickGELU
-from torch import Tensor, nn
+from torch import nn
 
 from dassl.data.transforms import Preprocessing, Resize
-from dassl.utils.environment import PROJECT
-from dassl.utils.errors import ConfigError, UserError, did_you_mean
-from dassl.utils.paths import expanded, is_file
+from dassl.utils.errors import ConfigError, DataError, UserError, did_you_mean
 from dassl.utils.tensors import state_hash
-from trainers.clip.architectures import OPENAI_NAMES, custom_models, needs_transformers
+from trainers.clip.architectures import (
+    MODEL_FOLDER,
+    OPENAI_NAMES,
+    custom_models,
+    folder_architecture,
+    named_folder,
+    needs_transformers,
+)
+from trainers.clip.building import Architecture, build, fits, give_transformers, load_state, misfit_of, quiet_root, same
 from trainers.clip.frozen_clip import FrozenCLIP
+from trainers.clip.library import QuickGELU, get_pretrained_cfg, open_clip
+from trainers.clip.sources import cached_tag, tokenizer_folder, weights_file, where_to_get
+from trainers.clip.tokenizers import build_tokenizer
 from trainers.clip.tokens import layout_of
-from trainers.clip.weights import OPENAI_NUMBERS, load_state, read_state, said_of
+from trainers.clip.weights import INDEX, OPENAI_NUMBERS, Checkpoint, read_checkpoint
 
 logger = logging.getLogger(__name__)
 
-def check_backbone(name: str, pretrained: str) -> None:
-    """Raise ConfigError unless the backbone is known, of a supported kind, and its weights are a file or a known tag.
+VIEW = ("mean", "std", "interpolation", "resize_mode", "fill_color")  # what open_clip's entry of a tag says of images
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model of open_clip with its weights, its architecture, and the folder where its tokenizer may be."""
+
+    model: nn.Module
+    architecture: Architecture
+    beside: Path | None = None
+
+
+def check_backbone(name: str, pretrained: str, tokenizer: str = "") -> None:
+    """Raise ConfigError unless the backbone is known, of a supported kind, and its weights are at hand or a known tag.
 
     Loads and fetches nothing.
     """
-    custom = custom_models()
-    known = {*OPENAI_NAMES, *custom, *open_clip.list_models()}
-    if name not in known:
-        raise ConfigError(f"MODEL.BACKBONE.NAME: unknown backbone {name!r}; {did_you_mean(name, known)}")
-    model_name = _open_clip_name(name, _quick_gelu_of_tag(name, pretrained))
+    if (folder := named_folder(name)) is None:
+        known = {*OPENAI_NAMES, *custom_models(), *open_clip.list_models()}
+        if name not in known:
+            raise ConfigError(f"MODEL.BACKBONE.NAME: unknown backbone {name!r}; {did_you_mean(name, known)}")
+        model_name = _open_clip_name(name, _quick_gelu_of_tag(name, pretrained))
+    else:
+        model_name = ""
+        _architecture_of(folder)
     if needs_transformers(name) and importlib.util.find_spec("transformers") is None:
         raise ConfigError(f"MODEL.BACKBONE.NAME: the texts of {name} are read by transformers: pip install transformers")
-    if _weights_file(pretrained) is None:
-        tags = [] if name in custom else open_clip.list_pretrained_tags_by_model(model_name)
-        if pretrained not in tags:
-            raise ConfigError(f"MODEL.BACKBONE.PRETRAINED: {pretrained!r} is neither a file nor a tag of {name}; "
-                              + did_you_mean(pretrained, tags))
+    tags = [] if name in custom_models() else open_clip.list_pretrained_tags_by_model(model_name)
+    if pretrained not in tags and _weights(name, pretrained) is None:
+        raise ConfigError(f"MODEL.BACKBONE.PRETRAINED: {pretrained!r} is neither a file nor a tag of {name}, nor a folder; "
+                          + (did_you_mean(pretrained, tags) if folder is None else '"" takes the weights of that folder'))
+    if tokenizer:
+        tokenizer_folder(tokenizer, None, "")
 
 
-def load_clip(name: str, pretrained: str, *, device: str | torch.device = "cpu", precision: str = "fp32") -> FrozenCLIP:
-    """Return the frozen CLIP of a backbone name and a weights file or tag, see `check_backbone`.
+def load_clip(name: str, pretrained: str, tokenizer: str = "", *, device: str | torch.device = "cpu",
+              precision: str = "fp32") -> FrozenCLIP:
+    """Return the frozen CLIP of a backbone name and weights, see `check_backbone` and `load_model`.
 
-    `precision` is that of the towers: fp32, fp16 or bf16. A weights file may say its preprocessing and its activation, see
-    `weights.said_of`; otherwise open_clip's preprocessing is taken, and the activation that the name stands for. Raises
-    UserError if the weights cannot be had or do not fit.
+    `tokenizer` is a folder, "" for wherever `build_tokenizer` finds one.
     """
-    check_backbone(name, pretrained)
-    file, tokenizer_arguments = _weights_file(pretrained), {}
-    model_name = _open_clip_name(name, _quick_gelu_of_tag(name, pretrained))
-    if (custom := custom_models().get(name)) is not None:
-        open_clip.add_model_config(custom)
-        tokenizer_arguments = _tokenizer_arguments(custom)
+    check_backbone(name, pretrained, tokenizer)
+    loaded = load_model(name, pretrained, device=device, precision=precision)
+    words = build_tokenizer(loaded.architecture, tokenizer, loaded.beside, named_folder(name) or MODEL_FOLDER)
+    _check_supported(loaded.model, words, name)
+    return FrozenCLIP(loaded.model, words, _native_preprocessing(loaded.model), name=name,
+                      fingerprint=_fingerprint(loaded.model, loaded.architecture))
+
+
+def load_model(name: str, pretrained: str, *, device: str | torch.device = "cpu", precision: str = "fp32") -> Loaded:
+    """Return open_clip's model of a backbone name and a weights file, a folder, or a tag.
+
+    `precision` is that of the towers: fp32, fp16 or bf16. A checkpoint may say its preprocessing and its activation, and one of
+    transformers its whole architecture; otherwise open_clip's preprocessing is taken, and the activation that the name stands
+    for. Raises UserError if the weights cannot be had or do not fit.
+    """
+    file = _weights(name, pretrained)
     try:
-        state, said = (read_state(file, partial(_same_weights, model_name)), said_of(file)) if file else ({}, {})
-        if file:
-            model_name = _name_of_weights(name, state, said)
-        with warnings.catch_warnings(), _quiet_root():
-            warnings.filterwarnings("error", message=".*QuickGELU mismatch.*")
-            model = open_clip.create_model(model_name, pretrained=None if file else pretrained, device=device,
-                                           precision=precision, force_preprocess_cfg=said.get("preprocess_cfg", {}))
-        if file:
-            load_state(model, state)
-        fingerprint = _fingerprint(model, model_name)
+        if file is None:
+            return _of_tag(name, pretrained, device, precision)
+        checkpoint = read_checkpoint(file, partial(_same_weights, name))
+        architecture = _architecture(name, checkpoint)
+        model = build(architecture, checkpoint.said.get("preprocess_cfg", {}), device, precision)
+        load_state(model, checkpoint.state)
     except Exception as error:
-        hint = f"; {_where_to_get(model_name, pretrained)}" if isinstance(error, (OSError, RuntimeError)) and not file else ""
+        hint = f"; {_where_to_get(name, pretrained)}" if isinstance(error, (OSError, RuntimeError)) and not file else ""
         raise UserError(f"cannot load the weights {pretrained!r} of {name}: {_first_line(error)}{hint}") from error
-    tokenizer = open_clip.get_tokenizer(model_name, **tokenizer_arguments)
-    _check_supported(model, tokenizer, name)
-    return FrozenCLIP(model, tokenizer, _native_preprocessing(model), name=name, fingerprint=fingerprint)
+    has_words = checkpoint.of_transformers or architecture["text_cfg"].get("hf_tokenizer_name")
+    return Loaded(model, architecture, file.parent if has_words else None)
+
+
+def _of_tag(name: str, tag: str, device: str | torch.device, precision: str) -> Loaded:
+    """Return the model of a tag, with the weights in Hugging Face's cache of this machine, or else from the network."""
+    model_name = _open_clip_name(name, _quick_gelu_of_tag(name, tag))
+    source, architecture = get_pretrained_cfg(model_name, tag), open_clip.get_model_config(model_name)
+    if (file := cached_tag(source)) is not None and source.get("quick_gelu", False) != _has_quick_gelu(model_name):
+        raise ValueError(f"QuickGELU mismatch: the weights need {_activation(source.get('quick_gelu'))}")
+    view = {key: source[key] for key in VIEW if key in source}
+    give_transformers(architecture)
+    with warnings.catch_warnings(), quiet_root():
+        warnings.filterwarnings("error", message=".*QuickGELU mismatch.*")
+        model = open_clip.create_model(model_name, pretrained=tag if file is None else str(file), device=device,
+                                       precision=precision, pretrained_hf=False,
+                                       force_preprocess_cfg={} if file is None else view)
+    return Loaded(model, architecture)
+
+
+def _weights(name: str, pretrained: str) -> Path | None:
+    """Return the weights file that a backbone's keys name; None for a tag, which a folder of that name does not hide."""
+    return weights_file(name, pretrained, is_tag=bool(get_pretrained_cfg(OPENAI_NAMES.get(name, name), pretrained)))
+
+
+def _architecture(name: str, checkpoint: Checkpoint) -> Architecture:
+    """Return the architecture of a checkpoint: what transformers' files beside it say, if there are any, or else the name.
+
+    Raises ValueError if the name stands for another one.
+    """
+    said = checkpoint.said.get("model_cfg") if checkpoint.of_transformers else None
+    if (folder := named_folder(name)) is not None:
+        own, needed = said or folder_architecture(folder), _quick_gelu_of(checkpoint)
+        if needed is not None and needed != own.get("quick_gelu", False):
+            raise ValueError(f"the weights need {_activation(needed)}, but {name} has {_activation(not needed)}")
+        return own
+    own = _model_config(_name_of_weights(name, checkpoint))
+    if said is None or same(said, own):
+        return own
+    if fault := misfit_of(own, checkpoint.state):
+        raise ValueError(f"{fault}; {fits(checkpoint.state)}")
+    return said
+
+
+def _architecture_of(folder: Path) -> Architecture:
+    """Return the architecture that the files of a folder say; raises ConfigError."""
+    try:
+        return folder_architecture(folder)
+    except (ValueError, KeyError, TypeError, AttributeError, DataError) as error:
+        raise ConfigError(f"MODEL.BACKBONE.NAME: {_first_line(error)}") from error
 
 
 def open_clip_name(clip: FrozenCLIP) -> str:
-    """Return open_clip's name of a loaded CLIP, with the activation that its weights need."""
+    """Return open_clip's name of a loaded CLIP, with the activation that its weights need; "" if a folder is its name."""
+    if named_folder(clip.name) is not None:
+        return ""
     return _open_clip_name(clip.name, any(isinstance(layer, QuickGELU) for layer in clip.model.modules()))
 
 
-def weights_of(pretrained: str) -> str:
-    """Return what open_clip is given as `pretrained` for weights that are at hand: an absolute path, or the tag."""
-    file = _weights_file(pretrained)
-    return pretrained if file is None else str(file.absolute())
+def weights_of(name: str, pretrained: str) -> str:
+    """Return what open_clip is given as `pretrained` for weights that are at hand: an absolute path, or the tag.
+
+    It is "" for a checkpoint that open_clip does not read.
+    """
+    file = _weights(name, pretrained)
+    if file is None:
+        return pretrained
+    return "" if file.name.endswith(INDEX) or read_checkpoint(file).of_transformers else str(file.absolute())
 
 
-@contextlib.contextmanager
-def _quiet_root() -> Iterator[None]:
-    """Keep open_clip from warning that a model has no weights yet; they come from a file in the next line."""
-    root, level = logging.getLogger(), logging.getLogger().level
-    root.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        root.setLevel(level)
-
-
-def _same_weights(model_name: str) -> str:
+def _same_weights(name: str) -> str:
     """Return where OpenAI's weights of a model are to be had as data, "" if it is none of theirs."""
+    model_name = OPENAI_NAMES.get(name, name)
     if not get_pretrained_cfg(model_name, "openai"):
         return ""
     return f"; OpenAI's weights as data: {_where_to_get(model_name, 'openai')}"
 
 
-def _where_to_get(model_name: str, tag: str) -> str:
-    """Return which file to fetch for a tag, from where, and by which path and name to give it."""
-    source = get_pretrained_cfg(model_name, tag)
-    repository, _, file = source.get("hf_hub", "").rpartition("/")
-    address = f"https://huggingface.co/{repository}/resolve/main/{file or 'open_clip_model.safetensors'}"
-    name = _open_clip_name(model_name, source.get("quick_gelu"))
+def _where_to_get(name: str, tag: str) -> str:
+    """Return which files to fetch for a tag, from where, and by which keys to give them."""
+    model_name = OPENAI_NAMES.get(name, name)
+    source, config = get_pretrained_cfg(model_name, tag), _model_config(model_name) or {"text_cfg": {}}
+    right = _open_clip_name(model_name, source.get("quick_gelu"))
     if tag == "openai":
-        name = {full: own for own, full in OPENAI_NAMES.items()}.get(name, name)
-    return (f"without a network, fetch {address if repository else source.get('url')} elsewhere, and the open_clip_config.json "
-            "beside it if there is one, put both into one folder of this machine and give the path of the weights as "
-            f"MODEL.BACKBONE.PRETRAINED, with MODEL.BACKBONE.NAME {name}")
+        right = {full: own for own, full in OPENAI_NAMES.items()}.get(right, right)
+    return where_to_get(source, right, config["text_cfg"].get("hf_tokenizer_name") or "")
 
 
 def _native_preprocessing(model: nn.Module) -> Preprocessing:
@@ -131,8 +198,8 @@ def _native_preprocessing(model: nn.Module) -> Preprocessing:
                          resize=config["resize_mode"], fill=config["fill_color"])
 
 
-def _model_config(name: str) -> dict:
-    """Return the architecture of a known backbone, as its JSON file or open_clip says."""
+def _model_config(name: str) -> dict[str, Any] | None:
+    """Return the architecture of a backbone, as its JSON file or open_clip says; None for an unknown name."""
     if (custom := custom_models().get(name)) is not None:
         return json.loads(custom.read_text())
     return open_clip.get_model_config(OPENAI_NAMES.get(name, name))
@@ -154,8 +221,8 @@ def _open_clip_name(name: str, quick_gelu: bool | None) -> str:
 
 
 def _has_quick_gelu(model_name: str) -> bool | None:
-    """Return whether open_clip's config of a name has QuickGELU; None for an unknown name."""
-    config = open_clip.get_model_config(model_name)
+    """Return whether the architecture of a name has QuickGELU; None for an unknown name."""
+    config = _model_config(model_name)
     return None if config is None else config.get("quick_gelu", False)
 
 
@@ -168,39 +235,25 @@ def _quick_gelu_of_tag(name: str, tag: str) -> bool | None:
     return get_pretrained_cfg(name.replace("/", "-"), tag).get("quick_gelu")
 
 
-def _name_of_weights(name: str, state: dict[str, Tensor], said: dict[str, dict]) -> str:
+def _quick_gelu_of(checkpoint: Checkpoint) -> bool | None:
+    """Return whether weights need QuickGELU: OpenAI's own do, and a `model_cfg` says it; None where nothing does."""
+    if OPENAI_NUMBERS[0] in checkpoint.state:
+        return True
+    return checkpoint.said["model_cfg"].get("quick_gelu", False) if "model_cfg" in checkpoint.said else None
+
+
+def _name_of_weights(name: str, checkpoint: Checkpoint) -> str:
     """Return open_clip's name of a backbone whose weights came from a file, with the activation that they need.
 
-    OpenAI's own state dicts need QuickGELU, and a `model_cfg` says what it needs. Where nothing does, the name decides; if
-    it could have been the other one, the log says which is assumed.
+    Where nothing says it, the name decides; if it could have been the other one, the log says which is assumed.
     """
-    quick_gelu = None
-    if OPENAI_NUMBERS[0] in state:
-        quick_gelu = True
-    elif "model_cfg" in said:
-        quick_gelu = said["model_cfg"].get("quick_gelu", False)
+    quick_gelu = _quick_gelu_of(checkpoint)
     model_name = _open_clip_name(name, quick_gelu)
     plain = model_name.removesuffix("-quickgelu")
     if quick_gelu is None and name != f"{plain}-quickgelu" and _has_quick_gelu(f"{plain}-quickgelu") is not None:
         logger.info("%s: the weights file does not say its activation; %s is assumed, as for the name (see README.md)", name,
                     _activation(_has_quick_gelu(model_name)))
     return model_name
-
-
-def _weights_file(pretrained: str) -> Path | None:
-    """Return the weights file, looked up from the working folder and then from the project's; None if it is no file."""
-    for path in (expanded(pretrained), PROJECT / pretrained):
-        if is_file(path):
-            return path
-    return None
-
-
-def _tokenizer_arguments(config: Path) -> dict[str, str]:
-    """Return the tokenizer's arguments of a model file, with the merges file found beside it."""
-    arguments = json.loads(config.read_text())["text_cfg"].get("tokenizer_kwargs", {})
-    if "bpe_path" in arguments:
-        arguments["bpe_path"] = str(config.parent / arguments["bpe_path"])
-    return arguments
 
 
 def _check_supported(model: nn.Module, tokenizer, name: str) -> None:
@@ -211,10 +264,9 @@ def _check_supported(model: nn.Module, tokenizer, name: str) -> None:
         raise UserError(f"{name} reads texts at the token {read}, but its tokenizer ends them by {list(layout.end)}")
 
 
-def _fingerprint(model: nn.Module, model_name: str) -> str:
+def _fingerprint(model: nn.Module, architecture: Architecture) -> str:
     """Return what identifies the function of the towers: their architecture and their weights."""
-    architecture = json.dumps(open_clip.get_model_config(model_name), sort_keys=True).encode()
-    return state_hash(model.state_dict(), lambda name, _: name, architecture)
+    return state_hash(model.state_dict(), lambda name, _: name, json.dumps(architecture, sort_keys=True).encode())
 
 
 def _first_line(error: Exception) -> str:

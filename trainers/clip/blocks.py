@@ -2,10 +2,10 @@
 
 import torch
 import torch.nn.functional as F
-from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 from torch import Tensor, nn
 
 from dassl.utils.errors import UserError
+from trainers.clip.library import QuickGELU, ResidualAttentionBlock
 from trainers.core.low_rank import Changes, LowRank
 
 QUICK = 1.702  # of QuickGELU

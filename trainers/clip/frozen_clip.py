@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from open_clip.transformer import VisionTransformer
 from torch import Tensor, nn
 
 from dassl.data.transforms import Preprocessing
 from dassl.utils.errors import UserError
 from trainers.clip.causal_text import CausalText
 from trainers.clip.image_tower import ImageTower, OpenClipImage, image_dtype
+from trainers.clip.library import VisionTransformer
 from trainers.clip.text_tower import OpenClipText, TextTower
 from trainers.clip.timm_tower import TimmImage, takes_prompts
 from trainers.clip.tokens import Layout, layout_of

@@ -3,10 +3,10 @@
 from abc import ABC, abstractmethod
 
 import torch
-from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from trainers.clip.blocks import UNCHANGED, block_at, changed_block, check_standard
+from trainers.clip.library import ResidualAttentionBlock, VisionTransformer
 from trainers.core.prompts import Prompts
 
 

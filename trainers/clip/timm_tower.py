@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from open_clip.timm_model import TimmModel
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from dassl.utils.errors import UserError
 from trainers.clip.blocks import UNCHANGED
 from trainers.clip.image_tower import ImageTower, with_prompts
+from trainers.clip.library import TimmModel
 from trainers.core.low_rank import Changes, LowRank
 from trainers.core.prompts import Prompts
 

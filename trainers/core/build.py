@@ -71,7 +71,8 @@ def build_clip(cfg: CfgNode, held: Held) -> FrozenCLIP:
     forbid_tf32()
     device = "cuda" if cfg.USE_CUDA and torch.cuda.is_available() else "cpu"
     return held.get("clip", (cfg.MODEL, device), lambda: load_clip(
-        cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.PRETRAINED, device=device, precision=cfg.MODEL.PREC), holders=["inputs"])
+        *(cfg.MODEL.BACKBONE[key] for key in ("NAME", "PRETRAINED", "TOKENIZER")), device=device, precision=cfg.MODEL.PREC),
+        holders=["inputs"])
 
 
 def drawn_by(cfg: CfgNode) -> int | None:

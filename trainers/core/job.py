@@ -110,7 +110,7 @@ def check_parts(cfg: CfgNode) -> None:
     check_schedule(cfg.OPTIM)
     check_optimizer(cfg.OPTIM)
     check_descriptions(cfg.TRAINER.DESCRIPTIONS)
-    check_backbone(cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.PRETRAINED)
+    check_backbone(cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.PRETRAINED, cfg.MODEL.BACKBONE.TOKENIZER)
     check_projection(cfg)
 
 

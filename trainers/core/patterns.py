@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import open_clip
 import torch
 from torch import Tensor
 
 from dassl.data.dataset import Dataset, Datum
 from dassl.data.transforms import Preprocessing
 from trainers.clip.frozen_clip import FrozenCLIP, image_tower
+from trainers.clip.library import open_clip
 from trainers.core.inputs import Reads, Step, encoder
 
 WORDS = ("cat", "dog", "forest", "golden retriever", "river")

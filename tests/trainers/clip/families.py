@@ -13,6 +13,7 @@ from torch import nn
 
 from dassl.data.transforms import Preprocessing
 from trainers.clip.frozen_clip import FrozenCLIP
+from trainers.clip.library import use_transformers
 
 LENGTH, SPECIAL = 24, ("<pad>", "</s>", "<s>", "[UNK]")
 VOCABULARY = {token: number for number, token in enumerate(
@@ -133,6 +134,8 @@ def image_clip(family: str, dtype: torch.dtype = torch.float64, *, text: str = "
 def transformers_clip(family: str) -> FrozenCLIP:
     """Return a CLIP whose text tower is a model of transformers: "roberta", "xlm-roberta", "mt5" or "m2m_100" (NLLB)."""
     import transformers
+
+    use_transformers()
     from open_clip.hf_model import HFTextEncoder
 
     layers = {"num_hidden_layers": 2, "num_attention_heads": 3, "intermediate_size": 32, "hidden_size": 24}

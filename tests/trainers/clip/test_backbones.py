@@ -286,7 +286,8 @@ def test_weights_in_a_wrapper_are_those_inside(tmp_path, small, wrapped):
 
 
 @pytest.mark.parametrize(("state", "said"), [
-    ({"text_model.encoder.layers.0.mlp.fc1.weight": torch.ones(2)}, "format of transformers .*open_clip"),
+    ({"base_model.model.vision_model.encoder.layers.0.self_attn.q_proj.lora_A.weight": torch.ones(2)},
+     "LoRA adapter.*merge_and_unload"),
     ({"state_dict": {"prompt_learner.ctx": torch.ones(4, 8), "prompt_learner.token_prefix": torch.ones(3, 1, 8)}},
      "prompts of a CoOp or MaPLe checkpoint"),
     ({"ctx": torch.ones(4, 8), "token_prefix": torch.ones(3, 1, 8)}, "prompts of a CoOp or MaPLe checkpoint"),
