@@ -3,6 +3,7 @@
     python train.py --config-file configs/quickstart.yaml
     python train.py --config-file A.yaml B.yaml --root DATA --seed 1 --output-dir output/run OPTIM.MAX_EPOCH 100
     python train.py --list
+    python train.py --list-backbones SigLIP2
 """
 
 if __name__ == "__main__":
@@ -89,6 +90,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     try:
         arguments, pairs = job.parser(__doc__).parse(sys.argv[1:] if argv is None else argv)
+        if arguments.list_backbones is not None:
+            from trainers.clip.listing import backbones
+
+            print(backbones(arguments.list_backbones))
+            return 0
         cfg = job.build_config(arguments, pairs)
         if arguments.list:
             print_list()

@@ -52,7 +52,7 @@ class Parser(argparse.ArgumentParser):
 
     def _split(self, argv: list[str]) -> tuple[list[str], Pairs]:
         one_value = {flag for action in self._actions for flag in action.option_strings
-                     if action.nargs is None}
+                     if action.nargs in (None, "?")}
         words, pairs = [], []
         while argv:
             word = argv.pop(0)

@@ -102,6 +102,10 @@ features and the weights in `classifier.safetensors` are not the whole classifie
 """
 
 
+ELSEWHERE = """Not possible: the backbone is a checkpoint of transformers or a folder, which open_clip does not load by a name.
+`model.onnx` is the whole classifier.
+"""
+
 NEAREST = """Not possible: open_clip does not resize to the nearest pixel, as this classifier's images are.
 """
 
@@ -121,6 +125,7 @@ def readme(about: Mapping[str, Any]) -> str:
     words |= {"view": VIEW[kind].format(**words), "resized": RESIZED[kind].format(**words),
               "frame": FRAME.format(**words) if words["fill"] else ""}
     open_clip = OPEN_CLIP if seen["interpolation"] != "nearest" else NEAREST
+    open_clip = open_clip if words["name"] and words["pretrained"] else ELSEWHERE
     open_clip = open_clip if about["is_linear_on_clip_features"] else NOT_PLAIN
     return TEXT.format(
         title=f"{came_from['run']}: {came_from['model']}".replace("\n", " "), n_classes=len(about["class_names"]),

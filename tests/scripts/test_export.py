@@ -103,6 +103,15 @@ def test_the_lines_of_the_readme_resize_as_the_project_does(monkeypatch, tmp_pat
     assert ("view.transforms[1].fill = 90" in text) == bool(fill) and f"image_resize_mode={resize!r}" in text
 
 
+@pytest.mark.parametrize("key", ["open_clip_name", "open_clip_pretrained"])
+def test_a_backbone_that_open_clip_does_not_load_is_said_to_be_none(key):
+    """A checkpoint of transformers, or a folder as the name: there are no lines that could not work."""
+    about, _ = about_of("squash", (32, 32), 0)
+    about["came_from"]["backbone"][key] = ""
+    text = readme(about)
+    assert "Not possible: the backbone is a checkpoint of transformers or a folder" in text and "create_model" not in text
+
+
 def test_a_folder_holds_all_that_it_promises(capsys, finished, tmp_path):
     """Where it came from, by the hashes of the record; no path of the machine but that of the backbone's weights."""
     assert call(capsys, finished, tmp_path / "exported")[0] == 0

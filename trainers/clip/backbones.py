@@ -26,10 +26,10 @@ from trainers.clip.architectures import (
 from trainers.clip.building import Architecture, build, fits, give_transformers, load_state, misfit_of, quiet_root, same
 from trainers.clip.frozen_clip import FrozenCLIP
 from trainers.clip.library import QuickGELU, get_pretrained_cfg, open_clip
-from trainers.clip.sources import cached_tag, tokenizer_folder, weights_file, where_to_get
+from trainers.clip.sources import INDEX, cached_tag, tokenizer_folder, weights_file, where_to_get
 from trainers.clip.tokenizers import build_tokenizer
 from trainers.clip.tokens import layout_of
-from trainers.clip.weights import INDEX, OPENAI_NUMBERS, Checkpoint, read_checkpoint
+from trainers.clip.weights import OPENAI_NUMBERS, Checkpoint, read_checkpoint
 
 logger = logging.getLogger(__name__)
 

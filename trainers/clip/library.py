@@ -5,21 +5,14 @@ open_clip from here.
 """
 
 import importlib
-import sys
 
-NAME = "transformers"
-HIDDEN = NAME not in sys.modules
+from dassl.utils.imports import hidden
 
-if HIDDEN:
-    sys.modules[NAME] = None  # which is how Python marks a package that cannot be imported
-try:
+with hidden("transformers"):
     import open_clip
     from open_clip.pretrained import get_pretrained_cfg
     from open_clip.timm_model import TimmModel
     from open_clip.transformer import QuickGELU, ResidualAttentionBlock, VisionTransformer
-finally:
-    if HIDDEN:
-        del sys.modules[NAME]
 
 __all__ = ["QuickGELU", "ResidualAttentionBlock", "TimmModel", "VisionTransformer", "get_pretrained_cfg", "open_clip",
            "use_transformers"]

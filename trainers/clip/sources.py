@@ -1,6 +1,6 @@
 """Where weights and tokenizers are: on this disk, in Hugging Face's cache of this machine, or else at which address.
 
-Nothing here uses the network.
+Nothing here uses the network, and torch is not imported.
 """
 
 from collections.abc import Sequence
@@ -13,8 +13,8 @@ from dassl.utils.errors import ConfigError
 from dassl.utils.files import read_json
 from dassl.utils.paths import is_file, is_folder
 from trainers.clip.architectures import LOCAL, found, named_folder
-from trainers.clip.weights import INDEX, merged
 
+INDEX = ".index.json"  # of weights in several files
 HUB = "https://huggingface.co"
 OPEN_CLIP_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
 WEIGHTS = (*OPEN_CLIP_WEIGHTS, "model.safetensors", f"model.safetensors{INDEX}",
@@ -51,6 +51,12 @@ def _weights_in(folder: Path) -> Path:
     known = f"none of {', '.join(WEIGHTS)}"
     raise ConfigError(f"MODEL.BACKBONE.PRETRAINED: {folder} holds " + (f"{known}, and several other weights files, such as "
                       f"{others[0].name}; name one" if others else f"no weights ({known})"))
+
+
+def merged(base: str = "BASE", adapter: str = "ADAPTER") -> str:
+    """Return how a LoRA adapter becomes a whole checkpoint."""
+    return (f"merge it and name the new folder: PeftModel.from_pretrained(AutoModel.from_pretrained({base!r}), {adapter!r})"
+            ".merge_and_unload().save_pretrained('merged'), of the package peft")
 
 
 def cached(repository: str, names: Sequence[str]) -> Path | None:

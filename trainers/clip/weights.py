@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from dassl.utils.files import read_json
 from dassl.utils.paths import is_file, open_file
 from trainers.clip.architectures import OPEN_CLIP_CONFIG, TRANSFORMERS_CONFIG
+from trainers.clip.sources import INDEX, merged
 from trainers.clip.transformers_format import architecture, preprocessing
 from trainers.clip.transformers_keys import is_siglip, is_transformers, to_open_clip
 
@@ -22,7 +23,6 @@ OPENAI_NUMBERS = ("input_resolution", "context_length", "vocab_size")  # beside 
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 PREFIXES = ("module.", "clip.")
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
-INDEX = ".index.json"  # of weights in several files
 PROCESSORS = {"preprocessor_config.json": None, "processor_config.json": "image_processor"}  # where in it the images' stands
 
 
@@ -107,12 +107,6 @@ def _other_kind(state: dict[str, Tensor]) -> str:
     if any(key.startswith("clip.") for key in state):
         return "they are of a model around a CLIP (clip.* and others); save the state dict of its CLIP alone"
     return ""
-
-
-def merged(base: str = "BASE", adapter: str = "ADAPTER") -> str:
-    """Return how a LoRA adapter becomes a whole checkpoint."""
-    return (f"merge it and name the new folder: PeftModel.from_pretrained(AutoModel.from_pretrained({base!r}), {adapter!r})"
-            ".merge_and_unload().save_pretrained('merged'), of the package peft")
 
 
 def _said_by_open_clip(file: Path) -> dict[str, dict]:

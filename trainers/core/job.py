@@ -57,6 +57,8 @@ def parser(description: str = "") -> Parser:
     flags.add_argument("--deterministic", action="store_true", help="runs on a GPU repeat bit for bit too (DETERMINISTIC)")
     flags.add_argument("--print-config", action="store_true", help="print the merged config and exit")
     flags.add_argument("--list", action="store_true", help="print everything that can be named in a config and exit")
+    flags.add_argument("--list-backbones", nargs="?", const="", metavar="WORD", help="print the backbones with WORD in their "
+                       "name or a tag, or all, and which weights are on this disk, and exit")
     flags.add_argument("--eval-only", action="store_true", help="only evaluate the prompts in --model-dir on the test split, "
                        "under the config of their run where it is recorded beside them")
     flags.add_argument("--model-dir", metavar="PATH", help="a run's output folder (its last round) or one prompts file")

@@ -13,7 +13,7 @@ from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, SiglipConfig
 
 from dassl.utils.errors import ConfigError, UserError
 from trainers.clip.architectures import tower_depths
-from trainers.clip.backbones import check_backbone, load_clip, load_model
+from trainers.clip.backbones import check_backbone, load_clip, load_model, open_clip_name, weights_of
 from trainers.clip.sources import weights_file
 
 WORDS = 49408
@@ -364,3 +364,13 @@ def test_images_that_would_be_prepared_otherwise_are_refused(tmp_path, processor
     (tmp_path / "clip" / "preprocessor_config.json").write_text(json.dumps(processor))
     with pytest.raises(UserError, match=said):
         load_clip(folder, "")
+
+
+def test_what_open_clip_cannot_load_has_no_name_there(tmp_path, registered):
+    """A folder as the name, and weights of transformers or in several files; others are given by an absolute path."""
+    folder = written(tmp_path / "clip", clip_model())
+    by_folder, by_name = load_clip(folder, ""), load_clip("Small", folder)
+    assert (open_clip_name(by_folder), open_clip_name(by_name)) == ("", "Small-quickgelu")
+    assert weights_of(folder, "") == weights_of("Small", folder) == "" and weights_of("Small", "openai") == "openai"
+    save_file(by_name.model.state_dict(), tmp_path / "small.safetensors")
+    assert weights_of("Small", str(tmp_path / "small.safetensors")) == str(tmp_path / "small.safetensors")
