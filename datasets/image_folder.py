@@ -32,7 +32,8 @@ from dassl.utils.files import lock
 from dassl.utils.paths import exists, expanded, is_file, is_folder
 from dassl.utils.registry import AtLeast, AtMost, Before, Given
 from dassl.utils.tensors import HINT
-from datasets.left_out import say_left_out
+
+from .left_out import say_left_out  # relative: another package may be called datasets, see dassl.utils.imports
 
 PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}  # folders' names, in lower case
 

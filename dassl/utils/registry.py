@@ -16,6 +16,7 @@ from types import UnionType
 from typing import Annotated, Any, Literal
 
 from dassl.utils.errors import ConfigError, did_you_mean
+from dassl.utils.imports import own_name
 from dassl.utils.plugins import import_all
 from dassl.utils.remembered import Reference, recall, remember
 
@@ -173,7 +174,7 @@ class Registry:
         """Register what is at home here, if that has not happened yet."""
         if self._is_filled:
             return
-        self._is_filled, home, before = True, self.home, set(self._components)
+        self._is_filled, home, before = True, own_name(self.home), set(self._components)
         if (remembered := recall(home)) is None:
             import_all(home, getattr(importlib.import_module(home), "__path__", ()), leave_out=self._leave_out)
             own = [component for component in self._components.values() if _lives_in(home, component)]
