@@ -229,7 +229,7 @@ def test_a_checkpoint_of_full_size_is_that_of_its_name(b32_of_transformers):
     """Bit for bit what open_clip builds of these weights under OpenAI's name, at a few images."""
     clip = load_clip("ViT-B/32", b32_of_transformers)
     assert type(clip.model.visual.transformer.resblocks[0].mlp.gelu).__name__ == "QuickGELU"
-    theirs = CLIPModel.from_pretrained(b32_of_transformers, dtype=torch.float32).eval()
+    theirs = CLIPModel.from_pretrained(b32_of_transformers).float().eval()
     images = torch.randn(2, 3, 224, 224, generator=torch.Generator().manual_seed(0))
     check_equal(clip.model, theirs, open_clip.get_tokenizer("ViT-B-32")(["a photo of a heron.", "a bird"]), images)
 
