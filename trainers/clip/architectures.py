@@ -32,9 +32,14 @@ def model_file(name: str) -> Path:
     return custom_models().get(name, open_clip_folder() / f"{OPENAI_NAMES.get(name, name).replace('/', '-')}.json")
 
 
+def open_clip_models() -> dict[str, Path]:
+    """Return open_clip's JSON files, by name."""
+    return {path.stem: path for path in sorted(open_clip_folder().glob("*.json"))}
+
+
 def named_folder(name: str) -> Path | None:
     """Return the folder that a backbone's name stands for, looked up as weights are; None for another name."""
-    if not name.removeprefix(LOCAL) or is_file(model_file(name)):
+    if not name.removeprefix(LOCAL) or name in {*OPENAI_NAMES, *custom_models(), *open_clip_models()}:
         return None
     path = found(name.removeprefix(LOCAL))
     return path if path is not None and is_folder(path) else None

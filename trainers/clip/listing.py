@@ -15,7 +15,7 @@ from dassl.utils.environment import PROJECT
 from dassl.utils.errors import ConfigError
 from dassl.utils.files import read_json
 from dassl.utils.imports import hidden
-from trainers.clip.architectures import OPENAI_NAMES, custom_models, open_clip_folder
+from trainers.clip.architectures import OPENAI_NAMES, custom_models, open_clip_folder, open_clip_models
 from trainers.clip.sources import SUFFIXES, cached_tag
 
 HEADERS = ("name", "image", "features", "tokens", "weights")
@@ -34,7 +34,7 @@ def backbones(word: str = "") -> str:
 
 @functools.cache
 def _rows() -> list[tuple[str, ...]]:
-    names = {file.stem: file for file in sorted(open_clip_folder().glob("*.json"))}
+    names = open_clip_models()
     full = {name: names[own] for name, own in OPENAI_NAMES.items()} | names
     found = [_row(name, read_json(file), _tags(OPENAI_NAMES.get(name, name))) for name, file in full.items()]
     return [_row(name, read_json(file), _files(file)) for name, file in custom_models().items()] + found

@@ -53,13 +53,16 @@ def preprocessing(kind: str, processor: Mapping[str, Any] = NOTHING) -> dict[str
     own = dict(OPENAI if kind == "clip" else HALF)
     if not processor:
         return own
+    if skipped := [step for step in ("do_resize", "do_rescale") if processor.get(step) is False]:
+        raise ValueError(f"preprocessor_config.json has {skipped[0]} false; images are resized and scaled to [0, 1] here")
     size, crop = processor.get("size"), processor.get("crop_size")
-    shorter = size.get("shortest_edge") if isinstance(size, dict) else (size if kind == "clip" else None)
-    crops = processor.get("do_center_crop", kind == "clip")
-    own["resize_mode"] = "shortest" if shorter is not None else "squash"
-    if crops and crop is not None and shorter is not None and shorter != (side := max(_pair(crop))):
-        raise ValueError(f"preprocessor_config.json resizes the shorter side to {shorter} pixels and crops {side}; only equal "
-                         "sides are done here")
+    if size is not None:
+        shorter = size.get("shortest_edge") if isinstance(size, dict) else (size if kind == "clip" else None)
+        own["resize_mode"] = "squash" if shorter is None else "shortest"
+        resized = _pair(size if shorter is None else shorter)
+        if processor.get("do_center_crop", kind == "clip") and crop is not None and resized != _pair(crop):
+            raise ValueError(f"preprocessor_config.json resizes to {resized[0]} pixels and crops {_pair(crop)[0]}; only equal "
+                             "sides are done here")
     if (number := processor.get("resample")) is not None:
         if number not in RESAMPLING:
             raise ValueError(f"preprocessor_config.json resizes by resample {number}; known are 0, 2 and 3")

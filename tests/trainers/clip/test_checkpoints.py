@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, SiglipConfig, SiglipImageProcessor, SiglipModel
 
+import train
 from dassl.utils.errors import ConfigError, UserError
 from trainers.clip.architectures import tower_depths
 from trainers.clip.backbones import check_backbone, load_clip, load_model, open_clip_name, weights_of
@@ -326,6 +327,13 @@ def test_a_folder_s_weights_are_those_of_the_usual_names(tmp_path):
         weights_file("ViT-B/32", str(tmp_path / "several"))
 
 
+def test_a_long_path_is_a_name(tmp_path):
+    """Longer than a file of open_clip's could be called."""
+    folder = tmp_path.joinpath(*["a" * 100] * 4)
+    folder.mkdir(parents=True)
+    assert tower_depths(written(folder, clip_model())) == {"text": 2, "image": 3}
+
+
 def test_a_folder_of_a_tag_s_name_does_not_hide_it(tmp_path, monkeypatch):
     """Nor one in the working folder that is called as a backbone is."""
     monkeypatch.chdir(tmp_path)
@@ -357,7 +365,9 @@ def test_images_are_prepared_as_the_processor_s_file_says(tmp_path, processor, f
 
 
 @pytest.mark.parametrize(("processor", "said"), [
-    ({"size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 224}}, "shorter side to 256 pixels and crops 224"),
+    ({"size": {"shortest_edge": 256}, "crop_size": {"height": 224, "width": 224}}, "resizes to 256 pixels and crops 224"),
+    ({"size": {"height": 256, "width": 256}, "crop_size": 224}, "resizes to 256 pixels and crops 224"),
+    ({"do_resize": False}, "do_resize false"),
     ({"resample": 1}, "resample 1")])
 def test_images_that_would_be_prepared_otherwise_are_refused(tmp_path, processor, said):
     folder = written(tmp_path / "clip", clip_model())
@@ -374,3 +384,24 @@ def test_what_open_clip_cannot_load_has_no_name_there(tmp_path, registered):
     assert weights_of(folder, "") == weights_of("Small", folder) == "" and weights_of("Small", "openai") == "openai"
     save_file(by_name.model.state_dict(), tmp_path / "small.safetensors")
     assert weights_of("Small", str(tmp_path / "small.safetensors")) == str(tmp_path / "small.safetensors")
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_siglip_of_half_precision_keeps_its_dtype(tmp_path, precision):
+    """Also in the tower that is timm's."""
+    loaded = load_model(written(tmp_path / "siglip", siglip_model()), "", precision=precision)
+    dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
+    assert {loaded.model.visual.trunk.patch_embed.proj.weight.dtype,
+            loaded.model.text.transformer.resblocks[0].attn.in_proj_weight.dtype} == {dtype}
+
+
+def test_a_run_on_a_checkpoint_of_transformers_is_one_as_any_other(tmp_path, root, capsys):
+    """By its folder as the name, squashed images included: trained, recorded, evaluated again, and gone on with."""
+    folder, output = written(tmp_path / "clip", clip_model()), str(tmp_path / "run")
+    CLIPImageProcessor(size={"height": 32, "width": 32}, do_center_crop=False).save_pretrained(folder)
+    words = ["--config-file", "configs/quickstart.yaml", "--root", str(root), "--output-dir", output, "OPTIM.MAX_EPOCH", "1",
+             "MODEL.BACKBONE.NAME", folder, "MODEL.BACKBONE.PRETRAINED", "", "TRAINER.NAME", "CoOp", "ACTIVE.SAMPLER", "random"]
+    assert train.main([*words, "ACTIVE.ROUNDS", "1"]) == 0, capsys.readouterr().err
+    assert train.main(["--eval-only", "--model-dir", output, "--root", str(root)]) == 0, capsys.readouterr().err
+    assert train.main([*words, "ACTIVE.ROUNDS", "2"]) == 0, capsys.readouterr().err
+    assert "continuing after round 0" in capsys.readouterr().out
