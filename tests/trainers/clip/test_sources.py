@@ -157,6 +157,21 @@ def test_a_tokenizer_is_where_the_error_says_to_put_it(tmp_path):
         assert build_tokenizer(OTHER, given, beside, tmp_path)(["a photo of a heron."]).tolist() == [A_HERON]
 
 
+def test_weights_and_tokenizer_of_a_tag_are_asked_for_in_one_line(tmp_path, monkeypatch, small):
+    """For a text tower with a tokenizer of its own; both are read from the one folder that they are put into."""
+    config = SMALL | {"text_cfg": SMALL["text_cfg"] | {"hf_tokenizer_name": "people/words"}}
+    monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "Small", config)
+    with pytest.raises(UserError) as error:
+        load_model("Small", "here")
+    words = re.findall(r"https://huggingface.co/people/words/resolve/main/([\w.]+)", str(error.value))
+    assert tuple(words) == FETCHED and "\n" not in str(error.value)
+    folder = word_tokenizer(tmp_path / "fetched")
+    save_file(small.state_dict(), folder / "open_clip_model.safetensors")
+    loaded = load_model("Small", str(folder / "open_clip_model.safetensors"))
+    found = build_tokenizer(loaded.architecture, "", loaded.beside, tmp_path)(["a photo of a heron."]).tolist()
+    assert found == [A_HERON + [2] * (SMALL["text_cfg"]["context_length"] - len(A_HERON))]
+
+
 def test_a_folder_without_a_tokenizer_is_refused_with_the_config(tmp_path):
     with pytest.raises(ConfigError, match=r"^MODEL.BACKBONE.TOKENIZER: .*is not a folder with one of tokenizer.json"):
         check_backbone("ViT-B/32", "openai", str(tmp_path))
