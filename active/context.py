@@ -20,6 +20,8 @@ class SelectionContext:
     norm, which is evidence. Of linear learners, logits are a scale times (features @ text_features.T + bias): rebuild them from
     rows as they are. A sampler that does says so by the fact `needs_linear`, and learners that are not linear are refused. Take
     `directions` where a place among features is meant.
+    Images that people could not label (`!skip`) are no pool rows, but will be classified like them: a sampler that covers the
+    pool covers `unlabeled_features`, in which they stand behind the pool's.
     The pool's labels, the model and the config are not here, so a sampler cannot look at them.
     """
 
@@ -40,6 +42,8 @@ class SelectionContext:
     bias: Tensor | None = None  # [C] float32, of learners that have one
     class_directions: Tensor | None = None  # [C, D] float32, of learners whose classes do not lie along `text_features`
     find: Callable[[str], int | None] | None = None  # position in the train split of a dataset id, for recorded queries
+    skipped_features: Tensor | None = None  # [S, D] float32, of images that people could not label; None for none
+    skipped_logits: Tensor | None = None  # [S, C] float32
 
     @cached_property
     def probs(self) -> Tensor:
@@ -53,6 +57,16 @@ class SelectionContext:
             return self.class_directions
         norms = self.text_features.norm(dim=1, keepdim=True)
         return self.text_features if bool(((norms - 1).abs() <= 1e-4).all()) else self.text_features / norms.clamp(min=1e-12)
+
+    @cached_property
+    def unlabeled_features(self) -> Tensor:
+        """The features of all images without a label [N + S, D]: the pool's, then those of skipped images."""
+        return self.features if self.skipped_features is None else torch.cat([self.features, self.skipped_features])
+
+    @cached_property
+    def unlabeled_logits(self) -> Tensor:
+        """The logits [N + S, C] of the rows of `unlabeled_features`."""
+        return self.logits if self.skipped_logits is None else torch.cat([self.logits, self.skipped_logits])
 
     @property
     def n_pool(self) -> int:

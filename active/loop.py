@@ -170,7 +170,7 @@ def _select(plan: Run, state: State, round: int) -> Query:
 
 
 def _context(plan: Run, state: State, now: Predicted, round: int) -> SelectionContext:
-    rows, labeled = state.pool.unlabeled, state.pool.labeled
+    rows, labeled, skipped = state.pool.unlabeled, state.pool.labeled, state.pool.skipped
     logits = now.logits[rows]
     return SelectionContext(
         ids=rows, features=now.features[rows], logits=logits,
@@ -180,7 +180,8 @@ def _context(plan: Run, state: State, now: Predicted, round: int) -> SelectionCo
         n_total=len(plan.dataset.train), rng=rng_for(plan.seed, f"select {plan.sampler(round, state.pool).name}", round),
         negative_text_features=getattr(now, "negative_text_features", None), bias=getattr(now, "bias", None),
         class_directions=getattr(now, "class_directions", None),
-        find=plan.dataset.train_rows.get)
+        find=plan.dataset.train_rows.get, skipped_features=now.features[skipped] if len(skipped) else None,
+        skipped_logits=now.logits[skipped] if len(skipped) else None)
 
 
 def _guesses(plan: Run, state: State, rows: Tensor) -> Tensor:

@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from dassl.data.answers import SKIP
+
 
 class LabelPool:
     """Which images of the train split are labeled, since which round, as what, and by whom."""
@@ -31,6 +33,11 @@ class LabelPool:
     def labeled(self) -> Tensor:
         """Rows with a label, ascending."""
         return (self._labels >= 0).nonzero().flatten()
+
+    @property
+    def skipped(self) -> Tensor:
+        """Rows that people could not label, ascending."""
+        return ((self._labels == SKIP) & (self.round_of >= 0)).nonzero().flatten()
 
     @property
     def labels(self) -> Tensor:

@@ -222,6 +222,17 @@ def check_row_order(sampler: BoundSampler) -> None:
     assert answer(sampler, shuffled) == answer(sampler, ctx)
 
 
+def check_skipped(sampler: BoundSampler) -> None:
+    """Images that people could not label are never asked, whatever a sampler makes of them, and leave it exact."""
+    ctx = make_context(n_pool=50, n_labeled=8)
+    rest, skipped = slice(0, 40), slice(40, 50)
+    ctx = replace(ctx, ids=ctx.ids[rest], features=ctx.features[rest], logits=ctx.logits[rest],
+                  zero_shot_logits=ctx.zero_shot_logits[rest], skipped_features=ctx.features[skipped],
+                  skipped_logits=ctx.logits[skipped])
+    for n_query in (6, 39):
+        assert picks(sampler, replace(ctx, n_query=n_query)) == picks(sampler, replace(ctx, n_query=n_query))
+
+
 def check_dtypes(sampler: BoundSampler) -> None:
     """Values that float16 can hold give the same picks as float16, float32 and float64."""
     ctx = make_context()
@@ -300,4 +311,4 @@ def _unit(rows: np.ndarray | Tensor) -> Tensor:
 CHECKS: tuple[Callable[[BoundSampler], None], ...] = (
     check_budget, check_pool_sizes, check_one_class, check_cold_start, check_identical_features, check_duplicates,
     check_equal_scores, check_saturated, check_not_finite, check_same_seed, check_global_random_state,
-    check_inputs_unmodified, check_row_order, check_dtypes, check_poisoned_labels, check_restart, check_scale)
+    check_inputs_unmodified, check_row_order, check_skipped, check_dtypes, check_poisoned_labels, check_restart, check_scale)

@@ -45,9 +45,11 @@ class UncoveredBalls:
     only if a ball outside them may be as large, the rows that wait are taken off all balls at once.
     """
 
-    def __init__(self, features: Tensor, threshold: float) -> None:
+    def __init__(self, features: Tensor, threshold: float, n_candidates: int | None = None) -> None:
+        """Balls are taken of the first `n_candidates` rows alone, by default of all."""
         self._features, self._threshold = features, threshold
         self._bounds, self._waiting = ball_sizes(features, threshold), torch.empty(0, dtype=torch.int64)
+        self._bounds[len(features) if n_candidates is None else n_candidates :] = TAKEN
 
     def cover(self, rows: Tensor) -> None:
         """Take rows, each covered for the first time, off the sizes of the balls that hold them."""

@@ -40,7 +40,7 @@ def cec(
 ) -> Tensor:
     """Return `n_query` pool rows: of each cluster the row nearest to its center, or the most uncertain ones (`top`)."""
     need_pairs("cec", ctx.n_pool, ctx.features.shape[1], max_pool)
-    logits, features = ctx.logits.float(), ctx.features.float()
+    logits, features = ctx.unlabeled_logits.float(), ctx.unlabeled_features.float()
     prior = log_prior(logits, n_support, prior_support, prior_floor)
     if over == "all":
         logits, features = (torch.cat(pair) for pair in (

@@ -36,21 +36,25 @@ def probcover(
     """Return `n_query` pool rows, each covering the most uncovered pool rows; ties in random order."""
     need_pairs("probcover", ctx.n_pool, ctx.features.shape[1], max_pool)
     order = torch.from_numpy(ctx.rng.permutation(ctx.n_pool))
-    features, labeled = ctx.features[order].float(), ctx.labeled_features.float()
+    skipped = ctx.unlabeled_features[ctx.n_pool :]
+    features, labeled = torch.cat([ctx.features[order], skipped]).float(), ctx.labeled_features.float()
     everything = torch.cat([features, labeled])
     threshold = 1 - delta**2 / 2 if delta else pure_cosine(everything, k_means(everything, ctx.n_classes, ctx.rng)[1], purity)
-    balls = UncoveredBalls(features, threshold)
-    uncovered = torch.ones(ctx.n_pool, dtype=torch.bool)
-    for block in row_blocks(len(labeled), ctx.n_pool):
+    balls = UncoveredBalls(features, threshold, ctx.n_pool)
+    uncovered = torch.ones(len(features), dtype=torch.bool)
+    for block in row_blocks(len(labeled), len(features)):
         uncovered &= ~(features @ labeled[block].T > threshold).any(1)
     balls.cover((~uncovered).nonzero().flatten())
     picked: list[int] = []
     while len(picked) < ctx.n_query and bool(uncovered.any()):
         row = balls.take_largest()
-        picked.append(row)
         ball = features @ features[row] > threshold
         ball[row] = True
-        balls.cover((ball & uncovered).nonzero().flatten())
+        covered = ball & uncovered
+        if len(skipped) and not covered.any():  # no candidate reaches what is left
+            break
+        picked.append(row)
+        balls.cover(covered.nonzero().flatten())
         uncovered &= ~ball
     covering = torch.tensor(picked, dtype=torch.int64)
     rest, centers = without(covering, ctx.n_pool), torch.cat([features[covering], labeled])

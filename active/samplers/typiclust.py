@@ -32,10 +32,10 @@ def typiclust(
     min_cluster_size: Annotated[int, AtLeast(0), AtMost(10**9)] = 5, distance: Literal["plain", "squared"] = "plain",
 ) -> Tensor:
     """Return `n_query` pool rows, one of a cluster at a time."""
-    features = torch.cat([ctx.features.float(), ctx.labeled_features.float()])
+    features = torch.cat([ctx.unlabeled_features.float(), ctx.labeled_features.float()])
     _, assignment = k_means(features, min(len(ctx.labels) + ctx.n_query, max_clusters), ctx.rng)
     sizes = assignment.bincount()
-    n_labeled = assignment[ctx.n_pool :].bincount(minlength=len(sizes))
+    n_labeled = assignment[len(ctx.unlabeled_features) :].bincount(minlength=len(sizes))
     visits = sorted(range(len(sizes)), key=lambda cluster: (int(n_labeled[cluster]), -int(sizes[cluster]), cluster))
     members = list(assignment[: ctx.n_pool].argsort(stable=True).split(
         assignment[: ctx.n_pool].bincount(minlength=len(sizes)).tolist()))
