@@ -1,0 +1,81 @@
+"""Herding: rows whose kernels cover most of what weighted targets lack yet, lazily and without a kernel matrix.
+
+With k_ij = exp(-|v_i - v_j|^2 / h^2) and m_j the largest k_.j of what covers target j so far, a row's gain is
+sum_j u_j max(0, k_ij - m_j). Gains never rise, so that old ones are bounds: a pick evaluates anew only rows whose bound
+reaches the best gain. Two rows that cover only each other have equal gains, of which rounding would choose one: among gains
+within `TIE` of the largest the lowest row is taken. A row's kernel with itself is 1, whatever its length is rounded to.
+"""
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from active.context import SelectionContext
+from active.kernels.scores import row_blocks
+from dassl.utils.progress import BAR
+
+TIE = 1e-5  # share of the largest gain
+EVALUATED = 256  # rows at a time
+DOUBLE = 2**24  # pairs up to which float64 costs nothing that a user would see
+
+
+class Herd:
+    """What rows [N, D] of unit length gain, of which the first n_candidates can be picked; all are targets.
+
+    `weights` [N] are u, `centers` [M, D] what covers them before the first pick, `radius` h.
+    """
+
+    def __init__(self, rows: Tensor, weights: Tensor, centers: Tensor, radius: float, n_candidates: int) -> None:
+        precision = torch.float64 if len(rows) * max(len(rows), len(centers)) <= DOUBLE else torch.float32
+        self._rows, self._weights, self._radius = rows.to(precision), weights.to(rows.device, precision), radius
+        self._covered = self._rows.new_zeros(len(rows))  # m, [N]
+        for block in row_blocks(len(centers), len(rows)):
+            self._covered = torch.maximum(self._covered, self._kernel(centers[block].to(precision)).amax(0))
+        self._bounds = self._rows.new_empty(n_candidates)
+        for block in row_blocks(n_candidates, len(rows)):
+            self._bounds[block] = self._gains(torch.arange(n_candidates, device=rows.device)[block])
+
+    def pick(self) -> int:
+        """Return the row that gains most, and let it cover; never a row twice."""
+        best, row = self._best()
+        if best > 0:
+            self._covered = torch.maximum(self._covered, self._kernels_of(torch.tensor([row], device=self._rows.device))[0])
+        self._bounds[row] = -torch.inf
+        return row
+
+    def _best(self) -> tuple[float, int]:
+        """Return the largest gain, and the lowest row that has it but for `TIE`."""
+        order = self._bounds.argsort(descending=True, stable=True)
+        best, done = 0.0, 0
+        while done < len(order):
+            bound = float(self._bounds[order[done]])
+            if bound <= 0 or bound < (1 - TIE) * best:
+                break
+            rows = order[done : done + EVALUATED]
+            self._bounds[rows] = self._gains(rows).where(self._bounds[rows] > 0, self._bounds[rows])
+            best, done = max(best, float(self._bounds[rows].max())), done + EVALUATED
+        tied = self._bounds >= (1 - TIE) * best if best > 0 else self._bounds > -torch.inf
+        return best, int(tied.nonzero()[0])
+
+    def _gains(self, rows: Tensor) -> Tensor:
+        """Return the gains [n] of rows as they are now."""
+        return (self._kernels_of(rows) - self._covered).clamp_(min=0) @ self._weights
+
+    def _kernels_of(self, rows: Tensor) -> Tensor:
+        """Return the kernels [n, N] of rows with all targets."""
+        kernel = self._kernel(self._rows[rows])
+        kernel[torch.arange(len(rows), device=rows.device), rows] = 1
+        return kernel
+
+    def _kernel(self, others: Tensor) -> Tensor:
+        cosines = others @ self._rows.T
+        return cosines.sub_(1).mul_(2 / self._radius**2).clamp_(max=0).exp_()
+
+
+def herd(ctx: SelectionContext, weights: Tensor, radius: float) -> Tensor:
+    """Return `n_query` pool rows in the order in which they are picked; skipped images are targets, labeled ones centers.
+
+    Greedy, and so at least 1 - 1/e of the best rows' coverage. Time: a pass over all pairs, and 1 to 4 more for all picks.
+    """
+    covering = Herd(ctx.unlabeled_features, weights, ctx.labeled_features, radius, ctx.n_pool)
+    return torch.tensor([covering.pick() for _ in tqdm(range(ctx.n_query), "herding", **BAR)], dtype=torch.int64)

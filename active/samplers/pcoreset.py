@@ -1,0 +1,22 @@
+"""PCoreSet: k-center in the space of predicted probabilities.
+
+Source: the sampler of arXiv 2506.00910, 2025: each pick is the row whose probability vector is farthest, by Euclidean distance,
+from those of all labeled and picked rows. Theirs are half a trained head's and half a distilled one's; here the learner's own.
+It begins with a label a class there; here the first round is random.
+Difference from the authors' code: distances to all centers are not computed anew for each pick, which changes no pick.
+Once every predicted class is hit by one-hot probabilities all distances are 0, and the lowest ids are asked.
+"""
+
+from torch import Tensor
+
+from active.context import SelectionContext
+from active.kernels.k_center import euclidean_k_center
+from active.registry import SAMPLERS
+
+
+@SAMPLERS.register("pcoreset", needs_labels=True)
+def pcoreset(ctx: SelectionContext) -> Tensor:
+    """Return `n_query` pool rows, each with the probabilities farthest from those of labeled and picked rows."""
+    pool, labeled = (logits.float().softmax(1) for logits in (ctx.logits, ctx.labeled_logits))
+    first = None if len(ctx.labels) else int(ctx.rng.integers(ctx.n_pool))
+    return euclidean_k_center(pool, labeled, ctx.n_query, first)

@@ -1,0 +1,69 @@
+"""UHerding: MaxHerding whose targets count by how uncertain the model is about them.
+
+Source: Bae et al., "Uncertainty Herding: One Active Learning Method for All Label Budgets", ICLR 2025 (arXiv
+2412.20644), Section 4: each pick is argmax_i sum_j u_j max(0, k_ij - m_j), u_j = 1 - (p(1) - p(2)) of target j (`uncertainty:
+margin`; `entropy` and `least_confidence` are the paper's others). The kernel's width `radius` is 1 without labels, then the
+smallest positive distance between two labeled rows (`labeled`): it shrinks as labels come, from covering the pool to asking
+what is uncertain. `mass` is ours: the median distance at which as many balls as there are labels and picks hold the pool once;
+it shrinks alike, and is no single pair's. Without labels u is 1, as in the paper (`cold: ones`), or taken from zero-shot
+probabilities (`zero_shot`).
+What the authors' code gets wrong: see `active.samplers.maxherding`; copies of a labeled row have distances of up to 8e-4 in
+float32, at which the width collapses and the sampler becomes margin without a word (here they are exact, and 0); with one label
+the smallest of no distances is taken (here 1). It divides logits by a temperature from 1 up that 30 % of the labels decide,
+none of up to three; here logits are as the learner makes them, which `TRAINER.CALIBRATION` can calibrate.
+"""
+
+import math
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor
+
+from active.context import SelectionContext
+from active.kernels.herding import herd
+from active.kernels.memory import need_pairs
+from active.kernels.scores import entropy, least_confidence, row_blocks, smallness_of_margin
+from active.registry import SAMPLERS
+from dassl.utils.registry import AtLeast, AtMost
+
+SCORES = {"margin": smallness_of_margin, "entropy": entropy, "least_confidence": least_confidence}
+ROUNDING = 2e-6  # of a squared distance by products in float32
+SAMPLE = 1000  # rows of whose neighbors the radius by mass is the median
+
+
+@SAMPLERS.register("uherding")
+def uherding(
+    ctx: SelectionContext, *, uncertainty: Literal["margin", "entropy", "least_confidence"] = "margin",
+    radius: Literal["labeled", "mass"] = "labeled", cold: Literal["ones", "zero_shot"] = "ones",
+    max_pool: Annotated[int, AtLeast(1), AtMost(10**9)] = 200_000,
+) -> Tensor:
+    """Return `n_query` pool rows, each the one that covers most uncertainty that is not covered yet."""
+    need_pairs("uherding", ctx.n_pool, ctx.features.shape[1], max_pool)
+    if len(ctx.labels) or cold == "zero_shot":
+        weights = SCORES[uncertainty](ctx.unlabeled_logits)
+    else:
+        weights = torch.ones(len(ctx.unlabeled_features))
+    return herd(ctx, weights, labeled_radius(ctx.labeled_features) if radius == "labeled" else mass_radius(ctx))
+
+
+def labeled_radius(features: Tensor) -> float:
+    """Return the smallest positive distance between rows [M, D], 1 if there is none; exact for copies."""
+    smallest = math.inf
+    for block in row_blocks(len(features), len(features)):
+        distances = torch.cdist(features[block].double(), features.double(), compute_mode="donot_use_mm_for_euclid_dist")
+        smallest = min(smallest, float(distances[distances > 0].min()) if (distances > 0).any() else math.inf)
+    return smallest if math.isfinite(smallest) else 1.0
+
+
+def mass_radius(ctx: SelectionContext) -> float:
+    """Return the median, over at most `SAMPLE` rows without a label, of the distance at which a ball holds its share of them.
+
+    Its share is 1 / (labels + picks) of all. 1 where that distance is 0, as with copies alone.
+    """
+    features = ctx.unlabeled_features.float()
+    rank = math.ceil(len(features) / (len(ctx.labels) + ctx.n_query))
+    sample = features[torch.from_numpy(ctx.rng.permutation(len(features))[:SAMPLE]).sort().values]
+    distances = torch.cat([(2 - 2 * sample[block] @ features.T).kthvalue(rank, dim=1).values
+                           for block in row_blocks(len(sample), len(features))])
+    median = float(distances.median())
+    return math.sqrt(median) if median > ROUNDING else 1.0
