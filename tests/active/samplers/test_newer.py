@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from active.context import SelectionContext
+from active.registry import check_sampler_names
 from active.samplers.dropquery import candidates, changed_predictions, kept_features
-from active.testing import make_context, picks, sampler_by_name, small_pools, without_labels
+from active.testing import make_context, picks, sampler_by_name, sampler_node, small_pools, without_labels
+from dassl.utils.errors import ConfigError
 from tests.active.samplers import plain
 
 
@@ -136,3 +138,21 @@ def test_dropquery_without_labels_clusters_all_rows():
     """No mask is drawn: nothing has been learned yet."""
     ctx = without_labels(make_context(2))
     assert picks(sampler_by_name("dropquery"), ctx) == picks(sampler_by_name("dropquery", dropout=0.1), ctx)
+
+
+@pytest.mark.parametrize(("n_labeled", "labels_per_class", "stage"), [
+    (0, 1.0, "typiclust"), (4, 1.0, "typiclust"), (5, 1.0, "margin"), (9, 2.0, "typiclust"), (10, 2.0, "margin"),
+    (0, 0.0, "margin")])
+def test_tcm_is_its_first_sampler_until_there_are_labels_enough(n_labeled, labels_per_class, stage):
+    """Five classes: from five labels on the other one, at one label a class."""
+    ctx = make_context(3, n_labeled=n_labeled)
+    found = picks(sampler_by_name("tcm", labels_per_class=labels_per_class), ctx)
+    assert found == picks(sampler_by_name(stage), ctx) != picks(sampler_by_name("entropy"), ctx)
+
+
+@pytest.mark.parametrize("key", ["FIRST", "THEN"])
+def test_tcm_refuses_what_labels_images_itself(key):
+    node = sampler_node()
+    node.SAMPLER, node.TCM[key] = "tcm", "cbsq"
+    with pytest.raises(ConfigError, match=rf"ACTIVE\.TCM\.{key} is 'cbsq'"):
+        check_sampler_names(node)
