@@ -83,6 +83,13 @@ def note_in_log(line: str) -> None:
         logger.debug(line)
 
 
+def print_backbones(word: str) -> None:
+    """Print the backbones whose names or tags hold a word."""
+    from trainers.clip.listing import backbones
+
+    print(backbones(word))
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
@@ -91,9 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments, pairs = job.parser(__doc__).parse(sys.argv[1:] if argv is None else argv)
         if arguments.list_backbones is not None:
-            from trainers.clip.listing import backbones
-
-            print(backbones(arguments.list_backbones))
+            print_backbones(arguments.list_backbones)
             return 0
         cfg = job.build_config(arguments, pairs)
         if arguments.list:
