@@ -84,7 +84,9 @@ def _name_and_tail(layout: Layout, classname: str, room: int) -> tuple[list[int]
         raise UserError(f"the context leaves no room for a class name in {layout.length} tokens")
     name = readable(classname)
     tokens, n_name = layout.words(f"{name}."), len(layout.words(name))
+    tail = tokens[n_name:]
     if len(tokens) > room:
-        logger.warning("class name %r has %d tokens; only the first %d fit", classname, n_name, room - 1)
-        return tokens[: room - 1], tokens[-1:]
-    return tokens[:n_name], tokens[n_name:]
+        n_fit = room - len(tail[-1:])
+        logger.warning("class name %r has %d tokens; only the first %d fit", classname, n_name, n_fit)
+        return tokens[:n_fit], tail[-1:]
+    return tokens[:n_name], tail

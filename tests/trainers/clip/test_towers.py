@@ -241,6 +241,17 @@ def test_a_tokenizer_says_how_texts_are_laid_out(family, begin, end, pad):
     assert layout.room == LENGTH - len(begin) - len(end)
 
 
+@pytest.mark.parametrize(("family", "kept"), [("SigLIP", 20), ("SigLIP without a projection", 21), ("MetaCLIP 2", 18)])
+def test_a_name_too_long_loses_its_last_tokens(family, kept):
+    """Where the tokenizer leaves the period out, none is kept, and no token from the end of the name stands in its place."""
+    clip, name = text_clip(family), "abcdefghijk" * 5
+    layout = layout_of(clip.tokenizer)
+    begin, words = len(layout.begin) + 3, layout.words(f"{name}.")
+    period = words[-1:] if words != layout.words(name) else []
+    rows = token_rows(clip.tokenizer, [name], 3)
+    assert rows.ids[0, begin:].tolist() == [*words[:kept], *period, *layout.end]
+
+
 @pytest.mark.parametrize("family", TEXTS)
 def test_a_context_of_the_template_s_words_gives_the_template_s_features(family):
     """With the embeddings of "a photo of a" as context, texts are those of the template."""
