@@ -13,7 +13,7 @@ PROBE = "a"  # any word: its tokens stand between those that begin and end a tex
 
 @dataclass(frozen=True)
 class Layout:
-    """How a tokenizer lays out a text: `begin`, its own tokens, `end`, and `pad` up to `length`.
+    """How a tokenizer lays out a text: `begin`, its own tokens, `end`, and `pad` up to `length`, of which the last are `close`.
 
     `words` returns the own tokens of a text, cleaned as the tokenizer cleans texts.
     """
@@ -23,11 +23,12 @@ class Layout:
     pad: int
     length: int
     words: Callable[[str], list[int]]
+    close: tuple[int, ...] = ()
 
     @property
     def room(self) -> int:
         """How many own tokens a text can have."""
-        return self.length - len(self.begin) - len(self.end)
+        return self.length - len(self.begin) - len(self.end) - len(self.close)
 
     def last(self, ids: Tensor) -> Tensor:
         """Return the position [T] of the last token of each text [T, length] that is no padding."""
@@ -49,6 +50,8 @@ def layout_of(tokenizer: Any) -> Layout:
     def words(text: str) -> list[int]:
         return inner(tokenizer.clean_fn(text), add_special_tokens=False).input_ids
 
+    if getattr(tokenizer, "tokenizer_mode", "") == "clips":
+        return Layout((inner.bos_token_id,), (inner.eos_token_id,), inner.pad_token_id, length, words, (inner.cls_token_id,))
     whole, own, pad = inner(PROBE).input_ids, words(PROBE), inner.pad_token_id
     start = next(place for place in range(len(whole)) if whole[place:place + len(own)] == own)
     begin, end = whole[:start], whole[start + len(own):]
@@ -63,4 +66,5 @@ def padded(layout: Layout, texts: list[list[int]]) -> Tensor:
     for row, own in enumerate(texts):
         tokens = torch.tensor([*layout.begin, *own, *layout.end])
         rows[row, :len(tokens)] = tokens
+    rows[:, layout.length - len(layout.close):] = torch.tensor(layout.close, dtype=torch.long)
     return rows

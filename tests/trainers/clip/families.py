@@ -33,6 +33,7 @@ TEXTS = {  # how the text tower differs from CLIP's, and how its tokenizer lays 
     "MetaCLIP 2": ({"pool_type": "eos", "eos_id": 1}, "both"),
     "MetaCLIP 2 of mT5's tokens": ({"pool_type": "eos", "eos_id": 1}, "end"),
     "NLLB's pooling": ({"no_causal_mask": True, "pool_type": "first"}, "both"),
+    "CLIPS": (READ_LAST, "clips"),
 }
 
 
@@ -46,13 +47,14 @@ def tokenizer(layout: str):
 
     inner = Tokenizer(models.WordPiece(VOCABULARY, unk_token="[UNK]"))
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    template = LAYOUTS["both" if layout == "stripped" else layout]
+    template = LAYOUTS["both" if layout in ("stripped", "clips") else layout]
     inner.post_processor = processors.TemplateProcessing(single=template, special_tokens=[("<s>", 2), ("</s>", 1)])
     with tempfile.TemporaryDirectory() as folder:
         PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="</s>" if layout == "end" else "<pad>", sep_token="</s>",
-                                unk_token="[UNK]").save_pretrained(folder)
+                                bos_token="<s>", eos_token="</s>", cls_token="[UNK]", unk_token="[UNK]").save_pretrained(folder)
         clean = "whitespace" if layout == "both" else "canonicalize"
-        return open_clip.tokenizer.HFTokenizer(folder, context_length=LENGTH, clean=clean, strip_sep_token=layout == "stripped")
+        return open_clip.tokenizer.HFTokenizer(folder, context_length=LENGTH, clean=clean, strip_sep_token=layout == "stripped",
+                                              tokenizer_mode="clips" if layout == "clips" else None)
 
 
 def randomized(model: nn.Module, seed: int = 0) -> nn.Module:

@@ -233,12 +233,13 @@ def test_patches_are_counted_in_pixels():
 
 @pytest.mark.parametrize(("family", "begin", "end", "pad"), [
     ("CLIP", (49406,), (49407,), 0), ("SigLIP", (), (1,), 1), ("SigLIP without a projection", (), (), 0),
-    ("CLIPA", (2,), (0,), 0), ("MetaCLIP 2", (2,), (1,), 0)])
+    ("CLIPA", (2,), (0,), 0), ("MetaCLIP 2", (2,), (1,), 0), ("CLIPS", (2,), (1,), 0)])
 def test_a_tokenizer_says_how_texts_are_laid_out(family, begin, end, pad):
     """Found out from what it does to a word."""
     layout = layout_of(text_clip(family).tokenizer)
     assert (layout.begin, layout.end, layout.pad, layout.length) == (begin, end, pad, LENGTH)
-    assert layout.room == LENGTH - len(begin) - len(end)
+    assert layout.room == LENGTH - len(begin) - len(end) - len(layout.close)
+    assert layout.close == ((3,) if family == "CLIPS" else ())
 
 
 @pytest.mark.parametrize(("family", "kept"), [("SigLIP", 20), ("SigLIP without a projection", 21), ("MetaCLIP 2", 18)])
