@@ -75,7 +75,8 @@ def patch_size(patch_embed: nn.Module) -> tuple[int, int]:
 @contextlib.contextmanager
 def changed(attention: nn.Module, changes: Changes) -> Iterator[None]:
     """Let the matrices of an attention of timm's be changed ones; UserError for one that hides them."""
-    hooks = [layer.register_forward_hook(hook) for layer, hook in _places(attention, changes)] if changes else []
+    places = list(_places(attention, changes)) if changes else []  # whole first: a refusal leaves no hook behind
+    hooks = [layer.register_forward_hook(hook) for layer, hook in places]
     try:
         yield
     finally:
