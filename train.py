@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 def print_list() -> None:
     """Print every registered component with its YAML keys and defaults."""
-    for registry in job.REGISTRIES:
+    for registry in filter(list, job.REGISTRIES):  # there are trainers only if a plug-in brings some
         print(f"{registry.kind}s ({registry.node}):")
         for component in registry:
             node = f"{registry.node}.{component.key}"

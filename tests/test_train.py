@@ -508,6 +508,7 @@ def test_list_and_print_config_load_nothing(capsys, monkeypatch):
     monkeypatch.setattr(job, "prepared", lambda *_: pytest.fail("something was loaded"))
     code, out, _ = call(capsys, "--list")
     assert code == 0 and {"Digits", "CoOp", "random", "entropy", "coreset"} <= set(out.split())
+    assert "PromptTrainer" not in out  # which is that of all learners, and cannot be named
     code, out, _ = call(capsys, *QUICK, "--print-config", "OPTIM.LR", "1")
     assert code == 0 and "LR: 1.0" in out and "SAMPLER: coreset" in out
 

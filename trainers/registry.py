@@ -15,14 +15,13 @@ _FOR_TESTING = {  # see trainers.testing
 LEARNERS = Registry("learner", "TRAINER", home="trainers", leave_out=("testing",),
                     facts={"absent": str, **_FOR_SAMPLERS, **_FOR_TESTING})
 # which of a trainers.core.trainer.Setting make what active.plan.Trainer says
-TRAINERS = Registry("trainer", "TRAINER", home="trainers.core.trainer", facts=_FOR_SAMPLERS)
+TRAINERS = Registry("trainer", "TRAINER", facts=_FOR_SAMPLERS)
 
 
 def is_learner(name: str) -> bool:
     """Tell whether `TRAINER.NAME` is a learner, else a trainer of its own; raises ConfigError if it is neither."""
-    own = [component.name for component in TRAINERS if component.name != "PromptTrainer"]  # which is that of all learners
-    if name not in LEARNERS and name not in own:
-        known = [*own, *(component.name for component in LEARNERS)]
+    if name not in LEARNERS and name not in TRAINERS:
+        known = [component.name for registry in (TRAINERS, LEARNERS) for component in registry]
         raise ConfigError(f"unknown trainer {name!r}; {did_you_mean(name, known)}")
     return name in LEARNERS
 

@@ -141,8 +141,10 @@ def build_trainer(cfg: CfgNode, inputs: Inputs) -> Any:
 
     It is what `active.plan.Trainer` describes.
     """
-    component = TRAINERS["PromptTrainer" if is_learner(cfg.TRAINER.NAME) else cfg.TRAINER.NAME]
     setting = Setting(inputs, build_texts(cfg.TRAINER.DESCRIPTIONS, inputs.dataset), build_recipe(cfg))
+    if is_learner(cfg.TRAINER.NAME):
+        return PromptTrainer(setting)
+    component = TRAINERS[cfg.TRAINER.NAME]
     return component.build(setting, **component.arguments(cfg.TRAINER.get(component.key, {})))
 
 

@@ -26,7 +26,6 @@ from trainers.core.prompted_clip import PromptedCLIP, ensemble
 from trainers.core.prompts import Batch as LossBatch
 from trainers.core.prompts import ClassTexts, Labels, Prompts
 from trainers.learner import Learner
-from trainers.registry import TRAINERS
 
 BuildLearner = Callable[[FrozenCLIP, ClassTexts, Any], Learner]
 
@@ -80,7 +79,6 @@ class Setting:
     recipe: Recipe
 
 
-@TRAINERS.register("PromptTrainer")
 @final
 class PromptTrainer:
     """Makes models of one data set from labels, by any learner."""
