@@ -124,7 +124,7 @@ class Liar(Oracle):
     def label(self, rows):
         return 1 - super().label(rows)
 
-@ORACLES.register("liar", answers=("class",))
+@ORACLES.register("liar")
 def liar(setting, *, seed: int = 0):
     return Liar(setting.labels, setting.budget)
 """,

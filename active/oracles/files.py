@@ -90,7 +90,7 @@ def restore(output: Path, round: int, names: Mapping[str, str]) -> None:
     write_text(table_path(output, round), sheet([("path", "label"), *names.items()]))
 
 
-@ORACLES.register("file", answers=("skip", "none", "unsure", "correction"), asks_people=True, restore=restore)
+@ORACLES.register("file", asks_people=True, restore=restore)
 def file(setting: Setting, *, conflicts: Literal["error", "majority"] = "error") -> FileOracle:
     """Return the oracle that asks people by files. Different answers to an image are an `error`, or their `majority` counts."""
     return FileOracle(setting, conflicts)

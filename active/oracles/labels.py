@@ -3,7 +3,7 @@
 from active.oracles.oracle import ORACLES, Oracle, Setting
 
 
-@ORACLES.register("labels", answers=())
+@ORACLES.register("labels")
 def labels(setting: Setting) -> Oracle:
     """Return the oracle that knows every label."""
     return Oracle(setting.labels, setting.budget)

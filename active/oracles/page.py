@@ -134,8 +134,7 @@ def restore(output: Path, round: int, names: Mapping[str, str]) -> None:
         [{"time": "", "who": "", "path": path, "answer": name} for path, name in names.items()])
 
 
-@ORACLES.register("page", answers=("skip", "none", "unsure", "correction"), asks_people=True, check=check_packages,
-                  restore=restore)
+@ORACLES.register("page", asks_people=True, check=check_packages, restore=restore)
 def page(
     setting: Setting, *,
     host: Annotated[str, Circumstance()] = "127.0.0.1",  # 0.0.0.0 lets other machines in

@@ -6,8 +6,8 @@ from yacs.config import CfgNode
 
 from dassl.utils.registry import Registry
 
-ORACLES = Registry("oracle", "ACTIVE", home="active.oracles", facts={
-    "answers": tuple, "asks_people": bool, "check": Callable, "restore": Callable})
+ORACLES = Registry("oracle", "ACTIVE", home="active.oracles",
+                   facts={"asks_people": bool, "check": Callable, "restore": Callable})
 
 
 def asks_people(node: CfgNode) -> bool:
