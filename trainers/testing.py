@@ -82,7 +82,7 @@ def make_trainer(subject: Subject, inputs: TinyInputs, *, masked: bool = True, n
     recipe = Recipe(
         name=subject.name, build_learner=subject.build, build_zero_shot=LEARNERS["ZeroShot"].build,
         build_optimization=build_optimization, n_epochs=n_epochs, batch_size=1000, n_mined=1000, drop_last=False, seed=0,
-        has_negative_texts=subject.says("has_negative_texts"), masked=masked)
+        masked=masked)
     texts = ClassTexts(inputs.dataset.classnames, inputs.dataset.template)
     return PromptTrainer(Setting(inputs, texts, recipe))
 

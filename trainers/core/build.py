@@ -37,7 +37,7 @@ from trainers.core.prompted_clip import PromptedCLIP
 from trainers.core.prompts import ClassTexts
 from trainers.core.trainer import BuildLearner, PromptTrainer, Recipe, Setting
 from trainers.learner import Learner
-from trainers.registry import LEARNERS, TRAINERS, absent, has_negative_texts, is_learner, is_linear, read_by
+from trainers.registry import LEARNERS, TRAINERS, absent, is_learner, read_by
 
 THREADS = torch.get_num_threads()  # torch's own choice
 logger = logging.getLogger(__name__)
@@ -197,9 +197,7 @@ def build_recipe(cfg: CfgNode) -> Recipe:
         build_zero_shot=_bound(cfg, "ZeroShot"),
         build_optimization=build_optimization, n_epochs=cfg.OPTIM.MAX_EPOCH, batch_size=cfg.DATALOADER.TRAIN_X.BATCH_SIZE,
         n_mined=cfg.DATALOADER.TRAIN_U.BATCH_SIZE, drop_last=cfg.DATALOADER.TRAIN_X.DROP_LAST, seed=cfg.SEED,
-        print_freq=cfg.TRAIN.PRINT_FREQ, has_negative_texts=has_negative_texts(cfg.TRAINER.NAME),
-        is_linear=is_linear(cfg.TRAINER.NAME),
-        masked=absent(cfg.TRAINER.ABSENT, cfg.TRAINER.NAME) == "masked",
+        print_freq=cfg.TRAIN.PRINT_FREQ, masked=absent(cfg.TRAINER.ABSENT, cfg.TRAINER.NAME) == "masked",
         calibrated=cfg.TRAINER.CALIBRATION != "none")
 
 

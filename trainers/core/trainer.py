@@ -26,6 +26,7 @@ from trainers.core.prompted_clip import PromptedCLIP, ensemble
 from trainers.core.prompts import Batch as LossBatch
 from trainers.core.prompts import ClassTexts, Labels, Prompts
 from trainers.learner import Learner
+from trainers.registry import has_negative_texts, is_linear
 
 BuildLearner = Callable[[FrozenCLIP, ClassTexts, Any], Learner]
 
@@ -64,8 +65,6 @@ class Recipe:
     drop_last: bool
     seed: int
     print_freq: int = 0
-    has_negative_texts: bool = False
-    is_linear: bool = True
     masked: bool = False  # whether classes without a label are left out of the loss
     calibrated: bool = False  # whether logits are divided by a temperature
 
@@ -100,11 +99,11 @@ class PromptTrainer:
 
     @property
     def has_negative_texts(self) -> bool:
-        return self.recipe.has_negative_texts
+        return has_negative_texts(self.recipe.name)
 
     @property
     def is_linear(self) -> bool:
-        return self.recipe.is_linear
+        return is_linear(self.recipe.name)
 
     def zero_shot(self) -> PromptedCLIP:
         """Return the model that has seen no label."""
