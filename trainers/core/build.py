@@ -35,6 +35,7 @@ from trainers.core.inputs import Banks, Inputs, Loading, Reads, encoder
 from trainers.core.model_file import read_model
 from trainers.core.prompted_clip import PromptedCLIP
 from trainers.core.prompts import ClassTexts
+from trainers.core.token_rows import word_ids
 from trainers.core.trainer import BuildLearner, PromptTrainer, Recipe, Setting
 from trainers.learner import Learner
 from trainers.registry import LEARNERS, TRAINERS, absent, is_learner, read_by
@@ -204,6 +205,9 @@ def build_recipe(cfg: CfgNode) -> Recipe:
 def check_learners(cfg: CfgNode, clip: FrozenCLIP, dataset: Dataset) -> None:
     """Raise UserError if a learner of the config does not fit the backbone, the class names or the texts; costs nothing."""
     texts = build_texts(cfg.TRAINER.DESCRIPTIONS, dataset)
+    for name in texts.classnames:
+        if not len(word_ids(clip.tokenizer, name)):
+            logger.warning("class name %r is nothing to the tokenizer of %s; give the class another name", name, clip.name)
     learners = {name: _bound(cfg, name)(clip, texts, rng_for(cfg.SEED, "check")) for name in ("ZeroShot", *_learners(cfg))}
     for name in sorted(learners, key="ZeroShot".__eq__):  # it is last: the learner that was asked for is named if it can be
         check_texts_differ(name, learners[name], texts.classnames)

@@ -1,5 +1,6 @@
 """Texts as rows of tokens: where the learned context, the class name and the fixed words stand in each."""
 
+import itertools
 import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
@@ -64,8 +65,13 @@ def template_rows(tokenizer, classnames: Sequence[str], template: str) -> TokenR
     """Return the rows of a template such as "a photo of a {}." filled with each class name, without a slot."""
     if template.count("{}") != 1:
         raise ConfigError(f"the template {template!r} must hold one {{}} for the class name")
-    ids = tokenizer([template.replace("{}", readable(classname)) for classname in classnames])
-    return TokenRows(ids, torch.empty(len(classnames), 0, dtype=torch.long), layout_of(tokenizer).last(ids))
+    layout, texts = layout_of(tokenizer), [template.replace("{}", readable(classname)) for classname in classnames]
+    ids = tokenizer(texts)
+    ends = layout.last(ids)
+    for text in itertools.compress(texts, ends == layout.length - len(layout.close) - 1):  # which are full, or more
+        if (n_tokens := len(layout.words(text))) > layout.room:
+            logger.warning("%r has %d tokens; only the first %d fit", text, n_tokens, layout.room)
+    return TokenRows(ids, torch.empty(len(classnames), 0, dtype=torch.long), ends)
 
 
 def word_ids(tokenizer, words: str) -> Tensor:

@@ -4,10 +4,12 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 from dassl.config.setup import setup_config
 from dassl.data.dataset import Dataset, Datum
 from dassl.utils.errors import UserError
+from tests.trainers.clip.families import text_clip
 from trainers.core.build import check_learners
 from trainers.registry import LEARNERS
 
@@ -42,6 +44,14 @@ def test_a_learner_with_a_longer_context_is_looked_at_by_itself(clip):
 def test_a_name_that_two_classes_have_is_no_error(clip):
     """ImageNet's published names hold such; they are warned of where the data set is built."""
     check(clip, ("maillot", "cat", "maillot"))
+
+
+@pytest.mark.parametrize(("name", "warned"), [("!!!", True), ("__", True), ("C++", False)])
+def test_a_name_that_is_nothing_to_the_tokenizer_is_warned_of(name, warned, caplog):
+    """Some tokenizers leave punctuation out: one such class can be told apart, but by nothing that its name says."""
+    check(text_clip("SigLIP", torch.float32), (name, "cat"), ("TRAINER.NAME", "CoOp"))
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [f"class name {name!r} is nothing to the tokenizer of SigLIP; give the class another name"] * warned
 
 
 def test_names_that_differ_pass(clip):

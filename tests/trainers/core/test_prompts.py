@@ -77,6 +77,17 @@ def test_template_rows_are_the_tokenizers_own(clip):
     assert rows.slots.shape == (2, 0)
 
 
+def test_a_template_too_long_is_cut_with_a_warning(clip, caplog):
+    """The tokenizer cuts it without a word; texts that just fit are not mentioned."""
+    full, over = (" ".join(["word"] * number) + " {}" for number in (74, 75))
+    template_rows(clip.tokenizer, ["cat"], full)
+    assert not caplog.records
+    rows = template_rows(clip.tokenizer, ["cat", "dog"], over)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{over.format(name)!r} has 76 tokens; only the first 75 fit" for name in ("cat", "dog")]
+    assert rows.ends.tolist() == [76, 76]
+
+
 @pytest.mark.parametrize("template", ["a photo", "{} and {}"])
 def test_a_template_without_one_place_for_the_name_is_refused(clip, template):
     """Otherwise every class would have the same text."""
