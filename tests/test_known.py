@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from active.build import carry_out
 from active.known import read_known
 from active.record.results import RunResult
 from dassl.data.answers import NONE, SKIP, UNSURE
-from dassl.data.dataset import Dataset, Datum
+from dassl.data.dataset import UNLABELED, Dataset, Datum
 from dassl.utils.errors import DataError
 from tests import commands
 from tests.active.toy import N_CLASSES, N_TRAIN, ToyTrainer, cut_back, record_of, toy_config, toy_task
@@ -175,6 +176,35 @@ def test_labels_that_the_data_set_gave_carry_over(tmp_path):
     new, _ = finished(tmp_path / "new", ACTIVE__KNOWN_LABELS=tmp_path / "old" / "results.json", ACTIVE__ROUNDS=1)
     asked = {path for record in old.rounds for path in (*record.queried, *record.audited)}
     assert new.known == {path: TRUTH[int(path[6:9])] for path in asked} and new.rounds[0].n_known == 29
+
+
+def test_a_record_tells_of_the_images_that_are_still_there(tmp_path):
+    """Passed over are images that are gone, and those whose label the data set has no more."""
+    old, _ = finished(tmp_path / "old")
+    gone, untold, *others = (path for record in old.rounds for path in record.queried)
+    dataset = toy_task()[0]
+    train = tuple(replace(datum, label=UNLABELED) if datum.path == untold else datum
+                  for datum in dataset.train if datum.path != gone)
+    found = read_known(str(tmp_path / "old" / "results.json"), "", replace(dataset, train=train))
+    assert found == {path: TRUTH[int(path[6:9])] for path in others}
+
+
+def test_that_an_image_is_of_no_class_counts_for_the_same_classes_alone(tmp_path):
+    """Under new names they are the same; where one was added, what people skipped is still skipped."""
+    file, dataset = tmp_path / "old" / "results.json", toy_task()[0]
+    record, _ = finished(tmp_path / "old", ACTIVE__ROUNDS=1)
+    free = (datum.path for datum in dataset.train if datum.path not in record.rounds[0].queried)
+    answers = record.known = dict(zip(free, ("skip", "none", "unsure"), strict=False))
+    record.write(file)
+    names = ("gull", *dataset.classnames[1:])
+    renamed = written(tmp_path / "new.csv", f"old,new\n{dataset.classnames[0].upper()},gull\n")
+
+    def said(classnames: tuple[str, ...], renamed: str) -> list[int]:
+        found = read_known(str(file), renamed, replace(dataset, classnames=classnames))
+        return [found[path] for path in answers if path in found]
+
+    assert said(dataset.classnames, "") == said(names, renamed) == [SKIP, NONE, UNSURE]
+    assert said((*dataset.classnames, "gull"), "") == [SKIP]
 
 
 def test_a_repeated_run_begins_with_what_was_known(tmp_path):

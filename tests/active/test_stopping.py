@@ -44,6 +44,15 @@ def test_the_advice_is_one_line(found, words):
         assert f"the next 12 labels are expected to bring {expected_gain(found)[0]:.1f} ±" in advice(found, 12)
 
 
+@pytest.mark.parametrize(("found", "gain", "words"), [
+    (0.98, (0.3, 0.35), "you may stop"), (0.95, (1.1, 0.4), "go on if"), (0.9, (1.5, 0.6), "go on if"),
+    (0.85, (2.6, 1.1), "go on: "), (0.8, (3.5, 1.4), "go on: "), (-1.0, (4.5, 1.5), "go on: ")])
+def test_a_step_of_the_table_begins_at_its_kappa(found, gain, words):
+    """Below it is the next step's. The numbers were measured, see `active.stopping`."""
+    assert expected_gain(found) == gain and advice(found, 12).startswith(words)
+    assert found == -1 or expected_gain(found - 1e-9) > gain
+
+
 def test_gains_fall_as_predictions_agree():
     gains = [expected_gain(own)[0] for own in (-0.2, 0.0, 0.82, 0.87, 0.92, 0.96, 0.99, 1.0)]
     assert gains == sorted(gains, reverse=True)

@@ -118,6 +118,13 @@ CROP = [transforms.Resize(SIZE, MODE), transforms.RandomCrop(SIZE, padding=3)]
 RESIZE = [transforms.Resize(SIZE, MODE)]
 
 
+@pytest.mark.parametrize("names", [[], ["normalize"]])
+def test_without_a_random_step_there_is_no_augmentation(names):
+    """The fixed view is taken, which is kept in memory."""
+    cfg = setup_config([], [("INPUT.TRANSFORMS", repr(names))], []).INPUT
+    assert build_augmentation(cfg, Preprocessing(SIZE, (0.5,) * 3, (0.25,) * 3)) is None
+
+
 @pytest.mark.parametrize(("names", "steps"), [
     (["random_resized_crop", "normalize"], [transforms.RandomResizedCrop(SIZE, scale=(0.2, 0.9), interpolation=MODE)]),
     (["random_crop", "random_flip"], [*CROP, transforms.RandomHorizontalFlip()]),

@@ -43,6 +43,13 @@ def test_class_tokens_by_plain_numpy(clip64):
         assert np.abs(found - expected.reshape(3, 24)).max() < 1e-12
 
 
+@pytest.mark.parametrize("n_ctx", [1, 4])
+def test_the_network_narrows_to_a_quarter(clip64, n_ctx):
+    """As the paper's, of 512 to 128: 16 features to 4, and from there to the tokens, of width 24."""
+    learner, _ = built(clip64, n_ctx=n_ctx)
+    assert learner.down.weight.shape == (4, 16) and learner.up.weight.shape == (24 * n_ctx, 4)
+
+
 @pytest.mark.parametrize("block", [2, 3])
 def test_they_enter_at_their_block_alone(clip64, block):
     """Block 3 is the third: the context goes through the two before it untouched. Both paths are open_clip's plain one."""

@@ -50,12 +50,12 @@ def layout_of(tokenizer: Any) -> Layout:
     def words(text: str) -> list[int]:
         return inner(tokenizer.clean_fn(text), add_special_tokens=False).input_ids
 
-    if getattr(tokenizer, "tokenizer_mode", "") == "clips":
+    if tokenizer.tokenizer_mode == "clips":
         return Layout((inner.bos_token_id,), (inner.eos_token_id,), inner.pad_token_id, length, words, (inner.cls_token_id,))
     whole, own, pad = inner(PROBE).input_ids, words(PROBE), inner.pad_token_id
     start = next(place for place in range(len(whole)) if whole[place:place + len(own)] == own)
     begin, end = whole[:start], whole[start + len(own):]
-    if getattr(tokenizer, "strip_sep_token", False):
+    if tokenizer.strip_sep_token:
         end = [0 if token == inner.sep_token_id else token for token in end]
     return Layout(tuple(begin), tuple(end), pad, length, words)
 

@@ -259,6 +259,16 @@ def test_a_name_too_long_loses_its_last_tokens(family, kept):
 
 
 @pytest.mark.parametrize("family", TEXTS)
+def test_the_last_token_is_found_in_the_tokenizer_s_own_rows(family):
+    """The end token, or the last of the text for a tokenizer without one; cut texts are full."""
+    clip = text_clip(family)
+    layout = layout_of(clip.tokenizer)
+    begin, end = len(layout.begin), len(layout.begin) + layout.room + len(layout.end)
+    ends = [begin + len(layout.words("a cat")) + len(layout.end) - 1, end - 1]
+    assert layout.last(clip.tokenizer(["a cat", "z" * 99])).tolist() == ends
+
+
+@pytest.mark.parametrize("family", TEXTS)
 def test_a_context_of_the_template_s_words_gives_the_template_s_features(family):
     """With the embeddings of "a photo of a" as context, texts are those of the template."""
     clip = text_clip(family)

@@ -56,6 +56,16 @@ def test_steps_that_would_go_too_far_are_made_shorter():
     assert abs(minimize_convex(logistic, derivatives, np.array([40.0]))[0]) < 1e-8
 
 
+def test_an_entry_that_is_at_its_place_does_not_end_the_search():
+    """As rows of classes that the loss leaves out are, from the start."""
+    target = np.array([0.0, 2.0, 0.0, -1.0])
+    found = minimize_convex(lambda x: float(((x - target)**2).sum()), lambda x: (2 * (x - target), lambda change: 2 * change),
+                            np.zeros(4))
+    assert np.allclose(found, target, rtol=0, atol=1e-9)
+    found = minimize(lambda dtype: lambda x: (x - torch.tensor(target, dtype=dtype)).square().sum(), torch.zeros(4))
+    assert np.allclose(found.numpy(), target, rtol=0, atol=1e-9)
+
+
 @pytest.mark.parametrize("n", [1, 4, 9])
 def test_a_basis_holds_all_rows(n):
     rows = torch.randn(n, 6, generator=RNG, dtype=torch.float64)
