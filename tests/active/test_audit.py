@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from active.audit import RESERVED, audited, estimate, reserve, wilson
+from active.audit import RESERVED, audited, effective_size, estimate, reserve, wilson
 from active.build import carry_out
 from active.oracles.oracle import Oracle
 from active.record.folder import prompts_path
@@ -39,6 +39,36 @@ def test_intervals_cover_the_truth(n, accuracy, sharpness):
         found = estimate(confidence, confidence[:n], right[:n])
         hits += found["low"] <= truth <= found["high"]
     assert hits / 2000 >= 0.935
+
+
+def test_an_estimate_by_plain_python():
+    """Between the guards: the ends are where the estimate is just 1.96 deviations of so many labels away."""
+    confidence = [0.9, 0.4, 0.8, 0.3, 0.7, 0.9, 0.5, 0.6, *[0.55, 0.75, 0.95, 0.45] * 8]
+    right = [True, False, True, False, True, True, False, True]
+    n, errors = 8, [own - known for own, known in zip(right, confidence, strict=False)]
+    value, off = sum(confidence) / 40 + sum(errors) / n, sum(errors) / n
+    variance = (1 - n / 40) * sum((own - off)**2 for own in errors) / (n - 1) / n + value * (1 - value) / 40
+    size = value * (1 - value) / variance
+    assert n / 2 < size < 2 * n
+    found = estimate(np.array(confidence), np.array(confidence[:n]), np.array(right))
+    assert found["accuracy"] == pytest.approx(value) and found["low"] < value < found["high"]
+    for end in (found["low"], found["high"]):
+        assert (end - value)**2 == pytest.approx(1.959964**2 * end * (1 - end) / size, rel=1e-5)
+
+
+@pytest.mark.parametrize(("variance", "n_right", "size"), [
+    (0.25 / 12, 10, 12), (1e-9, 10, 40), (10.0, 10, 10), (0.0, 10, 20),
+    (1e-9, 3, 40), (1e-9, 2, 20), (1e-9, 17, 40), (1e-9, 18, 20), (10.0, 2, 10)])
+def test_the_size_of_a_sample_of_20_is_held_between_10_and_40(variance, n_right, size):
+    """And not above 20 while fewer than three are right, or wrong."""
+    assert effective_size(0.5, variance, np.arange(20) < n_right) == pytest.approx(size)
+
+
+@pytest.mark.parametrize(("value", "inside"), [(0.0, 0.025), (1.0, 0.975), (0.01, 0.025), (0.7, 0.7)])
+def test_an_estimate_at_an_end_has_the_variance_of_half_an_image(value, inside):
+    """Of 20 images; else it would be sure."""
+    variance = inside * (1 - inside) / 15
+    assert effective_size(value, variance, np.arange(20) < 10) == pytest.approx(15)
 
 
 def test_confidence_makes_the_interval_narrower():
