@@ -219,8 +219,8 @@ def check_learners(cfg: CfgNode, clip: FrozenCLIP, dataset: Dataset) -> None:
 
 
 def check_calibrated(name: str, learner: Learner | None) -> None:
-    """Raise ConfigError unless what is trained is a learner without prompts, which alone is fitted again in no time."""
-    if learner is None or learner.tunes_images or learner().text:
+    """Raise ConfigError unless what is trained is a learner that tunes no tower, which alone is fitted again in no time."""
+    if learner is None or learner.tunes_images or learner().tunes_text:
         raise ConfigError(f"TRAINER.CALIBRATION fits a model once for each label that it leaves out, which {name} is too slow "
                           "for; set it to none, or take a learner on frozen features such as LinearProbe")
 

@@ -93,10 +93,12 @@ def test_a_calibrated_model_is_the_same_at_another_temperature(clip, colors, tmp
     assert trainer.load(tmp_path / "plain.safetensors").temperature == 1
 
 
-@pytest.mark.parametrize("name", ["CoOp", "VPT"])
-def test_learners_of_prompts_are_refused(clip, colors, name):
+@pytest.mark.parametrize(("name", "own"), [
+    ("CoOp", []), ("VPT", [("TRAINER.VPT.PROMPT_DEPTH", "3")]), ("CLIPLoRA", []),
+    ("CLIPLoRA", [("TRAINER.CLIPLORA.TOWERS", "text")])])
+def test_learners_that_tune_a_tower_are_refused(clip, colors, name, own):
     """They would be trained once for each label."""
-    depths = [("TRAINER.VPT.PROMPT_DEPTH", "3"), ("TRAINER.NAME", name)]
+    depths = [*own, ("TRAINER.NAME", name)]
     check_learners(setup_config([], depths, [LEARNERS]), clip, colors)
     with pytest.raises(ConfigError, match=f"which {name} is too slow for"):
         check_learners(setup_config([], [*depths, CALIBRATED], [LEARNERS]), clip, colors)
