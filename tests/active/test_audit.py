@@ -56,6 +56,15 @@ def test_an_estimate_by_plain_python():
         assert (end - value)**2 == pytest.approx(1.959964**2 * end * (1 - end) / size, rel=1e-5)
 
 
+def test_an_estimate_is_a_share():
+    """A correction may lead beyond 1, or, with all turned round, below 0."""
+    confidence, right = np.array([0.5, 0.6, 0.7, 0.9, *[0.99] * 36]), np.array([False, True, True, True])
+    assert confidence.mean() + (right - confidence[:4]).mean() > 1
+    found, turned = estimate(confidence, confidence[:4], right), estimate(1 - confidence, 1 - confidence[:4], ~right)
+    assert (found["accuracy"], turned["accuracy"]) == (1, 0)
+    assert found["low"] < found["high"] == pytest.approx(1) and turned["high"] > turned["low"] == pytest.approx(0)
+
+
 @pytest.mark.parametrize(("variance", "n_right", "size"), [
     (0.25 / 12, 10, 12), (1e-9, 10, 40), (10.0, 10, 10), (0.0, 10, 20),
     (1e-9, 3, 40), (1e-9, 2, 20), (1e-9, 17, 40), (1e-9, 18, 20), (10.0, 2, 10)])
