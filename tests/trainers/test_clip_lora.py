@@ -6,6 +6,7 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.func import functional_call
 
 from dassl.utils.errors import ConfigError, UserError
@@ -172,6 +173,17 @@ def test_dropped_inputs_have_the_share_and_the_mean(clip):
     dropped = ratio == 0
     assert abs(dropped.double().mean() - 0.25) < 0.01
     assert torch.allclose(ratio[~dropped], torch.tensor(4 / 3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_weights_of_full_precision_are_merged_for_predictions(dtype):
+    """One product of the inputs, not two, bit for bit; with a change that is being trained it is beside them."""
+    generator = torch.Generator().manual_seed(0)
+    x, weight, bias, down, up = (torch.randn(*shape, generator=generator).to(dtype)
+                                 for shape in ((4, 6), (5, 6), (5,), (2, 6), (5, 2)))
+    assert torch.equal(LowRank(down, up).linear(x, weight, bias), F.linear(x, weight + up @ down, bias))
+    beside = LowRank(down, up, drop=torch.zeros_like).linear(x, weight, bias)
+    assert torch.equal(beside, F.linear(x, weight, bias))
 
 
 def test_small_changes_are_not_lost_in_towers_of_low_precision():
