@@ -10,7 +10,7 @@ import pytest
 
 from dassl.utils.environment import PROJECT
 from dassl.utils.imports import hidden, own_name
-from tests.trainers.clip.test_checkpoints import clip_model, written
+from tests.trainers.clip.checkpoints import clip_model, written
 from tests.trainers.clip.test_sources import A_HERON, word_tokenizer
 
 USES = """

@@ -4,6 +4,7 @@ import functools
 import string
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import open_clip
 import timm
@@ -42,6 +43,15 @@ def tokenizer(layout: str):
     """Return open_clip's tokenizer of a layout: CLIP's, or one of transformers over single letters."""
     if not layout:
         return open_clip.get_tokenizer("ViT-B-32", context_length=LENGTH)
+    with tempfile.TemporaryDirectory() as folder:
+        save_tokenizer(Path(folder), layout)
+        clean = "whitespace" if layout == "both" else "canonicalize"
+        return open_clip.tokenizer.HFTokenizer(folder, context_length=LENGTH, clean=clean, strip_sep_token=layout == "stripped",
+                                              tokenizer_mode="clips" if layout == "clips" else None)
+
+
+def save_tokenizer(folder: Path, layout: str) -> None:
+    """Write the files of a tokenizer over single letters, as transformers writes them."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
     from transformers import PreTrainedTokenizerFast
 
@@ -49,12 +59,8 @@ def tokenizer(layout: str):
     inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     template = LAYOUTS["both" if layout in ("stripped", "clips") else layout]
     inner.post_processor = processors.TemplateProcessing(single=template, special_tokens=[("<s>", 2), ("</s>", 1)])
-    with tempfile.TemporaryDirectory() as folder:
-        PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="</s>" if layout == "end" else "<pad>", sep_token="</s>",
-                                bos_token="<s>", eos_token="</s>", cls_token="[UNK]", unk_token="[UNK]").save_pretrained(folder)
-        clean = "whitespace" if layout == "both" else "canonicalize"
-        return open_clip.tokenizer.HFTokenizer(folder, context_length=LENGTH, clean=clean, strip_sep_token=layout == "stripped",
-                                              tokenizer_mode="clips" if layout == "clips" else None)
+    PreTrainedTokenizerFast(tokenizer_object=inner, pad_token="</s>" if layout == "end" else "<pad>", sep_token="</s>",
+                            bos_token="<s>", eos_token="</s>", cls_token="[UNK]", unk_token="[UNK]").save_pretrained(folder)
 
 
 def randomized(model: nn.Module, seed: int = 0) -> nn.Module:

@@ -18,7 +18,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from dassl.utils.environment import PROJECT
 from dassl.utils.errors import ConfigError, UserError
-from tests.trainers.clip.test_checkpoints import SMALL, clip_model, siglip_model, written
+from tests.trainers.clip.checkpoints import SMALL, clip_model, siglip_model, written
 from trainers.clip.backbones import check_backbone, load_clip, load_model
 from trainers.clip.sources import FETCHED, cached
 from trainers.clip.tokenizers import build_tokenizer
