@@ -24,6 +24,7 @@ from dassl.utils.registry import AtLeast, AtMost
 from trainers.clip.frozen_clip import FrozenCLIP
 from trainers.core.low_rank import Changes, LowRank
 from trainers.learner import LEARNERS, ClassTexts, Head, Prompts
+from trainers.registry import TunesImages
 
 Matrices = Literal["q", "k", "v", "o", "qk", "qv", "qo", "kv", "ko", "vo", "qkv", "qko", "qvo", "kvo", "qkvo"]
 
@@ -43,7 +44,7 @@ class CLIPLoRA(Head):
         dropout: Annotated[float, AtLeast(0.0), AtMost(0.99)] = 0.25,
         matrices: Matrices = "qkv",
         blocks: str = "all",
-        towers: Literal["both", "image", "text"] = "both",
+        towers: Annotated[Literal["both", "image", "text"], TunesImages(unless="text")] = "both",
         template: str = "dataset",
     ):
         """`matrices` are of queries, keys, values, output; `blocks` of each tower "all", "top N" (the last ones) or "bottom N".

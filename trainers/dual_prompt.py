@@ -25,7 +25,7 @@ from trainers.clip.frozen_clip import FrozenCLIP
 from trainers.core.prompts import Batch, Classifier, ClassTexts, Prompts
 from trainers.core.token_rows import INITIAL_STD, MAX_CONTEXT, token_rows
 from trainers.learner import PromptLearner, cross_entropy
-from trainers.registry import LEARNERS, InBlocksOf, checked_depth
+from trainers.registry import LEARNERS, InBlocksOf, TunesImages, checked_depth
 from trainers.vpt import Layout, image_tokens
 
 
@@ -40,7 +40,7 @@ class DualPrompt(PromptLearner):
         rng: np.random.Generator,
         *,
         n_ctx: Annotated[int, AtLeast(1), AtMost(MAX_CONTEXT)] = 16,
-        n_ctx_vision: Annotated[int, AtLeast(0), AtMost(1000)] = 20,
+        n_ctx_vision: Annotated[int, AtLeast(0), AtMost(1000), TunesImages()] = 20,
         prompt_depth_vision: Annotated[int | str, InBlocksOf(("image",))] = "all",
         layout: Layout = "deft",
         l2_weight: Annotated[float, AtLeast(0), AtMost(1e6)] = 1.0,

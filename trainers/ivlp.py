@@ -14,7 +14,7 @@ from trainers.clip.frozen_clip import FrozenCLIP
 from trainers.core.prompts import ClassTexts, Prompts
 from trainers.core.token_rows import MAX_CONTEXT, deep_context
 from trainers.learner import PromptLearner
-from trainers.registry import LEARNERS, InBlocksOf, checked_depth
+from trainers.registry import LEARNERS, InBlocksOf, TunesImages, checked_depth
 from trainers.vpt import image_tokens
 
 
@@ -29,7 +29,7 @@ class IVLP(PromptLearner):
         rng: np.random.Generator,
         *,
         n_ctx_text: Annotated[int, AtLeast(1), AtMost(MAX_CONTEXT)] = 2,
-        n_ctx_vision: Annotated[int, AtLeast(0), AtMost(1000)] = 2,
+        n_ctx_vision: Annotated[int, AtLeast(0), AtMost(1000), TunesImages()] = 2,
         prompt_depth_text: Annotated[int | str, InBlocksOf(("text",))] = "all",
         prompt_depth_vision: Annotated[int | str, InBlocksOf(("image",))] = "all",
         ctx_init: str = "a photo of a",

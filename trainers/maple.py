@@ -20,7 +20,7 @@ from trainers.clip.frozen_clip import FrozenCLIP
 from trainers.core.prompts import ClassTexts, Prompts
 from trainers.core.token_rows import MAX_CONTEXT, deep_context
 from trainers.learner import PromptLearner
-from trainers.registry import LEARNERS, InBlocksOf, checked_depth
+from trainers.registry import LEARNERS, InBlocksOf, TunesImages, checked_depth
 
 
 @LEARNERS.register("MaPLe", absent="pushed")
@@ -35,7 +35,7 @@ class MaPLe(PromptLearner):
         texts: ClassTexts,
         rng: np.random.Generator,
         *,
-        n_ctx: Annotated[int, AtLeast(1), AtMost(MAX_CONTEXT)] = 2,
+        n_ctx: Annotated[int, AtLeast(1), AtMost(MAX_CONTEXT), TunesImages()] = 2,
         prompt_depth: Annotated[int | str, InBlocksOf(("text", "image"))] = "at most 9",
         ctx_init: str = "a photo of a",
         deep_maps: Literal["drawn", "cloned"] = "drawn",

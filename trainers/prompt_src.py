@@ -26,7 +26,7 @@ from trainers.clip.templates import IMAGENET_TEMPLATES
 from trainers.core.token_rows import MAX_CONTEXT
 from trainers.ivlp import IVLP
 from trainers.learner import LEARNERS, Batch, Classifier, ClassTexts, Labels, cross_entropy
-from trainers.registry import InBlocksOf
+from trainers.registry import InBlocksOf, TunesImages
 
 N_TEMPLATES = 60  # of OpenAI's 80 for ImageNet, the ones that the authors took
 
@@ -47,7 +47,7 @@ class PromptSRC(IVLP):
         rng: np.random.Generator,
         *,
         n_ctx_text: Annotated[int, AtLeast(1), AtMost(MAX_CONTEXT)] = 4,
-        n_ctx_vision: Annotated[int, AtLeast(0), AtMost(1000)] = 4,
+        n_ctx_vision: Annotated[int, AtLeast(0), AtMost(1000), TunesImages()] = 4,
         prompt_depth_text: Annotated[int | str, InBlocksOf(("text",))] = "at most 9",
         prompt_depth_vision: Annotated[int | str, InBlocksOf(("image",))] = "at most 9",
         ctx_init: str = "a photo of a",

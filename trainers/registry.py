@@ -70,6 +70,21 @@ class InBlocksOf:
     least: int = 1
 
 
+@dataclass(frozen=True)
+class TunesImages:
+    """Marks a parameter by which a learner tunes the image tower, unless it has a value, for `Annotated`."""
+
+    unless: int | str = 0
+
+
+def tunes_images(name: str, node: CfgNode) -> bool:
+    """Tell whether a learner, as a `TRAINER` node has it, says by the keys of its own that it tunes the image tower."""
+    component = LEARNERS[name]
+    values = component.arguments(node.get(component.key, {}))
+    return any(isinstance(extra, TunesImages) and values[parameter.name] != extra.unless
+               for parameter in component.parameters for extra in parameter.extras)
+
+
 def checked_depth(depth: int | str, n_blocks: int, least: int = 1) -> int:
     """Return how many of a tower's blocks an integer, "all" or "at most N" takes.
 

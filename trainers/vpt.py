@@ -18,7 +18,7 @@ from trainers.clip.frozen_clip import FrozenCLIP
 from trainers.core.prompts import ClassTexts, Prompts
 from trainers.core.token_rows import INITIAL_STD, template_rows
 from trainers.learner import PromptLearner
-from trainers.registry import LEARNERS, InBlocksOf, checked_depth
+from trainers.registry import LEARNERS, InBlocksOf, TunesImages, checked_depth
 
 Layout = Literal["maple", "deft"]
 
@@ -35,7 +35,7 @@ class VPT(PromptLearner):
         texts: ClassTexts,
         rng: np.random.Generator,
         *,
-        n_ctx: Annotated[int, AtLeast(1), AtMost(1000)] = 8,
+        n_ctx: Annotated[int, AtLeast(1), AtMost(1000), TunesImages()] = 8,
         prompt_depth: Annotated[int | str, InBlocksOf(("image",))] = "all",
         layout: Layout = "maple",
         template: str = "a photo of a {}.",

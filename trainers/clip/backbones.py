@@ -22,11 +22,23 @@ from trainers.clip.architectures import (
     folder_architecture,
     named_folder,
     needs_transformers,
+    tower_depths,
 )
-from trainers.clip.building import Architecture, build, fits, give_transformers, load_state, misfit_of, quiet_root, same
-from trainers.clip.frozen_clip import FrozenCLIP
+from trainers.clip.building import (
+    Architecture,
+    build,
+    fits,
+    give_transformers,
+    load_state,
+    misfit_of,
+    quiet_root,
+    same,
+    visual_on_meta,
+)
+from trainers.clip.frozen_clip import FrozenCLIP, image_tower
 from trainers.clip.library import QuickGELU, get_pretrained_cfg, open_clip
 from trainers.clip.sources import INDEX, cached_tag, tokenizer_folder, weights_file, where_to_get
+from trainers.clip.timm_tower import fixed_size
 from trainers.clip.tokenizers import build_tokenizer
 from trainers.clip.tokens import layout_of
 from trainers.clip.weights import OPENAI_NUMBERS, Checkpoint, read_checkpoint
@@ -152,6 +164,14 @@ def _architecture_of(folder: Path) -> Architecture:
         raise ConfigError(f"MODEL.BACKBONE.NAME: {_first_line(error)}") from error
 
 
+def takes_image_prompts(name: str) -> bool:
+    """Return whether the image tower of a known backbone takes prompts, by its architecture alone."""
+    if "image" in tower_depths(name):
+        return True
+    architecture = _model_config(name) if (folder := named_folder(name)) is None else _architecture_of(folder)
+    return image_tower(visual_on_meta(architecture)) is not None
+
+
 def open_clip_name(clip: FrozenCLIP) -> str:
     """Return open_clip's name of a loaded CLIP, with the activation that its weights need; "" if a folder is its name."""
     if named_folder(clip.name) is not None:
@@ -262,6 +282,9 @@ def _check_supported(model: nn.Module, tokenizer, name: str) -> None:
     read = getattr(text, "text_eos_id", getattr(text, "eos_id", None))
     if getattr(text, "text_pool_type", getattr(text, "pool_type", "")) == "eos" and layout.end[-1:] != (read,):
         raise UserError(f"{name} reads texts at the token {read}, but its tokenizer ends them by {list(layout.end)}")
+    if (taken := fixed_size(model.visual)) not in (None, size := _native_preprocessing(model).size):
+        raise UserError(f"the image tower of {name} takes images of {taken[0]} x {taken[1]} pixels, but its config says "
+                        f"image_size {size[0]} x {size[1]}")
 
 
 def _fingerprint(model: nn.Module, architecture: Architecture) -> str:

@@ -19,6 +19,7 @@ from trainers.clip.weights import misfit, named_as
 
 Architecture = Mapping[str, Any]
 BLOCKS = re.compile(r"(?:text\.)?transformer\.resblocks\.(\d+)\.")
+LEAST_TEXT = {"layers": 1, "width": 64, "heads": 1}
 LISTED = 3  # names that an error gives
 
 
@@ -106,9 +107,15 @@ def _may_fit(config: Architecture, state: Mapping[str, Tensor]) -> bool:
     return is_own and "timm_model_name" not in vision and vision.get("width", 768) == patches.shape[0]
 
 
+def visual_on_meta(architecture: Architecture) -> nn.Module:
+    """Return the image tower of an architecture without memory for its weights."""
+    return _on_meta({key: architecture[key] for key in ("embed_dim", "vision_cfg")} | {"text_cfg": LEAST_TEXT}).visual
+
+
 def _on_meta(architecture: Architecture) -> nn.Module:
     give_transformers(architecture)
     config = deepcopy(dict(architecture))
+    config["vision_cfg"].pop("timm_args", None)
     kind = open_clip.CustomTextCLIP if config.pop("custom_text", False) else open_clip.CLIP
     kind = open_clip.CoCa if "multimodal_cfg" in config else kind
     config["vision_cfg"] |= {"timm_model_pretrained": False}

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+from timm.layers import PatchEmbed
 from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -70,6 +71,12 @@ def patch_size(patch_embed: nn.Module) -> tuple[int, int]:
     if hasattr(patch_embed, "backbone"):
         return tuple(size // grid for size, grid in zip(patch_embed.img_size, patch_embed.grid_size, strict=True))
     return tuple(patch_embed.patch_size)
+
+
+def fixed_size(visual: nn.Module) -> tuple[int, int] | None:
+    """Return the only size (height, width) of images that a tower of timm's takes; None for any other one."""
+    patches = getattr(visual.trunk, "patch_embed", None) if isinstance(visual, TimmModel) else None
+    return tuple(patches.img_size) if isinstance(patches, PatchEmbed) and patches.strict_img_size else None
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ from dassl.utils.errors import ConfigError, UserError
 from dassl.utils.held import Held
 from dassl.utils.seeding import forbid_tf32, rng_for, use_deterministic_algorithms
 from trainers.clip.architectures import tower_depths
-from trainers.clip.backbones import load_clip
+from trainers.clip.backbones import load_clip, takes_image_prompts
 from trainers.clip.frozen_clip import FrozenCLIP
 from trainers.core.descriptions import build_texts
 from trainers.core.inputs import Banks, Inputs, Loading, Reads, encoder
@@ -38,7 +38,7 @@ from trainers.core.prompts import ClassTexts
 from trainers.core.token_rows import word_ids
 from trainers.core.trainer import BuildLearner, PromptTrainer, Recipe, Setting
 from trainers.learner import Learner
-from trainers.registry import LEARNERS, TRAINERS, absent, is_learner, read_by
+from trainers.registry import LEARNERS, TRAINERS, absent, is_learner, read_by, tunes_images
 
 THREADS = torch.get_num_threads()  # torch's own choice
 logger = logging.getLogger(__name__)
@@ -86,10 +86,13 @@ def kinds_read(cfg: CfgNode) -> tuple[Reads, ...]:
     return tuple(kind for kind in dict.fromkeys(("features", *map(read_by, _learners(cfg)))) if kind != "tokens")
 
 
-def check_projection(cfg: CfgNode) -> None:
-    """Raise ConfigError if a learner reads rows before a projection that the backbone's image tower does not have."""
+def check_image_tower(cfg: CfgNode) -> None:
+    """Raise ConfigError if a learner needs another kind of image tower than the backbone's; nothing is fetched for it."""
     backbone = cfg.MODEL.BACKBONE.NAME
     for name in _learners(cfg):
+        if tunes_images(name, cfg.TRAINER) and not takes_image_prompts(backbone):
+            raise ConfigError(f"{name} tunes the image tower, but that of {backbone} is no vision transformer; choose one, "
+                              "such as ViT-B/16, or a learner of texts or features, such as CoOp or LinearProbe")
         if read_by(name) == "pre_projection" and "image" not in tower_depths(backbone):
             raise ConfigError(f"{name} reads what a ViT's linear projection makes features of, which the image tower of "
                               f"{backbone} does not have; choose a ViT such as ViT-B/16")

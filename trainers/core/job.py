@@ -105,7 +105,7 @@ def check_parts(cfg: CfgNode) -> None:
     from dassl.optim.lr_scheduler import check_schedule
     from dassl.optim.optimizer import check_optimizer
     from trainers.clip.backbones import check_backbone
-    from trainers.core.build import check_projection
+    from trainers.core.build import check_image_tower
     from trainers.core.descriptions import check_descriptions
 
     check_transforms(cfg.INPUT)
@@ -113,7 +113,7 @@ def check_parts(cfg: CfgNode) -> None:
     check_optimizer(cfg.OPTIM)
     check_descriptions(cfg.TRAINER.DESCRIPTIONS)
     check_backbone(cfg.MODEL.BACKBONE.NAME, cfg.MODEL.BACKBONE.PRETRAINED, cfg.MODEL.BACKBONE.TOKENIZER)
-    check_projection(cfg)
+    check_image_tower(cfg)
 
 
 def settle(cfg: CfgNode) -> None:
