@@ -139,6 +139,30 @@ def image_clip(family: str, dtype: torch.dtype = torch.float64, *, text: str = "
     return frozen(randomized(model).to(dtype), TEXTS[text][1], family)
 
 
+def _timm(trunk: nn.Module) -> nn.Module:
+    visual = TimmModel("vit_tiny_patch16_224", embed_dim=16, image_size=32)
+    visual.trunk, visual.head = trunk, nn.Sequential()
+    return visual
+
+
+PLAIN = {  # image towers that are encoded alone, by open_clip's own path
+    "ResNet": lambda: open_clip.model.ModifiedResNet(layers=(1, 1, 1, 1), output_dim=16, heads=4, image_size=32, width=8),
+    "CoCa": lambda: open_clip.transformer.VisionTransformer(
+        image_size=32, patch_size=8, width=32, layers=2, heads=4, mlp_ratio=4.0, attentional_pool=True, attn_pooler_heads=4,
+        output_dim=16),
+    "ConvNeXt": lambda: _timm(timm.models.convnext.ConvNeXt(depths=(1, 1, 1, 1), dims=(8, 16, 24, 32), num_classes=16)),
+    "FastViT": lambda: _timm(timm.models.fastvit.FastVit(
+        layers=(1, 1, 1, 1), embed_dims=(8, 16, 32, 64), mlp_ratios=(2, 2, 2, 2),
+        token_mixers=("repmixer", "repmixer", "repmixer", "attention"), num_classes=16))}
+
+
+def plain_clip(family: str) -> FrozenCLIP:
+    """Return a CLIP of an image tower of `PLAIN` and CLIP's text tower."""
+    model = text_clip("CLIP", torch.float32).model
+    model.visual = PLAIN[family]()
+    return frozen(randomized(model).double(), "", family)
+
+
 def transformers_clip(family: str) -> FrozenCLIP:
     """Return a CLIP whose text tower is a model of transformers: "roberta", "xlm-roberta", "mt5" or "m2m_100" (NLLB)."""
     import transformers
