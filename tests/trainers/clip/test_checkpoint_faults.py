@@ -45,7 +45,7 @@ def test_an_index_that_does_not_hold_is_refused(tmp_path, how, said):
     ({"text_model.encoder.layers.0.self_attn.q_proj.bias": None}, r"text_model.encoder.layers.0 has not all of its q_proj"),
     ({"visual_projection.weight": None}, "1 are missing, 0 are unknown, such as visual.proj")])
 def test_keys_that_cannot_be_mapped_are_named(tmp_path, change, said):
-    """By transformers' names as far as they are theirs."""
+    """Row 37: by transformers' names as far as they are theirs."""
     folder = written(tmp_path / "clip", clip_model())
     file = tmp_path / "clip" / "model.safetensors"
     state = load_file(file) | change
@@ -71,7 +71,7 @@ def test_a_config_of_another_kind_is_named(tmp_path, change, said):
 
 
 def test_an_adapter_is_refused_with_how_to_merge_it(tmp_path):
-    """A folder of peft holds no whole model; one line says what makes one of it."""
+    """Row 37: a folder of peft holds no whole model; one line says what makes one of it."""
     (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "openai/clip"}))
     save_file({"base_model.model.x.lora_A.weight": torch.ones(2)}, tmp_path / "adapter_model.safetensors")
     with pytest.raises(ConfigError, match=r"LoRA adapter .*AutoModel.from_pretrained\('openai/clip'\)") as error:

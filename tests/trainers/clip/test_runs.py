@@ -1,6 +1,7 @@
 """Whole runs on checkpoints of today's families: trained, gone on with, verified, used and exported."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -147,7 +148,7 @@ def test_a_model_is_used_and_exported(tmp_path, capsys, root, backbone, name, le
     ("roberta-ViT-B-32", ["MaPLe", "TRAINER.MAPLE.PROMPT_DEPTH", "2"], "TRAINER.MAPLE.PROMPT_DEPTH: prompts in 2 blocks")])
 def test_what_a_backbone_cannot_be_tuned_by_is_refused_before_weights_are_loaded(
         tmp_path, capsys, monkeypatch, backbone, name, words, said):
-    """In one line, by the architecture alone: a checkpoint's, and that of a name."""
+    """Row 40: in one line, by the architecture alone: a checkpoint's, and that of a name."""
     monkeypatch.setattr("trainers.core.build.load_clip", lambda *_, **__: pytest.fail("weights were loaded"))
     own, tag = (backbone(name), "") if name in MAKERS else (name, {"RN50": "openai", "MobileCLIP2-S0": "dfndr2b"}.get(
         name, "laion2b_s12b_b32k"))
@@ -173,10 +174,36 @@ def test_maple_is_shallow_on_a_text_tower_of_transformers(tmp_path, capsys, root
 
 
 def test_a_tower_of_another_size_than_its_config_says_is_refused(tmp_path):
-    """timm would stop in the middle of the features, with a traceback."""
+    """Row 40: timm would stop in the middle of the features, with a traceback."""
     folder = Path(of_open_clip(tmp_path / "pe", PE))
     config = json.loads((folder / "open_clip_config.json").read_text())
     config["model_cfg"]["vision_cfg"]["image_size"] = 64
     (folder / "open_clip_config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match="takes images of 32 x 32 pixels, but its config says image_size 64 x 64"):
         load_clip(str(folder), "")
+
+
+def with_other_letters(folder: Path) -> None:
+    """Give two letters of a tokenizer each other's number: the same weights now read other texts."""
+    file = folder / "tokenizer.json"
+    content = json.loads(file.read_text())
+    words = content["model"]["vocab"]
+    words["##e"], words["##o"] = words["##o"], words["##e"]
+    file.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("learner", ["LinearProbe", "CoOp"])
+@pytest.mark.parametrize("where", ["beside", "elsewhere"])
+def test_a_model_under_another_tokenizer_is_refused(tmp_path, capsys, root, learner, where):
+    """Row 36: beside the weights or by its key, neither used nor gone on with, although all features of images are the same."""
+    folder, output = siglip(tmp_path / "siglip"), tmp_path / "run"
+    assert train.main(words(folder, root, output, learner, 1)) == 0, capsys.readouterr().err
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    with_other_letters(Path(folder) if where == "beside" else other)
+    keys = {} if where == "beside" else {"MODEL.BACKBONE.TOKENIZER": str(other)}
+    with pytest.raises(UserError, match="holds prompts of another text layout"):
+        Classifier.load(output, keys)
+    more = [own for pair in keys.items() for own in pair]
+    assert train.main([*words(folder, root, output, learner, 2), *more]) in (1, 2)
+    assert ("text layout" if where == "beside" else "MODEL.BACKBONE.TOKENIZER: '' ->") in capsys.readouterr().err

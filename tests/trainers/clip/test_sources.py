@@ -97,7 +97,7 @@ def test_the_cache_is_that_of_the_environment(tmp_path):
 
 
 def test_weights_are_where_the_error_says_to_put_them(tmp_path, small):
-    """Its own words are followed: the file at the address, its config beside it, the path as the key."""
+    """Row 38: its own words are followed: the file at the address, its config beside it, the path as the key."""
     with pytest.raises(UserError) as error:
         load_clip("Small", "here")
     weights, config = re.findall(r"https://huggingface.co/\S+?(?=,| )", str(error.value))
@@ -143,7 +143,7 @@ def test_a_tokenizer_is_found_on_this_disk(tmp_path, offline, where):
 
 
 def test_a_tokenizer_is_where_the_error_says_to_put_it(tmp_path):
-    """Its own words are followed: the files at the addresses, in the folder that the key names, or beside the weights."""
+    """Row 38: its own words are followed: the files at the addresses, in the folder of the key, or beside the weights."""
     with pytest.raises(UserError, match="people/words") as error:
         build_tokenizer(OTHER, "", None, tmp_path)
     addresses = re.findall(r"https://huggingface.co/people/words/resolve/main/([\w.]+)", str(error.value))
