@@ -4,6 +4,8 @@
     python -m benchmarks.learners output/learners --table                                prints the tables
     python -m benchmarks.learners output/learners --figure benchmarks/learners.png       draws accuracy over labels a class
     python -m benchmarks.learners output/part --data dtd --learners GDA CoOp --seeds 1    a part
+    python -m benchmarks.learners output/samplers --learners GDA --samplers random cec cb --absent masked    other samplers
+    python -m benchmarks.learners output/samplers --against random    prints what samplers gain
 
 Three data sets x rounds of 1 % and of one label a class x `random` and `cec` x `TRAINER.ABSENT` masked and pushed x seeds,
 six rounds each; a run is a folder with `results.json` and `watched.json`, and the same command continues an interrupted study.
@@ -189,6 +191,18 @@ def calibration(rounds: pd.DataFrame) -> str:
     return shown.to_markdown()
 
 
+def gains(rounds: pd.DataFrame, baseline: str) -> str:
+    """Return a table: points of accuracy above a sampler, mean over rounds and seeds, by learner, protocol and data set."""
+    run = ["learner", "protocol", "data", "absent", "seed"]
+    means = rounds.groupby([*run, "sampler"]).accuracy.mean().unstack()
+    above = means.sub(means[baseline], axis=0).groupby(run[:3]).mean()
+    shown = above.groupby(level=[0, 1]).mean().T
+    shown.columns = [f"{learner}, {protocol.replace('_percent', ' %').replace('per_class', 'one a class')}"
+                     for learner, protocol in shown.columns]
+    shown["better in"] = (above > 0).sum().astype(str) + f" of {len(above)}"
+    return shown.drop(baseline).assign(mean=above.mean()).sort_values("mean", ascending=False).round(1).to_markdown()
+
+
 def draw(rounds: pd.DataFrame, path: Path) -> None:
     """Draw masked accuracy above zero-shot over labels a class, one panel a data set, means over samplers and seeds."""
     figure = Figure(figsize=(11, 3.6), layout="constrained")
@@ -214,11 +228,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     flags.add_argument("--learners", nargs="+", choices=[*HEADS, *PROMPTS], default=[*HEADS, *PROMPTS])
     flags.add_argument("--samplers", nargs="+", default=CHOOSERS)
     flags.add_argument("--seeds", nargs="+", type=int, help="by default 1 to 5 for heads, 1 to 3 for learners of prompts")
+    flags.add_argument("--absent", nargs="+", choices=ABSENT, default=ABSENT)
     flags.add_argument("--table", action="store_true")
+    flags.add_argument("--against", metavar="SAMPLER")
     flags.add_argument("--figure", type=Path)
     arguments = flags.parse_args(argv)
-    if arguments.table or arguments.figure:
+    if arguments.table or arguments.figure or arguments.against:
         rounds = read(arguments.output)
+        if arguments.against:
+            print(gains(rounds, arguments.against))
         if arguments.figure:
             draw(rounds, arguments.figure)
         if arguments.table:
@@ -228,7 +246,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     cells = [Cell(data, protocol, sampler, absent, learner, seed)
              for seed in arguments.seeds or range(1, 6)
              for learner in arguments.learners for data, protocol, sampler, absent in product(
-                 arguments.data, PROTOCOLS, arguments.samplers, ABSENT)
+                 arguments.data, PROTOCOLS, arguments.samplers, arguments.absent)
              if arguments.seeds or seed <= (5 if learner in HEADS else 3)]
     with ProcessPoolExecutor(arguments.workers, get_context("spawn")) as pool:
         jobs = {pool.submit(run, arguments.output, cell): cell for cell in cells}
