@@ -191,13 +191,14 @@ def test_a_record_tells_of_the_images_that_are_still_there(tmp_path):
 
 def test_that_an_image_is_of_no_class_counts_for_the_same_classes_alone(tmp_path):
     """Under new names they are the same; where one was added, what people skipped is still skipped."""
-    file, dataset = tmp_path / "old" / "results.json", toy_task()[0]
-    record, _ = finished(tmp_path / "old", ACTIVE__ROUNDS=1)
+    dataset, features, texts = toy_task()
+    file, dataset = tmp_path / "old" / "results.json", replace(dataset, classnames=("Great_Gull", *dataset.classnames[1:]))
+    record = carry_out(toy_config(file.parent, ACTIVE__ROUNDS=1), dataset, ToyTrainer(features, texts))
     free = (datum.path for datum in dataset.train if datum.path not in record.rounds[0].queried)
     answers = record.known = dict(zip(free, ("skip", "none", "unsure"), strict=False))
     record.write(file)
     names = ("gull", *dataset.classnames[1:])
-    renamed = written(tmp_path / "new.csv", f"old,new\n{dataset.classnames[0].upper()},gull\n")
+    renamed = written(tmp_path / "new.csv", "old,new\ngreat gull,gull\n")
 
     def said(classnames: tuple[str, ...], renamed: str) -> list[int]:
         found = read_known(str(file), renamed, replace(dataset, classnames=classnames))

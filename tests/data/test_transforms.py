@@ -62,6 +62,26 @@ def test_an_image_as_thin_as_any_that_is_read_has_a_view(resize):
     assert own.transform()(noise(1, 900)).shape == own.transform()(noise(900, 1)).shape == (3, 32, 32)
 
 
+def test_a_side_that_rounds_to_nothing_is_one_pixel():
+    """Of a white line in a black frame one row is left, in the middle."""
+    view = Preprocessing((32, 32), (0.5,) * 3, (0.25,) * 3, resize="longest").transform()
+    pixels = view.pixels(Image.new("RGB", (900, 1), "white"))
+    assert (pixels[15] == 255).all() and pixels.sum() == 32 * 3 * 255
+
+
+@pytest.mark.parametrize(("key", "part"), [("PIXEL_MEAN", "mean"), ("PIXEL_STD", "std")])
+def test_mean_and_deviation_are_the_backbone_s_unless_the_config_says_otherwise(key, part):
+    """Each by itself, in fixed and random views."""
+    native = Preprocessing((32, 32), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
+    for given in ((), (0.7, 0.8, 0.9)):
+        pairs = [(f"INPUT.{key}", str(given))] * bool(given) + [("INPUT.TRANSFORMS", "['random_flip']")]
+        cfg = setup_config([], pairs, []).INPUT
+        expected = {"mean": native.mean, "std": native.std} | ({part: given} if given else {})
+        found = build_preprocessing(cfg, native)
+        for own in (found, found.transform(), build_augmentation(cfg, found)):
+            assert {"mean": own.mean, "std": own.std} == expected
+
+
 @pytest.mark.parametrize(("given", "native", "used"), [
     ("", "squash", "squash"), ("", "longest", "longest"), ("shortest", "squash", "shortest"),
     ("longest", "shortest", "longest")])
