@@ -208,11 +208,13 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[Difference]:
     """Return each key, sorted, that changes what a run computes and differs between two configs.
 
     A key that one of them lacks, as records of before the key do, has its default there, or what `Before` says; those of a
-    component that it does not use are `ABSENT`.
+    component that it does not use are `ABSENT`, unless the other does not use it either.
     """
     old_values, new_values = _values(old), _values(new)
+    named = _names(old_values) | _names(new_values)
+    unused = {key: default for key, (component, default) in _component_defaults.items() if component not in named}
     keys = [key for key in sorted(old_values.keys() | new_values.keys()) if is_part_of_a_run(key)]
-    both = [Difference(key, old_values.get(key, ABSENT), new_values.get(key, ABSENT)) for key in keys]
+    both = [Difference(key, *(own.get(key, unused.get(key, ABSENT)) for own in (old_values, new_values))) for key in keys]
     return [difference for difference in both if difference.old != difference.new]
 
 

@@ -165,7 +165,11 @@ def test_what_a_record_of_before_a_parameter_means_may_not_be_the_default(regist
     assert differences(old, new) == []
     for config in (old, new):
         config["ACTIVE"]["SAMPLER"] = "random"
-    assert differences(old, new) == [Difference("ACTIVE.NEWER.SPACE", ABSENT, "narrow")]  # nobody uses it
+    assert differences(old, new) == []  # a component that came since, which nobody uses
+    new["ACTIVE"]["NEWER"]["SPACE"] = "wide"
+    assert differences(old, new) == [Difference("ACTIVE.NEWER.SPACE", "narrow", "wide")]
+    new["ACTIVE"]["SAMPLER"] = "newer"
+    assert Difference("ACTIVE.NEWER.SPACE", ABSENT, "wide") in differences(old, new)
 
 
 @pytest.fixture
