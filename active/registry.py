@@ -1,6 +1,6 @@
 """The samplers by their names, and what an `ACTIVE` node says of them and of their queries."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
@@ -86,6 +86,13 @@ def check_learner(node: CfgNode, learner: str, *, has_negative_texts: bool, is_l
                 raise ConfigError(f"sampler {name!r} follows logits along features, and those of {learner} are not linear in "
                                   "them; take another sampler, or set ACTIVE.SELECTOR_TRAINER to a linear learner such as "
                                   "LinearProbe")
+
+
+def refuse_own_labels(key: str, names: Iterable[str], why: str) -> None:
+    """Raise ConfigError, naming a key below ACTIVE, if one of the samplers labels images itself."""
+    for name in names:
+        if SAMPLERS[name].facts.get("labels_itself"):
+            raise ConfigError(f"ACTIVE.{key} is {name!r}, which labels some images itself; {why}")
 
 
 def initial_sampler(node: CfgNode) -> str:

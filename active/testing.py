@@ -223,7 +223,7 @@ def check_row_order(sampler: BoundSampler) -> None:
 
 
 def check_skipped(sampler: BoundSampler) -> None:
-    """Images that people could not label are never asked, whatever a sampler makes of them, and leave it exact."""
+    """Images that people could not label are never asked, whatever a sampler makes of them, and the answer repeats."""
     ctx = make_context(n_pool=50, n_labeled=8)
     rest, skipped = slice(0, 40), slice(40, 50)
     ctx = replace(ctx, ids=ctx.ids[rest], features=ctx.features[rest], logits=ctx.logits[rest],

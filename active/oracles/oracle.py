@@ -1,9 +1,9 @@
 """What an oracle is: the file to open by who wants to write one.
 
-An oracle is registered as a function of a `Setting` that returns an `Oracle`. Facts: `answers`, what it can say of an image
-beside a class; `asks_people`, if labels may be unknown before they are asked; `check`, a function without arguments that raises
-ConfigError where the oracle could not work; `restore`, a function of output folder, round and answers by path, as people write
-them, that lets the oracle find them there. Answers are integers: labels, or the codes of `dassl.data.answers`.
+An oracle is registered as a function of a `Setting` that returns an `Oracle`. Facts: `asks_people`, if labels may be unknown
+before they are asked; `check`, a function without arguments that raises ConfigError where the oracle could not work; `restore`,
+a function of output folder, round and answers by path, as people write them, that lets the oracle find them there. Answers are
+integers: labels, or the codes of `dassl.data.answers`.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -21,16 +21,13 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from active.context import Query, SelectionContext
-from active.registry import SAMPLERS, Sampler, wrapped
-from dassl.utils.errors import ConfigError
+from active.registry import SAMPLERS, Sampler, refuse_own_labels, wrapped
 from dassl.utils.registry import AtLeast, AtMost
 
 
 def check_base(node: CfgNode) -> None:
     """Raise ConfigError for a base that labels images itself: its own labels would get lost."""
-    for base in wrapped("pcb", node)[1:]:
-        if SAMPLERS[base].facts.get("labels_itself"):
-            raise ConfigError(f"ACTIVE.PCB.BASE is {base!r}, which labels some images itself; pcb balances what is asked")
+    refuse_own_labels("PCB.BASE", wrapped("pcb", node)[1:], "pcb balances what is asked")
 
 
 @SAMPLERS.register("pcb", needs_labels=True, check=check_base)

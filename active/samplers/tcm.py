@@ -10,24 +10,21 @@ from typing import Annotated
 from torch import Tensor
 from yacs.config import CfgNode
 
-from active.context import Query, SelectionContext
-from active.registry import SAMPLERS, Sampler, wrapped
-from dassl.utils.errors import ConfigError
+from active.context import SelectionContext
+from active.registry import SAMPLERS, Sampler, refuse_own_labels, wrapped
 from dassl.utils.registry import AtLeast, AtMost
 
 
 def check_stages(node: CfgNode) -> None:
-    """Raise ConfigError for a stage that labels images itself or needs labels in the first round."""
+    """Raise ConfigError for a stage that labels images itself."""
     for key in ("FIRST", "THEN"):
-        for name in wrapped(node.TCM[key], node):
-            if SAMPLERS[name].facts.get("labels_itself"):
-                raise ConfigError(f"ACTIVE.TCM.{key} is {name!r}, which labels some images itself; take another sampler")
+        refuse_own_labels(f"TCM.{key}", wrapped(node.TCM[key], node), "take another sampler")
 
 
 @SAMPLERS.register("tcm", check=check_stages)
 def tcm(
     ctx: SelectionContext, *, first: Sampler = "typiclust", then: Sampler = "margin",
     labels_per_class: Annotated[float, AtLeast(0.0), AtMost(1e6)] = 1.0,
-) -> Tensor | Query:
+) -> Tensor:
     """Return the rows of `first`, or of `then` once there are `labels_per_class` labels a class on average."""
     return (then if len(ctx.labels) >= labels_per_class * ctx.n_classes else first)(ctx)

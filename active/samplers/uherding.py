@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from active.context import SelectionContext
+from active.kernels.d2_sampling import ROUNDING
 from active.kernels.herding import herd
 from active.kernels.memory import need_pairs
 from active.kernels.scores import entropy, least_confidence, row_blocks, smallness_of_margin
@@ -27,7 +28,6 @@ from active.registry import SAMPLERS
 from dassl.utils.registry import AtLeast, AtMost
 
 SCORES = {"margin": smallness_of_margin, "entropy": entropy, "least_confidence": least_confidence}
-ROUNDING = 2e-6  # of a squared distance by products in float32
 SAMPLE = 1000  # rows of whose neighbors the radius by mass is the median
 
 
