@@ -40,6 +40,12 @@ class TrainingError(UserError):
     """Training went out of the numbers: a loss or a prediction is NaN or Inf."""
 
 
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its kind if it has none."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def listed(title: str, lines: Sequence[str]) -> str:
     """Return a message with its first twenty lines below the title."""
     return f"{title}:\n  " + "\n  ".join(lines[:20]) + ("\n  ..." if len(lines) > 20 else "")

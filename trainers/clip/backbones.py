@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from dassl.data.transforms import Preprocessing, Resize
-from dassl.utils.errors import ConfigError, DataError, UserError, did_you_mean
+from dassl.utils.errors import ConfigError, DataError, UserError, did_you_mean, first_line
 from dassl.utils.tensors import state_hash
 from trainers.clip.architectures import (
     MODEL_FOLDER,
@@ -111,7 +111,7 @@ def load_model(name: str, pretrained: str, *, device: str | torch.device = "cpu"
         load_state(model, checkpoint.state)
     except Exception as error:
         hint = f"; {_where_to_get(name, pretrained)}" if isinstance(error, (OSError, RuntimeError)) and not file else ""
-        raise UserError(f"cannot load the weights {pretrained!r} of {name}: {_first_line(error)}{hint}") from error
+        raise UserError(f"cannot load the weights {pretrained!r} of {name}: {first_line(error)}{hint}") from error
     has_words = checkpoint.of_transformers or architecture["text_cfg"].get("hf_tokenizer_name")
     return Loaded(model, architecture, file.parent if has_words else None)
 
@@ -161,7 +161,7 @@ def _architecture_of(folder: Path) -> Architecture:
     try:
         return folder_architecture(folder)
     except (ValueError, KeyError, TypeError, AttributeError, DataError) as error:
-        raise ConfigError(f"MODEL.BACKBONE.NAME: {_first_line(error)}") from error
+        raise ConfigError(f"MODEL.BACKBONE.NAME: {first_line(error)}") from error
 
 
 def takes_image_prompts(name: str) -> bool:
@@ -290,8 +290,3 @@ def _check_supported(model: nn.Module, tokenizer, name: str) -> None:
 def _fingerprint(model: nn.Module, architecture: Architecture) -> str:
     """Return what identifies the function of the towers: their architecture and their weights."""
     return state_hash(model.state_dict(), lambda name, _: name, json.dumps(architecture, sort_keys=True).encode())
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

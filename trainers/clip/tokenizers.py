@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from dassl.utils.errors import UserError
+from dassl.utils.errors import UserError, first_line
 from dassl.utils.files import read_json
 from dassl.utils.paths import is_file
 from trainers.clip.building import Architecture
@@ -40,9 +40,8 @@ def _of_files(folder: Path | None, repository: str, arguments: dict[str, Any]) -
     try:
         return open_clip.tokenizer.HFTokenizer(str(folder or repository), **arguments)
     except Exception as error:  # whatever transformers, its parsers and the network raise
-        lines = str(error).strip().splitlines() or [type(error).__name__]
         where = "" if folder else f"; {where_to_get_tokenizer(repository)}"
-        raise UserError(f"cannot load the tokenizer {folder or repository}: {lines[0]}{where}") from error
+        raise UserError(f"cannot load the tokenizer {folder or repository}: {first_line(error)}{where}") from error
 
 
 def _is_clips(folder: Path) -> bool:
