@@ -27,6 +27,9 @@ from dassl.utils.errors import ConfigError
 from dassl.utils.paths import exists
 from dassl.utils.run_folder import RESULTS
 
+UNSURE_WEIGHTS = {"leave_out": 0.0, "half": 0.5}
+ASKS_A_LABEL = 2  # images that may be asked for each label of the budget where skipped ones are replaced
+
 logger = logging.getLogger(__name__)
 
 
@@ -67,16 +70,17 @@ def build_run(
     free = np.array([row for row, datum in enumerate(dataset.train) if datum.path not in known], dtype=np.int64)
     reserved = reserve(free, n_audited, cfg.ACTIVE.AUDIT_ROUNDS, cfg.SEED)
     _check_reserved(cfg, dataset, reserved, known)
-    oracle = build_oracle(cfg, dataset, n_query * cfg.ACTIVE.ROUNDS)
+    oracle = build_oracle(cfg, dataset, n_query * cfg.ACTIVE.ROUNDS * (ASKS_A_LABEL if cfg.ACTIVE.REFILL else 1))
     return Run(
         dataset, trainer, selector, samplers=tuple(build_chosen(name, cfg.ACTIVE) for name in names),
         oracle=oracle, metrics=build_metrics(cfg.TEST), n_query=n_query, n_rounds=cfg.ACTIVE.ROUNDS, seed=cfg.SEED,
         recorders=[*oracle.recorders, *build_recorders(cfg.LOG, output)], output=output, known=known, reserved=reserved,
+        refills=cfg.ACTIVE.REFILL, unsure_weight=UNSURE_WEIGHTS[cfg.ACTIVE.UNSURE],
         watches=bool(n_audited or cfg.ACTIVE.STOP or asks_people(cfg.ACTIVE)), stop=cfg.ACTIVE.STOP)
 
 
 def build_oracle(cfg: CfgNode, dataset: Dataset, budget: int) -> Oracle:
-    """Return the oracle of a whole config, which hands out at most `budget` labels."""
+    """Return the oracle of a whole config, of which at most `budget` images may be asked."""
     component = ORACLES[cfg.ACTIVE.ORACLE]
     setting = Setting(dataset, _known_labels(cfg.ACTIVE, dataset), budget, Path(cfg.OUTPUT_DIR))
     return component.build(setting, **component.arguments(cfg.ACTIVE.get(component.key, {})))

@@ -1,7 +1,7 @@
 """What a sampler sees and what it answers."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -44,6 +44,7 @@ class SelectionContext:
     find: Callable[[str], int | None] | None = None  # position in the train split of a dataset id, for recorded queries
     skipped_features: Tensor | None = None  # [S, D] float32, of images that people could not label; None for none
     skipped_logits: Tensor | None = None  # [S, C] float32
+    part: int = 0  # of the round; further ones ask in place of skipped images, see `ACTIVE.REFILL`
 
     @cached_property
     def probs(self) -> Tensor:
@@ -91,3 +92,11 @@ class Query:
     pseudo_confidence: Tensor = field(default_factory=torch.FloatTensor)  # [m] in [0, 1]
     mined_rows: Tensor = field(default_factory=torch.LongTensor)  # [k] int64, none of them in the others
     mined_labels: Tensor = field(default_factory=torch.LongTensor)  # [k] int64
+
+
+def joined(queries: Sequence[Query]) -> Query:
+    """Return the queries of a round as one; mined rows are those of the last, which knew all labels."""
+    if len(queries) == 1:
+        return queries[0]
+    together = ("rows", "pseudo_rows", "pseudo_labels", "pseudo_confidence")
+    return replace(queries[-1], **{name: torch.cat([getattr(query, name) for query in queries]) for name in together})

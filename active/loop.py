@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from active.context import Query, SelectionContext
+from active.context import Query, SelectionContext, joined
 from active.oracles.asked import stands_on
 from active.oracles.oracle import Question, as_tensors
 from active.plan import Predicted, Run, State
@@ -19,7 +19,7 @@ from active.record.results import RoundRecord, RunResult, query_hash
 from active.selection import images_named, select, warm_start
 from active.stopping import advice
 from active.watching import is_enough, watched
-from dassl.data.answers import code_of, recorded
+from dassl.data.answers import SKIP, code_of, recorded
 from dassl.data.dataset import UNLABELED
 from dassl.evaluation.evaluate import evaluate
 from dassl.utils.environment import peak_memory_mb
@@ -73,7 +73,7 @@ def _start(plan: Run, result: RunResult) -> State:
     for trainer in (plan.trainer, plan.selector):
         if len(plan.reserved.rows) and hasattr(trainer, "leave_out"):
             trainer.leave_out(plan.reserved.rows)
-    pool, row_of = LabelPool(len(plan.dataset.train), plan.reserved.rows), plan.dataset.train_rows
+    pool, row_of = LabelPool(len(plan.dataset.train), plan.reserved.rows, plan.unsure_weight), plan.dataset.train_rows
     if gone := [path for path in plan.known if path not in row_of]:
         raise UserError(f"the record in {plan.output} names images that are not in the train split, first {gone[0]!r}")
     known = as_tensors({row_of[path]: code for path, code in plan.known.items()})
@@ -106,11 +106,11 @@ def _replay(plan: Run, state: State, result: RunResult) -> None:
         if [plan.dataset.train[row].path for row in audit.tolist()] != record.audited:
             raise UserError(f"the record in {plan.output} audits other images in round {record.round} than this run would")
         plan.oracle.audit(audit)
-        plan.oracle.correct(*corrections)
         plan.oracle.n_further = record.n_further
         state.n_labeled[record.round] = record.n_labeled - record.n_saved
         asked = torch.tensor([row_of[path] for path in record.queried], dtype=torch.int64)
         _acquire(plan, state, Query(asked, *guesses), record.round)
+        plan.oracle.correct(*corrections)
         _correct(plan, state, *corrections)
     last = result.rounds[-1]
     check_files([last], plan.output)
@@ -123,28 +123,52 @@ def _round(plan: Run, state: State, round: int) -> RoundRecord:
     state.seconds, state.losses = {}, {}
     if not round:
         _warm_start(plan, state)
-    event("before-select")
-    basis = stands_on(state.config, state.pool)
-    query = plan.oracle.asked(round, basis) or state.timed("select", _select, plan, state, round)
-    event("after-select")
     sampler = plan.sampler(round, state.pool)
-    answers = plan.oracle.answers(Question(
-        round, query, basis, state.pool.settled, lambda rows: _guesses(plan, state, rows), plan.audit_rows(round)))
-    plan.oracle.audit(plan.audit_rows(round))
-    _acquire(plan, state, query, round)
-    _correct(plan, state, *as_tensors(answers[1]))
+    queries, answers, corrections = _asked(plan, state, round)
+    query = joined(queries)
+    _correct(plan, state, *as_tensors(corrections))
     state.predicted = None
     model = _fit(plan, state, query, round)
     event("after-fit")
     metrics = state.timed("evaluate", _evaluate, plan, model)
     event("after-evaluate")
-    asked = [row for row in torch.cat([query.rows, plan.audit_rows(round)]).tolist()
-             if plan.dataset.train[row].label == UNLABELED]  # also what people said in a record that a sampler repeats
-    given, corrected = ({plan.dataset.train[row].path: recorded(code) for row, code in own}
-                        for own in (plan.oracle.said(asked), answers[1].items()))
+    given, corrected = ({plan.dataset.train[row].path: recorded(code) for row, code in own.items()}
+                        for own in (answers, corrections))
     return _record(plan, state, query, round=round, sampler=sampler.name, metrics=metrics,
                    files=_save(plan, state, model, round), answers=given, corrections=corrected,
-                   **watched(plan, state, model, round))
+                   refills=[len(own.rows) for own in queries[1:]], **watched(plan, state, model, round))
+
+
+def _asked(plan: Run, state: State, round: int) -> tuple[list[Query], dict[int, int], dict[int, int]]:
+    """Ask the query of a round and, where the run refills, others for what was skipped; return all of them.
+
+    With them, by row, what people said of images without a label of the data set's, and the corrections of earlier answers.
+    """
+    queries, given, corrected, n_query = [], {}, {}, _n_wanted(plan, plan.n_query, round)
+    while not queries or (plan.refills and n_query and len(state.pool.unlabeled)):
+        part, basis = len(queries), stands_on(state.config, state.pool)
+        audit = plan.audit_rows(round, part)
+        event("before-select")
+        query = plan.oracle.asked(round, part, basis) or state.timed("select", _select, plan, state, round, part, n_query)
+        event("after-select")
+        _, corrections = plan.oracle.answers(Question(
+            round, query, basis, state.pool.settled, lambda rows: _guesses(plan, state, rows), audit, part))
+        plan.oracle.audit(audit)
+        _acquire(plan, state, query, round)
+        given |= plan.oracle.said([row for row in torch.cat([query.rows, audit]).tolist()
+                                   if plan.dataset.train[row].label == UNLABELED])  # also what a replayed record says
+        corrected |= corrections
+        queries.append(query)
+        n_query = _n_wanted(plan, int((state.pool.labels_of(query.rows) == SKIP).sum()), round)
+    return queries, given, corrected
+
+
+def _n_wanted(plan: Run, n_query: int, round: int) -> int:
+    """Return how many images to ask of so many: where the run refills, no more than it may pay for, and ask, by this round."""
+    if not plan.refills:
+        return n_query
+    n_asked, n_skipped = plan.oracle.counts["asked"], plan.oracle.counts["skip"]
+    return max(0, min(n_query, plan.n_query * (round + 1) - (n_asked - n_skipped), plan.oracle.budget - n_asked))
 
 
 def _warm_start(plan: Run, state: State) -> None:
@@ -160,16 +184,17 @@ def _warm_start(plan: Run, state: State) -> None:
         state.model = state.fitted("warm_start", plan.chooser, -1, **_mined(query))
 
 
-def _select(plan: Run, state: State, round: int) -> Query:
-    """Return the query of a round, in rows of the train split."""
+def _select(plan: Run, state: State, round: int, part: int, n_query: int) -> Query:
+    """Return the query of a part of a round, in rows of the train split."""
     sampler = plan.sampler(round, state.pool)
     needs_model = sampler.needs_model and state.model is not None
-    ctx = _context(plan, state, state.predict(plan.chooser, state.model) if needs_model else state.zero_shot, round)
-    query = select(sampler.select, ctx)
+    ctx = _context(plan, state, state.predict(plan.chooser, state.model) if needs_model else state.zero_shot, round, part)
+    query = select(sampler.select, replace(ctx, n_query=n_query))
     return replace(query, **{rows: ctx.ids[getattr(query, rows)] for rows in ("rows", "pseudo_rows", "mined_rows")})
 
 
-def _context(plan: Run, state: State, now: Predicted, round: int) -> SelectionContext:
+def _context(plan: Run, state: State, now: Predicted, round: int, part: int = 0) -> SelectionContext:
+    stream = f"select {plan.sampler(round, state.pool).name}" + (f" part {part + 1}" if part else "")
     rows, labeled, skipped = state.pool.unlabeled, state.pool.labeled, state.pool.skipped
     logits = now.logits[rows]
     return SelectionContext(
@@ -177,7 +202,7 @@ def _context(plan: Run, state: State, now: Predicted, round: int) -> SelectionCo
         zero_shot_logits=logits if now is state.zero_shot else state.zero_shot.logits[rows],
         labeled_ids=labeled, labeled_features=now.features[labeled], labeled_logits=now.logits[labeled],
         labels=state.pool.labels, text_features=now.text_features, n_query=plan.n_query, round=round,
-        n_total=len(plan.dataset.train), rng=rng_for(plan.seed, f"select {plan.sampler(round, state.pool).name}", round),
+        n_total=len(plan.dataset.train), rng=rng_for(plan.seed, stream, round), part=part,
         negative_text_features=getattr(now, "negative_text_features", None), bias=getattr(now, "bias", None),
         class_directions=getattr(now, "class_directions", None),
         find=plan.dataset.train_rows.get, skipped_features=now.features[skipped] if len(skipped) else None,
@@ -242,10 +267,10 @@ def _record(plan: Run, state: State, query: Query, *, round: int, **known: Any) 
     pseudo_labeled = {paths[row]: label for row, label in pseudo}
     guessed = torch.cat([pool.pseudo_labeled, query.mined_rows])
     guesses, counts = torch.cat([pool.labels_of(pool.pseudo_labeled), query.mined_labels]), plan.oracle.counts
-    known_rows = [plan.dataset.train_rows[path] for path in plan.known]
+    known_rows = torch.tensor([plan.dataset.train_rows[path] for path in plan.known], dtype=torch.int64)
     return RoundRecord(
         round=round, queried=queried, n_labeled=len(pool.labeled), n_paid=plan.oracle.n_paid,
-        n_further=plan.oracle.n_further, n_known=int((pool.labels_of(known_rows) >= 0).sum()), n_asked=counts["asked"],
+        n_further=plan.oracle.n_further, n_known=int(torch.isin(pool.labeled, known_rows).sum()), n_asked=counts["asked"],
         n_skipped=counts["skip"], n_none=counts["none"], n_unsure=counts["unsure"], n_pseudo=len(guessed),
         class_counts=pool.labels.bincount(minlength=len(plan.dataset.classnames)).tolist(),
         query_hash=query_hash(queried, pseudo_labeled, known["answers"] | known["corrections"], known["audited"]),

@@ -34,6 +34,8 @@ class Predicted(Protocol):
 class Trainer(Protocol):
     """What the loop asks of a trainer; the model itself is opaque to it.
 
+    Where people were unsure of a label and `ACTIVE.UNSURE` is half, `fit` takes further `weights` [M] of the labels.
+
     One whose models have negative prompts says so by `has_negative_texts = True`, and its `fit` takes a further `mined`:
     rows and labels that it trains on beside the labeled ones. One whose logits are no product of features and class features
     says `is_linear = False`. One that learns from images without a label has `leave_out`, and never reads the rows that it is
@@ -54,7 +56,8 @@ class Run:
     `samplers` are that of round 0 and that of all others; `n_query` labels are asked for in each of `n_rounds` rounds; models
     are kept in the folder `output`. `reserved` images are for the audit alone. With `watches`, predictions of the pool are
     compared from round to round; the run ends once their kappa is at `stop`, unless that is 0. `known` are answers, by path,
-    that are there before it begins.
+    that are there before it begins. Where it `refills`, a round asks other images in place of skipped ones. A class that
+    people were unsure of is a label of `unsure_weight`, or none.
     """
 
     dataset: Dataset
@@ -72,6 +75,8 @@ class Run:
     watches: bool = False
     stop: float = 0.0
     known: Mapping[str, int] = field(default_factory=dict)
+    refills: bool = False
+    unsure_weight: float = 0.0
 
     @property
     def chooser(self) -> Trainer:
@@ -82,9 +87,9 @@ class Run:
         """Return what selects in a round: as in round 0 as long as nothing is labeled."""
         return self.samplers[1 if round and len(pool.labeled) else 0]
 
-    def audit_rows(self, round: int) -> Tensor:
-        """Return the rows that are labeled for the audit in a round."""
-        return torch.from_numpy(self.reserved.asked(round).astype("int64"))
+    def audit_rows(self, round: int, part: int = 0) -> Tensor:
+        """Return the rows that are labeled for the audit in a round: beside the first part of its query."""
+        return torch.from_numpy(self.reserved.asked(round).astype("int64"))[: 0 if part else None]
 
     def model_path(self, round: int) -> Path:
         """Return the file of the model that selects after a round."""
@@ -106,10 +111,10 @@ class State:
     losses: dict[str, Sequence[float]] = field(default_factory=dict)
 
     def timed(self, step: str, function: Callable, *arguments: Any, **named: Any) -> Any:
-        """Return the function's answer and note its seconds under the name of the step."""
+        """Return the function's answer and add its seconds to those of the step in this round."""
         start = time.perf_counter()
         answer = function(*arguments, **named)
-        self.seconds[step] = round(time.perf_counter() - start, 3)
+        self.seconds[step] = round(self.seconds.get(step, 0.0) + time.perf_counter() - start, 3)
         return answer
 
     def predict(self, trainer: Trainer, model: Any) -> Predicted:
@@ -121,7 +126,8 @@ class State:
 
     def fitted(self, step: str, trainer: Trainer, round: int, **mined: Any) -> Any:
         """Return a model fitted to all labels so far, and note its seconds and losses."""
-        model = self.timed(step, trainer.fit, self.pool.labeled, self.pool.labels, round, **mined)
+        weights = {} if self.pool.weights is None else {"weights": self.pool.weights}
+        model = self.timed(step, trainer.fit, self.pool.labeled, self.pool.labels, round, **weights, **mined)
         if losses := getattr(model, "losses", ()):
             self.losses[step] = losses
         return model

@@ -5,14 +5,18 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dassl.data.answers import SKIP
+from dassl.data.answers import SKIP, UNSURE
 
 
 class LabelPool:
     """Which images of the train split are labeled, since which round, as what, and by whom."""
 
-    def __init__(self, n_images: int, reserved: Sequence[int] = ()):
-        """Rows that are `reserved` never leave it: they cannot be asked and get no label."""
+    def __init__(self, n_images: int, reserved: Sequence[int] = (), unsure_weight: float = 0.0):
+        """Rows that are `reserved` never leave it: they cannot be asked and get no label.
+
+        A class that people named but were unsure of is a label of `unsure_weight`, or none if that is 0.
+        """
+        self._unsure_weight = unsure_weight
         self._is_free = torch.ones(n_images, dtype=torch.bool)
         self._is_free[torch.as_tensor(reserved, dtype=torch.int64)] = False
         self.round_of = torch.full((n_images,), -1)  # [N], -1 while unlabeled
@@ -32,7 +36,12 @@ class LabelPool:
     @property
     def labeled(self) -> Tensor:
         """Rows with a label, ascending."""
-        return (self._labels >= 0).nonzero().flatten()
+        return ((self._labels >= 0) | self._is_unsure).nonzero().flatten()
+
+    @property
+    def _is_unsure(self) -> Tensor:
+        """Which rows [N] have a label that people were unsure of."""
+        return (self._labels < UNSURE) & bool(self._unsure_weight)
 
     @property
     def skipped(self) -> Tensor:
@@ -42,7 +51,13 @@ class LabelPool:
     @property
     def labels(self) -> Tensor:
         """The labels of `labeled`, in its order."""
-        return self._labels[self.labeled]
+        return torch.where(self._is_unsure, UNSURE - 1 - self._labels, self._labels)[self.labeled]
+
+    @property
+    def weights(self) -> Tensor | None:
+        """How much the labels of `labeled` count, float32 in its order; None if all are 1."""
+        unsure = self._is_unsure[self.labeled]
+        return torch.where(unsure, self._unsure_weight, 1.0) if unsure.any() else None
 
     @property
     def pseudo_labeled(self) -> Tensor:

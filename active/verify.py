@@ -91,9 +91,9 @@ def run_again(old: RunResult, folder: Path, root: str | None, *, fresh: bool) ->
     restore = ORACLES[old.config["ACTIVE"].get("ORACLE", "labels")].facts.get("restore", lambda *_: None)
     for record in old.rounds:
         if record.answers:
-            names = {path: written(code_of(answer), old.dataset["classnames"])
-                     for path, answer in (record.answers | record.corrections).items()}
-            restore(output, record.round, names)
+            for part, answers in enumerate(record.answers_by_part):
+                restore(output, record.round, part, {path: written(code_of(answer), old.dataset["classnames"])
+                                                     for path, answer in answers.items()})
     words = ["--config-file", config, "--output-dir", output, *(["--root", root] if root else []),
              *(["CACHE_DIR", folder / "cache"] if fresh else [])]
     threads = {"OMP_NUM_THREADS": old.environment["threads"]} if old.environment.get("threads", "").isdigit() else {}

@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python -m benchmarks.extraction PHOTOS > benchmarks/extraction.md
 
 PHOTOS is a folder of images. Weights are random, which takes the same time. Both sides read the same files in batches of
-BATCH, one thread, on the CPU; they take turns, so that other load on the machine meets both alike. Each figure is the median
+BATCH, one thread, on the CPU; they take turns, so that other load on the machine meets both alike. Each figure is the mean
 of TURNS turns.
 """
 
@@ -32,9 +32,8 @@ from trainers.clip.library import open_clip
 from trainers.core.inputs import encoder
 
 BATCH = 16
-TURNS = 3
-SECONDS = 2  # of a turn, by which the number of images is chosen
-MOST, LEAST = 200, 16  # images
+TURNS = 2
+IMAGES = 200
 READING = "none: decode and view alone"
 MODELS = {"ViT-B-32": "CLIP", "coca_ViT-B-32": "CoCa", "RN50": "ResNet", "convnext_tiny": "ConvNeXt",
           "ViT-B-16-SigLIP2": "SigLIP 2", "PE-Core-T-16-384": "Perception Encoder", "EVA02-B-16": "EVA-CLIP",
@@ -45,10 +44,9 @@ HEAD = """# Extraction of image features against open_clip's own loop
 Written by `OMP_NUM_THREADS=1 python -m benchmarks.extraction PHOTOS` on Python {python}, torch {torch}, open_clip {open_clip},
 {machine}.
 From files to unit-norm features: *here* is what a run does for its feature cache (decode, view, encode; batches of {batch}),
-*open_clip* is its transform in a `DataLoader` and `encode_image` under `inference_mode`. CPU seconds of one thread for so many
-*images* (as many as take about {seconds} s, at least {least}, at most {most}), the median of {turns} turns; *ratio* is the
-median of here / open_clip over the turns, and its range. *difference*: the largest of a
-feature (CoCa's is normalized twice by open_clip's default). Images: {photos}.
+*open_clip* is its transform in a `DataLoader` and `encode_image` under `inference_mode`. CPU seconds of one thread for
+{photos}, the mean of {turns} turns; *ratio* is here / open_clip of the means, and its range over the turns. *difference*: the
+largest of a feature (CoCa's is normalized twice by open_clip's default).
 
 """
 
@@ -111,17 +109,15 @@ def measured(name: str, paths: list[Path], encode: Encode | None = None) -> list
     clip, seconds = built(name), {here: [], theirs: []}
     for run in (here, theirs):
         run(clip, paths[:8], encode)  # warm
-    once = timed(lambda: theirs(clip, paths[:8], encode))[0] / 8
-    own = paths[:max(LEAST, min(MOST, int(SECONDS / once) // BATCH * BATCH))]
     for turn in range(TURNS):
         found = {}
         for run in (here, theirs) if turn % 2 else (theirs, here):
-            spent, found[run] = timed(lambda run=run: run(clip, own, encode))
+            spent, found[run] = timed(lambda run=run: run(clip, paths, encode))
             seconds[run].append(spent)
     ratios = [one / other for one, other in zip(seconds[here], seconds[theirs], strict=True)]
-    medians = (f"{statistics.median(seconds[run]):.2f}" for run in (here, theirs))
-    return [READING if encode else MODELS[name], name, str(len(own)), *medians,
-            f"{statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})",
+    means = [statistics.mean(seconds[run]) for run in (here, theirs)]
+    return [READING if encode else MODELS[name], name, *(f"{mean:.2f}" for mean in means),
+            f"{means[0] / means[1]:.3f} ({min(ratios):.3f} to {max(ratios):.3f})",
             f"{(found[here] - found[theirs]).abs().max():.0e}"]
 
 
@@ -133,13 +129,13 @@ def main() -> None:
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
     folder = Path(sys.argv[1])
-    paths = list(itertools.islice(images_of(folder), MOST))
+    paths = list(itertools.islice(images_of(folder), IMAGES))
     start = time.perf_counter()
     rows = [measured("ViT-B-32", paths, lambda images: images.mean((2, 3))), *(measured(name, paths) for name in MODELS)]
     print(HEAD.format(python=platform.python_version(), torch=torch.__version__, open_clip=open_clip.__version__,
-                      machine=platform.machine(), batch=BATCH, seconds=SECONDS, most=MOST, least=LEAST, turns=TURNS,
-                      photos=f"the first {len(paths)} of {folder.name}")
-          + tabulate(rows, ["family", "backbone", "images", "here", "open_clip", "ratio", "difference"], tablefmt="github",
+                      machine=platform.machine(), batch=BATCH, turns=TURNS,
+                      photos=f"the first {len(paths)} images of {folder.name}")
+          + tabulate(rows, ["family", "backbone", "here", "open_clip", "ratio", "difference"], tablefmt="github",
                      disable_numparse=True)
           + "\n" + FOOT.format(minutes=(time.perf_counter() - start) / 60), end="")
 

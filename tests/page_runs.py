@@ -101,11 +101,11 @@ class PageRun:
         while self.address:
             try:
                 state = self.ask(f"/state?since={since}")
-                since, round = state["number"], state["round"]
+                since, round, now = state["number"], state["round"], (state["round"], state["part"])
                 if state["doing"]["kind"] == "ended":
                     return
-                if round is not None and round != seen and (question := self.ask("/question"))["images"]:
-                    seen = round
+                if round is not None and now != seen and (question := self.ask("/question"))["images"]:
+                    seen = now
                     answered = {own["image"] for own in self.ask("/state?since=-1")["answers"] if own["answer"] is not None}
                     yield question | {"open": [own for own in question["images"] if own["number"] not in answered]}
             except (OSError, ValueError):  # it was killed

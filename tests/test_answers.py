@@ -201,6 +201,23 @@ def test_a_correction_to_the_same_label_changes_nothing(start, truth, tmp_path):
     assert one == two
 
 
+@pytest.mark.parametrize("learner", ["CoOp", "LinearProbe", "DualPrompt"])
+def test_half_a_label_of_what_people_were_unsure_of(start, truth, tmp_path, learner, capsys):
+    """`ACTIVE.UNSURE half`: trained on and seen by samplers as labeled; it is another model than by a whole label, or none."""
+    words, models = ("TRAINER.NAME", learner, "ACTIVE.SAMPLER", "cec"), {}
+    unsure = {path: f"!unsure {name}" if place % 3 else "!unsure" for place, (path, name) in enumerate(truth.items())}
+    for output, answers, more in (("none", unsure, ()), ("half", unsure, ("ACTIVE.UNSURE", "half")), ("whole", truth, ())):
+        labeled(start, tmp_path, answers, *words, *more, output=output)
+        models[output] = [own.files for own in rounds(tmp_path, output)]
+    none, half, whole = (rounds(tmp_path, output)[0] for output in ("none", "half", "whole"))
+    named = [path for path in half.queried if unsure[path] != "!unsure"]
+    assert (none.n_labeled, half.n_labeled, whole.n_labeled) == (0, len(named), 4) and 0 < len(named) < 4
+    assert half.n_unsure == half.n_paid == 4
+    assert half.class_counts == [sum(truth[path] == name for path in named) for name in NAMES]
+    assert len({json.dumps(own) for own in models.values()}) == 3
+    assert start(*words, "ACTIVE.UNSURE", "half", output="half")[0] == 0  # a finished one
+
+
 @pytest.mark.parametrize(("first", "then", "n_paid", "n_labeled"), [
     ("!skip", "one", 8, 8), ("!none", "one", 8, 8), ("one", "!none", 8, 7), ("one", "!skip", 7, 7), ("!unsure", "one", 8, 8)])
 def test_any_answer_can_be_corrected(start, truth, tmp_path, first, then, n_paid, n_labeled):

@@ -24,7 +24,7 @@ from dassl.utils.registry import AtLeast, AtMost
 from trainers.clip.frozen_clip import FrozenCLIP
 from trainers.core.prompts import Batch, Classifier, ClassTexts, Prompts
 from trainers.core.token_rows import INITIAL_STD, MAX_CONTEXT, token_rows
-from trainers.learner import PromptLearner, cross_entropy
+from trainers.learner import PromptLearner, cross_entropy, weighted_mean
 from trainers.registry import LEARNERS, InBlocksOf, TunesImages, checked_depth
 from trainers.vpt import Layout, image_tokens
 
@@ -71,11 +71,12 @@ class DualPrompt(PromptLearner):
         positive = logits if self.l2_detach == "none" else scale * seen @ classifier.texts.detach().T
         margins = positive - scale * seen @ classifier.negative.T  # m_k = s v.t+_k - s v.t-_k, [B, C]
         clean = F.softplus(-margins.gather(1, targets[:, None]))
-        loss = cross_entropy(logits, batch) + self.l2_weight * clean.mean()
+        loss = cross_entropy(logits, batch) + self.l2_weight * weighted_mean(clean.flatten(), batch)
         if batch.counted is not None:
             margins, targets = margins[:, batch.counted], (batch.counted.cumsum(0) - 1)[targets]
         if (n_classes := margins.shape[1]) == 1:
             return loss
         shift = torch.from_numpy(batch.rng.integers(1, n_classes, len(targets))).to(targets.device)
         wrong = F.softplus(margins.gather(1, ((targets + shift) % n_classes)[:, None]))
-        return loss + (self.l2_weight if self.l2_sign == "corrected" else -self.l2_weight) * wrong.mean()
+        sign = 1 if self.l2_sign == "corrected" else -1
+        return loss + sign * self.l2_weight * weighted_mean(wrong.flatten(), batch)

@@ -31,7 +31,7 @@ from trainers.core.token_rows import template_rows
 from trainers.registry import LEARNERS
 
 __all__ = ["LEARNERS", "Batch", "ClassTexts", "Classifier", "Head", "Labels", "Learner", "PromptLearner", "Prompts",
-           "cross_entropy", "template_rows"]
+           "cross_entropy", "template_rows", "weighted_mean"]
 
 
 class Learner(nn.Module):
@@ -103,13 +103,20 @@ class Learner(nn.Module):
 
 
 def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
-    """Return the mean cross-entropy of logits [B, C] over the classes that count.
+    """Return the weighted mean of the cross-entropy of logits [B, C] over the classes that count.
 
     A class that does not count has no gradient: its logits are no part of the softmax. They are in every prediction.
     """
     if batch.counted is not None:
         logits = logits.masked_fill(~batch.counted, -torch.inf)
-    return F.cross_entropy(logits, batch.targets)
+    if batch.weights is None:
+        return F.cross_entropy(logits, batch.targets)
+    return weighted_mean(F.cross_entropy(logits, batch.targets, reduction="none"), batch)
+
+
+def weighted_mean(losses: Tensor, batch: Batch) -> Tensor:
+    """Return the mean of w_i l_i over the images of a batch, of their losses l [B]: a weight says how much of one counts."""
+    return (losses if batch.weights is None else losses * batch.weights).mean()
 
 
 class Head(Learner):

@@ -219,6 +219,23 @@ def check_save_and_load(subject: Subject) -> None:
             assert torch.equal(logits_of(trainer, again), logits_of(trainer, model)), "logits differ after saving and loading"
 
 
+def check_weights(subject: Subject) -> None:
+    """Weights of 1 change nothing; a label of weight 0 might name any other class that has labels, and half of one counts."""
+    trainer = make_trainer(subject, make_inputs())
+    rows = rows_of(trainer, 0, 1, 2)
+    labels = trainer.inputs.dataset.labels("train")[rows]
+    ones, other = torch.ones(len(rows)), labels.clone()
+    other[0] = 1
+    found = {}
+    for name, given, weight in (("one", labels, 1.0), ("none", labels, 0.0), ("none of another", other, 0.0),
+                                ("half", labels, 0.5)):
+        found[name] = logits_of(trainer, trainer.fit(rows, given, 0, weights=torch.cat([ones[:1] * weight, ones[1:]])))
+    _assert_alike(found["one"], logits_of(trainer, fitted(trainer, rows)), "with weights of 1")
+    _assert_alike(found["none of another"], found["none"], "another class in a label of weight 0")
+    if not torch.equal(found["one"], trainer.predict(trainer.zero_shot(), "test").logits):
+        assert not any(torch.equal(found["half"], found[name]) for name in ("one", "none")), "half a label is one or none"
+
+
 def check_linear(subject: Subject) -> None:
     """Logits are the scale times (features @ class features + bias), as samplers rebuild them, unless it is not linear."""
     trainer = make_trainer(subject, make_inputs())
@@ -282,5 +299,5 @@ def check_global_random_state(subject: Subject) -> None:
 
 CHECKS: tuple[Callable[[Subject], None], ...] = (
     check_no_label, check_label_counts, check_one_class, check_identical_features, check_class_permutation, check_row_order,
-    check_absent, check_all_present, check_save_and_load, check_linear, check_prediction_is_pure, check_poisoned_labels,
-    check_test_images, check_same_seed, check_global_random_state)
+    check_absent, check_all_present, check_save_and_load, check_weights, check_linear, check_prediction_is_pure,
+    check_poisoned_labels, check_test_images, check_same_seed, check_global_random_state)

@@ -49,8 +49,8 @@ class FileOracle(Oracle):
         self._dataset, self._output = setting.dataset, setting.output
         self._words = words(setting.dataset.classnames)
 
-    def asked(self, round: int, basis: tuple[str, str]) -> Query | None:
-        return read_query(query_path(self._output, round), basis, self._dataset)
+    def asked(self, round: int, part: int, basis: tuple[str, str]) -> Query | None:
+        return read_query(query_path(self._output, round, part), basis, self._dataset)
 
     def ask(self, question: Question, rows: Tensor) -> dict[int, int]:
         """Return what people wrote into the files of a round, by row.
@@ -62,8 +62,8 @@ class FileOracle(Oracle):
         unknown class, an image that was not asked, or two answers of one: then none of them counts. With `conflicts` majority
         several answers are opinions, each paid, and most of them decide.
         """
-        write_query(query_path(self._output, question.round), question.basis, question.query, self._dataset)
-        table, train = table_path(self._output, question.round), self._dataset.train
+        write_query(query_path(self._output, question.round, question.part), question.basis, question.query, self._dataset)
+        table, train = table_path(self._output, question.round, question.part), self._dataset.train
         paths, settled, before = ([train[row].path for row in own.tolist()] for own in (
             rows, question.settled, self.answered_before.nonzero().flatten()))
         settled += before
@@ -85,9 +85,9 @@ class FileOracle(Oracle):
         return {self._dataset.train_rows[path]: code for path, code in answers.items()}
 
 
-def restore(output: Path, round: int, names: Mapping[str, str]) -> None:
-    """Write the CSV file of a round that has been labeled: what people wrote, by path."""
-    write_text(table_path(output, round), sheet([("path", "label"), *names.items()]))
+def restore(output: Path, round: int, part: int, names: Mapping[str, str]) -> None:
+    """Write the CSV file of a part of a round that has been labeled: what people wrote, by path."""
+    write_text(table_path(output, round, part), sheet([("path", "label"), *names.items()]))
 
 
 @ORACLES.register("file", asks_people=True, restore=restore)

@@ -2,8 +2,8 @@
 
 An oracle is registered as a function of a `Setting` that returns an `Oracle`. Facts: `asks_people`, if labels may be unknown
 before they are asked; `check`, a function without arguments that raises ConfigError where the oracle could not work; `restore`,
-a function of output folder, round and answers by path, as people write them, that lets the oracle find them there. Answers are
-integers: labels, or the codes of `dassl.data.answers`.
+a function of output folder, round, part and answers by path, as people write them, that lets the oracle find them there.
+Answers are integers: labels, or the codes of `dassl.data.answers`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,7 +32,8 @@ class Question:
 
     `query` and `settled` [M], the rows that have a label or another answer already, are rows of the train split. `basis` is
     what the query was selected with, see `active.oracles.asked.stands_on`. `guess(rows)` returns the model's class
-    probabilities [n, C]. `audit` are further rows that are to be labeled, see `active.audit`.
+    probabilities [n, C]. `audit` are further rows that are to be labeled, see `active.audit`. `part` counts the questions of
+    a round from 0: there are further ones where `ACTIVE.REFILL` replaces skipped images.
     """
 
     round: int
@@ -41,6 +42,7 @@ class Question:
     settled: Tensor
     guess: Callable[[Tensor], Tensor]
     audit: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    part: int = 0
 
 
 @dataclass(frozen=True)
@@ -142,8 +144,8 @@ class Oracle:
         known = self._labels[rows] >= 0
         return float((self._labels[rows] == labels)[known].double().mean()) if known.any() else None
 
-    def asked(self, round: int, basis: tuple[str, str]) -> Query | None:
-        """Return the query of a round that was asked already and stands on the same basis, in rows of the train split."""
+    def asked(self, round: int, part: int, basis: tuple[str, str]) -> Query | None:
+        """Return the query of a part of a round that was asked already on the same basis, in rows of the train split."""
         return None
 
     def said(self, rows: Sequence[int]) -> list[tuple[int, int]]:

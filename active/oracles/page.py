@@ -57,26 +57,27 @@ class PageOracle(Oracle):
     def recorders(self) -> Sequence[Recorder]:
         return (Told(self._board, self._output),)
 
-    def asked(self, round: int, basis: tuple[str, str]) -> Query | None:
-        return read_query(query_path(self._output, round), basis, self._dataset)
+    def asked(self, round: int, part: int, basis: tuple[str, str]) -> Query | None:
+        return read_query(query_path(self._output, round, part), basis, self._dataset)
 
     def ask(self, question: Question, rows: Tensor) -> dict[int, int]:
         """Return what people answer in the page, by row, once every row [n] has an answer.
 
         Answers that the journal holds already are not asked again. Raises DataError, naming the line, if it is damaged.
         """
-        write_query(query_path(self._output, question.round), question.basis, question.query, self._dataset)
+        round, part = question.round, question.part
+        write_query(query_path(self._output, round, part), question.basis, question.query, self._dataset)
         train, row_of = self._dataset.train, self._dataset.train_rows
         paths = [train[row].path for row in rows.tolist()]
         before = self.answered_before.nonzero().flatten()
         earlier = {train[row].path: code for row, code in zip(before.tolist(), self._labels[before].tolist(), strict=True)}
-        journal = Journal(journal_path(self._output, question.round))
+        journal = Journal(journal_path(self._output, round, part))
         lines = read_lines(journal, self._codes, paths, earlier)
         audit = frozenset(train[row].path for row in question.audit.tolist())
         self._serve()
-        self._board.ask(Asked(question.round, paths, largest(question.guess(rows), N_GUESSES), audit, journal), lines, earlier)
+        self._board.ask(Asked(round, paths, largest(question.guess(rows), N_GUESSES), audit, journal, part), lines, earlier)
         answers = self._board.close() if self._board.is_complete else self._waited()
-        logger.info("round %d: %d images were answered in the labeling page", question.round, len(paths))
+        logger.info("round %d: %d images were answered in the labeling page", round, len(paths))
         return {row_of[path]: answers[path] for path in [*paths, *earlier]}
 
     def close(self) -> None:
@@ -128,9 +129,9 @@ class Told(Recorder):
         self._board.tell(result, ENDED, f"the run has failed: {result.failure}" if result.failure else "the run has finished")
 
 
-def restore(output: Path, round: int, names: Mapping[str, str]) -> None:
-    """Write the journal of a round that has been labeled: what people answered, by path."""
-    Journal(journal_path(output, round)).append(
+def restore(output: Path, round: int, part: int, names: Mapping[str, str]) -> None:
+    """Write the journal of a part of a round that has been labeled: what people answered, by path."""
+    Journal(journal_path(output, round, part)).append(
         [{"time": "", "who": "", "path": path, "answer": name} for path, name in names.items()])
 
 

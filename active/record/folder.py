@@ -40,19 +40,23 @@ def selector_path(output: Path, round: int) -> Path:
     return output / PROMPTS / f"round_{round:03d}_selector.safetensors"
 
 
-def query_path(output: Path, round: int) -> Path:
-    """Return the file of the query that people are asked in a round."""
-    return output / QUERIES / f"round_{round:03d}_query.json"
+def query_path(output: Path, round: int, part: int = 0) -> Path:
+    """Return the file of the query that people are asked in a part of a round, see `ACTIVE.REFILL`."""
+    return _question_path(output, round, part, "_query.json")
 
 
-def journal_path(output: Path, round: int) -> Path:
-    """Return the file of what people answered in the labeling page in a round, one line an answer."""
-    return output / QUERIES / f"round_{round:03d}_answers.jsonl"
+def journal_path(output: Path, round: int, part: int = 0) -> Path:
+    """Return the file of what people answered in the labeling page in a part of a round, one line an answer."""
+    return _question_path(output, round, part, "_answers.jsonl")
 
 
-def table_path(output: Path, round: int) -> Path:
-    """Return the CSV file that people fill in a round."""
-    return output / QUERIES / f"round_{round:03d}.csv"
+def table_path(output: Path, round: int, part: int = 0) -> Path:
+    """Return the CSV file that people fill in a part of a round."""
+    return _question_path(output, round, part, ".csv")
+
+
+def _question_path(output: Path, round: int, part: int, ending: str) -> Path:
+    return output / QUERIES / f"round_{round:03d}{f'_part_{part + 1}' if part else ''}{ending}"
 
 
 def clean(output: Path) -> None:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import reduce
+from itertools import accumulate, pairwise
 from operator import getitem
 from pathlib import Path
 from types import UnionType
@@ -30,8 +31,9 @@ class RoundRecord:
     """One round. Fractions in [0, 1]; counts are of the whole run so far; seconds of each step; peak memory in MiB.
 
     `n_asked` = `n_paid` + `n_skipped` - `n_further`, and `n_labeled` = `n_asked` - `n_skipped` - `n_none` - `n_unsure` +
-    `n_saved` + `n_known`, which were there before the first round. `n_pseudo` are the model's own guesses that this round
-    trained on: the saved labels and the images mined for this round alone.
+    `n_saved` + `n_known`, which were there before the first round; under `ACTIVE.UNSURE: half` those of
+    `n_unsure` that name a class are labels too. `n_pseudo` are the model's own guesses that this round trained on: the saved
+    labels and the images mined for this round alone.
     """
 
     round: int
@@ -50,6 +52,7 @@ class RoundRecord:
     pseudo_labeled: dict[str, int] = field(default_factory=dict)  # dataset ids that joined so in this round, with the guess
     # dataset ids that people were asked in this round, with the label, or "skip", "none", "unsure", "unsure 3" (label 3)
     answers: dict[str, int | str] = field(default_factory=dict)
+    refills: list[int] = field(default_factory=list)  # how many of `queried`, at its end, each further part of the query asked
     corrections: dict[str, int | str] = field(default_factory=dict)  # ids answered before, with what replaced that
     n_known: int = 0
     n_further: int = 0  # second and later opinions on an image, each of which is paid
@@ -65,6 +68,21 @@ class RoundRecord:
     @property
     def accuracy(self) -> float | None:
         return self.metrics["accuracy"]
+
+    @property
+    def parts(self) -> list[list[str]]:
+        """The dataset ids that each part of the round's query asked: one, or further ones in place of skipped images."""
+        ends = list(accumulate(self.refills, initial=len(self.queried) - sum(self.refills)))
+        return [self.queried[start:end] for start, end in pairwise([0, *ends])]
+
+    @property
+    def answers_by_part(self) -> list[dict[str, int | str]]:
+        """What people said in each part: in the first also of audited images, in the last also the corrections."""
+        others = self.parts[1:]
+        later = {path for part in others for path in part}
+        parts = [{path: answer for path, answer in self.answers.items() if path not in later},
+                 *({path: self.answers[path] for path in part if path in self.answers} for part in others)]
+        return [*parts[:-1], parts[-1] | self.corrections]
 
 
 @dataclass

@@ -52,16 +52,18 @@ def asks(node: CfgNode) -> set[str]:
 
 @SAMPLERS.register("replay", needs_model=False, check=check, answers=answers, known=known, asks=asks)
 def replay(ctx: SelectionContext, *, results: str = "") -> Query:
-    """Return what the record `results` asked and pseudo-labeled in this round, in its order.
+    """Return what the record `results` asked and pseudo-labeled in this part of the round, in its order.
 
     Raises ConfigError if that is not `n_query` images, DataError if one of them is not in the pool.
     """
     record = _record(results).rounds[ctx.round]
-    n_picked = len(record.queried) + len(record.pseudo_labeled)
+    parts = record.parts
+    asked = parts[ctx.part] if ctx.part < len(parts) else []
+    n_picked = len(asked) + len(record.pseudo_labeled)
     if n_picked != ctx.n_query:
         raise ConfigError(f"round {ctx.round} of {results} picked {n_picked} images, but this run picks {ctx.n_query}: "
-                          "ACTIVE.QUERY_SIZE or the data set is another")
-    return Query(_rows(ctx, record.queried, results), _rows(ctx, list(record.pseudo_labeled), results),
+                          "ACTIVE.QUERY_SIZE, ACTIVE.REFILL or the data set is another")
+    return Query(_rows(ctx, asked, results), _rows(ctx, list(record.pseudo_labeled), results),
                  torch.tensor(list(record.pseudo_labeled.values()), dtype=torch.int64))
 
 

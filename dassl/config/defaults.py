@@ -169,6 +169,9 @@ class Config:
         AUDIT_ROUNDS: Positive = 1  # they are labeled beside the queries of so many rounds
         # end the run once kappa, by which predictions agree with those of a model with C labels less, is so large; 0 is never
         STOP: Share = 0.0
+        # answers such as "!unsure heron": leave_out trains on none of them, half counts each as half a label
+        UNSURE: Literal["leave_out", "half"] = "leave_out"
+        REFILL: bool = False  # a round asks other images in place of those that people skip, so that it has all of its labels
         # the data set's labels, or page or file: people label what it does not, see docs/people.md
         ORACLE: Annotated[str, NameOf("oracle")] = "labels"
         # files or modules to import first, so that samplers and learners can live anywhere

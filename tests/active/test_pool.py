@@ -6,6 +6,7 @@ import torch
 from active.oracles.oracle import Oracle, PoolExhausted
 from active.pool import LabelPool
 from active.registry import query_size
+from dassl.data.answers import SKIP, UNSURE
 from dassl.data.dataset import UNLABELED
 from dassl.utils.errors import ConfigError
 
@@ -118,3 +119,16 @@ def test_precision_counts_guesses_whose_truth_is_known():
     oracle = Oracle(torch.tensor([2, UNLABELED, 1]), budget=3)
     assert oracle.precision(torch.tensor([0, 1, 2]), torch.tensor([2, 0, 0])) == 0.5
     assert oracle.precision(torch.tensor([1]), torch.tensor([0])) is None
+
+
+def test_what_people_were_unsure_of_is_half_a_label_or_none():
+    """`!unsure heron` is a label of the weight that the pool is given; `!unsure` alone is none."""
+    answers = torch.tensor([1, UNSURE - 1 - 2, UNSURE, SKIP])
+    for weight, rows, labels in ((0.0, [0], [1]), (0.5, [0, 1], [1, 2])):
+        pool = LabelPool(5, unsure_weight=weight)
+        pool.acquire(torch.arange(4), answers, 0)
+        assert pool.labeled.tolist() == rows and pool.labels.tolist() == labels and pool.settled.tolist() == [0, 1, 2, 3]
+        assert (pool.weights is None) == (not weight) and pool.labels_of(torch.arange(4)).tolist() == answers.tolist()
+    assert pool.weights.tolist() == [1.0, 0.5]
+    pool.correct(torch.tensor([1]), torch.tensor([2]))
+    assert pool.labels.tolist() == [1, 2] and pool.weights is None

@@ -93,6 +93,11 @@ class Bent(Sound):
         return super().logits(scale, features, classifier) + (features @ classifier.texts.T).square()
 
 
+class CountsAllAlike(Sound):
+    def loss(self, classifier, batch):
+        return cross_entropy(self.logits(batch.scale, batch.features, classifier), kit.replace(batch, weights=None))
+
+
 class FollowsWhatItSees(Sound):
     def __init__(self, clip, texts, rng):
         super().__init__(clip, texts, rng)
@@ -114,6 +119,7 @@ class DrawsAtLarge(Sound):
     (SpreadOfOne, "check_label_counts"), (NeedsAnOther, "check_one_class"), (Whitened, "check_identical_features"),
     (PrefersTheFirstClass, "check_class_permutation"), (PrefersTheFirstRow, "check_row_order"), (Pushes, "check_absent"),
     (ForgetsItsKeys, "check_save_and_load"), (ForgetsWhatItKnows, "check_save_and_load"), (Bent, "check_linear"),
+    (CountsAllAlike, "check_weights"),
     (FollowsWhatItSees, "check_prediction_is_pure"), (DrawsAtLarge, "check_global_random_state"),
     (DrawsAtLarge, "check_same_seed"),
 ])

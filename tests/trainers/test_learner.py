@@ -102,6 +102,16 @@ def test_a_masked_class_gets_no_gradient_and_keeps_its_prediction():
     assert torch.equal(cross_entropy(logits, everything), nn.functional.cross_entropy(logits, targets))
 
 
+def test_a_weight_scales_the_loss_of_its_image():
+    """The mean over the batch of w l, so that two halves of an image count as one beside another batch size."""
+    rng = np.random.default_rng(0)
+    logits, targets = torch.from_numpy(rng.normal(size=(4, 3))), torch.tensor([0, 2, 2, 0])
+    weights = torch.tensor([1.0, 0.5, 0.5, 0.0])
+    losses = nn.functional.cross_entropy(logits, targets, reduction="none")
+    found = cross_entropy(logits, Batch(logits, targets, 1.0, None, rng, weights=weights))
+    assert float(found) == pytest.approx(float((losses * weights).sum()) / 4, rel=1e-12)
+
+
 def test_the_complement_of_dual_prompt_is_drawn_among_classes_that_count(clip):
     """With two classes that count, each is the other's complement; the third has no gradient."""
     texts = ClassTexts(("a", "b", "c"), TEMPLATE)

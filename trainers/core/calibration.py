@@ -11,17 +11,17 @@ MAX_FITS = 50
 MIN_LABELS = 10
 LOWEST, HIGHEST = 0.1, 100.0
 
-Labeled = tuple[Tensor, Tensor]
+Labeled = tuple[Tensor, ...]  # rows [M], labels [M], and perhaps weights [M]
 
 
 def held_out_temperature(logits_of: Callable[[Labeled, Tensor], Tensor], labeled: Labeled, rng: np.random.Generator) -> float:
     """Return the temperature that fits logits of labeled rows [M] and labels [M], each by a model without its label.
 
-    `logits_of(kept, rows)` returns logits [B, C] of rows by a model of the pairs `kept`. Each label is left out alone, or, of
-    more than `MAX_FITS`, in one of so many random groups, as each costs a fit. It is 1 with fewer than `MIN_LABELS` labels, and
+    `logits_of(kept, rows)` returns logits [B, C] of rows by a model of what is kept of `labeled`. Each label is left out alone,
+    or, of more than `MAX_FITS`, in one of so many random groups, as each costs a fit. It is 1 with fewer than `MIN_LABELS`, and
     where all held-out guesses are right: no temperature would be too low then.
     """
-    rows, labels = labeled
+    rows, labels = labeled[:2]
     if len(rows) < MIN_LABELS:
         return 1.0
     n_groups = min(len(rows), MAX_FITS)
@@ -29,7 +29,7 @@ def held_out_temperature(logits_of: Callable[[Labeled, Tensor], Tensor], labeled
     logits, targets = [], []
     for own in range(n_groups):
         out = group == own
-        logits.append(logits_of((rows[~out], labels[~out]), rows[out]))
+        logits.append(logits_of(tuple(own[~out] for own in labeled), rows[out]))
         targets.append(labels[out])
     held_out, truth = torch.cat(logits), torch.cat(targets)
     return 1.0 if torch.equal(held_out.argmax(1), truth) else fit_temperature(held_out, truth)

@@ -68,8 +68,8 @@ class Labels:
 
     They are the frozen unit-norm features, or what else a learner `reads`.
 
-    `weights` [M] are 1 for labels. `counted` [C] says which classes the loss compares: those with a label under
-    `TRAINER.ABSENT: masked`, all under `pushed`. The labels of `pool` [N, D] are not here.
+    `weights` [M] are 1, but for labels that people were unsure of (`ACTIVE.UNSURE`). `counted` [C] says which classes the loss
+    compares: those with a label under `TRAINER.ABSENT: masked`, all under `pushed`. The labels of `pool` [N, D] are not here.
     """
 
     features: Tensor  # [M, D]
@@ -84,7 +84,8 @@ class Batch:
     """What one step is trained on: features [B, D] as the learner makes them, and their labels [B].
 
     `counted` [C] as in `Labels`, None for all classes; `scale` is CLIP's logit scale; `rng` is the loss's own stream. `frozen`
-    [B, D] are the frozen tower's unit-norm features of the same views, for a learner that `reads_frozen`.
+    [B, D] are the frozen tower's unit-norm features of the same views, for a learner that `reads_frozen`. `weights` [B] are
+    those of `Labels`, None if all are 1.
     """
 
     features: Tensor
@@ -93,6 +94,7 @@ class Batch:
     counted: Tensor | None
     rng: np.random.Generator
     frozen: Tensor | None = None
+    weights: Tensor | None = None
 
 
 @dataclass(frozen=True)

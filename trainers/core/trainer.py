@@ -109,21 +109,27 @@ class PromptTrainer:
         """Return the model that has seen no label."""
         return PromptedCLIP(self.clip, self.recipe.build_zero_shot(self.clip, self.texts, None), self._known_texts)
 
-    def fit(self, rows: Tensor, labels: Tensor, round: int, mined: Labeled | None = None) -> PromptedCLIP:
+    def fit(
+        self, rows: Tensor, labels: Tensor, round: int, mined: Labeled | None = None, weights: Tensor | None = None
+    ) -> PromptedCLIP:
         """Return a fresh model, trained on rows [M] of the train split and their labels [M].
 
-        `mined` are further rows and their pseudo-labels: each step then takes a batch of either, and an epoch is one pass
-        over the one of more batches; passes over the other follow each other, each in an order and with augmented views of
-        its own. Raises TrainingError if the loss is not finite.
+        `weights` [M], 1 without them, say how much each label counts in the loss. `mined` are further rows and their
+        pseudo-labels: each step then takes a batch of either, and an epoch is one pass over the one of more batches; passes
+        over the other follow each other, each in an order and with augmented views of its own. Raises TrainingError if the
+        loss is not finite.
         """
-        model = self._trained(rows, labels, round, mined)
+        labeled = (rows, labels) if weights is None else (rows, labels, weights)
+        model = self._trained(labeled, round, mined)
         if self.recipe.calibrated:
-            model.temperature = self._temperature((rows, labels), round, mined)
+            model.temperature = self._temperature(labeled, round, mined)
         return model
 
-    def _trained(self, rows: Tensor, labels: Tensor, round: int, mined: Labeled | None) -> PromptedCLIP:
+    def _trained(self, labeled: Labeled, round: int, mined: Labeled | None) -> PromptedCLIP:
         model = self._fresh(round)
-        sources = {"labeled": (rows, labels), "mined": mined}
+        if mined is not None and len(labeled) > 2:
+            mined = (*mined, torch.ones(len(mined[0])))
+        sources = {"labeled": labeled, "mined": mined}
         sources = {name: source for name, source in sources.items() if source is not None and len(source[0])}
         everything = self._labels(sources, model.learner.reads)
         self._prepare(model, everything)
@@ -137,11 +143,12 @@ class PromptTrainer:
         optimizer, scheduler = self.recipe.build_optimization([own for own in learner.parameters() if own.requires_grad])
 
         def loss_of(batch: Batch) -> Tensor:
-            inputs, targets = batch
+            inputs, targets, *weights = batch
             prompts = learner()
             features, classifier = model.image_features(inputs, prompts), model.classifier(prompts)
             frozen = model.frozen_features(inputs) if learner.reads_frozen else None
-            step = LossBatch(features, targets.to(self.clip.device), self.clip.logit_scale, counted, rng, frozen)
+            step = LossBatch(features, targets.to(self.clip.device), self.clip.logit_scale, counted, rng, frozen,
+                             *(own.to(features.device) for own in weights))
             return learner.loss(classifier, step)
 
         @torch.no_grad()
@@ -159,7 +166,7 @@ class PromptTrainer:
         quiet._kept = self._kept
 
         def logits_of(kept: Labeled, rows: Tensor) -> Tensor:
-            model = quiet.fit(*kept, round, mined)
+            model = quiet._trained(kept, round, mined)
             with torch.no_grad():
                 prompts = model.learner()
                 features = model.image_features(self.inputs.bank(model.learner.reads)["train"][rows], prompts)
@@ -211,15 +218,17 @@ class PromptTrainer:
 
     def _labels(self, sources: Mapping[str, Labeled], reads: Reads = "features") -> Labels:
         """Return all labels and pseudo-labels of a fit."""
-        rows, targets = (torch.cat([source[part] for source in sources.values()] or [torch.empty(0, dtype=torch.int64)])
-                         .to(self.clip.device) for part in (0, 1))
+        n_parts = max((len(source) for source in sources.values()), default=2)
+        rows, targets, *weights = (
+            torch.cat([source[part] for source in sources.values()] or [torch.empty(0, dtype=torch.int64)])
+            .to(self.clip.device) for part in range(n_parts))
         pool = self.inputs.bank(reads)["train"].to(self.clip.device)
         counted = torch.ones(len(self.texts.classnames), dtype=torch.bool, device=self.clip.device)
         if self.recipe.masked and len(targets):
             counted[:] = False
             counted[targets] = True
         kept = pool if self._kept is None else pool[self._kept]
-        return Labels(pool[rows], targets, pool.new_ones(len(rows)), counted, kept)
+        return Labels(pool[rows], targets, weights[0].to(pool) if weights else pool.new_ones(len(rows)), counted, kept)
 
     @torch.no_grad()
     def _prepare(self, model: PromptedCLIP, labels: Labels) -> None:
@@ -250,8 +259,8 @@ class PromptTrainer:
                 "image layout": learner().after_ln_pre, "text layout": learner.rows.digest()}
 
     def _epochs(self, sources: Mapping[str, Labeled], round: int, reads: Reads) -> Iterator[Iterator[Batch]]:
-        """Yield the batches of each epoch: inputs and labels, one batch of each source together."""
-        n_steps = max(len(self._batches(name, len(rows), round, 0)) for name, (rows, _) in sources.items())
+        """Yield the batches of each epoch: inputs, labels and perhaps weights, one batch of each source together."""
+        n_steps = max(len(self._batches(name, len(rows), round, 0)) for name, (rows, *_) in sources.items())
         streams = [self._stream(name, source, round, n_steps, reads) for name, source in sources.items()]
         batches = (tuple(map(torch.cat, zip(*parts, strict=True))) for parts in zip(*streams, strict=True))
         for _ in range(self.recipe.n_epochs):
@@ -259,10 +268,10 @@ class PromptTrainer:
 
     def _stream(self, name: str, source: Labeled, round: int, n_steps: int, reads: Reads) -> Iterator[Batch]:
         """Yield one source's batch of each step of all epochs."""
-        rows, labels = source
+        rows, *values = source
         steps, again = itertools.tee(self._steps(name, len(rows), round, n_steps))
         inputs = self.inputs.of_steps(rows, steps, round, reads=reads)
-        yield from zip(inputs, (labels[own] for own, _ in again), strict=True)
+        yield from ((own, *(value[places] for value in values)) for own, (places, _) in zip(inputs, again, strict=True))
 
     def _steps(self, name: str, n_rows: int, round: int, n_steps: int) -> Iterator[Step]:
         """Yield the steps of all epochs over one source. In an epoch e of E its passes are numbered e, e + E, e + 2 E, ..."""

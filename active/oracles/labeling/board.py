@@ -55,13 +55,17 @@ class Given:
 
 @dataclass(frozen=True)
 class Asked:
-    """A round's question: images by path in their order, the guesses for each, and which of them are for the audit alone."""
+    """A question: images by path in their order, the guesses for each, and which of them are for the audit alone.
+
+    `part` counts the questions of a round from 0.
+    """
 
     round: int
     paths: Sequence[str]
     guesses: Sequence[Guesses]
     audit: frozenset[str]
     journal: Journal
+    part: int = 0
 
 
 @dataclass
@@ -174,7 +178,7 @@ class Board:
             asked = self._asked
             images = [{"number": self._numbers[path], "name": path, "guesses": guesses}
                       for path, guesses in zip(asked.paths, asked.guesses, strict=True)] if asked else []
-            return {"round": asked.round if asked else None, "images": images}
+            return {"round": asked.round if asked else None, "part": asked.part if asked else 0, "images": images}
 
     def state(self, since: int) -> dict[str, Any]:
         """Return what pages show, with those answers to the question that have changed since a change of this number."""
@@ -182,7 +186,8 @@ class Board:
             paths = self._asked.paths if self._asked else ()
             fresh = paths if since > self.changes.number else [p for p in paths if self._changed.get(p, 0) > since]
             return {"number": self.changes.number, "round": self._asked.round if self._asked else None,
-                    "doing": self._told.doing, "answers": [self._shown(path) for path in fresh],
+                    "part": self._asked.part if self._asked else 0, "doing": self._told.doing,
+                    "answers": [self._shown(path) for path in fresh],
                     "n_images": len(paths), "n_answered": sum(path in self._answers for path in paths),
                     "grace": self._grace} | self._numbers_of_run()
 

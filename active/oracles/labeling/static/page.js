@@ -9,7 +9,7 @@ import {Grid} from "./grid.js";
 import {act, pressed} from "./keys.js";
 import {knowPeople} from "./people.js";
 import {thumbnail} from "./pictures.js";
-import {answerOf, answers, guessed, isAnswered, isAsked, know, message, quoted, say, session} from "./session.js";
+import {answerOf, answers, guessed, isAnswered, isAsked, isShown, know, message, quoted, say, session} from "./session.js";
 import {focusHome, goTo, openExample, openZoom, show, showKeys, toggleGrid} from "./view.js";
 
 const RETRY_MS = 2000;
@@ -34,7 +34,7 @@ async function follow() {
 
 async function take(news) {
   session.state = news;
-  const isNew = news.round !== null && news.round !== session.round;
+  const isNew = news.round !== null && !isShown(news);
   if (isNew) await openQuestion();
   const before = session.current && answerOf(session.current);
   news.answers.forEach(know);
@@ -51,7 +51,7 @@ async function openQuestion() {
   const question = await get("question");
   if (question.round === null) return;
   const given = (await get("state?since=-1")).answers;
-  [session.round, session.images, session.current] = [question.round, question.images, null];
+  [session.round, session.part, session.images, session.current] = [question.round, question.part, question.images, null];
   answers.clear();
   given.forEach(know);
   by("strip").replaceChildren(...session.images.map((image, place) => make("li", {}, make("button", {

@@ -7,6 +7,7 @@ export const session = {
   about: null, // what does not change
   state: null, // the run's, as it was told last
   round: null, // of the images that are shown
+  part: 0, // of the round: skipped images may be replaced by others
   images: [], // of the question
   current: null, // an image of the question, or one of an earlier round
   seen: 0, // the number of its answer when it came on the screen
@@ -18,7 +19,8 @@ export const answers = new Map(); // by the number of an image
 
 export const answerOf = (image) => answers.get(image.number) ?? {answer: null, number: 0, who: "", time: ""};
 export const isAnswered = (image) => answerOf(image).answer !== null;
-export const isAsked = () => session.state?.doing.kind === "asking" && session.round !== null && session.state.round === session.round;
+export const isShown = (news) => news.round === session.round && news.part === session.part;
+export const isAsked = () => session.state?.doing.kind === "asking" && session.round !== null && isShown(session.state);
 export const isComplete = () => isAsked() && session.images.every(isAnswered);
 export const quoted = (answer) => session.classes.called(answer);
 export const guessed = () => (session.isGrid ? session.grid.current : session.current)?.guesses ?? [];

@@ -110,7 +110,7 @@ def test_a_round_that_is_closed_takes_nothing(client, board):
     assert status == 409 and content["error"] == "the labels of round 2 are closed"
     board.close()
     assert client.answer(1, 0)[0] == 409 and client.json("/send", {"round": 3})[0] == 409
-    assert client.json("/question") == (200, {"round": None, "images": []})
+    assert client.json("/question") == (200, {"round": None, "part": 0, "images": []})
 
 
 def test_a_full_disk_is_said_and_the_answer_not_taken(client, board, journal):

@@ -1,0 +1,152 @@
+"""`ACTIVE.REFILL`: a round asks other images in place of skipped ones, by files and in the page."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+import train
+from active import verify
+from active.record.results import RunResult, query_hash
+from dassl.data.answers import code_of, written
+from tests import commands, page_runs
+from tests.page_runs import N_ROUNDS, NAMES, PageRun
+
+REFILL = ("ACTIVE.REFILL", "true")
+
+
+@pytest.fixture
+def truth(root, tmp_path) -> dict[str, str]:
+    """The class of each of thirty images in a folder."""
+    return page_runs.photos(root, tmp_path / "photos")
+
+
+@pytest.fixture
+def said(truth) -> dict[str, str]:
+    """What people answer: every third image is skipped, some are of no class or leave them unsure."""
+    kinds = dict.fromkeys(sorted(truth)[::3], "!skip") | dict.fromkeys(sorted(truth)[1::9], "!none")
+    return truth | kinds | dict.fromkeys(sorted(truth)[2::9], "!unsure one")
+
+
+@pytest.fixture
+def start(truth, tmp_path, capsys):
+    """A function that gives the command of a run of three rounds of four images and returns code and standard error."""
+
+    def call(output: str = "run", *words: str) -> tuple[int, str]:
+        code = train.main(page_runs.words(tmp_path / "photos", tmp_path / output, "file", *REFILL, *words))
+        return code, capsys.readouterr().err
+
+    return call
+
+
+def sheets(output: Path) -> list[Path]:
+    """The sheets of a run, the newest last."""
+    return sorted((output / "queries").glob("round_*.csv"), key=lambda file: file.stat().st_mtime_ns)
+
+
+def paths_of(sheet: Path) -> list[str]:
+    with sheet.open(newline="") as text:
+        return [row["path"] for row in csv.DictReader(text)]
+
+
+def fill(sheet: Path, answers: dict[str, str], *more: str) -> list[str]:
+    """Answer what a sheet asks, with further lines; return what it asks."""
+    paths = paths_of(sheet)
+    sheet.write_text("\n".join(["path,label", *(f"{path},{answers[path]}" for path in paths), *more]))
+    return paths
+
+
+def labeled(start, output: Path, answers: dict[str, str], *words: str) -> RunResult:
+    """Return the record of a whole run whose images are answered so."""
+    code, error = start(output.name, *words)
+    while code == 3:
+        fill(sheets(output)[-1], answers)
+        code, error = start(output.name, *words)
+    assert code == 0, error
+    return RunResult.read(output / "results.json")
+
+
+@pytest.mark.parametrize("sampler", ["random", "entropy", "coreset", "cec", "badge"])
+def test_every_round_has_all_of_its_labels(start, said, tmp_path, sampler):
+    """What is of no class or unsure was paid and is not replaced; no image is asked twice, and the sums are right."""
+    result = labeled(start, tmp_path / "run", said, "ACTIVE.SAMPLER", sampler)
+    asked = [path for record in result.rounds for path in record.queried]
+    assert len(asked) == len(set(asked)) > 12 and [record.n_paid for record in result.rounds] == [4, 8, 12]
+    for number, record in enumerate(result.rounds, start=1):
+        given = [said[path] for own in result.rounds[:number] for path in own.queried]
+        assert (record.n_asked, record.n_skipped) == (len(given), given.count("!skip"))
+        assert record.n_labeled == sum(name in NAMES for name in given) == sum(record.class_counts)
+        assert [path for part in record.parts for path in part] == record.queried and len(record.parts[0]) == 4
+        for before, part in zip(record.parts, record.parts[1:], strict=False):
+            assert len(part) == [said[path] for path in before].count("!skip")
+        assert "!skip" not in [said[path] for path in record.parts[-1]]
+        assert (tmp_path / f"run/queries/round_{record.round:03d}_part_2.csv").exists() == (len(record.parts) > 1)
+    assert len(sheets(tmp_path / "run")) == sum(len(record.parts) for record in result.rounds) > 3
+
+
+def test_who_only_skips_is_asked_twice_the_budget(start, truth, tmp_path):
+    """24 images for the 12 labels of the run, and no further round stops it."""
+    result = labeled(start, tmp_path / "run", dict.fromkeys(truth, "!skip"), "ACTIVE.AUDIT", "0")
+    assert [(record.n_asked, record.n_paid, record.n_labeled) for record in result.rounds] == [(24, 0, 0)] * N_ROUNDS
+
+
+def test_a_small_pool_is_used_up_and_no_more(start, truth, tmp_path):
+    """The run ends once nothing is left to be asked."""
+    words = ("ACTIVE.QUERY_SIZE", "20", "ACTIVE.AUDIT", "0")
+    answers = {path: "!skip" if place % 2 else name for place, (path, name) in enumerate(truth.items())}
+    result = labeled(start, tmp_path / "run", answers, *words)
+    assert [record.n_asked for record in result.rounds] == [30] and result.rounds[-1].n_paid == 15
+
+
+def test_without_skips_it_is_the_run_of_before(start, truth, tmp_path):
+    """The same picks, numbers and hashes as without the key."""
+    on = labeled(start, tmp_path / "run", truth, "ACTIVE.SAMPLER", "cec")
+    off = labeled(start, tmp_path / "off", truth, "ACTIVE.SAMPLER", "cec", "ACTIVE.REFILL", "false")
+    assert list(verify.differences(on, off)) == [] and [record.refills for record in on.rounds] == [[], [], []]
+    assert on.rounds[0].query_hash == query_hash(on.rounds[0].queried, {}, on.rounds[0].answers, on.rounds[0].audited)
+
+
+def test_a_run_repeats_and_replays(start, said, tmp_path, monkeypatch):
+    """`active.verify` restores every part, and the sampler `replay` asks them again."""
+    old = labeled(start, tmp_path / "run", said, "ACTIVE.SAMPLER", "entropy")
+    monkeypatch.setattr(verify.subprocess, "run", commands.run)
+    assert verify.main([str(tmp_path / "run" / "results.json"), "--root", str(tmp_path / "photos")]) == 0
+    code, error = start("replayed", "ACTIVE.SAMPLER", "replay", "ACTIVE.INITIAL_SAMPLER", "replay", "ACTIVE.REPLAY.RESULTS",
+                        str(tmp_path / "run" / "results.json"), "ACTIVE.AUDIT", "0")
+    assert code == 0, error
+    new = RunResult.read(tmp_path / "replayed" / "results.json")
+    assert [(own.queried, own.refills, own.metrics) for own in new.rounds] == [
+        (own.queried, own.refills, own.metrics) for own in old.rounds]
+
+
+def test_a_skip_that_is_corrected_in_the_next_part(start, truth, tmp_path, monkeypatch):
+    """It counts as a label from this round on, a later round asks one less, and the run can be continued and verified."""
+    start()
+    skipped = fill(sheets(tmp_path / "run")[-1], truth | dict.fromkeys(sorted(truth), "!skip"))[0]
+    start()
+    fill(sheets(tmp_path / "run")[-1], truth, f"{skipped},{truth[skipped]}")
+    start()
+    (first,) = RunResult.read(tmp_path / "run" / "results.json").rounds
+    n_new = len(first.queried) - 4
+    assert first.answers[skipped] == "skip" and first.corrections == {skipped: NAMES.index(truth[skipped])}
+    assert (first.n_paid, first.n_labeled) == (n_new + 1, n_new + 1)
+    result = labeled(start, tmp_path / "run", truth)
+    assert [record.n_paid for record in result.rounds][1:] == [8, 12]
+    monkeypatch.setattr(verify.subprocess, "run", commands.run)
+    assert verify.main([str(tmp_path / "run" / "results.json"), "--root", str(tmp_path / "photos")]) == 0
+
+
+@pytest.mark.parametrize("kill_at", ["", "write:9", "before-select:2", "after-select:2"])
+def test_by_the_page_it_is_the_run_by_sheets(start, said, tmp_path, kill_at):
+    """Bit for bit, also when it is killed in the middle of a part."""
+    by_sheets = labeled(start, tmp_path / "sheets", said, "ACTIVE.SAMPLER", "entropy")
+    codes = {written(code_of(own), NAMES): own for own in [*range(3), "skip", "none", "unsure 1"]}
+    run = PageRun(tmp_path / "photos", tmp_path / "run", *REFILL, "ACTIVE.SAMPLER", "entropy", kill_at=kill_at)
+    code = run.labeled(lambda round, path: codes[said[path]])
+    if kill_at:
+        assert code < 0
+        run = PageRun(tmp_path / "photos", tmp_path / "run", *REFILL, "ACTIVE.SAMPLER", "entropy")
+        code = run.labeled(lambda round, path: codes[said[path]])
+    assert code == 0, run.errors
+    result = RunResult.read(tmp_path / "run" / "results.json")
+    assert list(verify.differences(result, by_sheets)) == [] and any(record.refills for record in result.rounds)
