@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainers.clip.frozen_clip import FrozenCLIP
-from trainers.learner import LEARNERS, Batch, Classifier, ClassTexts, Head, Labels
+from trainers.learner import LEARNERS, Batch, Classifier, ClassTexts, Head, Labels, cross_entropy
 
 
 @LEARNERS.register("CrossModal", moves_absent=True)
@@ -40,7 +40,9 @@ class CrossModal(Head):
         return Classifier(self.weight)
 
     def loss(self, classifier: Classifier, batch: Batch) -> Tensor:
-        """Return (1)."""
-        of_texts = self.logits(batch.scale, self.texts, classifier)
+        """Return (1), by one product for images and texts, of the shape that is fast also for an odd number of classes."""
+        rows = torch.cat([batch.features, self.texts])
+        logits = batch.scale * (classifier.texts @ rows.T).T
+        of_images, of_texts = logits.split([len(batch.features), len(self.texts)])
         own = torch.arange(len(of_texts), device=of_texts.device)
-        return (super().loss(classifier, batch) + F.cross_entropy(of_texts, own)) / 2
+        return (cross_entropy(of_images, batch) + F.cross_entropy(of_texts, own)) / 2

@@ -100,7 +100,7 @@ class Inputs:
         encode = encoder(self.clip, reads)
         if self.loading.random_view is None and (found := self._kept_rows(rows, encode, reads)) is not None:
             kept, places = found
-            yield from (kept[places[own]] for own, _ in steps)
+            yield from (kept.index_select(0, places[own]) for own, _ in steps)
             return
         for chunk in _chunks(steps, AHEAD_BYTES // self._row_bytes(reads)):
             sizes = [len(own) for own, _ in chunk]  # copies, since a part would hold the chunk while the next is encoded

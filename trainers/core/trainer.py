@@ -262,7 +262,8 @@ class PromptTrainer:
         """Yield the batches of each epoch: inputs, labels and perhaps weights, one batch of each source together."""
         n_steps = max(len(self._batches(name, len(rows), round, 0)) for name, (rows, *_) in sources.items())
         streams = [self._stream(name, source, round, n_steps, reads) for name, source in sources.items()]
-        batches = (tuple(map(torch.cat, zip(*parts, strict=True))) for parts in zip(*streams, strict=True))
+        batches = streams[0] if len(streams) == 1 else (
+            tuple(map(torch.cat, zip(*parts, strict=True))) for parts in zip(*streams, strict=True))
         for _ in range(self.recipe.n_epochs):
             yield itertools.islice(batches, n_steps)
 
