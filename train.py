@@ -61,7 +61,11 @@ def evaluate_only(cfg: CfgNode, model_dir: Path) -> None:
     trainer = build_trainer(cfg, inputs)
     logits = trainer.predict(trainer.load(path), "test").logits
     found = evaluate(logits[rows], dataset.labels("test")[rows], build_metrics(cfg.TEST))
-    print("  ".join(f"{name} {in_unit(name, value)}" for name, value in found.items()))
+    print("  ".join(f"{name} {in_unit(name, value)}" for name, value in found.items() if not isinstance(value, list)))
+    for name, values in found.items():
+        if isinstance(values, list):
+            lines = (f"  {own} {in_unit(name, value)}" for own, value in zip(dataset.classnames, values, strict=True))
+            print(name, *lines, sep="\n")
 
 
 def run(cfg: CfgNode) -> None:

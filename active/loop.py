@@ -21,7 +21,8 @@ from active.stopping import advice
 from active.watching import is_enough, watched
 from dassl.data.answers import SKIP, code_of, recorded
 from dassl.data.dataset import UNLABELED
-from dassl.evaluation.evaluate import evaluate
+from dassl.evaluation.evaluate import Value, evaluate
+from dassl.evaluation.metrics import is_per_class
 from dassl.utils.environment import peak_memory_mb
 from dassl.utils.errors import TrainingError, UserError
 from dassl.utils.events import event
@@ -134,7 +135,8 @@ def _round(plan: Run, state: State, round: int) -> RoundRecord:
     event("after-evaluate")
     given, corrected = ({plan.dataset.train[row].path: recorded(code) for row, code in own.items()}
                         for own in (answers, corrections))
-    return _record(plan, state, query, round=round, sampler=sampler.name, metrics=metrics,
+    per_class = {name: metrics.pop(name) or [] for name in [*metrics] if is_per_class(name)}
+    return _record(plan, state, query, round=round, sampler=sampler.name, metrics=metrics, per_class=per_class,
                    files=_save(plan, state, model, round), answers=given, corrections=corrected,
                    refills=[len(own.rows) for own in queries[1:]], **watched(plan, state, model, round))
 
@@ -241,7 +243,7 @@ def _mined(query: Query) -> dict[str, tuple[Tensor, Tensor]]:
     return {"mined": (query.mined_rows, query.mined_labels)} if len(query.mined_rows) else {}
 
 
-def _evaluate(plan: Run, model: Any, names: Sequence[str] = ()) -> dict[str, float | None]:
+def _evaluate(plan: Run, model: Any, names: Sequence[str] = ()) -> dict[str, Value | None]:
     """Return metrics of a model on the test split, all or some of them; None for each where there are no test images."""
     metrics = {name: plan.metrics[name] for name in names or plan.metrics}
     if not plan.dataset.test:

@@ -93,8 +93,8 @@ def squares(root: Path, *, n_images: int = 40) -> Dataset:
 import numpy as np
 from dassl.evaluation.metrics import METRICS
 
-@METRICS.register("nll", title="NLL", percent=False, lower_is_better=True)
-def nll(probs, labels, *, floor: float = 1e-12):
+@METRICS.register("log_loss", title="log loss", percent=False, lower_is_better=True)
+def log_loss(probs, labels, *, floor: float = 1e-12):
     return float(-np.log(probs[np.arange(len(labels)), labels].clip(floor)).mean())
 """,
     "recorder": """
@@ -111,7 +111,7 @@ class Lines(Recorder):
 
     def add_round(self, result, losses):
         record, n_epochs = result.rounds[-1], len(losses.get("fit", ()))
-        self.lines.append(f"{record.round} {record.metrics['nll']:.3f} {n_epochs}")
+        self.lines.append(f"{record.round} {record.metrics['log_loss']:.3f} {n_epochs}")
 
     def end(self, result):
         self.file.parent.mkdir(exist_ok=True)
@@ -155,7 +155,7 @@ def run(tmp_path, files, capsys):
             "--config-file", "configs/quickstart.yaml", "--root", str(tmp_path), "--output-dir", str(output), "ACTIVE.PLUGINS",
             str([str(path) for path in files]), "DATASET.NAME", "Squares", "ACTIVE.SAMPLER", "last_rows",
             "ACTIVE.INITIAL_SAMPLER", "last_rows", "ACTIVE.QUERY_SIZE", "3", "ACTIVE.ROUNDS", "2", "OPTIM.MAX_EPOCH", "3",
-            "TEST.METRICS", "[accuracy, nll]", "LOG.RECORDERS", "[lines]", *words])
+            "TEST.METRICS", "[accuracy, log_loss]", "LOG.RECORDERS", "[lines]", *words])
         assert code == 0, capsys.readouterr().err
         return json.loads((output / "results.json").read_text()), output
 
@@ -166,17 +166,17 @@ def test_all_of_them_work_together(run, capsys):
     """Picks are the sampler's, accuracy is above zero-shot's, the metric is in record and table, the recorder was told."""
     result, output = run("probe", "TRAINER.NAME", "Shifted", "ACTIVE.LAST_ROWS.STEP", "2", "LOG.LINES.NAME", "told.txt")
     assert result["rounds"][0]["queried"] == ["squares/037.png", "squares/035.png", "squares/031.png"]
-    assert list(result["rounds"][0]["metrics"]) == ["accuracy", "nll"]
-    first, second = (record["metrics"]["nll"] for record in result["rounds"])
+    assert list(result["rounds"][0]["metrics"]) == ["accuracy", "log_loss"]
+    first, second = (record["metrics"]["log_loss"] for record in result["rounds"])
     assert (output / "recorders" / "told.txt").read_text() == f"begin | 0 {first:.3f} 3 | 1 {second:.3f} 3 | finished"
-    assert {"SHIFTED"} <= result["config"]["TRAINER"].keys() and result["config"]["TEST"]["NLL"] == {"FLOOR": 1e-12}
-    assert "NLL" in capsys.readouterr().out
+    assert {"SHIFTED"} <= result["config"]["TRAINER"].keys() and result["config"]["TEST"]["LOG_LOSS"] == {"FLOOR": 1e-12}
+    assert "log loss" in capsys.readouterr().out
 
 
 def test_a_learner_that_is_no_prompt_learns(run):
     """Its predictions are not zero-shot's in every round."""
     result, _ = run("probe", "TRAINER.NAME", "Shifted", "ACTIVE.LAST_ROWS.STEP", "1")
-    losses = [record["metrics"]["nll"] for record in result["rounds"]]
+    losses = [record["metrics"]["log_loss"] for record in result["rounds"]]
     assert losses[0] != losses[1] and result["rounds"][1]["metrics"]["accuracy"] > result["zero_shot"]["accuracy"]
 
 
@@ -193,8 +193,8 @@ def test_how_a_run_is_recorded_is_no_part_of_it(run):
     first, _ = run("probe", "TRAINER.NAME", "Shifted")
     again, output = run("probe", "TRAINER.NAME", "Shifted", "LOG.LINES.NAME", "other.txt")
     assert again == first and not (output / "recorders" / "other.txt").exists()
-    with pytest.raises(AssertionError, match=r"TEST\.NLL\.FLOOR"):
-        run("probe", "TRAINER.NAME", "Shifted", "TEST.NLL.FLOOR", "0.1")
+    with pytest.raises(AssertionError, match=r"TEST\.LOG_LOSS\.FLOOR"):
+        run("probe", "TRAINER.NAME", "Shifted", "TEST.LOG_LOSS.FLOOR", "0.1")
 
 
 def test_a_run_with_a_stranger_s_recorder_can_be_overwritten_and_evaluated(run, tmp_path, capsys):

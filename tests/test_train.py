@@ -15,6 +15,7 @@ import pytest
 import dassl.data.build
 import train
 from active.record.results import RunResult
+from dassl.evaluation.metrics import METRICS
 from dassl.utils.held import Held
 from tests import commands
 from tests.active.toy import cut_back, edit
@@ -308,6 +309,21 @@ def test_eval_only_repeats_the_last_accuracy(capsys, root, tmp_path):
                         "CACHE_DIR", tmp_path / "cache")
     assert [path.name[:11] for path in (tmp_path / "cache").glob("*.safetensors")] == ["Digits_test"]  # no other is extracted
     assert code == 0 and f"accuracy {100 * result['rounds'][-1]['metrics']['accuracy']:.2f} %" in out
+
+
+def test_every_metric_in_record_table_and_evaluation(root, tmp_path, capsys):
+    """Those of each class stand in the record under `per_class`; a record is read again with all of them."""
+    names = [component.name for component in METRICS]
+    words = (*QUICK, "--root", root, "TEST.METRICS", str(names), "ACTIVE.ROUNDS", "1", "OPTIM.MAX_EPOCH", "2")
+    code, out, err = call(capsys, *words, "--output-dir", tmp_path / "run")
+    assert code == 0, err
+    (record,) = RunResult.read(tmp_path / "run" / "results.json").rounds
+    assert set(record.metrics) | set(record.per_class) == set(names) and list(record.per_class) == ["class_accuracy"]
+    assert len(record.per_class["class_accuracy"]) == 10 and "balanced accuracy %" in out and "class_accuracy" not in out
+    assert record.metrics["balanced_accuracy"] == pytest.approx(sum(record.per_class["class_accuracy"]) / 10)
+    code, out, err = call(capsys, *words, "--eval-only", "--model-dir", tmp_path / "run")
+    assert code == 0, err
+    assert f"  zero {100 * record.per_class['class_accuracy'][0]:.2f} %\n" in out and "nll " in out
 
 
 def test_eval_only_takes_the_config_of_the_record(capsys, root, tmp_path):

@@ -11,8 +11,8 @@ import pandas as pd
 
 from active.record.folder import REPLACED, environments
 from active.record.results import RoundRecord, RunResult
+from dassl.config.defaults import SHARED
 from dassl.config.setup import ABSENT, Difference, differences
-from dassl.evaluation.metrics import METRICS
 from dassl.utils.errors import ConfigError, DataError, UserError, did_you_mean
 from dassl.utils.files import read_json
 from dassl.utils.paths import exists, files_below, is_file, resolved
@@ -78,7 +78,7 @@ def load_records(paths: Iterable[str | Path]) -> Records:
     runs = pd.DataFrame(cells, columns=RUN).sort_values(KEYS, ignore_index=True)
     rounds = [row for folder, result in results.items() for row in _round_rows(rows[folder], result)]
     notes = [*odd, *odd_lists, *_notes(list(results.values())), *_notes_on_folders(files, rows, failed)]
-    known = (component.name for component in METRICS)
+    known = SHARED["TEST.METRICS"].default
     metrics = dict.fromkeys([*known, *(name for row in rounds for name in row if name not in ROUND)])
     return Records(runs, pd.DataFrame(rounds, columns=[*ROUND, *metrics]), notes)
 

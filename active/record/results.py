@@ -52,6 +52,8 @@ class RoundRecord:
     pseudo_labeled: dict[str, int] = field(default_factory=dict)  # dataset ids that joined so in this round, with the guess
     # dataset ids that people were asked in this round, with the label, or "skip", "none", "unsure", "unsure 3" (label 3)
     answers: dict[str, int | str] = field(default_factory=dict)
+    # by name, of metrics that have one: a number for each class, None for a class without test images
+    per_class: dict[str, list[float | None]] = field(default_factory=dict)
     refills: list[int] = field(default_factory=list)  # how many of `queried`, at its end, each further part of the query asked
     corrections: dict[str, int | str] = field(default_factory=dict)  # ids answered before, with what replaced that
     n_known: int = 0

@@ -8,10 +8,12 @@ import numpy as np
 from torch import Tensor
 from yacs.config import CfgNode
 
-from dassl.evaluation.metrics import METRICS
+from dassl.evaluation.metrics import METRICS, is_per_class
 from dassl.utils.errors import TrainingError
 
-Metric = Callable[[np.ndarray, np.ndarray], float]  # of probabilities [N, C] and labels [N]
+# of probabilities [N, C] and labels [N]: a number, or of a metric `per_class` one for each class [C]
+Metric = Callable[[np.ndarray, np.ndarray], float | np.ndarray]
+Value = float | list[float | None]
 
 
 def build_metrics(cfg: CfgNode) -> dict[str, Metric]:
@@ -20,8 +22,8 @@ def build_metrics(cfg: CfgNode) -> dict[str, Metric]:
             for name in cfg.METRICS}
 
 
-def evaluate(logits: Tensor, labels: Tensor, metrics: Mapping[str, Metric]) -> dict[str, float]:
-    """Return the values of metrics, by name, for logits [N, C] and labels [N].
+def evaluate(logits: Tensor, labels: Tensor, metrics: Mapping[str, Metric]) -> dict[str, Value]:
+    """Return the values of metrics, by name, for logits [N, C] and labels [N]; None for a class that has none.
 
     Raises TrainingError if a logit, which no metric would show, or a value is not finite.
     """
@@ -31,11 +33,14 @@ def evaluate(logits: Tensor, labels: Tensor, metrics: Mapping[str, Metric]) -> d
     return {name: _value(name, metric, probs, truth) for name, metric in metrics.items()}
 
 
-def _value(name: str, metric: Metric, probs: np.ndarray, labels: np.ndarray) -> float:
+def _value(name: str, metric: Metric, probs: np.ndarray, labels: np.ndarray) -> Value:
     try:
-        value = float(metric(probs, labels))
+        found = metric(probs, labels)
+        values = np.asarray(found, np.float64).reshape(probs.shape[1]).tolist() if is_per_class(name) else [float(found)]
     except Exception as error:  # whatever a stranger's metric may do
         raise TrainingError(f"the metric {name} failed: {type(error).__name__}: {error}") from error
-    if not math.isfinite(value):
-        raise TrainingError(f"the metric {name} is {value}")
-    return value
+    if is_per_class(name):
+        values = [None if math.isnan(value) else value for value in values]
+    if odd := [value for value in values if value is not None and not math.isfinite(value)]:
+        raise TrainingError(f"the metric {name} is {odd[0]}")
+    return values if is_per_class(name) else values[0]

@@ -1,6 +1,8 @@
 """Metrics of a classifier: pure functions of probabilities [N, C] and labels [N], registered under their names in records.
 
-Facts: `title`, in tables and figures; `lower_is_better`; `percent=False` for one that is no fraction in [0, 1].
+Facts: `title`, in tables and figures; `lower_is_better`; `percent=False` for one that is no fraction in [0, 1];
+`per_class=True` for one that returns a number for each class [C], NaN where there is none: it goes to the record, not to tables
+and figures.
 """
 
 from typing import Annotated
@@ -11,7 +13,8 @@ from yacs.config import CfgNode
 from dassl.utils.errors import ConfigError
 from dassl.utils.registry import AtLeast, AtMost, Registry
 
-METRICS = Registry("metric", "TEST", facts={"title": str, "lower_is_better": bool, "percent": bool})
+METRICS = Registry("metric", "TEST", facts={
+    "title": str, "lower_is_better": bool, "percent": bool, "per_class": bool})
 
 
 @METRICS.register("accuracy", title="accuracy")
@@ -46,6 +49,44 @@ def expected_calibration_error(
     return float(np.abs(gaps).sum() / len(labels))
 
 
+@METRICS.register("nll", title="NLL", lower_is_better=True, percent=False)
+def negative_log_likelihood(probs: np.ndarray, labels: np.ndarray) -> float:
+    """Return the mean of -log p of the label, in nats; a p of 0 counts as the smallest positive number."""
+    own = probs[np.arange(len(labels)), labels].astype(np.float64)
+    return float(-np.log(np.maximum(own, np.finfo(np.float64).tiny)).mean())
+
+
+@METRICS.register("brier", title="Brier score", lower_is_better=True, percent=False)
+def brier_score(probs: np.ndarray, labels: np.ndarray) -> float:
+    """Return the mean over rows of the sum over classes of (p - y)^2, in [0, 2], y being 1 at the label and 0 elsewhere.
+
+    Source: Brier, "Verification of forecasts expressed in terms of probability", Monthly Weather Review 78, 1950, Eq. 2.
+    """
+    own = probs[np.arange(len(labels)), labels]
+    return float(((probs * probs).sum(1) - 2 * own + 1).mean())
+
+
+@METRICS.register("top5", title="top-5 accuracy")
+def top_5_accuracy(probs: np.ndarray, labels: np.ndarray) -> float:
+    """Return the share of rows whose label is among the five largest probabilities, in [0, 1]; of equal ones the first."""
+    own = probs[np.arange(len(labels)), labels][:, None]
+    is_before = (probs > own) | ((probs == own) & (np.arange(probs.shape[1]) < labels[:, None]))
+    return float((is_before.sum(1) < 5).mean())
+
+
+@METRICS.register("balanced_accuracy", title="balanced accuracy")
+def balanced_accuracy(probs: np.ndarray, labels: np.ndarray) -> float:
+    """Return the mean accuracy of the classes that occur in `labels`, in [0, 1]."""
+    return float(np.nanmean(class_accuracy(probs, labels)))
+
+
+@METRICS.register("class_accuracy", title="accuracy of each class", per_class=True)
+def class_accuracy(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the share of rows of each class [C] that are predicted right, in [0, 1]; NaN for a class without rows."""
+    n_rows, n_right = (np.bincount(own, minlength=probs.shape[1]) for own in (labels, labels[probs.argmax(1) == labels]))
+    return np.where(n_rows > 0, n_right / np.maximum(n_rows, 1), np.nan)
+
+
 def check_metrics(cfg: CfgNode) -> None:
     """Raise ConfigError unless the metrics of a `TEST` node are known, each named once, and accuracy is one of them."""
     for name in cfg.METRICS:
@@ -72,6 +113,11 @@ def factor_of(name: str) -> int:
 def is_percent(name: str) -> bool:
     """Tell whether a metric is a fraction that is shown in percent; of one whose plug-in is not loaded nobody knows."""
     return name in METRICS and METRICS[name].facts.get("percent", True)
+
+
+def is_per_class(name: str) -> bool:
+    """Tell whether a metric has a value for each class."""
+    return name in METRICS and METRICS[name].facts.get("per_class", False)
 
 
 def lower_is_better(name: str) -> bool:

@@ -26,7 +26,7 @@ RUN_KEYS = ["schema", "status", "config", "environment", "dataset", "zero_shot",
 ROUND_KEYS = {"round", "sampler", "queried", "n_labeled", "n_paid", "n_pseudo", "metrics",
               "class_counts", "query_hash", "seconds", "peak_memory_mb", "n_saved", "pseudo_precision", "pseudo_labeled",
               "answers", "corrections", "n_asked", "n_skipped", "n_none", "n_unsure", "audited", "audit", "kappa", "n_known",
-              "n_further", "files", "refills"}
+              "n_further", "files", "refills", "per_class"}
 TRUTH = toy_task()[0].labels("train")
 
 

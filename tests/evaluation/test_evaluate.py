@@ -7,6 +7,7 @@ import torch
 
 from dassl.config.defaults import default_config
 from dassl.evaluation.evaluate import build_metrics, evaluate
+from dassl.evaluation.metrics import METRICS
 from dassl.utils.errors import TrainingError
 
 ALL = build_metrics(default_config().TEST)
@@ -52,3 +53,12 @@ def test_a_metric_that_fails_is_named(metric):
     """The round is marked failed, with the metric's name and what it raised."""
     with pytest.raises(TrainingError, match=r"the metric odd failed: (TypeError|ZeroDivisionError)"):
         evaluate(torch.zeros(4, 3), torch.zeros(4, dtype=torch.long), {"odd": metric})
+
+
+def test_a_metric_of_each_class_is_a_list():
+    """A class without test images has None; infinity is refused as elsewhere, and so is another number of values."""
+    metrics = {"class_accuracy": METRICS["class_accuracy"].build}
+    assert evaluate(torch.eye(3)[[0, 1, 0]], torch.tensor([0, 0, 0]), metrics) == {"class_accuracy": [2 / 3, None, None]}
+    for wrong, reason in (([math.inf, 0, 0], "is inf"), ([0.0, 1.0], "failed: ValueError")):
+        with pytest.raises(TrainingError, match=f"the metric class_accuracy {reason}"):
+            evaluate(torch.eye(3), torch.arange(3), {"class_accuracy": lambda probs, labels, wrong=wrong: wrong})

@@ -2,8 +2,18 @@
 
 import numpy as np
 import pytest
+import sklearn.metrics
 
-from dassl.evaluation.metrics import accuracy, expected_calibration_error, macro_f1
+from dassl.evaluation.metrics import (
+    accuracy,
+    balanced_accuracy,
+    brier_score,
+    class_accuracy,
+    expected_calibration_error,
+    macro_f1,
+    negative_log_likelihood,
+    top_5_accuracy,
+)
 
 N_CLASSES = 20
 
@@ -78,3 +88,31 @@ def test_macro_f1_is_the_mean_over_the_classes_that_occur(labels, predicted, exp
 def test_accuracy_is_the_share_of_right_rows(predicted, expected):
     """A fraction, not a percentage."""
     assert accuracy(one_hot(predicted), np.array([0, 1, 2, 3])) == expected
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_further_metrics_are_those_of_scikit_learn(seed):
+    """Log loss, top-5 and balanced accuracy, on sharp and flat predictions of 2 to 12 classes that all occur."""
+    rng = np.random.default_rng(seed)
+    n_classes = rng.integers(2, 13)
+    probs = rng.dirichlet([rng.choice([0.05, 1.0, 20.0])] * n_classes, 60) + 1e-12
+    probs /= probs.sum(1, keepdims=True)
+    labels = rng.permutation(np.arange(60) % n_classes)
+    assert negative_log_likelihood(probs, labels) == pytest.approx(sklearn.metrics.log_loss(labels, probs), rel=1e-9)
+    assert balanced_accuracy(probs, labels) == pytest.approx(
+        sklearn.metrics.balanced_accuracy_score(labels, probs.argmax(1)), abs=1e-12)
+    if n_classes > 5:
+        expected = sklearn.metrics.top_k_accuracy_score(labels, probs, k=5)
+        assert top_5_accuracy(probs, labels) == pytest.approx(expected, abs=1e-12)
+    assert brier_score(probs, labels) == pytest.approx(((probs - np.eye(n_classes)[labels]) ** 2).sum(1).mean(), abs=1e-12)
+
+
+def test_further_metrics_by_hand():
+    """A p of 0 is finite; of five classes every label is among the first five; ties count from the first class on."""
+    assert negative_log_likelihood(one_hot([1]), np.array([0])) == pytest.approx(708.4, abs=0.1)
+    assert brier_score(one_hot([1, 0]), np.array([0, 0])) == 1.0
+    flat = np.full((6, 6), 1 / 6)
+    assert top_5_accuracy(flat[:, :5], np.arange(5).repeat(2)[:6]) == 1.0 and top_5_accuracy(flat, np.arange(6)) == 5 / 6
+    found = class_accuracy(one_hot([0, 0, 2, 2]), np.array([0, 1, 2, 2]))
+    assert found[:3].tolist() == [1.0, 0.0, 1.0] and np.isnan(found[3:]).all() and len(found) == N_CLASSES
+    assert balanced_accuracy(one_hot([0, 0, 2, 2]), np.array([0, 1, 2, 2])) == pytest.approx(2 / 3)
