@@ -178,7 +178,7 @@ def _warm_start(plan: Run, state: State) -> None:
 
     Its round is -1.
     """
-    sampler = plan.samplers[0]
+    sampler = plan.sampler(0, state.pool)
     if len(state.pool.labeled):
         state.model = state.fitted("warm_start", plan.chooser, -1)
     elif sampler.begin is not None:

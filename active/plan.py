@@ -85,7 +85,8 @@ class Run:
 
     def sampler(self, round: int, pool: LabelPool) -> ChosenSampler:
         """Return what selects in a round: as in round 0 as long as nothing is labeled."""
-        return self.samplers[1 if round and len(pool.labeled) else 0]
+        n_labeled = len(pool.labeled)
+        return self.samplers[1 if round and n_labeled else 0].at(round, n_labeled, len(self.dataset.classnames))
 
     def audit_rows(self, round: int, part: int = 0) -> Tensor:
         """Return the rows that are labeled for the audit in a round: beside the first part of its query."""

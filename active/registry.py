@@ -8,45 +8,57 @@ from typing import Annotated
 from yacs.config import CfgNode
 
 from dassl.utils.errors import ConfigError
-from dassl.utils.registry import NameOf, Registry
+from dassl.utils.registry import NameOf, Parameter, Registry
 
 SAMPLERS = Registry("sampler", "ACTIVE", home="active.samplers", facts={
     "needs_model": bool, "needs_labels": bool, "needs_linear": bool, "needs_negative_texts": bool, "labels_itself": bool,
-    "check": Callable, "warm_start": Callable, "answers": Callable, "known": Callable, "asks": Callable})
+    "check": Callable, "warm_start": Callable, "answers": Callable, "known": Callable, "asks": Callable, "stage": Callable})
 
 BoundSampler = Callable  # of a SelectionContext: rows to ask, Tensor [n], or a Query
 Sampler = Annotated[BoundSampler, NameOf("sampler")]  # a name in YAML that arrives as a callable
+Samplers = Annotated[tuple[BoundSampler, ...], NameOf("sampler")]  # several of them
 
 
 @dataclass(frozen=True)
 class ChosenSampler:
     """A sampler with its parameters, as the loop uses it.
 
-    `begin`, if it has one, gives the pseudo-labels that the model is trained on before the first query.
+    `begin`, if it has one, gives the pseudo-labels that the model is trained on before the first query. One that hands over to
+    samplers inside it has them in `inner`, and `stage` tells which, of round, labels and classes.
     """
 
     name: str
     select: BoundSampler
     needs_model: bool
     begin: Callable | None
+    stage: Callable | None = None
+    inner: tuple["ChosenSampler", ...] = ()
+
+    def at(self, round: int, n_labeled: int, n_classes: int) -> "ChosenSampler":
+        """Return the sampler that selects in a round: itself, or the one that it hands over to."""
+        return self.inner[self.stage(round, n_labeled, n_classes)].at(round, n_labeled, n_classes) if self.stage else self
 
 
 def build_chosen(name: str, node: CfgNode) -> ChosenSampler:
     """Return a sampler of an `ACTIVE` node as the loop uses it.
 
     It, or the one that it wraps, begins by mining if it is registered with the fact `warm_start`, a function of the context and
-    the sampler's parameters that returns a Query.
+    the sampler's parameters that returns a Query. One with the fact `stage`, a function of round, labels, classes and its
+    parameters, is in each round the sampler of that index inside it, with its name and its random stream.
     """
+    own = SAMPLERS[name]
     begins = [partial(component.facts["warm_start"], **component.arguments(node[component.key]))
               for component in map(SAMPLERS.__getitem__, wrapped(name, node)) if "warm_start" in component.facts]
-    needs_model = SAMPLERS[name].facts.get("needs_model", True)
-    return ChosenSampler(name, build_sampler(name, node), needs_model, begins[0] if begins else None)
+    stage = partial(own.facts["stage"], **own.arguments(node[own.key])) if "stage" in own.facts else None
+    return ChosenSampler(name, build_sampler(name, node), own.facts.get("needs_model", True), begins[0] if begins else None,
+                         stage, tuple(build_chosen(other, node) for other in _inside(name, node)) if stage else ())
 
 
 def build_sampler(name: str, node: CfgNode) -> BoundSampler:
     """Return a sampler that already carries its parameters from the `ACTIVE` node.
 
-    A parameter annotated `Sampler` holds the name of another sampler and is replaced by that one, built the same way.
+    A parameter annotated `Sampler` holds the name of another sampler and is replaced by that one, built the same way; one
+    annotated `Samplers` holds several.
     Raises ConfigError for an unknown name or for a sampler that wraps itself.
     """
     return _build(name, node, ())
@@ -99,7 +111,13 @@ def initial_sampler(node: CfgNode) -> str:
     """Return the name of the sampler of a round 0 without labels: the one asked for, `random` if it needs labels, or itself."""
     if node.INITIAL_SAMPLER != "auto":
         return node.INITIAL_SAMPLER
-    return "random" if SAMPLERS[node.SAMPLER].facts.get("needs_labels") else node.SAMPLER
+    return "random" if _needs_labels(node.SAMPLER, node) else node.SAMPLER
+
+
+def _needs_labels(name: str, node: CfgNode) -> bool:
+    """Return whether a sampler needs labels: of one that hands over, whether the first one inside it does."""
+    facts = SAMPLERS[name].facts
+    return _needs_labels(_inside(name, node)[0], node) if "stage" in facts else facts.get("needs_labels", False)
 
 
 def query_size(size: int | str, n_train: int, n_classes: int) -> int:
@@ -137,9 +155,17 @@ def _images(size: int | str, n_train: int) -> int | None:
 
 def wrapped(name: str, node: CfgNode) -> list[str]:
     """Return the names of a sampler, of the one it wraps, of the one that wraps, ..."""
-    component = SAMPLERS[name]
-    inner = [node[component.key][parameter.key] for parameter in component.parameters if "sampler" in parameter.names]
-    return [name, *(found for sampler in inner for found in wrapped(sampler, node))]
+    return [name, *(found for sampler in _inside(name, node) for found in wrapped(sampler, node))]
+
+
+def _inside(name: str, node: CfgNode) -> list[str]:
+    """Return the names of the samplers that the parameters of one name."""
+    values = [node[SAMPLERS[name].key][parameter.key] for parameter in _naming(name)]
+    return [inner for value in values for inner in ([value] if isinstance(value, str) else value)]
+
+
+def _naming(name: str) -> list[Parameter]:
+    return [parameter for parameter in SAMPLERS[name].parameters if "sampler" in parameter.names]
 
 
 def _build(name: str, node: CfgNode, inside: tuple[str, ...]) -> BoundSampler:
@@ -147,7 +173,8 @@ def _build(name: str, node: CfgNode, inside: tuple[str, ...]) -> BoundSampler:
         raise ConfigError(f"sampler {name!r} wraps itself: {' -> '.join((*inside, name))}")
     component = SAMPLERS[name]
     arguments = component.arguments(node.get(component.key, {}))
-    for parameter in component.parameters:
-        if "sampler" in parameter.names:
-            arguments[parameter.name] = _build(arguments[parameter.name], node, (*inside, name))
+    for parameter in _naming(name):
+        value = arguments[parameter.name]
+        arguments[parameter.name] = (_build(value, node, (*inside, name)) if isinstance(value, str) else
+                                     tuple(_build(inner, node, (*inside, name)) for inner in value))
     return partial(component.build, **arguments)

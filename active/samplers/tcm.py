@@ -3,6 +3,7 @@
 Source: Doucet et al., "Bridging Diversity and Uncertainty in Active Learning with Self-Supervised Pre-Training", 2024 (arXiv
 2403.03728): TypiClust first, then margin. From how many labels on could not be checked; `labels_per_class` is ours, one label a
 class. Any two samplers can be named that have people label all that they propose. The first round is that of `first`.
+It is `schedule` with two samplers, but for the name in the record and the random stream, which are its own.
 """
 
 from typing import Annotated
@@ -12,6 +13,7 @@ from yacs.config import CfgNode
 
 from active.context import SelectionContext
 from active.registry import SAMPLERS, Sampler, refuse_own_labels, wrapped
+from active.samplers.schedule import schedule
 from dassl.utils.registry import AtLeast, AtMost
 
 
@@ -27,4 +29,4 @@ def tcm(
     labels_per_class: Annotated[float, AtLeast(0.0), AtMost(1e6)] = 1.0,
 ) -> Tensor:
     """Return the rows of `first`, or of `then` once there are `labels_per_class` labels a class on average."""
-    return (then if len(ctx.labels) >= labels_per_class * ctx.n_classes else first)(ctx)
+    return schedule(ctx, samplers=(first, then), starts=(0.0, labels_per_class))
