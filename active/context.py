@@ -45,6 +45,7 @@ class SelectionContext:
     skipped_features: Tensor | None = None  # [S, D] float32, of images that people could not label; None for none
     skipped_logits: Tensor | None = None  # [S, C] float32
     part: int = 0  # of the round; further ones ask in place of skipped images, see `ACTIVE.REFILL`
+    flagged_features: Tensor | None = None  # [F, D] float32, of images of none of the classes, as people said; None for none
 
     @cached_property
     def probs(self) -> Tensor:

@@ -196,8 +196,8 @@ def _select(plan: Run, state: State, round: int, part: int, n_query: int) -> Que
 
 
 def _context(plan: Run, state: State, now: Predicted, round: int, part: int = 0) -> SelectionContext:
-    stream = f"select {plan.sampler(round, state.pool).name}" + (f" part {part + 1}" if part else "")
-    rows, labeled, skipped = state.pool.unlabeled, state.pool.labeled, state.pool.skipped
+    stream = f"select {plan.sampler(round, state.pool).stream}" + (f" part {part + 1}" if part else "")
+    rows, labeled, skipped, flagged = state.pool.unlabeled, state.pool.labeled, state.pool.skipped, state.pool.flagged
     logits = now.logits[rows]
     return SelectionContext(
         ids=rows, features=now.features[rows], logits=logits,
@@ -208,7 +208,8 @@ def _context(plan: Run, state: State, now: Predicted, round: int, part: int = 0)
         negative_text_features=getattr(now, "negative_text_features", None), bias=getattr(now, "bias", None),
         class_directions=getattr(now, "class_directions", None),
         find=plan.dataset.train_rows.get, skipped_features=now.features[skipped] if len(skipped) else None,
-        skipped_logits=now.logits[skipped] if len(skipped) else None)
+        skipped_logits=now.logits[skipped] if len(skipped) else None,
+        flagged_features=now.features[flagged] if len(flagged) else None)
 
 
 def _guesses(plan: Run, state: State, rows: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dassl.data.answers import SKIP, UNSURE
+from dassl.data.answers import NONE, SKIP, UNSURE
 
 
 class LabelPool:
@@ -47,6 +47,11 @@ class LabelPool:
     def skipped(self) -> Tensor:
         """Rows that people could not label, ascending."""
         return ((self._labels == SKIP) & (self.round_of >= 0)).nonzero().flatten()
+
+    @property
+    def flagged(self) -> Tensor:
+        """Rows that people said are of none of the classes, ascending."""
+        return ((self._labels == NONE) & (self.round_of >= 0)).nonzero().flatten()
 
     @property
     def labels(self) -> Tensor:

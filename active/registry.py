@@ -1,7 +1,7 @@
 """The samplers by their names, and what an `ACTIVE` node says of them and of their queries."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Annotated
 
@@ -12,7 +12,8 @@ from dassl.utils.registry import NameOf, Parameter, Registry
 
 SAMPLERS = Registry("sampler", "ACTIVE", home="active.samplers", facts={
     "needs_model": bool, "needs_labels": bool, "needs_linear": bool, "needs_negative_texts": bool, "labels_itself": bool,
-    "check": Callable, "warm_start": Callable, "answers": Callable, "known": Callable, "asks": Callable, "stage": Callable})
+    "check": Callable, "warm_start": Callable, "answers": Callable, "known": Callable, "asks": Callable, "stage": Callable,
+    "filters": bool})
 
 BoundSampler = Callable  # of a SelectionContext: rows to ask, Tensor [n], or a Query
 Sampler = Annotated[BoundSampler, NameOf("sampler")]  # a name in YAML that arrives as a callable
@@ -23,20 +24,25 @@ Samplers = Annotated[tuple[BoundSampler, ...], NameOf("sampler")]  # several of 
 class ChosenSampler:
     """A sampler with its parameters, as the loop uses it.
 
-    `begin`, if it has one, gives the pseudo-labels that the model is trained on before the first query. One that hands over to
-    samplers inside it has them in `inner`, and `stage` tells which, of round, labels and classes.
+    `begin`, if it has one, gives the pseudo-labels that the model is trained on before the first query. `stream` names its
+    random stream. One that hands over to samplers inside it has them in `inner`, and `stage` tells which, of round, labels and
+    classes. One that only filters what the one in `inner` sees has no `stage`, and draws from the random stream of that one.
     """
 
     name: str
     select: BoundSampler
     needs_model: bool
     begin: Callable | None
+    stream: str
     stage: Callable | None = None
     inner: tuple["ChosenSampler", ...] = ()
 
     def at(self, round: int, n_labeled: int, n_classes: int) -> "ChosenSampler":
         """Return the sampler that selects in a round: itself, or the one that it hands over to."""
-        return self.inner[self.stage(round, n_labeled, n_classes)].at(round, n_labeled, n_classes) if self.stage else self
+        if not self.inner:
+            return self
+        own = self.inner[self.stage(round, n_labeled, n_classes) if self.stage else 0].at(round, n_labeled, n_classes)
+        return own if self.stage else replace(self, stream=own.stream)
 
 
 def build_chosen(name: str, node: CfgNode) -> ChosenSampler:
@@ -44,14 +50,16 @@ def build_chosen(name: str, node: CfgNode) -> ChosenSampler:
 
     It, or the one that it wraps, begins by mining if it is registered with the fact `warm_start`, a function of the context and
     the sampler's parameters that returns a Query. One with the fact `stage`, a function of round, labels, classes and its
-    parameters, is in each round the sampler of that index inside it, with its name and its random stream.
+    parameters, is in each round the sampler of that index inside it, with its name and its random stream. One with the fact
+    `filters` has the random stream of the one inside it.
     """
     own = SAMPLERS[name]
     begins = [partial(component.facts["warm_start"], **component.arguments(node[component.key]))
               for component in map(SAMPLERS.__getitem__, wrapped(name, node)) if "warm_start" in component.facts]
     stage = partial(own.facts["stage"], **own.arguments(node[own.key])) if "stage" in own.facts else None
+    inner = tuple(build_chosen(other, node) for other in _inside(name, node)) if _stands_for_others(name) else ()
     return ChosenSampler(name, build_sampler(name, node), own.facts.get("needs_model", True), begins[0] if begins else None,
-                         stage, tuple(build_chosen(other, node) for other in _inside(name, node)) if stage else ())
+                         name, stage, inner)
 
 
 def build_sampler(name: str, node: CfgNode) -> BoundSampler:
@@ -115,9 +123,14 @@ def initial_sampler(node: CfgNode) -> str:
 
 
 def _needs_labels(name: str, node: CfgNode) -> bool:
-    """Return whether a sampler needs labels: of one that hands over, whether the first one inside it does."""
-    facts = SAMPLERS[name].facts
-    return _needs_labels(_inside(name, node)[0], node) if "stage" in facts else facts.get("needs_labels", False)
+    """Return whether a sampler needs labels: of one that stands for others, whether the first of them does."""
+    if _stands_for_others(name):
+        return _needs_labels(_inside(name, node)[0], node)
+    return SAMPLERS[name].facts.get("needs_labels", False)
+
+
+def _stands_for_others(name: str) -> bool:
+    return bool(SAMPLERS[name].facts.keys() & {"stage", "filters"})
 
 
 def query_size(size: int | str, n_train: int, n_classes: int) -> int:

@@ -23,6 +23,7 @@ VARIANTS = [
     ("dual_prompt", {"remainder": "global", "k": 2}), ("gcnal", {"variant": "uncertain", "subset": 0, "steps": 20}),
     ("pcb", {"mode": "reference"}), ("pcb", {"within": "random", "gamma": 1.0}), ("pcb", {"base": "badge"}),
     ("pcb", {"base": "coreset"}), ("pcb", {"base": "random"}), ("probcover", {"delta": 0.4}),
+    ("purity", {"unflagged": "texts"}), ("purity", {"unflagged": "texts", "base": "typiclust"}),
     ("schedule", {"by": "rounds", "samplers": ("cbsq", "coreset", "badge"), "starts": (0.0, 1.0, 2.0)}),
     ("typiclust", {"max_clusters": 4}),
 ]

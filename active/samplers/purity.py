@@ -1,0 +1,149 @@
+"""Purity: any sampler on a pool that also holds images of no class, without the images that look like these.
+
+Source: the idea of arXiv 2408.04917: rows that are likely of no class are dropped, then any sampler (`base`) asks among the
+others. The rule is ours. Images that people called "none of these" are flags. From `min_flags` flags on, a row's score is that
+of a logistic regression on two numbers, which tells labeled from flagged images: its largest softmax of the cosines to the
+classes, at temperature 1, and its largest cosine to a labeled image minus that to a flagged one (of a labeled or flagged image,
+to the others of its kind). Rows below Otsu's threshold on the pool's scores are dropped; once there are 60 labels, rows below
+the lowest 5 % of the labeled images' scores. With less than two labels the first number alone is the score.
+With fewer flags nothing is dropped, and this is the base sampler, bit for bit (`unflagged: keep`); or the first number alone
+decides from the start (`unflagged: texts`), which drops some rows of every pool.
+Dropped rows are no candidates and nothing to cover in this round, and are looked at anew in the next. If fewer rows are left
+than labels asked for, dropped ones are asked too, by falling score, with a warning. The audit is of all images.
+CLIPN's rule with negative prompts is not offered.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from active.context import Query, SelectionContext
+from active.kernels.neighbors import neighbors
+from active.kernels.scores import row_blocks, top_rows, without
+from active.registry import SAMPLERS, Sampler
+from dassl.utils.registry import AtLeast, AtMost
+
+RIDGE = 0.01
+MANY_LABELS, LOW_END = 60, 0.05  # from so many labels on, their own scores tell the threshold
+EQUAL = 1e-6  # share of the largest score below which scores differ by rounding alone
+
+logger = logging.getLogger(__name__)
+
+
+@SAMPLERS.register("purity", filters=True)
+def purity(
+    ctx: SelectionContext, *, base: Sampler = "margin", min_flags: Annotated[int, AtLeast(1), AtMost(10**9)] = 5,
+    unflagged: Literal["keep", "texts"] = "keep",
+) -> Tensor | Query:
+    """Return what the base sampler asks of the rows that are likely of some class."""
+    flagged = ctx.flagged_features
+    if flagged is None or len(flagged) < min_flags:
+        if unflagged == "keep":
+            return base(ctx)
+        flagged = None
+    scores, of_labeled = own_scores(ctx, flagged)
+    pool, skipped = scores.split([ctx.n_pool, len(scores) - ctx.n_pool])
+    if flagged is not None and len(of_labeled) >= MANY_LABELS:
+        threshold = float(of_labeled.double().quantile(LOW_END))
+    else:
+        threshold = otsu(pool)
+    return asked_of(ctx, base, pool, skipped, threshold)
+
+
+def asked_of(ctx: SelectionContext, base: Sampler, pool: Tensor, skipped: Tensor, threshold: float) -> Tensor | Query:
+    """Return what a sampler asks of pool rows whose score [N] reaches the threshold; `skipped` [S] are scores too."""
+    kept = (pool >= threshold).nonzero().flatten()
+    logger.info("purity: %d of %d images are likely of a class", len(kept), ctx.n_pool)
+    if len(kept) <= ctx.n_query:
+        return _short(ctx, pool, kept)
+    answer = base(_among(ctx, kept, skipped >= threshold))
+    query = answer if isinstance(answer, Query) else Query(answer)
+    return replace(query, **{rows: kept[getattr(query, rows)] for rows in ("rows", "pseudo_rows", "mined_rows")})
+
+
+def own_scores(ctx: SelectionContext, flagged: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Return how much images without a label [N + S], and labeled ones [M], look like those of the classes; higher is more."""
+    near = [class_likeness(rows, ctx.directions) for rows in (ctx.unlabeled_features, ctx.labeled_features)]
+    if flagged is None or len(ctx.labels) < 2:
+        return tuple(near)
+    labeled, flagged = ctx.labeled_features.float(), flagged.float()
+    differences = [largest_cosine(ctx.unlabeled_features, labeled) - largest_cosine(ctx.unlabeled_features, flagged),
+                   largest_other(labeled) - largest_cosine(labeled, flagged),
+                   largest_cosine(flagged, labeled) - largest_other(flagged)]
+    near.append(class_likeness(flagged, ctx.directions))
+    unlabeled, *known = (torch.stack(pair, 1) for pair in zip(near, differences, strict=True))
+    score = told_apart(*known)
+    return score(unlabeled), score(known[0])
+
+
+def class_likeness(features: Tensor, directions: Tensor) -> Tensor:
+    """Return the largest softmax [N] of cosines to the classes."""
+    return _of_cosines(lambda cosines: cosines.softmax(1).amax(1), features, directions)
+
+
+def largest_cosine(rows: Tensor, others: Tensor) -> Tensor:
+    """Return the largest cosine [n] of each row to others."""
+    return _of_cosines(lambda cosines: cosines.amax(1), rows, others)
+
+
+def largest_other(rows: Tensor) -> Tensor:
+    """Return the largest cosine [n] of each row to another one; 1 if there is none."""
+    return neighbors(rows, 1)[1].flatten() if len(rows) > 1 else torch.ones(len(rows))
+
+
+def told_apart(own: Tensor, others: Tensor) -> Callable[[Tensor], Tensor]:
+    """Return a function of rows [N, 2]: the logit [N] by which a logistic regression takes them for own rows."""
+    from sklearn.linear_model import LogisticRegression  # here, as it takes long to import
+
+    known = torch.cat([own, others]).double()
+    mean, scale = known.mean(0), known.std(0, correction=0)
+    scale = scale.where(scale > 0, 1)
+    is_own = np.repeat([1, 0], [len(own), len(others)])
+    fitted = LogisticRegression(C=1 / RIDGE, solver="newton-cholesky").fit(((known - mean) / scale).numpy(), is_own)
+    weights = torch.from_numpy(fitted.coef_[0])
+    return lambda rows: (((rows.double() - mean) / scale) @ weights + float(fitted.intercept_[0])).float()
+
+
+def otsu(scores: Tensor) -> float:
+    """Return the least score of the upper of two parts between which the variance is largest.
+
+    That is the least of all if all are equal. Source: Otsu, "A Threshold Selection Method from Gray-Level Histograms", IEEE
+    Transactions on Systems, Man, and Cybernetics, 1979; here on the scores themselves.
+    """
+    ordered = scores.double().sort().values
+    if float(ordered[-1] - ordered[0]) <= EQUAL * float(ordered.abs().max()):
+        return float(ordered[0])
+    sums, n_low = ordered.cumsum(0), torch.arange(1, len(ordered))
+    low, high = sums[:-1] / n_low, (sums[-1] - sums[:-1]) / (len(ordered) - n_low)
+    between = n_low * (len(ordered) - n_low) * (high - low) ** 2
+    return float(ordered[1 + int(between.where(ordered.diff() > 0, -torch.inf).argmax())])
+
+
+def _short(ctx: SelectionContext, scores: Tensor, kept: Tensor) -> Tensor:
+    """Return all kept rows, then dropped ones by falling score, where no more are kept than asked for."""
+    if len(kept) < ctx.n_query:
+        logger.warning("purity: %d images are asked that are likely of no class, as only %d others are left",
+                       ctx.n_query - len(kept), len(kept))
+    dropped = without(kept, ctx.n_pool)
+    return torch.cat([kept, dropped[top_rows(scores[dropped], ctx.n_query - len(kept))]])
+
+
+def _of_cosines(function: Callable[[Tensor], Tensor], rows: Tensor, others: Tensor) -> Tensor:
+    """Return function(cosines [block, M] of rows to others), [N] in float32."""
+    found = torch.empty(len(rows))
+    for block in row_blocks(len(rows), max(others.shape)):
+        found[block] = function(rows[block].float() @ others.T)
+    return found
+
+
+def _among(ctx: SelectionContext, rows: Tensor, skipped: Tensor) -> SelectionContext:
+    """Return the context with these pool rows alone, and of the skipped images those [S] that are marked."""
+    pool = {name: getattr(ctx, name)[rows] for name in ("ids", "features", "logits", "zero_shot_logits")}
+    others = {} if not len(skipped) else {
+        name: getattr(ctx, name)[skipped] if skipped.any() else None for name in ("skipped_features", "skipped_logits")}
+    return replace(ctx, **pool, **others)
