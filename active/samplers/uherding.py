@@ -43,7 +43,8 @@ def uherding(
         weights = SCORES[uncertainty](ctx.unlabeled_logits)
     else:
         weights = torch.ones(len(ctx.unlabeled_features))
-    return herd(ctx, weights, labeled_radius(ctx.labeled_features) if radius == "labeled" else mass_radius(ctx))
+    n_balls = len(ctx.labels) + ctx.n_query
+    return herd(ctx, weights, labeled_radius(ctx.labeled_features) if radius == "labeled" else mass_radius(ctx, n_balls))
 
 
 def labeled_radius(features: Tensor) -> float:
@@ -55,13 +56,13 @@ def labeled_radius(features: Tensor) -> float:
     return smallest if math.isfinite(smallest) else 1.0
 
 
-def mass_radius(ctx: SelectionContext) -> float:
+def mass_radius(ctx: SelectionContext, n_balls: int) -> float:
     """Return the median, over at most `SAMPLE` rows without a label, of the distance at which a ball holds its share of them.
 
-    Its share is 1 / (labels + picks) of all. 1 where that distance is 0, as with copies alone.
+    Its share is 1 / `n_balls` of all. 1 where that distance is 0, as with copies alone.
     """
     features = ctx.unlabeled_features.float()
-    rank = math.ceil(len(features) / (len(ctx.labels) + ctx.n_query))
+    rank = math.ceil(len(features) / n_balls)
     sample = features[torch.from_numpy(ctx.rng.permutation(len(features))[:SAMPLE]).sort().values]
     distances = torch.cat([(2 - 2 * sample[block] @ features.T).kthvalue(rank, dim=1).values
                            for block in row_blocks(len(sample), len(features))])

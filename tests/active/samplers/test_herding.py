@@ -148,14 +148,14 @@ def test_copies_of_labels_do_not_collapse_the_radius():
 
 
 def test_the_radius_by_mass_shrinks_with_labels_and_picks():
-    """It is the distance to the ceil(n / (l + B))-th nearest row, the row itself among them."""
+    """It is the distance to the ceil(n / (l + B))-th nearest row, the row itself among them; 12 labels and 8 picks here."""
     ctx = make_context(1, n_pool=40, n_labeled=12, n_query=8)
     distances = [sorted(math.dist(x, y) for y in ctx.features.double().tolist()) for x in ctx.features.double().tolist()]
     expected = sorted(row[1] for row in distances)[(40 - 1) // 2]  # torch's median of 40 is the 20th
-    assert mass_radius(ctx) == pytest.approx(expected, rel=1e-3)
-    assert mass_radius(replace(ctx, n_query=2)) > mass_radius(ctx)
+    assert mass_radius(ctx, 20) == pytest.approx(expected, rel=1e-3)
+    assert mass_radius(ctx, 10) > mass_radius(ctx, 20)
     copies = replace(ctx, features=ctx.features[:1].expand(40, -1))
-    assert mass_radius(copies) == 1.0 and len(picks(sampler_by_name("uherding", radius="mass"), copies)) == 8
+    assert mass_radius(copies, 20) == 1.0 and len(picks(sampler_by_name("uherding", radius="mass"), copies)) == 8
 
 
 @pytest.mark.parametrize("name", ["maxherding", "uherding"])
