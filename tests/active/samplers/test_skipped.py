@@ -10,7 +10,7 @@ from active.context import SelectionContext
 from active.registry import SAMPLERS
 from active.testing import make_context, picks, sampler_by_name
 
-COVERING = {"bait_binary", "cb", "cbsq", "cec", "dcom", "maxherding", "probcover", "typiclust", "uherding"}
+COVERING = {"activeft", "bait_binary", "cb", "cbsq", "cec", "dcom", "maxherding", "probcover", "typiclust", "uherding"}
 NAMES = sorted({component.name for component in SAMPLERS} - {"purity", "replay", "schedule", "tcm"})  # others in them
 
 
