@@ -85,6 +85,7 @@ class Query:
 
     Pseudo-labeled rows leave the pool for good, as if they had been asked, but are not paid for. Mined rows stay in the
     pool: they are trained on in this round only.
+    Scores are the sampler's own acquisition values, larger ones asked first: they explain picks and change nothing.
     """
 
     rows: Tensor  # [n] int64
@@ -93,6 +94,13 @@ class Query:
     pseudo_confidence: Tensor = field(default_factory=torch.FloatTensor)  # [m] in [0, 1]
     mined_rows: Tensor = field(default_factory=torch.LongTensor)  # [k] int64, none of them in the others
     mined_labels: Tensor = field(default_factory=torch.LongTensor)  # [k] int64
+    scores: Tensor | None = None  # [n], of `rows`; None of samplers without such values, NaN where one pick has none
+    pool_scores: Tensor | None = None  # [N], of all pool rows before the first pick
+
+
+def scored(rows: Tensor, pool_scores: Tensor) -> Query:
+    """Return a query for rows [n] whose scores are among those of all pool rows [N]."""
+    return Query(rows, scores=pool_scores[rows], pool_scores=pool_scores)
 
 
 def joined(queries: Sequence[Query]) -> Query:
@@ -100,4 +108,5 @@ def joined(queries: Sequence[Query]) -> Query:
     if len(queries) == 1:
         return queries[0]
     together = ("rows", "pseudo_rows", "pseudo_labels", "pseudo_confidence")
-    return replace(queries[-1], **{name: torch.cat([getattr(query, name) for query in queries]) for name in together})
+    return replace(queries[-1], **{name: torch.cat([getattr(query, name) for query in queries]) for name in together},
+                   scores=None, pool_scores=None)

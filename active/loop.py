@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from active.context import Query, SelectionContext, joined
+from active.explained import score_table, without_scores
 from active.oracles.asked import stands_on
 from active.oracles.oracle import Question, as_tensors
 from active.plan import Predicted, Run, State
 from active.pool import LabelPool
-from active.record.folder import check_files, file_hashes, prompts_path
+from active.record.folder import check_files, file_hashes, prompts_path, scores_path
 from active.record.report import audit_in_words, in_words, percent
 from active.record.results import RoundRecord, RunResult, query_hash
 from active.selection import images_named, select, warm_start
@@ -26,6 +27,7 @@ from dassl.evaluation.metrics import is_per_class
 from dassl.utils.environment import peak_memory_mb
 from dassl.utils.errors import TrainingError, UserError
 from dassl.utils.events import event
+from dassl.utils.files import write_text
 from dassl.utils.seeding import rng_for
 
 logger = logging.getLogger(__name__)
@@ -191,8 +193,20 @@ def _select(plan: Run, state: State, round: int, part: int, n_query: int) -> Que
     sampler = plan.sampler(round, state.pool)
     needs_model = sampler.needs_model and state.model is not None
     ctx = _context(plan, state, state.predict(plan.chooser, state.model) if needs_model else state.zero_shot, round, part)
-    query = select(sampler.select, replace(ctx, n_query=n_query))
+    query = _explained(plan, sampler.name, ctx, select(sampler.select, replace(ctx, n_query=n_query)))
     return replace(query, **{rows: ctx.ids[getattr(query, rows)] for rows in ("rows", "pseudo_rows", "mined_rows")})
+
+
+def _explained(plan: Run, sampler: str, ctx: SelectionContext, query: Query) -> Query:
+    """Write down why images were picked, where that is asked for; return the query as people are to see it."""
+    if plan.scores == "none":
+        return without_scores(query)
+    if query.scores is None:
+        logger.info("round %d: %s has no scores to be written", ctx.round, sampler)
+        return query
+    paths = [plan.dataset.train[row].path for row in ctx.ids.tolist()]
+    write_text(scores_path(plan.output, ctx.round, ctx.part), score_table(query, paths, with_pool=plan.scores == "pool"))
+    return query
 
 
 def _context(plan: Run, state: State, now: Predicted, round: int, part: int = 0) -> SelectionContext:

@@ -57,7 +57,7 @@ class Run:
     are kept in the folder `output`. `reserved` images are for the audit alone. With `watches`, predictions of the pool are
     compared from round to round; the run ends once their kappa is at `stop`, unless that is 0. `known` are answers, by path,
     that are there before it begins. Where it `refills`, a round asks other images in place of skipped ones. A class that
-    people were unsure of is a label of `unsure_weight`, or none.
+    people were unsure of is a label of `unsure_weight`, or none. `scores` is `LOG.SCORES`.
     """
 
     dataset: Dataset
@@ -77,6 +77,7 @@ class Run:
     known: Mapping[str, int] = field(default_factory=dict)
     refills: bool = False
     unsure_weight: float = 0.0
+    scores: str = "none"
 
     @property
     def chooser(self) -> Trainer:

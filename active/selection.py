@@ -68,6 +68,8 @@ def select(sampler: BoundSampler, ctx: SelectionContext) -> Query:
     answer = sampler(ctx)
     query = answer if isinstance(answer, Query) else Query(torch.as_tensor(answer))
     _check_answer(query, ctx)
+    if query.pool_scores is not None:
+        query = replace(query, pool_scores=query.pool_scores[order.argsort()])
     return replace(query, **{rows: order[getattr(query, rows).long()] for rows in ("rows", "pseudo_rows", "mined_rows")})
 
 
@@ -107,6 +109,9 @@ def _check_answer(query: Query, ctx: SelectionContext) -> None:
         raise ContractError("a sampler returned a row twice")
     if len(rows) and not 0 <= int(rows.min()) <= int(rows.max()) < ctx.n_pool:
         raise ContractError(f"a sampler returned a row outside 0..{ctx.n_pool - 1}")
+    for name, n in (("scores", len(query.rows)), ("pool_scores", ctx.n_pool)):
+        if (values := getattr(query, name)) is not None and values.shape != (n,):
+            raise ContractError(f"a sampler returned {name} of shape {tuple(values.shape)}, not ({n},)")
     for kind in ("pseudo", "mined"):
         guessed, labels = getattr(query, f"{kind}_rows"), getattr(query, f"{kind}_labels")
         if len(guessed) != len(labels):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from active.context import SelectionContext
+from active.context import Query, SelectionContext
 from active.kernels.scores import row_blocks
 from dassl.utils.progress import BAR
 
@@ -35,13 +35,19 @@ class Herd:
         for block in row_blocks(n_candidates, len(rows)):
             self._bounds[block] = self._gains(torch.arange(n_candidates, device=rows.device)[block])
 
-    def pick(self) -> int:
-        """Return the row that gains most, and let it cover; never a row twice."""
+    @property
+    def bounds(self) -> Tensor:
+        """What rows [n_candidates] gain at most: exactly that before the first pick."""
+        return self._bounds
+
+    def pick(self) -> tuple[int, float]:
+        """Return the row that gains most, and its gain, and let it cover; never a row twice."""
         best, row = self._best()
         if best > 0:
             self._covered = torch.maximum(self._covered, self._kernels_of(torch.tensor([row], device=self._rows.device))[0])
+        gain = float(self._bounds[row])
         self._bounds[row] = -torch.inf
-        return row
+        return row, gain
 
     def _best(self) -> tuple[float, int]:
         """Return the largest gain, and the lowest row that has it but for `TIE`."""
@@ -72,10 +78,13 @@ class Herd:
         return cosines.sub_(1).mul_(2 / self._radius**2).clamp_(max=0).exp_()
 
 
-def herd(ctx: SelectionContext, weights: Tensor, radius: float) -> Tensor:
+def herd(ctx: SelectionContext, weights: Tensor, radius: float) -> Query:
     """Return `n_query` pool rows in the order in which they are picked; skipped images are targets, labeled ones centers.
 
     Greedy, and so at least 1 - 1/e of the best rows' coverage. Time: a pass over all pairs, and 1 to 4 more for all picks.
     """
     covering = Herd(ctx.unlabeled_features, weights, ctx.labeled_features, radius, ctx.n_pool)
-    return torch.tensor([covering.pick() for _ in tqdm(range(ctx.n_query), "herding", **BAR)], dtype=torch.int64)
+    at_first = covering.bounds.clone()
+    picked = [covering.pick() for _ in tqdm(range(ctx.n_query), "herding", **BAR)]
+    rows, gains = zip(*picked, strict=True)
+    return Query(torch.tensor(rows, dtype=torch.int64), scores=torch.tensor(gains), pool_scores=at_first)

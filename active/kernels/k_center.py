@@ -50,6 +50,15 @@ def euclidean_k_center(rows: Tensor, centers: Tensor, n: int, first: int | None)
     return torch.tensor(picked)
 
 
+def distances_at_pick(rows: Tensor, centers: Tensor) -> Tensor:
+    """Return how far each of the rows [n] was from `centers` [M] and the rows before it when it was picked; NaN without any."""
+    others, found = torch.cat([centers, rows]).float(), []
+    for number, row in enumerate(rows.float()):
+        before = others[: len(centers) + number]
+        found.append((before - row).norm(dim=1).amin() if len(before) else torch.tensor(torch.nan))
+    return torch.stack(found)
+
+
 def _exact_distances(rows: Tensor, others: Tensor) -> Tensor:
     """Return the Euclidean distances [N, M] without products, exact also where they are small beside the norms."""
     return torch.cdist(rows, others, compute_mode="donot_use_mm_for_euclid_dist")

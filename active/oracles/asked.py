@@ -4,6 +4,7 @@ Selecting again elsewhere, with other versions or on a GPU, may ask for other im
 then, since a last bit may differ; so the query is stored.
 """
 
+import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,8 @@ def write_query(path: Path, basis: tuple[str, str], query: Query, dataset: Datas
     for kind in ("pseudo", "mined"):
         rows, labels = getattr(query, f"{kind}_rows").tolist(), getattr(query, f"{kind}_labels").tolist()
         content[kind] = {paths[row]: label for row, label in zip(rows, labels, strict=True)}
+    if query.scores is not None:
+        content["scores"] = [score if math.isfinite(score) else None for score in query.scores.tolist()]
     write_json(path, content | {"checksum": json_hash(content)})
 
 
@@ -56,7 +59,9 @@ def read_query(path: Path, basis: tuple[str, str], dataset: Dataset) -> Query | 
                         "--output-dir, or --overwrite to move it aside")
     rows = {kind: _rows(content[kind], dataset, path) for kind in ("queried", "pseudo", "mined")}
     labels = {kind: torch.tensor(list(content[kind].values()), dtype=torch.int64) for kind in ("pseudo", "mined")}
-    return Query(rows["queried"], rows["pseudo"], labels["pseudo"], mined_rows=rows["mined"], mined_labels=labels["mined"])
+    scores = torch.tensor([math.nan if own is None else own for own in content["scores"]]) if "scores" in content else None
+    return Query(rows["queried"], rows["pseudo"], labels["pseudo"], mined_rows=rows["mined"], mined_labels=labels["mined"],
+                 scores=scores)
 
 
 def _rows(paths: Iterable[str], dataset: Dataset, path: Path) -> Tensor:

@@ -43,19 +43,22 @@ ol {{ margin: .3em 0; padding-left: 1.5em }}
 
 _FIGURE = """<figure>
 <img src="data:image/jpeg;base64,{data}" alt="image {number}">
-<figcaption><b>{number}</b> <code>{path}</code><ol>{guesses}</ol></figcaption>
+<figcaption><b>{number}</b> <code>{path}</code>{score}<ol>{guesses}</ol></figcaption>
 </figure>"""
 
 
-def contact_sheet(title: str, files: Sequence[Path], paths: Sequence[str], guesses: Sequence[Guesses]) -> str:
-    """Return an HTML page of images, numbered from 1, each with its path and guesses.
+def contact_sheet(
+    title: str, files: Sequence[Path], paths: Sequence[str], guesses: Sequence[Guesses], scores: Sequence[float | None],
+) -> str:
+    """Return an HTML page of images, numbered from 1, each with its path and guesses, and its score if it has one.
 
     Raises DataError naming the file if one cannot be decoded.
     """
     figures = []
-    for number, (file, path, own) in enumerate(zip(files, paths, guesses, strict=True), start=1):
+    for number, (file, path, own, score) in enumerate(zip(files, paths, guesses, scores, strict=True), start=1):
         lines = "".join(f"<li>{html.escape(printable(name))} ({share:.0%})</li>" for name, share in own)
-        figures.append(_FIGURE.format(data=_jpeg(file), number=number, path=html.escape(printable(path)), guesses=lines))
+        figures.append(_FIGURE.format(data=_jpeg(file), number=number, path=html.escape(printable(path)), guesses=lines,
+                                      score="" if score is None else f"<br>score {score:.4g}"))
     return _PAGE.format(title=html.escape(title), side=SIDE, figures="\n".join(figures))
 
 

@@ -68,7 +68,7 @@ class FileOracle(Oracle):
             rows, question.settled, self.answered_before.nonzero().flatten()))
         settled += before
         if not exists(table):
-            _write(table, question.round, self._dataset, paths, question.guess(rows))
+            _write(table, self._dataset, question, rows)
         known = Known([*paths, *before], self._dataset.classnames, self._words)
         said, n_further, undecided = _answers(table, known, settled), 0, []
         if self._conflicts == "majority":
@@ -131,12 +131,14 @@ def _answers(table: Path, known: Known, settled: Collection[str]) -> list[LabelR
             if names != (SKIPPED,) or paths not in answered]  # who can label it decides
 
 
-def _write(table: Path, round: int, dataset: Dataset, paths: Sequence[str], probs: Tensor) -> None:
-    """Write all files of a query; the CSV file last, as the sign that the others are there."""
-    guesses = [[(dataset.classnames[label], share) for label, share in own] for own in largest(probs, N_GUESSES)]
+def _write(table: Path, dataset: Dataset, question: Question, rows: Tensor) -> None:
+    """Write all files of a question's rows [n]; the CSV file last, as the sign that the others are there."""
+    paths, scores = [dataset.train[row].path for row in rows.tolist()], question.scores
+    guesses = [[(dataset.classnames[label], share) for label, share in own] for own in largest(question.guess(rows), N_GUESSES)]
     write_text(table.with_suffix(".html"), contact_sheet(
-        f"{dataset.name}: round {round}, {len(paths)} images", [dataset.root / path for path in paths], paths, guesses))
-    write_json(table.with_name(f"{table.stem}_tasks.json"), tasks(paths, guesses, f"round {round}"))
+        f"{dataset.name}: round {question.round}, {len(paths)} images", [dataset.root / path for path in paths], paths, guesses,
+        [scores.get(row) for row in rows.tolist()]))
+    write_json(table.with_name(f"{table.stem}_tasks.json"), tasks(paths, guesses, f"round {question.round}"))
     write_text(table.with_name("label_config.xml"), label_config(dataset.classnames))
     write_text(table, _table(paths, guesses))
 

@@ -6,6 +6,7 @@ a function of output folder, round, part and answers by path, as people write th
 Answers are integers: labels, or the codes of `dassl.data.answers`.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,6 +44,14 @@ class Question:
     guess: Callable[[Tensor], Tensor]
     audit: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
     part: int = 0
+
+    @property
+    def scores(self) -> dict[int, float]:
+        """The sampler's values by row, of rows that have one; none beside an audit, whose images they would give away."""
+        if self.query.scores is None or len(self.audit):
+            return {}
+        pairs = zip(self.query.rows.tolist(), self.query.scores.tolist(), strict=True)
+        return {row: score for row, score in pairs if math.isfinite(score)}
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,9 @@ class PageOracle(Oracle):
         lines = read_lines(journal, self._codes, paths, earlier)
         audit = frozenset(train[row].path for row in question.audit.tolist())
         self._serve()
-        self._board.ask(Asked(round, paths, largest(question.guess(rows), N_GUESSES), audit, journal, part), lines, earlier)
+        scores = {train[row].path: score for row, score in question.scores.items()}
+        asked = Asked(round, paths, largest(question.guess(rows), N_GUESSES), audit, journal, scores, part)
+        self._board.ask(asked, lines, earlier)
         answers = self._board.close() if self._board.is_complete else self._waited()
         logger.info("round %d: %d images were answered in the labeling page", round, len(paths))
         return {row_of[path]: answers[path] for path in [*paths, *earlier]}

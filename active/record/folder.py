@@ -50,6 +50,11 @@ def journal_path(output: Path, round: int, part: int = 0) -> Path:
     return _question_path(output, round, part, "_answers.jsonl")
 
 
+def scores_path(output: Path, round: int, part: int = 0) -> Path:
+    """Return the CSV file of the sampler's values in a part of a round, where `LOG.SCORES` asks for it."""
+    return _question_path(output, round, part, "_scores.csv")
+
+
 def table_path(output: Path, round: int, part: int = 0) -> Path:
     """Return the CSV file that people fill in a part of a round."""
     return _question_path(output, round, part, ".csv")

@@ -13,7 +13,7 @@ zero-shot probabilities, as in CEC's protocol; the paper and PCB begin at random
 import torch
 from torch import Tensor
 
-from active.context import SelectionContext
+from active.context import Query, SelectionContext
 from active.kernels.d2_sampling import d2_sampling, squared_distances, squared_norms
 from active.kernels.memory import need_memory
 from active.kernels.scores import residuals, row_blocks
@@ -21,7 +21,7 @@ from active.registry import SAMPLERS
 
 
 @SAMPLERS.register("badge")
-def badge(ctx: SelectionContext) -> Tensor:
+def badge(ctx: SelectionContext) -> Query:
     """Return `n_query` pool rows: the one of largest gradient, then each drawn in proportion to its squared distance."""
     need_memory("badge", 4 * ctx.n_pool * (ctx.n_classes + 2 * ctx.features.shape[1]))
     features, errors = ctx.features.float(), torch.empty(ctx.logits.shape)  # [N, D], [N, C]
@@ -32,4 +32,13 @@ def badge(ctx: SelectionContext) -> Tensor:
     def distances_to(row: int) -> Tensor:
         return squared_distances(norms, norms[row], (errors @ errors[row]) * (features @ features[row]))
 
-    return d2_sampling(ctx.n_query, ctx.n_pool, distances_to, ctx.rng, first=int(norms.argmax()))
+    rows = d2_sampling(ctx.n_query, ctx.n_pool, distances_to, ctx.rng, first=int(norms.argmax()))
+    return Query(rows, scores=at_pick(norms[rows], (errors[rows] @ errors[rows].T) * (features[rows] @ features[rows].T)),
+                 pool_scores=norms)
+
+
+def at_pick(norms: Tensor, products: Tensor) -> Tensor:
+    """Return the squared distance [n] of each row to the nearest one before it, of the first its squared norm."""
+    distances = squared_distances(norms[:, None], norms, products)
+    later = torch.ones_like(distances, dtype=torch.bool).triu()
+    return torch.cat([norms[:1], distances.masked_fill(later, torch.inf).amin(1)[1:]])

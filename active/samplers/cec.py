@@ -17,9 +17,8 @@ count as 0; where fewer clusters than labels exist (equal images), the most unce
 from typing import Annotated, Literal
 
 import torch
-from torch import Tensor
 
-from active.context import SelectionContext
+from active.context import Query, SelectionContext, scored
 from active.kernels.calibration import log_prior, neighbor_entropy
 from active.kernels.k_means import k_means, nearest_members
 from active.kernels.memory import need_pairs
@@ -37,7 +36,7 @@ def cec(
     combine: Literal["sum", "convex"] = "sum", over: Literal["pool", "all"] = "pool", calibrate: bool = True,
     choose: Literal["weighted_k_means", "k_means", "top"] = "weighted_k_means",
     max_pool: Annotated[int, AtLeast(1), AtMost(10**9)] = 200_000,
-) -> Tensor:
+) -> Query:
     """Return `n_query` pool rows: of each cluster the row nearest to its center, or the most uncertain ones (`top`)."""
     need_pairs("cec", ctx.n_pool, ctx.features.shape[1], max_pool)
     logits, features = ctx.unlabeled_logits.float(), ctx.unlabeled_features.float()
@@ -54,4 +53,5 @@ def cec(
         clusters = nearest_members(features, *k_means(features, ctx.n_query, ctx.rng, weights=weights))
         picked = torch.cat([members[members < ctx.n_pool][:1] for members in clusters])
     rest = without(picked, ctx.n_pool)
-    return torch.cat([picked, rest[top_rows(uncertainty[rest], ctx.n_query - len(picked))]])
+    rows = torch.cat([picked, rest[top_rows(uncertainty[rest], ctx.n_query - len(picked))]])
+    return scored(rows, uncertainty[: ctx.n_pool])

@@ -10,13 +10,13 @@ from typing import Literal
 
 from torch import Tensor
 
-from active.context import SelectionContext
-from active.kernels.k_center import k_center
+from active.context import Query, SelectionContext
+from active.kernels.k_center import distances_at_pick, k_center
 from active.registry import SAMPLERS
 
 
 @SAMPLERS.register("coreset", needs_labels=True)
-def coreset(ctx: SelectionContext, *, start: Literal["random", "medoid"] = "random") -> Tensor:
+def coreset(ctx: SelectionContext, *, start: Literal["random", "medoid"] = "random") -> Query:
     """Return `n_query` pool rows, each farthest from all labeled and picked so far.
 
     With an empty labeled set the first pick is random, or the row nearest to the mean. Distances are Euclidean on unit-norm
@@ -25,7 +25,8 @@ def coreset(ctx: SelectionContext, *, start: Literal["random", "medoid"] = "rand
     first = None
     if not len(ctx.labels):
         first = medoid(ctx.features) if start == "medoid" else int(ctx.rng.integers(ctx.n_pool))
-    return k_center(ctx.features, ctx.labeled_features, ctx.n_query, first)
+    rows = k_center(ctx.features, ctx.labeled_features, ctx.n_query, first)
+    return Query(rows, scores=distances_at_pick(ctx.features[rows], ctx.labeled_features))
 
 
 def medoid(features: Tensor) -> int:

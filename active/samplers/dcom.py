@@ -25,7 +25,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from active.context import SelectionContext
+from active.context import Query, SelectionContext
 from active.kernels.memory import need_pairs
 from active.kernels.neighbors import TILE
 from active.kernels.scores import row_blocks, smallness_of_margin
@@ -45,7 +45,7 @@ def dcom(
     ctx: SelectionContext, *, max_radius: Annotated[float, AtLeast(0), AtMost(2)] = 0.0,
     steepness: Annotated[float, AtLeast(1e-6), AtMost(1e6)] = 50.0, coverage: Annotated[float, AtLeast(0), AtMost(1)] = 0.8,
     max_pool: Annotated[int, AtLeast(1), AtMost(10**9)] = 200_000,
-) -> Tensor:
+) -> Query:
     """Return `n_query` pool rows by (1)."""
     need_pairs("dcom", ctx.n_pool, ctx.features.shape[1], max_pool)
     if not len(ctx.labels):
@@ -95,19 +95,22 @@ def pure_ball(cosines: Tensor, is_own: Tensor, cap: float, purity: float) -> tup
     return (cap if pure[-1] == len(order) - 1 else math.sqrt(max(2 - 2 * least, 0.0))), least
 
 
-def by_both(ctx: SelectionContext, own: float, radius: float, uncovered: Tensor) -> Tensor:
+def by_both(ctx: SelectionContext, own: float, radius: float, uncovered: Tensor) -> Query:
     """Return rows by (1), given S, the radius of new balls and which images without a label [N + S] no ball holds."""
     features, threshold, picked = ctx.unlabeled_features.float(), 1 - radius**2 / 2 - 10**-DECIMALS, []
+    values, at_first = [], None
     pool, uncertainty = features[: ctx.n_pool], scaled(smallness_of_margin(ctx.logits))
     degrees = n_within(pool, features[uncovered], threshold)
     for _ in tqdm(range(ctx.n_query), "DCoM", **BAR):
         scores = own * uncertainty + (1 - own) * scaled(degrees)
+        at_first = scores.clone() if at_first is None else at_first
         scores[picked] = -torch.inf
         picked.append(lowest_of_largest(scores))
+        values.append(float(scores[picked[-1]]))
         ball = (features @ features[picked[-1]] > threshold) & uncovered
         degrees -= n_within(pool, features[ball], threshold)
         uncovered = uncovered & ~ball
-    return torch.tensor(picked, dtype=torch.int64)
+    return Query(torch.tensor(picked, dtype=torch.int64), scores=torch.tensor(values), pool_scores=at_first)
 
 
 def n_within(rows: Tensor, others: Tensor, threshold: float) -> Tensor:

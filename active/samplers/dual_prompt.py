@@ -45,7 +45,7 @@ def dual_prompt(
     asked = order[wave[order].argsort(stable=True)][: ctx.n_query]
     others = without(asked, ctx.n_pool)
     mined = others[rank_in_group(-margins[others], predicted[others]) < k]
-    return Query(asked, mined_rows=mined, mined_labels=predicted[mined])
+    return Query(asked, scores=-margins[asked], pool_scores=-margins, mined_rows=mined, mined_labels=predicted[mined])
 
 
 def clean_margins(ctx: SelectionContext, predicted: Tensor) -> Tensor:

@@ -6,14 +6,13 @@ Differences: none; computed as (1 - p(first)) + p(second), which still orders ro
 With one class all margins are equal and the lowest ids are asked.
 """
 
-from torch import Tensor
-
-from active.context import SelectionContext
+from active.context import Query, SelectionContext, scored
 from active.kernels.scores import smallness_of_margin, top_rows
 from active.registry import SAMPLERS
 
 
 @SAMPLERS.register("margin")
-def margin(ctx: SelectionContext) -> Tensor:
+def margin(ctx: SelectionContext) -> Query:
     """Return the `n_query` pool rows of smallest margin, smallest first; ties go to the lower id."""
-    return top_rows(smallness_of_margin(ctx.logits), ctx.n_query)
+    scores = smallness_of_margin(ctx.logits)
+    return scored(top_rows(scores, ctx.n_query), scores)

@@ -12,9 +12,8 @@ matrix of all kernels (here none is held, and picks are exact); equal gains are 
 from typing import Annotated
 
 import torch
-from torch import Tensor
 
-from active.context import SelectionContext
+from active.context import Query, SelectionContext
 from active.kernels.herding import herd
 from active.kernels.memory import need_pairs
 from active.registry import SAMPLERS
@@ -25,7 +24,7 @@ from dassl.utils.registry import AtLeast, AtMost
 def maxherding(
     ctx: SelectionContext, *, radius: Annotated[float, AtLeast(1e-3), AtMost(1e3)] = 1.0,
     max_pool: Annotated[int, AtLeast(1), AtMost(10**9)] = 200_000,
-) -> Tensor:
+) -> Query:
     """Return `n_query` pool rows, each the one that covers most of what is not covered yet."""
     need_pairs("maxherding", ctx.n_pool, ctx.features.shape[1], max_pool)
     return herd(ctx, torch.ones(len(ctx.unlabeled_features)), radius)

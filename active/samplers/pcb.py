@@ -17,7 +17,6 @@ from dataclasses import replace
 from typing import Annotated, Literal
 
 import torch
-from torch import Tensor
 from yacs.config import CfgNode
 
 from active.context import Query, SelectionContext
@@ -34,11 +33,13 @@ def check_base(node: CfgNode) -> None:
 def pcb(
     ctx: SelectionContext, *, base: Sampler = "margin", gamma: Annotated[float, AtLeast(0), AtMost(1)] = 0.1,
     mode: Literal["repaired", "reference"] = "repaired", within: Literal["rank", "random"] = "rank",
-) -> Tensor:
+) -> Query:
     """Return `n_query` of the base sampler's candidates, balanced over labels so far and predicted classes."""
     n_candidates = min(max(int(gamma * ctx.n_total + 1e-9), ctx.n_query), ctx.n_pool)  # 0.29 * 100 is 28.999999999999996
     answer = base(replace(ctx, n_query=n_candidates))
-    candidates = answer.rows if isinstance(answer, Query) else answer
+    answer = answer if isinstance(answer, Query) else Query(answer)
+    candidates, pool_scores = answer.rows, answer.pool_scores
+    score_of = None if answer.scores is None else dict(zip(candidates.tolist(), answer.scores.tolist(), strict=True))
     if mode == "reference" or within == "random":
         candidates = candidates[torch.from_numpy(ctx.rng.permutation(len(candidates)))]
     queues = [deque() for _ in range(ctx.n_classes)]
@@ -59,4 +60,5 @@ def pcb(
             heapq.heappop(heap)
         else:
             picked[next(row for row in iter(spare.pop, None) if row not in picked)] = None
-    return torch.tensor(list(picked), dtype=torch.int64)
+    scores = None if score_of is None else torch.tensor([score_of[row] for row in picked])
+    return Query(torch.tensor(list(picked), dtype=torch.int64), scores=scores, pool_scores=pool_scores)

@@ -7,16 +7,15 @@ Difference from the authors' code: distances to all centers are not computed ane
 Once every predicted class is hit by one-hot probabilities all distances are 0, and the lowest ids are asked.
 """
 
-from torch import Tensor
-
-from active.context import SelectionContext
-from active.kernels.k_center import euclidean_k_center
+from active.context import Query, SelectionContext
+from active.kernels.k_center import distances_at_pick, euclidean_k_center
 from active.registry import SAMPLERS
 
 
 @SAMPLERS.register("pcoreset", needs_labels=True)
-def pcoreset(ctx: SelectionContext) -> Tensor:
+def pcoreset(ctx: SelectionContext) -> Query:
     """Return `n_query` pool rows, each with the probabilities farthest from those of labeled and picked rows."""
     pool, labeled = (logits.float().softmax(1) for logits in (ctx.logits, ctx.labeled_logits))
     first = None if len(ctx.labels) else int(ctx.rng.integers(ctx.n_pool))
-    return euclidean_k_center(pool, labeled, ctx.n_query, first)
+    rows = euclidean_k_center(pool, labeled, ctx.n_query, first)
+    return Query(rows, scores=distances_at_pick(pool[rows], labeled))

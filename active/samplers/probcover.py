@@ -16,9 +16,8 @@ hold one row, and the lowest ids are the first classes where files are sorted (`
 from typing import Annotated
 
 import torch
-from torch import Tensor
 
-from active.context import SelectionContext
+from active.context import Query, SelectionContext
 from active.kernels.coverage import UncoveredBalls, pure_cosine
 from active.kernels.k_center import k_center
 from active.kernels.k_means import k_means
@@ -32,7 +31,7 @@ from dassl.utils.registry import AtLeast, AtMost
 def probcover(
     ctx: SelectionContext, *, delta: Annotated[float, AtLeast(0), AtMost(2)] = 0.0,
     purity: Annotated[float, AtLeast(0), AtMost(1)] = 0.95, max_pool: Annotated[int, AtLeast(1), AtMost(10**9)] = 200_000,
-) -> Tensor:
+) -> Query:
     """Return `n_query` pool rows, each covering the most uncovered pool rows; ties in random order."""
     need_pairs("probcover", ctx.n_pool, ctx.features.shape[1], max_pool)
     order = torch.from_numpy(ctx.rng.permutation(ctx.n_pool))
@@ -46,6 +45,7 @@ def probcover(
         uncovered &= ~(features @ labeled[block].T > threshold).any(1)
     balls.cover((~uncovered).nonzero().flatten())
     picked: list[int] = []
+    sizes: list[float] = []
     while len(picked) < ctx.n_query and bool(uncovered.any()):
         row = balls.take_largest()
         ball = features @ features[row] > threshold
@@ -54,8 +54,10 @@ def probcover(
         if len(skipped) and not covered.any():  # no candidate reaches what is left
             break
         picked.append(row)
+        sizes.append(float(covered.sum()))
         balls.cover(covered.nonzero().flatten())
         uncovered &= ~ball
     covering = torch.tensor(picked, dtype=torch.int64)
     rest, centers = without(covering, ctx.n_pool), torch.cat([features[covering], labeled])
-    return order[torch.cat([covering, rest[k_center(features[rest], centers, ctx.n_query - len(picked))]])]
+    rows = order[torch.cat([covering, rest[k_center(features[rest], centers, ctx.n_query - len(picked))]])]
+    return Query(rows, scores=torch.tensor(sizes + [0.0] * (len(rows) - len(sizes))))

@@ -63,7 +63,11 @@ def asked_of(ctx: SelectionContext, base: Sampler, pool: Tensor, skipped: Tensor
         return _short(ctx, pool, kept)
     answer = base(_among(ctx, kept, skipped >= threshold))
     query = answer if isinstance(answer, Query) else Query(answer)
-    return replace(query, **{rows: kept[getattr(query, rows)] for rows in ("rows", "pseudo_rows", "mined_rows")})
+    of_pool = query.pool_scores
+    if of_pool is not None:  # a dropped row was not looked at
+        of_pool = of_pool.new_full((ctx.n_pool,), torch.nan).index_copy_(0, kept, of_pool)
+    return replace(query, pool_scores=of_pool, **{
+        rows: kept[getattr(query, rows)] for rows in ("rows", "pseudo_rows", "mined_rows")})
 
 
 def own_scores(ctx: SelectionContext, flagged: Tensor | None) -> tuple[Tensor, Tensor]:

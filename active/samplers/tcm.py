@@ -11,7 +11,7 @@ from typing import Annotated
 from torch import Tensor
 from yacs.config import CfgNode
 
-from active.context import SelectionContext
+from active.context import Query, SelectionContext
 from active.registry import SAMPLERS, Sampler, refuse_own_labels, wrapped
 from active.samplers.schedule import schedule
 from dassl.utils.registry import AtLeast, AtMost
@@ -27,6 +27,6 @@ def check_stages(node: CfgNode) -> None:
 def tcm(
     ctx: SelectionContext, *, first: Sampler = "typiclust", then: Sampler = "margin",
     labels_per_class: Annotated[float, AtLeast(0.0), AtMost(1e6)] = 1.0,
-) -> Tensor:
+) -> Tensor | Query:
     """Return the rows of `first`, or of `then` once there are `labels_per_class` labels a class on average."""
     return schedule(ctx, samplers=(first, then), starts=(0.0, labels_per_class))

@@ -8,15 +8,13 @@ What the authors' code gets wrong: it asks for exactly a label a class; 200 clas
 removed from a list while it is read, by parts of their names; it may return fewer rows than asked for.
 """
 
-from torch import Tensor
-
-from active.context import SelectionContext
+from active.context import Query, SelectionContext
 from active.registry import SAMPLERS
 from active.samplers.entropy import entropy
 from active.samplers.pcb import pcb
 
 
 @SAMPLERS.register("tfs")
-def tfs(ctx: SelectionContext) -> Tensor:
+def tfs(ctx: SelectionContext) -> Query:
     """Return `n_query` pool rows, balanced over labels so far and predicted classes."""
     return pcb(ctx, base=entropy, gamma=1.0)

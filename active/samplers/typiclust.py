@@ -17,7 +17,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from active.context import SelectionContext
+from active.context import Query, SelectionContext
 from active.kernels.k_means import k_means
 from active.kernels.neighbors import neighbors
 from active.kernels.scores import row_blocks, top_rows
@@ -30,7 +30,7 @@ def typiclust(
     ctx: SelectionContext, *, n_neighbors: Annotated[int, AtLeast(1), AtMost(10**9)] = 20,
     max_clusters: Annotated[int, AtLeast(1), AtMost(10**9)] = 500,
     min_cluster_size: Annotated[int, AtLeast(0), AtMost(10**9)] = 5, distance: Literal["plain", "squared"] = "plain",
-) -> Tensor:
+) -> Query:
     """Return `n_query` pool rows, one of a cluster at a time."""
     features = torch.cat([ctx.unlabeled_features.float(), ctx.labeled_features.float()])
     _, assignment = k_means(features, min(len(ctx.labels) + ctx.n_query, max_clusters), ctx.rng)
@@ -42,16 +42,19 @@ def typiclust(
     large = deque(cluster for cluster in visits if sizes[cluster] > min_cluster_size)
     small = deque(cluster for cluster in visits if sizes[cluster] <= min_cluster_size)
     picked: list[int] = []
+    values: list[Tensor] = []
     while len(picked) < ctx.n_query:
         turn = large or small
         cluster = turn.popleft()
         rows = members[cluster]
         if len(rows):
-            best = int(top_rows(typicality(features[rows], n_neighbors, 2 if distance == "squared" else 1), 1))
+            own = typicality(features[rows], n_neighbors, 2 if distance == "squared" else 1)
+            best = int(top_rows(own, 1))
             picked.append(int(rows[best]))
+            values.append(own[best])
             members[cluster] = torch.cat([rows[:best], rows[best + 1 :]])
             turn.append(cluster)
-    return torch.tensor(picked)
+    return Query(torch.tensor(picked), scores=torch.stack(values))
 
 
 def typicality(features: Tensor, n_neighbors: int, power: int) -> Tensor:

@@ -19,7 +19,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor
 
-from active.context import SelectionContext
+from active.context import Query, SelectionContext
 from active.kernels.d2_sampling import ROUNDING
 from active.kernels.herding import herd
 from active.kernels.memory import need_pairs
@@ -36,7 +36,7 @@ def uherding(
     ctx: SelectionContext, *, uncertainty: Literal["margin", "entropy", "least_confidence"] = "margin",
     radius: Literal["labeled", "mass"] = "labeled", cold: Literal["ones", "zero_shot"] = "ones",
     max_pool: Annotated[int, AtLeast(1), AtMost(10**9)] = 200_000,
-) -> Tensor:
+) -> Query:
     """Return `n_query` pool rows, each the one that covers most uncertainty that is not covered yet."""
     need_pairs("uherding", ctx.n_pool, ctx.features.shape[1], max_pool)
     if len(ctx.labels) or cold == "zero_shot":

@@ -118,6 +118,8 @@ class Config:
         PRINT_FREQ: Annotated[Count, Circumstance()] = 5  # epochs between loss lines in log.txt; 0 prints none
 
     class LOG:
+        # why images were picked, in queries/: the sampler's values of those that are asked, or of all that could be
+        SCORES: Annotated[Literal["none", "picks", "pool"], Circumstance()] = "none"
         TENSORBOARD: Switch = False  # write each round's numbers for TensorBoard (pip install tensorboard)
         # names of further recorders, such as those of plug-ins, see active/record/recorders.py
         RECORDERS: Annotated[list[str], NameOf("recorder"), Circumstance()] = []  # noqa: RUF012  copied by default_config

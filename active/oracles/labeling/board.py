@@ -65,6 +65,7 @@ class Asked:
     guesses: Sequence[Guesses]
     audit: frozenset[str]
     journal: Journal
+    scores: Mapping[str, float] = field(default_factory=dict)  # by path, of images that have one
     part: int = 0
 
 
@@ -177,6 +178,7 @@ class Board:
         with self._lock:
             asked = self._asked
             images = [{"number": self._numbers[path], "name": path, "guesses": guesses}
+                      | ({"score": asked.scores[path]} if path in asked.scores else {})
                       for path, guesses in zip(asked.paths, asked.guesses, strict=True)] if asked else []
             return {"round": asked.round if asked else None, "part": asked.part if asked else 0, "images": images}
 

@@ -117,7 +117,7 @@ def test_coverage_alone_takes_the_largest_ball_then_the_next():
     """Three groups of five, three and one, and nothing is covered."""
     groups = torch.eye(8)[torch.tensor([0, 1, 1, 1, 2, 2, 2, 2, 2])]
     ctx = replace(make_context(0, n_pool=9, n_query=4), features=groups)
-    assert by_both(ctx, 0.0, 0.5, torch.ones(9, dtype=torch.bool)).tolist() == [4, 1, 0, 2]
+    assert by_both(ctx, 0.0, 0.5, torch.ones(9, dtype=torch.bool)).rows.tolist() == [4, 1, 0, 2]
 
 
 def test_the_first_round_is_probcovers():

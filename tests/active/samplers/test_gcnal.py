@@ -149,7 +149,7 @@ def test_core_on_the_features_themselves_is_coreset(monkeypatch):
     monkeypatch.setattr(module, "fit_graph_network", lambda features, n_pool, **_: (features, features[:, 0]))
     for ctx in small_pools(30):
         ctx = replace(ctx, n_query=min(ctx.n_query, ctx.n_pool - 1))
-        assert gcnal(ctx, subset=0, space="hidden").tolist() == coreset(ctx).tolist()
+        assert gcnal(ctx, subset=0, space="hidden").tolist() == coreset(ctx).rows.tolist()
 
 
 def test_euclidean_k_center_is_the_brute_force_one():

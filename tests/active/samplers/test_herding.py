@@ -80,8 +80,9 @@ def test_lazy_picks_are_those_of_all_gains(monkeypatch, at_once):
             gains = []
             for _ in range(20):
                 everything = own._gains(torch.arange(60)).where(own._bounds > -torch.inf, -torch.inf)
-                row = own.pick()
+                row, gain = own.pick()
                 gains.append(float(everything[row]))
+                assert gain == pytest.approx(gains[-1], rel=1e-5)
                 assert row == int((everything >= (1 - 1e-5) * everything.max()).nonzero()[0])
             assert all(after <= before * (1 + 1e-6) for before, after in pairwise(gains))
 
@@ -89,7 +90,7 @@ def test_lazy_picks_are_those_of_all_gains(monkeypatch, at_once):
 def test_a_tiny_radius_asks_what_is_uncertain():
     """Nothing covers anything else: the largest weights, as margin has them."""
     ctx = make_context(3, n_query=12)
-    found = herding.herd(ctx, smallness_of_margin(ctx.logits), 1e-3)
+    found = herding.herd(ctx, smallness_of_margin(ctx.logits), 1e-3).rows
     assert found.tolist() == top_rows(smallness_of_margin(ctx.logits), 12).tolist()
 
 
@@ -105,7 +106,7 @@ def test_equal_weights_are_maxherding():
 def test_a_factor_of_all_weights_changes_nothing(factor):
     ctx = make_context(4)
     weights = smallness_of_margin(ctx.logits)
-    assert torch.equal(herding.herd(ctx, factor * weights, 0.7), herding.herd(ctx, weights, 0.7))
+    assert torch.equal(herding.herd(ctx, factor * weights, 0.7).rows, herding.herd(ctx, weights, 0.7).rows)
 
 
 def test_a_copy_of_a_labeled_row_gains_nothing():
@@ -127,7 +128,7 @@ def test_more_is_covered_than_by_random_rows():
     """On 50 seeds: the sum over the pool of the largest kernel."""
     for seed in range(50):
         ctx = make_context(seed, n_query=5)
-        chosen = [herding.herd(ctx, torch.ones(ctx.n_pool), 1.0), torch.randperm(ctx.n_pool)[:5]]
+        chosen = [herding.herd(ctx, torch.ones(ctx.n_pool), 1.0).rows, torch.randperm(ctx.n_pool)[:5]]
         covered = [((2 * ctx.features @ torch.cat([ctx.features[rows], ctx.labeled_features]).T - 2).exp().amax(1)).sum()
                    for rows in chosen]
         assert covered[0] >= covered[1]

@@ -41,7 +41,7 @@ def test_repaired_equals_plain_python(base):
         if ctx.n_query >= ctx.n_pool:
             continue
         n_candidates = min(max(int(0.5 * ctx.n_total), ctx.n_query), ctx.n_pool)
-        candidates = inner(replace(ctx, n_query=n_candidates, rng=plain.fresh(seed))).tolist()
+        candidates = inner(replace(ctx, n_query=n_candidates, rng=plain.fresh(seed))).rows.tolist()
         predicted = [z.index(max(z)) for z in ctx.logits.tolist()]
         counts = [ctx.labels.tolist().count(k) for k in range(ctx.n_classes)]
         expected = _repaired(candidates, predicted, counts, ctx.n_query)

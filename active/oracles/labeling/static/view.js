@@ -60,6 +60,7 @@ function showCaption() {
   const place = session.images.indexOf(session.current);
   const parts = [make("span", {textContent: place >= 0 ? `${place + 1} of ${session.images.length}` : "earlier round: a new label replaces the old one"}),
     make("span", {textContent: session.current?.name ?? ""})];
+  if (session.current?.score !== undefined) parts.push(make("span", {textContent: `score ${session.current.score.toPrecision(4)}`}));
   if (own && own.answer !== null && own.answer !== undefined) {
     parts.push(make("span", {className: "answer", textContent: quoted(own.answer) + (own.who ? `, ${own.who}` : "") + (own.time ? `, ${clock(own.time)}` : "")}));
   }

@@ -4,11 +4,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from active.oracles.labeling.board import Refused
+from active.oracles.labeling.board import Asked, Board, Refused
 from active.oracles.labeling.lines import Line, read_lines
 from dassl.data.answers import NONE, SKIP, UNSURE
 from dassl.utils.errors import DataError
-from tests.active.oracles.labeling.client import CODES, NAMES, PATHS, given, opened
+from dassl.utils.journal import Journal
+from tests.active.oracles.labeling.client import CODES, GUESSES, NAMES, PATHS, given, opened
 
 
 def test_of_two_who_answer_at_once_one_is_told(board, journal):
@@ -102,3 +103,11 @@ def test_a_line_that_does_not_fit_is_named(journal, line, fault):
     journal.append([{"time": "", "who": "", "path": "a.png", "answer": "heron"}, line])
     with pytest.raises(DataError, match=rf"round_003_answers\.jsonl line 2 {fault}"):
         read_lines(journal, CODES, PATHS[:3], PATHS[3:])
+
+
+def test_a_question_shows_scores_where_there_are_some(tmp_path):
+    """Those of the images that have one; without any an image is told of as before."""
+    board = Board(NAMES, 0.0)
+    board.ask(Asked(3, PATHS[:2], GUESSES[:2], frozenset(), Journal(tmp_path / "lines"), {PATHS[1]: 0.25}), (), {})
+    first, second = board.question()["images"]
+    assert "score" not in first and second["score"] == 0.25 and second.keys() - first.keys() == {"score"}
