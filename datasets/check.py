@@ -23,6 +23,7 @@ from dassl.config.cli import Parser, command, count
 from dassl.config.setup import cache_path, check_config, setup_config
 from dassl.data.build import classname_problems, load_dataset
 from dassl.data.dataset import DATASETS, SPLITS, UNLABELED, Dataset, check_dataset_name
+from dassl.data.places import holder
 from dassl.data.scan import REMARKS, FileReport, scan
 from dassl.utils.errors import UserError
 from dassl.utils.files import write_json
@@ -44,7 +45,7 @@ def check(dataset: Dataset, *, n_threads: int) -> dict[str, Any]:
     """Return the report of a data set: lists by the keys of ERRORS and WARNINGS, and counts. Reads every file once."""
     start = time.perf_counter()
     paths = sorted({datum.path for split in SPLITS for datum in dataset.split(split)})
-    files = dict(zip(paths, scan([dataset.root / path for path in paths], n_threads=n_threads,
+    files = dict(zip(paths, scan([dataset.place(path) for path in paths], n_threads=n_threads,
                                  description=f"reading {dataset.name}"), strict=True))
     seconds = time.perf_counter() - start
     readable = {path: file for path, file in files.items() if not file.error}
@@ -67,7 +68,7 @@ def check(dataset: Dataset, *, n_threads: int) -> dict[str, Any]:
 def _broken(files: dict[str, FileReport]) -> dict[str, list[str]]:
     """Return what cannot be decoded, each file in one of four lists."""
     faulty = {path: file for path, file in files.items() if file.error}
-    missing = [path for path, file in faulty.items() if not os.path.lexists(file.path)]
+    missing = [path for path, file in faulty.items() if not os.path.lexists(holder(file.path))]
     empty = [path for path, file in faulty.items() if file.sha256 and not file.n_bytes]
     rest = [file for path, file in faulty.items() if path not in {*missing, *empty}]
     return {"missing": missing, "empty": empty, "corrupt": [file.error for file in rest if file.is_refused],

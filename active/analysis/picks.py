@@ -28,6 +28,7 @@ from dassl.config.setup import cache_path, load_plugin
 from dassl.data.answers import code_of, written
 from dassl.data.dataset import DATASETS, UNLABELED, Dataset
 from dassl.data.images import read_image
+from dassl.data.places import Place
 from dassl.utils.errors import DataError
 from dassl.utils.paths import expanded, is_folder
 from dassl.utils.run_folder import RESULTS
@@ -156,7 +157,7 @@ def draw_sheet(result: RunResult, dataset: Dataset) -> Figure:
     return figure
 
 
-def _place(axes: Axes, file: Path, column: int, row: int) -> None:
+def _place(axes: Axes, file: Place, column: int, row: int) -> None:
     """Draw an image into a cell of 1 x 1 that is 0.62 x 0.82 inches, leaving room below it."""
     image = read_image(file)
     image.thumbnail((SIDE, SIDE))

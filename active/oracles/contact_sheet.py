@@ -4,9 +4,9 @@ import base64
 import html
 import io
 from collections.abc import Sequence
-from pathlib import Path
 
 from dassl.data.images import read_image
+from dassl.data.places import Place
 from dassl.utils.text import printable
 
 SIDE = 224  # pixels of the longer side of an image
@@ -48,7 +48,7 @@ _FIGURE = """<figure>
 
 
 def contact_sheet(
-    title: str, files: Sequence[Path], paths: Sequence[str], guesses: Sequence[Guesses], scores: Sequence[float | None],
+    title: str, files: Sequence[Place], paths: Sequence[str], guesses: Sequence[Guesses], scores: Sequence[float | None],
 ) -> str:
     """Return an HTML page of images, numbered from 1, each with its path and guesses, and its score if it has one.
 
@@ -62,7 +62,7 @@ def contact_sheet(
     return _PAGE.format(title=html.escape(title), side=SIDE, figures="\n".join(figures))
 
 
-def _jpeg(file: Path) -> str:
+def _jpeg(file: Place) -> str:
     """Return an image, no side above `SIDE` pixels, as the base64 text of a JPEG file."""
     image, stream = read_image(file), io.BytesIO()
     image.thumbnail((SIDE, SIDE))

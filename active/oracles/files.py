@@ -136,7 +136,7 @@ def _write(table: Path, dataset: Dataset, question: Question, rows: Tensor) -> N
     paths, scores = [dataset.train[row].path for row in rows.tolist()], question.scores
     guesses = [[(dataset.classnames[label], share) for label, share in own] for own in largest(question.guess(rows), N_GUESSES)]
     write_text(table.with_suffix(".html"), contact_sheet(
-        f"{dataset.name}: round {question.round}, {len(paths)} images", [dataset.root / path for path in paths], paths, guesses,
+        f"{dataset.name}: round {question.round}, {len(paths)} images", [dataset.place(path) for path in paths], paths, guesses,
         [scores.get(row) for row in rows.tolist()]))
     write_json(table.with_name(f"{table.stem}_tasks.json"), tasks(paths, guesses, f"round {question.round}"))
     write_text(table.with_name("label_config.xml"), label_config(dataset.classnames))

@@ -101,7 +101,7 @@ class PageOracle(Oracle):
 
         about = {"dataset": self._dataset.name, "classes": list(self._dataset.classnames),
                  "output": shlex.quote(str(self._output))}
-        self._server = Server(self._board, self._dataset.root, about, *self._place)
+        self._server = Server(self._board, self._dataset.place, about, *self._place)
         self._unlisten = listen(self._board.progress)
         if not is_loopback(host := self._place[0]):
             logger.warning(EXPOSED, host)

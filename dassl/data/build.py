@@ -81,7 +81,7 @@ def _without_corrupt(dataset: Dataset, n_threads: int) -> Dataset:
     logger.warning("%s: %d of %d images cannot be decoded and are left out:\n  %s", dataset.name, len(reports), len(paths),
                    "\n  ".join(report.error for report in reports))
     refused = {report.path for report in reports}
-    return replace(dataset, **{split: tuple(datum for datum in dataset.split(split) if dataset.root / datum.path not in refused)
+    return replace(dataset, **{split: tuple(datum for datum in dataset.split(split) if dataset.place(datum.path) not in refused)
                                for split in SPLITS})
 
 

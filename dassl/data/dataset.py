@@ -1,11 +1,13 @@
 """Data sets as values: which images, which labels, which classes. No pixels, no transforms."""
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dassl.data.places import Part
 from dassl.utils.errors import ConfigError, DataError
 from dassl.utils.paths import is_folder
 from dassl.utils.registry import Registry
@@ -20,7 +22,10 @@ UNLABELED = -1  # the label of a train image that nobody has labeled yet
 
 @dataclass(frozen=True)
 class Datum:
-    """One image: its path relative to the data root, which is also its id, and its label (in train, it may be UNLABELED)."""
+    """One image: its path relative to the data root, which is also its id, and its label (in train, it may be UNLABELED).
+
+    Of an image within another file the path is a name, see `Dataset.parts`.
+    """
 
     path: str
     label: int
@@ -30,7 +35,8 @@ class Datum:
 class Dataset:
     """A data set. `classnames` is given, never derived from the items, so that an empty class keeps its place.
 
-    `template` is the zero-shot prompt of the data set, with one `{}` for the class name.
+    `template` is the zero-shot prompt of the data set, with one `{}` for the class name. `parts` says by path where images are
+    that are no files of their own.
     """
 
     name: str
@@ -40,6 +46,7 @@ class Dataset:
     test: tuple[Datum, ...]
     classnames: tuple[str, ...]
     template: str = "a photo of a {}."
+    parts: Mapping[str, Part] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.template.count("{}") != 1:
@@ -77,9 +84,13 @@ class Dataset:
         """The position of each train image, by its path."""
         return {datum.path: row for row, datum in enumerate(self.train)}
 
-    def files(self, split: str) -> list[Path]:
-        """Return the full paths of a split, in its order."""
-        return [self.root / datum.path for datum in self.split(split)]
+    def place(self, path: str) -> Path | Part:
+        """Return where the bytes of an image are, by its path."""
+        return self.parts.get(path) or self.root / path
+
+    def files(self, split: str) -> list[Path | Part]:
+        """Return where the images of a split are, in its order: full paths, or parts of files."""
+        return [self.place(datum.path) for datum in self.split(split)]
 
 
 def check_dataset_name(name: str) -> None:

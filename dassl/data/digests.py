@@ -1,8 +1,8 @@
 """Which bytes the images of a data set are: one look at every file a start, and a reading of those alone that have changed.
 
 A file counts as unchanged while its size, its times of change (of content, and of content or anything else about it) and its
-number on the disk are the same. Two files that change places have other numbers; a copied data root is read once, and known
-again by its bytes.
+number on the disk are the same; for an image in another file it is that file's. Two files that change places have other
+numbers; a copied data root is read once, and known again by its bytes.
 """
 
 import hashlib
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dassl.data.dataset import SPLITS, Dataset
 from dassl.data.images import read_bytes
+from dassl.data.places import Place, holder
 from dassl.utils.errors import DataError, listed
 from dassl.utils.files import json_hash, lock, remove_leftovers, sha256_of
 from dassl.utils.progress import progress
@@ -145,9 +146,9 @@ def _stamps(dataset: Dataset) -> dict[str, Tensor]:
         rows = []
         for datum in dataset.split(split):
             try:
-                rows.append(_stamp(os.path.join(dataset.root, datum.path)))
+                rows.append(_stamp(holder(dataset.place(datum.path))))
             except (OSError, ValueError) as error:
-                faults.append((os.path.join(dataset.root, datum.path), error))
+                faults.append((dataset.place(datum.path), error))
         if rows:
             stamps[split] = torch.tensor(rows, dtype=torch.int64)
     if faults:
@@ -157,7 +158,7 @@ def _stamps(dataset: Dataset) -> dict[str, Tensor]:
     return stamps
 
 
-def _stamp(path: str) -> tuple[int, int, int, int]:
+def _stamp(path: str | Path) -> tuple[int, int, int, int]:
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         raise FileNotFoundError(path)
@@ -168,7 +169,7 @@ def _tensor(digest: bytes) -> Tensor:
     return torch.frombuffer(bytearray(digest), dtype=torch.uint8)
 
 
-def _hashes(files: Sequence[Path], split: str, n_threads: int) -> list[bytes]:
+def _hashes(files: Sequence[Place], split: str, n_threads: int) -> list[bytes]:
     with ThreadPoolExecutor(max(1, n_threads)) as threads:
         hashes = threads.map(lambda path: hashlib.sha256(read_bytes(path)).digest(), files)
         return list(progress(hashes, f"hashing {split}", total=len(files), unit="img"))

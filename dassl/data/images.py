@@ -21,7 +21,6 @@ import functools
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -29,8 +28,8 @@ from PIL.Image import Transpose
 
 from dassl.data.damage import check_whole
 from dassl.data.depth import grey_of_8_bits, is_deep
+from dassl.data.places import Place, content_of
 from dassl.utils.errors import DataError
-from dassl.utils.paths import open_file
 from dassl.utils.text import printable
 
 TRANSPARENT_ON = (255, 255, 255)  # white, as on paper and on most web pages
@@ -61,21 +60,20 @@ class Decoding:
     draft: int = 0
 
 
-def read_image(path: str | Path, decoding: Decoding = Decoding()) -> Image.Image:
+def read_image(place: Place, decoding: Decoding = Decoding()) -> Image.Image:
     """Return the image of a file as 8-bit RGB. Raises Undecodable or DataError, naming the file, if it cannot be had."""
-    return decode(read_bytes(path), path, decoding)
+    return decode(read_bytes(place), place, decoding)
 
 
-def read_bytes(path: str | Path) -> bytes:
-    """Return what a file holds; raises DataError naming it, whatever keeps it from being read."""
+def read_bytes(place: Place) -> bytes:
+    """Return the bytes of an image file, or of an image in another file; raises DataError naming it if they cannot be had."""
     try:
-        with open_file(path) as file:
-            return file.read()
+        return content_of(place)
     except (OSError, MemoryError) as error:
-        raise _unreadable(path, error) from error
+        raise _unreadable(place, error) from error
 
 
-def decode(content: bytes, name: str | Path, decoding: Decoding = Decoding()) -> Image.Image:
+def decode(content: bytes, name: Place, decoding: Decoding = Decoding()) -> Image.Image:
     """Return the image in the bytes of a file as 8-bit RGB; `name` is what errors call it."""
     with opened(content, name) as image:
         pixels = pixels_of(image, decoding)
@@ -83,7 +81,7 @@ def decode(content: bytes, name: str | Path, decoding: Decoding = Decoding()) ->
         return pixels
 
 
-def image_bytes(content: bytes, name: str | Path) -> int:
+def image_bytes(content: bytes, name: Place) -> int:
     """Return the bytes of the 8-bit RGB image in a file; only its head is read. Raises as `decode` does."""
     with opened(content, name) as image:
         _check_size(*image.size)
@@ -91,7 +89,7 @@ def image_bytes(content: bytes, name: str | Path) -> int:
 
 
 @contextlib.contextmanager
-def opened(content: bytes, name: str | Path) -> Iterator[Image.Image]:
+def opened(content: bytes, name: Place) -> Iterator[Image.Image]:
     """Open the bytes of an image file for a block, in which all that goes wrong becomes one error with the file's name.
 
     Undecodable is what a decoder says of the bytes; DataError is a lack of memory, or a fault of the system.
@@ -139,7 +137,7 @@ def _formats() -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
-def _unreadable(name: str | Path, error: Exception) -> DataError:
+def _unreadable(name: Place, error: Exception) -> DataError:
     reason = "out of memory" if isinstance(error, MemoryError) else getattr(error, "strerror", None) or str(error)
     return DataError(f"cannot read {printable(name)}: {reason}")
 

@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from dassl.data.places import Place
 from dassl.data.store import ImageStore, undecodable
 from dassl.data.transforms import Transform
 from dassl.utils.errors import DataError
@@ -22,7 +22,7 @@ class _Views(TorchDataset):
     A file that cannot be decoded gives its error as the row: raised in a worker it would arrive as a stack trace.
     """
 
-    def __init__(self, paths: Sequence[str], transform: Transform, seeds: Sequence[int] | None, store: ImageStore):
+    def __init__(self, paths: Sequence[Place], transform: Transform, seeds: Sequence[int] | None, store: ImageStore):
         self.paths, self.transform, self.seeds, self.store = paths, transform, seeds, store
 
     def __len__(self) -> int:
@@ -40,7 +40,7 @@ class _Views(TorchDataset):
 
 
 def image_batches(
-    paths: Sequence[Path], transform: Transform, *, batch_size: int | Sequence[int], n_workers: int = 0,
+    paths: Sequence[Place], transform: Transform, *, batch_size: int | Sequence[int], n_workers: int = 0,
     seeds: Sequence[int] | None = None, store: ImageStore | None = None,
 ) -> Iterator[Tensor]:
     """Yield float32 batches [B, 3, height, width] in the order of `paths`; the last one may be smaller.
@@ -50,17 +50,16 @@ def image_batches(
     it was. What `store` has room for is decoded first, by threads, and kept there. Raises one DataError for all images that
     cannot be decoded, and one if a worker process dies.
     """
-    names = [str(path) for path in paths]
     store = ImageStore(0) if store is None else store
     if store.max_bytes:
-        store.fill(names, transform, n_threads=n_workers)
-    rows = _rows_of_batches(len(names), batch_size)
-    if len(rows) <= 1 or (seeds is None and store.holds(names, transform)):
+        store.fill(paths, transform, n_threads=n_workers)
+    rows = _rows_of_batches(len(paths), batch_size)
+    if len(rows) <= 1 or (seeds is None and store.holds(paths, transform)):
         n_workers = 0
-    loader = DataLoader(_Views(names, transform, seeds, store), batch_sampler=rows, num_workers=n_workers, collate_fn=list,
+    loader = DataLoader(_Views(paths, transform, seeds, store), batch_sampler=rows, num_workers=n_workers, collate_fn=list,
                         generator=torch.Generator().manual_seed(0))
     errors = []
-    for views in _named_deaths(loader, names, rows):
+    for views in _named_deaths(loader, paths, rows):
         errors += [view for view in views if isinstance(view, DataError)]
         if not errors:  # after a first error the pass only goes on to find the others
             yield transform.normalize(torch.from_numpy(np.stack(views)))
@@ -76,7 +75,7 @@ def _rows_of_batches(n_rows: int, sizes: int | Sequence[int]) -> list[range]:
     return [range(start, stop) for start, stop in itertools.pairwise(stops)]
 
 
-def _named_deaths(loader: DataLoader, names: Sequence[str], batches: Sequence[range]) -> Iterator[list]:
+def _named_deaths(loader: DataLoader, paths: Sequence[Place], batches: Sequence[range]) -> Iterator[list]:
     """Yield what the loader yields; a worker that died (out of memory, a crash in a decoder) is a DataError with its name."""
     n_batches = 0
     try:
@@ -86,6 +85,6 @@ def _named_deaths(loader: DataLoader, names: Sequence[str], batches: Sequence[ra
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        place = printable(names[batches[min(n_batches, len(batches) - 1)].start])
+        place = printable(paths[batches[min(n_batches, len(batches) - 1)].start])
         raise DataError(f"{str(error).splitlines()[0].rstrip('. ')}, at or soon after {place}; it may have run out of memory "
                         "or met a file that crashes the decoder: DATALOADER.NUM_WORKERS 0 shows which") from error

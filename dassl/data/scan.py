@@ -4,13 +4,13 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from PIL import Image
 
 from dassl.data.damage import check_whole, suspicion
 from dassl.data.depth import is_inverted, raw_mode, unused_bits
 from dassl.data.images import Decoding, Undecodable, opened, orientation, pixels_of, read_bytes
+from dassl.data.places import Place
 from dassl.utils.errors import DataError
 from dassl.utils.progress import progress
 
@@ -26,7 +26,7 @@ class FileReport:
     the disk, the network or a lack of memory. `remarks` are what a person should look at, by the kinds of `REMARKS`.
     """
 
-    path: Path
+    path: Place
     n_bytes: int = 0
     sha256: str = ""
     mode: str = ""
@@ -36,13 +36,13 @@ class FileReport:
     remarks: dict[str, str] = field(default_factory=dict)
 
 
-def scan(paths: Sequence[Path], *, n_threads: int, description: str = "reading images") -> Iterator[FileReport]:
+def scan(paths: Sequence[Place], *, n_threads: int, description: str = "reading images") -> Iterator[FileReport]:
     """Yield the report of each file, in the order of `paths`, with a progress bar."""
     with ThreadPoolExecutor(max(1, n_threads)) as threads:  # reading, hashing and decoding run outside Python's lock
         yield from progress(threads.map(inspect, paths), description, total=len(paths), unit="img")
 
 
-def inspect(path: Path) -> FileReport:
+def inspect(path: Place) -> FileReport:
     """Return the report of one file; what cannot be read or decoded is in `error`, nothing is raised."""
     try:
         content = read_bytes(path)

@@ -5,7 +5,6 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -13,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from dassl.data.images import Undecodable, decode, image_bytes, read_bytes, read_image
+from dassl.data.places import Place, holder
 from dassl.data.transforms import Transform
 from dassl.utils.errors import DataError, listed
 from dassl.utils.progress import progress
@@ -39,7 +39,7 @@ class ImageStore:
     def __reduce__(self) -> tuple:
         return ImageStore, (0,)  # gigabytes for each spawned worker otherwise
 
-    def pixels(self, path: str | Path, transform: Transform) -> np.ndarray:
+    def pixels(self, path: Place, transform: Transform) -> np.ndarray:
         """Return the view of a file, uint8 [height, width, 3]; raises DataError if it cannot be had."""
         key = _key(path, transform)
         kept = self._kept.get(key)
@@ -49,19 +49,19 @@ class ImageStore:
                 self._kept[key] = kept
         return kept if transform.name else _view(path, transform, Image.fromarray(kept))
 
-    def holds(self, paths: Iterable[str | Path], transform: Transform) -> bool:
+    def holds(self, paths: Iterable[Place], transform: Transform) -> bool:
         """Tell whether all these files are in memory, as this transform needs them."""
         return all(_key(path, transform) in self._kept for path in paths)
 
-    def fill(self, paths: Sequence[str | Path], transform: Transform, *, n_threads: int) -> None:
+    def fill(self, paths: Sequence[Place], transform: Transform, *, n_threads: int) -> None:
         """Decode what is not kept yet, until one finds no room: it would be decoded in vain.
 
         Raises one DataError that lists the files that cannot be decoded.
         """
-        missing = [path for path in dict.fromkeys(map(str, paths)) if _key(path, transform) not in self._kept]
+        missing = [path for path in dict.fromkeys(paths) if _key(path, transform) not in self._kept]
         full = threading.Event()
 
-        def load(path: str) -> DataError | None:
+        def load(path: Place) -> DataError | None:
             try:
                 if not full.is_set() and not self._load(path, transform):
                     full.set()
@@ -90,7 +90,7 @@ class ImageStore:
         weakref.finalize(made, self._give_back, n_bytes).atexit = False
         return made
 
-    def _load(self, path: str, transform: Transform) -> bool:
+    def _load(self, path: Place, transform: Transform) -> bool:
         """Keep one file, if there is room for it; tell whether there was."""
         content = b"" if transform.name else read_bytes(path)
         n_bytes = view_bytes(transform) if transform.name else image_bytes(content, path)
@@ -133,19 +133,19 @@ def undecodable(errors: Sequence[DataError]) -> DataError:
     return DataError(listed(f"{len(errors)} images cannot be read or decoded", lines))
 
 
-def _key(path: str | Path, transform: Transform) -> tuple:
+def _key(path: Place, transform: Transform) -> tuple:
     try:
-        status = os.stat(path)
+        status = os.stat(holder(path))
     except OSError:  # reading it says what is wrong
         return str(path), transform.name, transform.decoding
     return str(path), status.st_size, status.st_mtime_ns, transform.name, transform.decoding
 
 
-def _to_keep(image: Image.Image, path: str | Path, transform: Transform) -> np.ndarray:
+def _to_keep(image: Image.Image, path: Place, transform: Transform) -> np.ndarray:
     return _view(path, transform, image) if transform.name else np.asarray(image)
 
 
-def _view(path: str | Path, transform: Transform, image: Image.Image) -> np.ndarray:
+def _view(path: Place, transform: Transform, image: Image.Image) -> np.ndarray:
     try:
         return transform.pixels(image)
     except MemoryError as error:

@@ -1,10 +1,9 @@
 """What comes from files (names, paths, labels), made fit for a terminal and a log: no escape, no forged line."""
 
 import os
-from pathlib import Path
 
 
-def printable(path: str | Path) -> str:
+def printable(path: str | os.PathLike) -> str:
     """Return a path or a name as a message can show it: in one line, with bytes that are not UTF-8 as escapes."""
     text = os.fsdecode(path)
     return text if text.isprintable() else ascii(text)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from active.oracles.label_studio import tasks
+from dassl.data.images import read_bytes
+from dassl.data.places import Part, Place
 from dassl.data.sheets import sheet
 from dassl.utils.errors import UserError
 from dassl.utils.files import atomic_path, new_folder
@@ -92,16 +94,19 @@ class _Sorter:
         """Put an image into its class's folder under its own name, or with a number where another one has that name."""
         if (label := row.label) is None or row.is_of_no_class:
             return
-        stem, end = os.path.splitext(row.place.name)
-        name = row.place.name
+        name = os.path.basename(row.place)
+        stem, end = os.path.splitext(name)
         while not self._put(row.place, self._folder / self._names[label] / name):
-            self._n_alike[label, row.place.name] += 1
-            name = f"{stem} ({self._n_alike[label, row.place.name] + 1}){end}"
+            self._n_alike[label, stem + end] += 1
+            name = f"{stem} ({self._n_alike[label, stem + end] + 1}){end}"
 
-    def _put(self, file: Path, target: Path) -> bool:
-        """Link or copy a file; False if there is another one."""
+    def _put(self, file: Place, target: Path) -> bool:
+        """Link or copy a file, or write an image that is part of one; False if there is another one."""
         try:
-            if self._copy:
+            if isinstance(file, Part):
+                with target.open("xb") as stream:
+                    stream.write(read_bytes(file))
+            elif self._copy:
                 target.open("xb").close()
                 shutil.copy2(file, target)
             else:

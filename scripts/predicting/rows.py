@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
 from active.record.results import RunResult
 from dassl.data.answers import MARK, NONE, code_of, written
 from dassl.data.dataset import UNLABELED
+from dassl.data.places import Place
 from dassl.utils.errors import DataError
 
 N_SHOWN = 3
@@ -23,7 +23,7 @@ class Row:
     """
 
     name: str
-    place: Path
+    place: Place
     found: np.ndarray | DataError
     code: int = UNLABELED
 

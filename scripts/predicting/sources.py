@@ -1,5 +1,6 @@
 """Which images are predicted: those of a split of the run's own data set, or any others."""
 
+import hashlib
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -13,8 +14,9 @@ from dassl.config.setup import cache_path
 from dassl.data.build import build_dataset
 from dassl.data.dataset import UNLABELED, Dataset
 from dassl.data.folders import IMAGE, IMAGE_SUFFIXES, Tree
+from dassl.data.images import read_bytes
+from dassl.data.places import Place, holder
 from dassl.utils.errors import DataError, UserError
-from dassl.utils.files import sha256_of
 from dassl.utils.held import Held
 from dassl.utils.paths import exists, expanded, is_folder, resolved
 from dassl.utils.text import printable
@@ -83,10 +85,10 @@ def _rows_of_split(use: Use, classifier: Classifier, dataset: Dataset, split: st
     paths, features = _frozen(use, classifier, dataset, split) if classifier.model.learner.reads != "tokens" else ([], None)
     if paths:
         found = classifier.of_inputs(features.split(FEATURES_AT_ONCE))
-        yield from (Row(path, dataset.root / path, probs, said.get(path, UNLABELED))
+        yield from (Row(path, dataset.place(path), probs, said.get(path, UNLABELED))
                     for path, probs in zip(paths, found, strict=True))
     done = set(paths)
-    others = ((datum.path, dataset.root / datum.path) for datum in dataset.split(split) if datum.path not in done)
+    others = ((datum.path, dataset.place(datum.path)) for datum in dataset.split(split) if datum.path not in done)
     for row in _rows_of_files(classifier, others):
         yield replace(row, code=said.get(row.name, UNLABELED))
 
@@ -111,16 +113,16 @@ def _frozen(use: Use, classifier: Classifier, dataset: Dataset, split: str) -> t
     return [datum.path for datum, own in zip(dataset.split(split), fits, strict=True) if own], kept["features"][fits]
 
 
-def _is_as_it_was(file: Path, digest: str) -> bool:
+def _is_as_it_was(file: Place, digest: str) -> bool:
     """Tell whether a file has the bytes of this SHA-256, as far as anybody can tell: one that is gone has."""
     try:
-        return not exists(file) or sha256_of(file) == digest
+        return not exists(holder(file)) or hashlib.sha256(read_bytes(file)).hexdigest() == digest
     except UserError:
         return False
 
 
 def _rows_of_files(
-    classifier: Classifier, named: Iterable[tuple[str, Path]], code: Callable[[Path], int] = lambda _: UNLABELED
+    classifier: Classifier, named: Iterable[tuple[str, Place]], code: Callable[[Place], int] = lambda _: UNLABELED
 ) -> Iterator[Row]:
     """Yield the rows of images that are read now, by what each is called and where it lies."""
     named, again = itertools.tee(named)

@@ -11,7 +11,7 @@ from PIL import Image
 from yacs.config import CfgNode
 
 import datasets  # noqa: F401  registers the data sets
-from dassl.data import images, scan
+from dassl.data import places, scan
 from dassl.data.build import build_dataset, check_labeled, classname_problems
 from dassl.data.dataset import UNLABELED, Dataset, Datum
 from dassl.utils.errors import ConfigError, DataError
@@ -101,7 +101,7 @@ def test_images_that_cannot_be_read_this_time_are_not_left_out(node, monkeypatch
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         return open_file(path)
 
-    monkeypatch.setattr(images, "open_file", failing)
+    monkeypatch.setattr(places, "open_file", failing)
     node.CORRUPT = "skip"
     with pytest.raises(DataError, match=r"(?s)1 image files cannot be read, .*c0/train0.png: Input/output error"):
         build_dataset(node, seed=1)

@@ -128,7 +128,7 @@ class Classifier:
         if isinstance(image, Image.Image):
             pixels = self._view.pixels(self._decoded(image, place))
         else:
-            pixels = ImageStore(0).pixels(os.fspath(image), self._view)
+            pixels = ImageStore(0).pixels(image, self._view)
         return _unit(torch.from_numpy(pixels.copy()).permute(2, 0, 1))
 
     def _decoded(self, image: Image.Image, place: int) -> Image.Image:

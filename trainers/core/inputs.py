@@ -148,7 +148,7 @@ class Inputs:
         random, seeds = self.loading.random_view, None
         if random is not None:
             seeds = [seed_for(self.loading.seed, "view", round, number, item.path) for item, number in items]
-        batches = image_batches([self.dataset.root / item.path for item, _ in items], random or self.loading.view,
+        batches = image_batches([self.dataset.place(item.path) for item, _ in items], random or self.loading.view,
                                 batch_size=self.loading.batch_size, n_workers=self.loading.n_workers, seeds=seeds,
                                 store=self.store)
         return predict(batches, encode, n_rows=len(items), description=f"round {round}: encoding views")

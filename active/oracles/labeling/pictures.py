@@ -2,11 +2,11 @@
 
 import functools
 import io
-from pathlib import Path
 
 from PIL import Image
 
 from dassl.data.images import Decoding, read_image
+from dassl.data.places import Place
 
 SIDES = {"small": 256, "large": 1600, "full": 6000}  # pixels of the longer side at most
 LOSSLESS = 512  # pixels of the longer side up to which an image is PNG
@@ -14,12 +14,12 @@ QUALITY = 90  # of the JPEG files
 N_KEPT = 128
 
 
-def picture(file: Path, size: str) -> tuple[bytes, str]:
+def picture(file: Place, size: str) -> tuple[bytes, str]:
     """Return an image in one of `SIDES` and its media type; raises DataError, naming the file, if it cannot be decoded."""
     return (_made if size == "full" else _kept)(file, size)  # those of the zoom are megabytes each
 
 
-def _made(file: Path, size: str) -> tuple[bytes, str]:
+def _made(file: Place, size: str) -> tuple[bytes, str]:
     side = SIDES[size]
     image = read_image(file, Decoding(exif_rotation=True, draft=3 * side // 4))  # a photograph's shorter side, of 4 : 3
     image.thumbnail((side, side), Image.Resampling.BICUBIC)

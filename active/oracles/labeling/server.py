@@ -27,6 +27,7 @@ from active.oracles.labeling.board import Board, Given, Refused
 from active.oracles.labeling.guard import Guard, shown_host
 from active.oracles.labeling.pictures import SIDES, picture
 from dassl.data.answers import UNSURE, code_of
+from dassl.data.places import Place
 from dassl.utils.errors import DataError, UserError
 
 STATIC = Path(__file__).with_name("static")
@@ -44,10 +45,10 @@ class _Ascii(JSONResponse):
 
 
 class Pages:
-    """The routes: what a page may ask of a board. `about` is what does not change; `root` is the folder of the images."""
+    """The routes: what a page may ask of a board. `about` is what does not change; `place` says where an image is."""
 
-    def __init__(self, board: Board, root: Path, about: dict[str, Any]):
-        self._board, self._root, self._about = board, root, about
+    def __init__(self, board: Board, place: Callable[[str], Place], about: dict[str, Any]):
+        self._board, self._place, self._about = board, place, about
         self._n_classes = len(about["classes"])
         self.last_read, self.patience = float("-inf"), PATIENCE
 
@@ -84,7 +85,7 @@ class Pages:
             raise Refused(404, f"an image has the sizes {', '.join(SIDES)}")
         path = self._board.path(_integer(request.path_params["number"]))
         try:
-            content, media_type = picture(self._root / path, size)
+            content, media_type = picture(self._place(path), size)
         except DataError as error:
             raise Refused(422, str(error)) from error
         return Response(content, media_type=media_type)
@@ -154,8 +155,8 @@ def _failed(request: Request, error: UserError) -> Response:
 class Server:
     """A server on a thread. It listens from the start on, and ends with the process at the latest."""
 
-    def __init__(self, board: Board, root: Path, about: dict[str, Any], host: str, port: int):
-        self._board, self._pages, self._socket = board, Pages(board, root, about), _bound(host, port)
+    def __init__(self, board: Board, place: Callable[[str], Place], about: dict[str, Any], host: str, port: int):
+        self._board, self._pages, self._socket = board, Pages(board, place, about), _bound(host, port)
         port, self._token = self._socket.getsockname()[1], secrets.token_urlsafe(24)
         name = socket.gethostname() if host in ("0.0.0.0", "::", "") else shown_host(host)
         self.address = f"http://{name}:{port}/?token={self._token}"

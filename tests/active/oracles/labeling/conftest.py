@@ -38,7 +38,7 @@ def board(journal) -> Board:
 
 @pytest.fixture
 def server(board, root) -> Iterator[Server]:
-    found = Server(board, root, {"dataset": "Photos", "classes": NAMES, "output": "run"}, "127.0.0.1", 0)
+    found = Server(board, root.joinpath, {"dataset": "Photos", "classes": NAMES, "output": "run"}, "127.0.0.1", 0)
     yield found
     board.end("over")
     found._pages.last_read = float("-inf")  # nobody reads the last news

@@ -137,7 +137,7 @@ def test_a_correction_is_undone_by_the_same_key(visit, server, board, journal): 
 def test_an_earlier_answer_that_is_no_class_can_be_corrected(visit, root, journal, word, code):  # noqa: F811
     """Found by its word, behind the mark that it has in sheets."""
     board = opened(journal, earlier={"d.png": code})
-    server = Server(board, root, {"dataset": "Photos", "classes": NAMES, "output": "run"}, "127.0.0.1", 0)
+    server = Server(board, root.joinpath, {"dataset": "Photos", "classes": NAMES, "output": "run"}, "127.0.0.1", 0)
     page = visit(server.address)
     page.keyboard.type(f"!{word[:2]}")
     page.wait_for_selector("#examples button")
@@ -225,7 +225,7 @@ def thousand(root, journal):
     names = [f"{('sparrow', 'nuthatch', 'unicorn', 'Goldammer é')[number % 4]} {number}" for number in range(1000)]
     board = Board(names, 0.0)
     board.ask(Asked(3, PATHS[:3], [[(label, 0.1) for label in range(9)]] * 3, frozenset(), journal), (), {})
-    server = Server(board, root, {"dataset": "Birds", "classes": names, "output": "run"}, "127.0.0.1", 0)
+    server = Server(board, root.joinpath, {"dataset": "Birds", "classes": names, "output": "run"}, "127.0.0.1", 0)
     yield server, board
     server._pages.last_read = float("-inf")
     server.stop()
@@ -269,7 +269,7 @@ def test_it_is_read_by_all(visit, server, scheme, width):  # noqa: F811
 
 def test_a_page_of_a_run_that_is_gone_says_so(visit, board, root):  # noqa: F811
     """And takes no answer."""
-    server = Server(board, root, {"dataset": "Photos", "classes": NAMES, "output": "run"}, "127.0.0.1", 0)
+    server = Server(board, root.joinpath, {"dataset": "Photos", "classes": NAMES, "output": "run"}, "127.0.0.1", 0)
     page = visit(server.address)
     server._pages.last_read = float("-inf")
     server.stop()

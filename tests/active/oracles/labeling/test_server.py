@@ -92,7 +92,7 @@ def test_names_that_are_no_unicode_are_shown(journal, root):
     shutil.copy(root / PATHS[0], root / paths[0])
     board = Board(NAMES, 0.0)
     board.ask(Asked(3, paths, GUESSES[:3], frozenset(), journal), (), {})
-    server = Server(board, root, {"dataset": "Photos", "classes": NAMES, "output": "\udcff"}, "127.0.0.1", 0)
+    server = Server(board, root.joinpath, {"dataset": "Photos", "classes": NAMES, "output": "\udcff"}, "127.0.0.1", 0)
     client = Client(server)
     assert client.json("/question")[1]["images"][0]["name"] == paths[0] and client.json("/about")[1]["output"] == "\udcff"
     assert client.ask("/images/0")[0] == 200 and client.answer(0, 1, who="\ud800")[0] == 200
@@ -138,14 +138,14 @@ def test_news_come_when_there_are_any(client, board):
 def test_a_taken_port_is_said(server, board, root):
     port = int(Client(server).port)
     with pytest.raises(UserError, match=rf"cannot listen at 127\.0\.0\.1, port {port} .*in use"):
-        Server(board, root, {"classes": NAMES}, "127.0.0.1", port)
+        Server(board, root.joinpath, {"classes": NAMES}, "127.0.0.1", port)
     with pytest.raises(UserError, match="cannot listen at no such host"):
-        Server(board, root, {"classes": NAMES}, "no such host", 0)
+        Server(board, root.joinpath, {"classes": NAMES}, "no such host", 0)
 
 
 def test_a_server_that_stops_leaves_no_thread_and_no_port(board, root):
-    server = Server(board, root, {"classes": NAMES}, "127.0.0.1", 0)
+    server = Server(board, root.joinpath, {"classes": NAMES}, "127.0.0.1", 0)
     port = int(Client(server).port)
     server.stop()
     assert "labeling page" not in {thread.name for thread in threading.enumerate()}
-    Server(board, root, {"classes": NAMES}, "127.0.0.1", port).stop()
+    Server(board, root.joinpath, {"classes": NAMES}, "127.0.0.1", port).stop()
