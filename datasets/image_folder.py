@@ -17,21 +17,19 @@ import difflib
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from dassl.data.class_lists import read_classnames
-from dassl.data.dataset import DATASETS, SPLITS, UNLABELED, Dataset, Datum
+from dassl.data.dataset import DATASETS, SPLITS, UNLABELED, Dataset, Datum, named_file
+from dassl.data.draws import Draw, draw_of, shares
 from dassl.data.folders import IMAGE, Tree
 from dassl.data.known import Names, class_key
 from dassl.data.labels import read_labels
-from dassl.data.splits import VAL, Row, Rows, Splits, cut_classes, drawn_file, read_rows, read_split, write_split
-from dassl.utils.errors import ConfigError, DataError, UserError, did_you_mean
-from dassl.utils.files import lock
-from dassl.utils.paths import exists, expanded, is_file, is_folder
+from dassl.data.splits import Row, Splits, read_split
+from dassl.utils.errors import DataError, did_you_mean
+from dassl.utils.paths import is_folder
 from dassl.utils.registry import AtLeast, AtMost, Before, Given
-from dassl.utils.tensors import HINT
 
 from .left_out import say_left_out  # relative: another package may be called datasets, see dassl.utils.imports
 
@@ -54,25 +52,22 @@ def image_folder(
     alone says what the data set holds. Without `split`, the shares `val` (-1 is 0.2; where people label, 0) and `test` of the
     labeled images of each class are drawn with `split_seed`. `copies` is for who asks people, see `active.oracles.files`.
     """
-    val = VAL if val == -1 else val
-    if val < 0 or val + test >= 1:
-        raise ConfigError(f"DATASET.IMAGEFOLDER: VAL {val} and TEST {test} " + (
-            "must not be negative" if val < 0 else "leave nothing to train on"))
+    parts = shares("DATASET.IMAGEFOLDER", val, test)
     if not is_folder(root):
         raise DataError(f"cannot read the folder {root}: it is no folder; --root (DATASET.ROOT) must name that of the images")
-    names = read_classnames(_file(root, "CLASSES", classes)) if classes else {}
+    names = read_classnames(named_file(root, "IMAGEFOLDER.CLASSES", classes)) if classes else {}
     if split:
-        splits, classnames = read_split(_file(root, "SPLIT", split), "", tuple(names.values()))
+        splits, classnames = read_split(named_file(root, "IMAGEFOLDER.SPLIT", split), "", tuple(names.values()))
     else:
         tree = Tree(root)
-        draw = _Draw(drawn_file(root, (val, test), split_seed, cache), (val, test), split_seed)
-        splits, classnames = _listed(tree, names, _file(root, "LABELS", labels) if labels else None, draw)
+        draw = draw_of(root, parts, split_seed, cache)
+        splits, classnames = _listed(tree, names, named_file(root, "IMAGEFOLDER.LABELS", labels) if labels else None, draw)
         say_left_out(tree, {datum.path for items in splits.values() for datum in items})
     _check_classes(root, classnames)
     return Dataset("ImageFolder", root, **splits, classnames=classnames, template=template)
 
 
-def _listed(tree: Tree, names: Mapping[str, str], labels: Path | None, draw: "_Draw") -> tuple[Splits, tuple[str, ...]]:
+def _listed(tree: Tree, names: Mapping[str, str], labels: Path | None, draw: Draw) -> tuple[Splits, tuple[str, ...]]:
     """Return the splits and class names of what lies in a folder, by its layout."""
     folders = tree.folders()
     if labels or (names and not _is_split(folders) and not _are_classes(tree, names)):
@@ -85,34 +80,8 @@ def _listed(tree: Tree, names: Mapping[str, str], labels: Path | None, draw: "_D
     return _from_class_folders(tree, names, draw)
 
 
-@dataclass(frozen=True)
-class _Draw:
-    """Where a random split is stored, and what it is drawn with: the shares of val and test, and the seed."""
-
-    file: Path
-    shares: tuple[float, float]
-    seed: int
-
-    def rows(self, rows: Sequence[Row]) -> Rows:
-        """Return the stored split, after drawing and storing it if there is none."""
-        if not rows:
-            return {split: [] for split in SPLITS}
-        if not exists(self.file):
-            try:
-                self._store(rows)
-            except UserError as error:
-                raise UserError(f"{error}; {HINT}") from error
-        return read_rows(self.file, {})
-
-    def _store(self, rows: Sequence[Row]) -> None:
-        with lock(self.file.with_name(f".{self.file.stem}.lock"), wait=True):
-            if not exists(self.file):
-                val, test, train = cut_classes(rows, self.shares, "ImageFolder", self.seed)
-                write_split(self.file, {"train": train, "val": val, "test": test})
-
-
 def _from_table(
-    tree: Tree, names: Mapping[str, str], labels: Path | None, draw: _Draw
+    tree: Tree, names: Mapping[str, str], labels: Path | None, draw: Draw
 ) -> tuple[Splits, tuple[str, ...]]:
     """Images anywhere below the root. Those without a label, or labeled after the split was drawn, are train images."""
     classnames = _required(names, "LABELS goes with CLASSES, a file of class names")
@@ -122,8 +91,8 @@ def _from_table(
     if gone := [path for own in stored.values() for path, _, _ in own if path not in label_of]:
         logger.warning("%s: %d images of %s have no label any more and count as unlabeled again, first %r", labels, len(gone),
                        draw.file, gone[0])
-    _check_same(draw.file, [path for own in stored.values() for path, _, name in own
-                            if path in label_of and classnames[label_of[path]] != name])
+    draw.check_same([path for own in stored.values() for path, _, name in own
+                     if path in label_of and classnames[label_of[path]] != name])
     splits: Splits = {split: tuple(Datum(path, label_of[path]) for path, _, _ in own if path in label_of)
                       for split, own in stored.items()}
     placed = {datum.path for items in splits.values() for datum in items}
@@ -141,7 +110,7 @@ def _from_given_folders(tree: Tree, names: Mapping[str, str]) -> tuple[Splits, t
     return splits, _required(names, "train and test must hold a folder for each class")
 
 
-def _from_class_folders(tree: Tree, names: Mapping[str, str], draw: _Draw) -> tuple[Splits, tuple[str, ...]]:
+def _from_class_folders(tree: Tree, names: Mapping[str, str], draw: Draw) -> tuple[Splits, tuple[str, ...]]:
     names = names or {folder: folder for folder in tree.folders()}
     classnames = _required(names, f"make a folder for each class in {tree.root}, or name a file of class names in "
                                   "DATASET.IMAGEFOLDER.CLASSES")
@@ -149,7 +118,7 @@ def _from_class_folders(tree: Tree, names: Mapping[str, str], draw: _Draw) -> tu
     stored = draw.rows(rows)
     name_of = {path: name for own in stored.values() for path, _, name in own}
     _check_same_classes(draw.file, set(name_of.values()), {name for _, _, name in rows}, classnames)
-    _check_same(draw.file, [path for path, _, name in rows if name_of.get(path) != name])
+    draw.check_same([path for path, _, name in rows if name_of.get(path) != name])
     label_of = {name: label for label, name in enumerate(classnames)}
     return {split: tuple(Datum(path, label_of[name]) for path, _, name in own) for split, own in stored.items()}, classnames
 
@@ -176,12 +145,6 @@ def _check_same_classes(file: Path, stored: set[str], now: set[str], classnames:
     if gone := sorted(stored - set(classnames)):
         raise DataError(f"{file} holds images of {', '.join(map(repr, gone[:9]))}, which {'is' if len(gone) == 1 else 'are'} "
                         "no class now; bring the folder back, or remove the file to draw a new split for new runs")
-
-
-def _check_same(file: Path, changed: Sequence[str]) -> None:
-    if changed:
-        raise DataError(f"{file} does not fit the images: {len(changed)} are not in it or have another label now, "
-                        f"first {changed[0]!r}; remove the file to draw a new split")
 
 
 def _check_classes(root: Path, classnames: Sequence[str]) -> None:
@@ -215,15 +178,6 @@ def _are_classes(tree: Tree, names: Mapping[str, str]) -> bool:
                         "these names, or write a mapping of folders to names in the file of class names; if the folders say "
                         "nothing of classes, name a file with the line path,label in DATASET.IMAGEFOLDER.LABELS")
     return False
-
-
-def _file(root: Path, key: str, name: str) -> Path:
-    """Return the path of a file named in the config; raises ConfigError if it is in neither place."""
-    for path in (root / name, expanded(name)):
-        if is_file(path):
-            return path
-    raise ConfigError(f"DATASET.IMAGEFOLDER.{key} names the file {name!r}, which is neither in {root} nor in the working "
-                      "folder")
 
 
 def _required(names: Mapping[str, str], hint: str) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dassl.data.places import Part
 from dassl.utils.errors import ConfigError, DataError
-from dassl.utils.paths import is_folder
+from dassl.utils.paths import expanded, is_file, is_folder
 from dassl.utils.registry import Registry
 
 if TYPE_CHECKING:
@@ -105,3 +105,11 @@ def data_folder(root: Path, name: str) -> Path:
     if not is_folder(root / name):
         raise DataError(f"{root / name} is not a folder; --root must name the folder that holds {name}/")
     return root / name
+
+
+def named_file(root: Path, key: str, name: str) -> Path:
+    """Return the path of a file that `DATASET.<key>` names; raises ConfigError if neither root nor working folder has it."""
+    for path in (root / name, expanded(name)):
+        if is_file(path):
+            return path
+    raise ConfigError(f"DATASET.{key} names the file {name!r}, which is neither in {root} nor in the working folder")

@@ -9,11 +9,11 @@ import pytest
 
 import datasets  # noqa: F401  registers the data sets
 from dassl.config.setup import setup_config
+from dassl.data import draws
 from dassl.data.build import load_dataset
 from dassl.data.dataset import DATASETS, SPLITS, UNLABELED
 from dassl.utils.errors import ConfigError, DataError, UserError
 from dassl.utils.files import write_json
-from datasets import image_folder
 
 
 def touch(root: Path, *names: str) -> Path:
@@ -309,7 +309,7 @@ def test_a_root_that_cannot_be_written_needs_a_cache_alone(photos, tmp_path, mon
     assert build(photos, cache=tmp_path / "cache") == first and sorted(photos.rglob("*")) == before
     drawn = build(photos)
     assert (photos / "split_val0.2_test0.3_seed0.json").exists()
-    monkeypatch.setattr(image_folder, "lock", lambda *_, **__: pytest.fail("it was locked"))
+    monkeypatch.setattr(draws, "lock", lambda *_, **__: pytest.fail("it was locked"))
     assert build(photos, cache=tmp_path / "cache") == drawn == first
 
 
