@@ -53,6 +53,6 @@ def shares(node: str, val: float, test: float) -> tuple[float, float]:
     return val, test
 
 
-def draw_of(root: Path, shares: tuple[float, float], seed: int, cache: Path | None) -> Draw:
-    """Return the random split of the images in `root`; for `cache`, see `drawn_file`."""
-    return Draw(drawn_file(root, shares, seed, cache), shares, seed)
+def draw_of(root: Path, shares: tuple[float, float], seed: int, cache: Path | None, prefix: str = "split") -> Draw:
+    """Return the random split of the images in `root`; for `cache` and `prefix`, see `drawn_file`."""
+    return Draw(drawn_file(root, shares, seed, cache, prefix), shares, seed)

@@ -142,3 +142,25 @@ def _no_encoding(file: Path, read: dict[str, list[LabelRow]], *, several: bool) 
     why = "are known in several encodings" if several else "are known in none that spreadsheets write"
     return (f"{file} is not UTF-8, and the names from {_accented(read['utf-8'])[0][0]} on {why} ({', '.join(shown)}); "
             "save it as CSV UTF-8")
+
+
+def grid(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
+    """Return the first row of a CSV or TSV file and the other rows with their numbers, cut where most columns have a name.
+
+    Raises DataError if it cannot be read or is no such table.
+    """
+    texts = decoded(_content(file))
+    if len(texts) > 1:
+        raise DataError(f"{file} is not UTF-8; save it as CSV UTF-8")
+    text = next(iter(texts.values()))
+    separator = SEPARATOR.match(text)
+    text, found, fault = text[separator.end():] if separator else text, [], DataError(f"{file} is empty")
+    for delimiter in separator[1] if separator else DELIMITERS:
+        try:
+            found.append(list(_cells(file, text, delimiter)))
+        except DataError as error:
+            fault = error
+    rows = max(found, key=lambda rows: len(rows[0][1]) if rows else 0, default=[])
+    if not rows:
+        raise fault
+    return [name.strip() for name in rows[0][1]], rows[1:]

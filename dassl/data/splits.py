@@ -62,12 +62,14 @@ def write_split(file: Path, splits: Mapping[str, Sequence[Row]]) -> None:
     write_json(file, {split: [list(row) for row in splits[split]] for split in SPLITS})
 
 
-def drawn_file(root: Path, shares: tuple[float, float], seed: int, cache: Path | None) -> Path:
+def drawn_file(
+    root: Path, shares: tuple[float, float], seed: int, cache: Path | None, prefix: str = "split"
+) -> Path:
     """Return the file of a random split of a person's own images.
 
-    It is in `root`, or, where that has none and cannot be written, in `cache`.
+    It is in `root`, or, where that has none and cannot be written, in `cache`. `prefix` begins its name.
     """
-    name = f"split_val{shares[0]:g}_test{shares[1]:g}_seed{seed}.json"
+    name = f"{prefix}_val{shares[0]:g}_test{shares[1]:g}_seed{seed}.json"
     if cache is None or exists(root / name):
         return root / name
     elsewhere = cache / f"{hashlib.sha256(os.fsencode(os.path.realpath(root))).hexdigest()[:16]}_{name}"
