@@ -50,12 +50,21 @@ def table_files(root: Path, pattern: str = "") -> Files:
         return _by_split(root, _matching(root, pattern))
     if exists(root / DICTIONARY) or exists(root / STATE):
         return _saved(root)
-    paths = [path for path in Tree(root).paths(FILE) if path.lower().endswith(SUFFIXES)]
+    paths = _tables(root)
     paths = [path for path in paths if PurePosixPath(path).stem.lower() == METADATA] or paths
     if not paths:
         raise DataError(f"{root} holds no table ({', '.join(SUFFIXES)}, or what Hugging Face's save_to_disk writes)")
     _check_one_set(root, paths)
     return _by_split(root, paths)
+
+
+def holds_tables(root: Path) -> bool:
+    """Tell whether there is a table in a folder that is known by itself."""
+    return exists(root / DICTIONARY) or exists(root / STATE) or bool(_tables(root))
+
+
+def _tables(root: Path) -> list[str]:
+    return [path for path in Tree(root).paths(FILE) if path.lower().endswith(SUFFIXES)]
 
 
 def _matching(root: Path, pattern: str) -> list[str]:
