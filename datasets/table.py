@@ -1,4 +1,4 @@
-"""Table: images that a table lists, or holds. CSV, TSV, JSON lines, Parquet, and Hugging Face's own layouts.
+"""Table: images that a table lists, or holds. CSV, TSV, JSON lines, Parquet, Hugging Face's own layouts, WebDataset shards.
 
     python train.py --config-file ... --root my_data DATASET.NAME Table
 
@@ -17,6 +17,7 @@ from dassl.data.collected import Item, Setting, collected
 from dassl.data.dataset import DATASETS, Dataset, named_file
 from dassl.data.draws import draw_of, shares
 from dassl.data.places import Part
+from dassl.data.shards import SHARD
 from dassl.data.table_files import Files, read_table, split_word, table_files
 from dassl.data.tables import Table, Value
 from dassl.utils.errors import ConfigError, DataError, did_you_mean, listed
@@ -26,8 +27,10 @@ from dassl.utils.text import printable
 
 COLUMNS = {
     "IMAGE": ("image", "img", "file_name", "filename", "file", "path", "image_path", "filepath", "file_path", "jpg", "png"),
-    "LABEL": ("label", "labels", "class", "class_name", "classname", "category", "target", "fine_label"),
+    "LABEL": ("label", "labels", "class", "class_name", "classname", "category", "target", "fine_label", "cls"),
     "SPLIT": ("split", "subset", "partition")}  # names that are known, the first one that a table has
+
+CLASSNAMES = "classnames.txt"  # the class names of WebDataset shards, as those of CLIP benchmark have them beside them
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,7 @@ class Columns:
     node: str = "TABLE"
 
 
-@DATASETS.register("Table")
+@DATASETS.register("Table", also_known_as=("WebDataset",))
 def table(
     root: Path, *, file: str = "", image: str = "", label: str = "", split: str = "", classes: str = "",
     val: Annotated[float, AtLeast(-1.0), AtMost(1.0)] = -1.0, test: Annotated[float, AtLeast(0.0), AtMost(1.0)] = 0.3,
@@ -64,13 +67,19 @@ def table(
 def from_tables(setting: Setting, files: Files, columns: Columns, names: dict[str, str]) -> Dataset:
     """Return the data set of tables by split. The class names that they hold themselves count where `names` are not given."""
     tables = [(split, read_table(file)) for split, own in files.items() for file in own]
-    own = _own_classes([table for _, table in tables], columns)
+    own, names = _own_classes([table for _, table in tables], columns), names or _beside(setting.root, files)
     if not names and all(_column(table, "LABEL", columns) is None for _, table in tables):
         raise DataError(f"{tables[0][1].file} has no column of labels ({', '.join(COLUMNS['LABEL'])}) among "
                         f"{_shown(tables[0][1].columns)}; name it in DATASET.{columns.node}.LABEL, or name a file of all class "
                         "names in CLASSES, and people label them")
     items = [item for split, table in tables for item in _items(setting.root, split, table, columns, own)]
     return collected(setting, items, names or {name: name for name in own})
+
+
+def _beside(root: Path, files: Files) -> dict[str, str]:
+    """Return the class names beside shards, which have no place for them."""
+    has_shards = any(file.suffix == SHARD for own in files.values() for file in own)
+    return read_classnames(root / CLASSNAMES) if has_shards and exists(root / CLASSNAMES) else {}
 
 
 def _own_classes(tables: Sequence[Table], columns: Columns) -> tuple[str, ...]:

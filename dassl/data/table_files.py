@@ -1,7 +1,7 @@
 """Which tables lie in a folder, and of which split they are: a person's own, and what Hugging Face writes.
 
 Known by themselves are `push_to_hub`'s Parquet files (`data/train-00000-of-00001-0123.parquet`), `save_to_disk`'s folders
-(`dataset_dict.json`, `state.json`), and `metadata.csv` (or .jsonl, .parquet) beside its images.
+(`dataset_dict.json`, `state.json`), and `metadata.csv` (or .jsonl, .parquet) beside its images; and WebDataset's shards.
 """
 
 import re
@@ -10,12 +10,13 @@ from pathlib import Path, PurePosixPath
 
 from dassl.data.columnar import ARROW, PARQUET, Columnar
 from dassl.data.folders import FILE, Tree
+from dassl.data.shards import SHARD, Shard
 from dassl.data.tables import LINES, SHEETS, Table, read_lines, read_sheet
 from dassl.utils.errors import DataError, listed
 from dassl.utils.files import read_json
 from dassl.utils.paths import exists, is_file, is_folder, reason
 
-SUFFIXES = (*SHEETS, *LINES, PARQUET)  # of tables that are found by themselves
+SUFFIXES = (*SHEETS, *LINES, PARQUET, SHARD)  # of tables that are found by themselves
 WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
          "test": "test", "testing": "test"}  # of splits, in names of files, folders and columns
 WORD = re.compile(rf"(?<![a-z])({'|'.join(WORDS)})(?![a-z])")
@@ -30,6 +31,8 @@ def read_table(file: Path) -> Table:
     suffix = file.suffix.lower()
     if suffix in (PARQUET, ARROW):
         return Columnar(file)
+    if suffix == SHARD:
+        return Shard(file)
     if suffix in (*SHEETS, *LINES):
         return (read_sheet if suffix in SHEETS else read_lines)(file)
     raise DataError(f"{file} is no table that is read, by its suffix ({', '.join((*SUFFIXES, ARROW))})")

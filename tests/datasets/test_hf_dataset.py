@@ -15,6 +15,7 @@ from dassl.data.dataset import DATASETS, SPLITS
 from dassl.data.images import read_bytes
 from dassl.utils.errors import ConfigError, DataError
 from tests.datasets.made import NAMES, encoded, write_parquet
+from tests.datasets.test_shards import samples, write_shard
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 
@@ -124,6 +125,16 @@ def test_folders_of_classes_are_read_as_such(hub, tmp_path):
     dataset = build(tmp_path, "owner/folders")
     assert dataset.classnames == ("cat", "dog") and [len(dataset.split(split)) for split in SPLITS] == [8, 0, 4]
     assert read_bytes(dataset.files("train")[0]) == encoded(0) and dataset.name == "owner--folders"
+
+
+def test_shards_are_read_as_such(hub, tmp_path):
+    """As those of CLIP benchmark, with the names of the classes beside them."""
+    for split, rows in (("train", range(4)), ("test", range(4, 6))):
+        write_shard(tmp_path / "wds" / split / "0.tar", samples(rows))
+    hub.files["owner/wds"] = served(tmp_path / "wds") | {"classnames.txt": b"cat\ndog\n", "test/nshards.txt": b"1"}
+    dataset = build(tmp_path, "owner/wds")
+    assert dataset.classnames == ("cat", "dog") and [len(dataset.split(split)) for split in SPLITS] == [4, 0, 2]
+    assert read_bytes(dataset.files("test")[0]) == encoded(4)
 
 
 def test_without_a_network_one_line_says_what_to_bring_where(tmp_path, monkeypatch):
