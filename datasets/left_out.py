@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Collection
 
 from dassl.data.folders import DANGLING, FILE, IMAGE, LOOP, RUN, SYSTEM, Tree
+from dassl.data.formats import plug_in_for
 from dassl.utils.text import printable
 
 NOTES = {".txt", ".yaml", ".yml", ".csv", ".json"}  # suffixes of files that stand beside images
@@ -26,7 +27,17 @@ def say_left_out(tree: Tree, used: Collection[str]) -> None:
                 map(printable, found[:N_SHOWN])), ", ..." if len(found) > N_SHOWN else "")
     if n_deep := sum(path not in used for path in tree.paths(IMAGE)):
         logger.warning("%s: %d images are left out, as they do not lie right in the folder of a class", root, n_deep)
-    suffixes = Counter(os.path.splitext(path)[1].lower() for path in tree.paths(FILE))
+    files = tree.paths(FILE)
+    _say_what_to_install(root, files)
+    suffixes = Counter(suffix for path in files if plug_in_for(suffix := os.path.splitext(path)[1].lower()) is None)
     if others := {suffix: count for suffix, count in sorted(suffixes.items()) if suffix not in NOTES}:
         logger.warning("%s: %d files are left out, as their suffix is that of no image that is read: %s", root,
                        sum(others.values()), ", ".join(f"{count} {suffix or 'none'}" for suffix, count in others.items()))
+
+
+def _say_what_to_install(root: str, files: Collection[str]) -> None:
+    """Log the images that a package which is not installed would read, with the command that installs it."""
+    for command in sorted({plug_in.command for path in files if (plug_in := plug_in_for(os.path.splitext(path)[1]))}):
+        own = [path for path in files if (plug_in := plug_in_for(os.path.splitext(path)[1])) and plug_in.command == command]
+        logger.warning("%s: %d images are left out, as what reads them is not installed; %s: %s%s", root, len(own), command,
+                       ", ".join(map(printable, own[:N_SHOWN])), ", ..." if len(own) > N_SHOWN else "")

@@ -11,10 +11,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from dassl.data.formats import image_suffixes
 from dassl.utils.errors import DataError
 from dassl.utils.run_folder import CURVE, LOCK, LOG, PROMPTS, QUERIES, RECORDERS, RESULTS, TENSORBOARD
-
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".avif"}
 
 FOLDER, IMAGE, FILE, SYSTEM, RUN, LOOP, DANGLING = "folder", "image", "file", "system", "run", "loop", "dangling"
 
@@ -133,7 +132,7 @@ def _holds_runs_alone(folder: str) -> bool:
 
 
 def _has_image_suffix(name: str) -> bool:
-    return os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES
+    return os.path.splitext(name)[1].lower() in image_suffixes()
 
 
 def _leads_back(link: str) -> bool:

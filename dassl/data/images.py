@@ -3,6 +3,7 @@
 What is done with odd files (the images of this project's field are ordinary RGB or grey JPEG and PNG files, for which
 nothing but the decoder matters):
 
+- HEIC and JPEG XL are read where their packages are installed, see `dassl.data.formats`; where not, DataError names them;
 - empty, truncated, cut off and closed by an end marker (JPEG), not of its own checksum (PNG), not an image in one of
   `FORMATS`, whatever its name: Undecodable; nothing is ever filled in with grey;
 - a file that cannot be read (a folder, no right to it, a disk or network that fails, too many open files) and a lack of
@@ -28,8 +29,9 @@ from PIL.Image import Transpose
 
 from dassl.data.damage import check_whole
 from dassl.data.depth import grey_of_8_bits, is_deep
+from dassl.data.formats import PlugIn, plug_in_of, register
 from dassl.data.places import Place, content_of
-from dassl.utils.errors import DataError
+from dassl.utils.errors import DataError, first_line
 from dassl.utils.text import printable
 
 TRANSPARENT_ON = (255, 255, 255)  # white, as on paper and on most web pages
@@ -96,15 +98,17 @@ def opened(content: bytes, name: Place) -> Iterator[Image.Image]:
     """
     image = None
     try:
-        with Image.open(io.BytesIO(content), formats=_formats()) as image:
+        with Image.open(io.BytesIO(content), formats=_formats(plug_in_of(content), name)) as image:
             yield image
             return
     except UnidentifiedImageError:
         reason = f"not an image in a format that is read ({', '.join(_formats())})" if content else "empty file"
     except Exception as error:  # on damaged files Pillow's plug-ins raise whatever their parser trips over
+        if isinstance(error, _NoDecoder):
+            raise
         if _is_the_system_s(error, image):
             raise _unreadable(name, error) from error
-        reason = str(error) or type(error).__name__
+        reason = first_line(error)
     raise Undecodable(f"cannot decode {printable(name)}: {reason}")
 
 
@@ -130,9 +134,24 @@ def orientation(image: Image.Image) -> int:
     return value if value in range(1, 9) else 1
 
 
+class _NoDecoder(DataError):
+    """A format is read by a package that is not installed: no fault of the file, so that nobody leaves it out."""
+
+
+def _formats(plug_in: PlugIn | None = None, name: Place = "") -> tuple[str, ...]:
+    """Return those of `FORMATS` that this Pillow has, and that of a plug-in, which is imported for a file that needs it."""
+    own = _of_pillow()
+    if plug_in is None or plug_in.format in own:
+        return own
+    try:
+        register(plug_in)
+    except DataError as error:
+        raise _NoDecoder(f"cannot decode {printable(name)}: {error}") from error
+    return (*own, plug_in.format)
+
+
 @functools.cache
-def _formats() -> tuple[str, ...]:
-    """Return those of `FORMATS` that this Pillow has; AVIF is not in every build."""
+def _of_pillow() -> tuple[str, ...]:
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 

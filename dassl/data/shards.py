@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
-from dassl.data.folders import IMAGE_SUFFIXES
+from dassl.data.formats import known_suffixes
 from dassl.data.places import Part, Span
 from dassl.data.tables import Table
 from dassl.utils.errors import DataError
@@ -66,7 +66,7 @@ def _sample(file: Path, tar: tarfile.TarFile, members: list[tarfile.TarInfo]) ->
     sample = Sample()
     for member in members:
         kind = _key(member.name)[1].rpartition(".")[2]
-        if f".{kind}" in IMAGE_SUFFIXES:
+        if f".{kind}" in known_suffixes():
             if sample.image:
                 raise DataError(f"{file}: the sample {printable(_key(member.name)[0])} holds two images, {sample.image.name} "
                                 f"and {member.name}")

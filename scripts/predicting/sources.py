@@ -13,7 +13,8 @@ from torch import Tensor
 from dassl.config.setup import cache_path
 from dassl.data.build import build_dataset
 from dassl.data.dataset import UNLABELED, Dataset
-from dassl.data.folders import IMAGE, IMAGE_SUFFIXES, Tree
+from dassl.data.folders import IMAGE, Tree
+from dassl.data.formats import image_suffixes
 from dassl.data.images import read_bytes
 from dassl.data.places import Place, holder
 from dassl.utils.errors import DataError, UserError
@@ -75,7 +76,7 @@ def _files(place: Path) -> list[str]:
             raise UserError(f"there is no {printable(place)} to be predicted")
         return [str(place)]
     if not (found := Tree(place).paths(IMAGE)):
-        ends = ", ".join(sorted(IMAGE_SUFFIXES))
+        ends = ", ".join(sorted(image_suffixes()))
         raise UserError(f"{printable(place)} holds no images; they are known by their ends ({ends})")
     return [os.path.join(place, path) for path in found]
 

@@ -9,7 +9,7 @@ import pytest
 
 import datasets  # noqa: F401  registers the data sets
 from dassl.config.setup import setup_config
-from dassl.data import draws
+from dassl.data import draws, formats
 from dassl.data.build import load_dataset
 from dassl.data.dataset import DATASETS, SPLITS, UNLABELED
 from dassl.utils.errors import ConfigError, DataError, UserError
@@ -27,6 +27,16 @@ def touch(root: Path, *names: str) -> Path:
 def photos(tmp_path) -> Path:
     """Ten images in each of two class folders."""
     return touch(tmp_path / "photos", *(f"{name}/{row}.jpg" for name in ("cat", "dog") for row in range(10)))
+
+
+@pytest.fixture
+def without_plug_ins(monkeypatch):
+    """No package that reads further formats is installed."""
+    monkeypatch.setattr(formats, "is_installed", lambda module: False)
+    formats.image_suffixes.cache_clear()
+    yield
+    monkeypatch.undo()
+    formats.image_suffixes.cache_clear()
 
 
 @pytest.fixture
@@ -141,7 +151,7 @@ def test_a_given_split_without_class_folders_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("layout", ["classes", "split", "table"])
-def test_files_that_are_left_out_are_counted(tmp_path, caplog, layout):
+def test_files_that_are_left_out_are_counted(tmp_path, caplog, layout, without_plug_ins):
     """Images too deep or right in the root, and files of other suffixes; not notes, and nothing of a whole folder."""
     root = touch(tmp_path, *(f"{part}{name}/{row}.jpg" for part in (("train/", "test/") if layout == "split" else ("",))
                              for name in ("cat", "dog") for row in range(9)), "notes.txt")
@@ -157,8 +167,10 @@ def test_files_that_are_left_out_are_counted(tmp_path, caplog, layout):
     build(root, **words)
     lines = [record.getMessage().partition(": ")[2] for record in caplog.records]
     deep = ["2 images are left out, as they do not lie right in the folder of a class"]
-    assert lines == deep * (layout != "table") + ["3 files are left out, as their suffix is that of no image that is read: "
-                                                  "1 none, 2 .heic"]
+    assert lines == deep * (layout != "table") + [
+        "2 images are left out, as what reads them is not installed; pip install pillow-heif: "
+        f"{part}cat/a.HEIC, {part}dog/b.heic",
+        "1 files are left out, as their suffix is that of no image that is read: 1 none"]
 
 
 @pytest.mark.parametrize(("file", "content", "expected"), [
