@@ -6,6 +6,7 @@
 
 - a folder a class, with images in it (the folders' names are the class names);
 - the folders `train` and `test`, perhaps `val` (or `valid`), each with a folder a class: the split is then as given;
+  what else a person may mean by such folders is in `datasets.half_sorted`;
 - images in any folders, with `CLASSES`, a file of class names, and perhaps `LABELS`, a CSV file with the columns path and
   label. Images without a label are pool images that somebody has to label.
 
@@ -16,7 +17,7 @@ written, it is kept in `CACHE_DIR`. What is left out stands in the log, see `das
 import difflib
 import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -31,6 +32,7 @@ from dassl.utils.errors import DataError, did_you_mean
 from dassl.utils.paths import is_folder
 from dassl.utils.registry import AtLeast, AtMost, Before, Given
 
+from .half_sorted import classes_of_parts, pool, tested, unsorted_folders
 from .left_out import say_left_out  # relative: another package may be called datasets, see dassl.utils.imports
 
 PARTS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}  # folders' names, in lower case
@@ -69,11 +71,14 @@ def image_folder(
 
 def _listed(tree: Tree, names: Mapping[str, str], labels: Path | None, draw: Draw) -> tuple[Splits, tuple[str, ...]]:
     """Return the splits and class names of what lies in a folder, by its layout."""
-    folders = tree.folders()
-    if labels or (names and not _is_split(folders) and not _are_classes(tree, names)):
+    inbox = unsorted_folders(tree, "", names or draw.names())
+    folders = [folder for folder in tree.folders() if folder not in inbox]
+    if labels or (names and not _is_split(tree, folders) and not _are_classes(tree, names)):
         return _from_table(tree, names, labels, draw)
-    if _is_split(folders):
-        return _from_given_folders(tree, names)
+    if _is_split(tree, folders):
+        return _from_given_folders(tree, _parts(folders), names)
+    if not names and len(_parts(folders)) == len(folders) == 1 and tree.folders(f"{folders[0]}/"):
+        return _from_class_folders(tree, names, draw, f"{folders[0]}/")
     if not names and len(_parts(folders)) > 1:
         raise DataError(f"{tree.root} holds {', '.join(folders[:9])}: for a given split, nothing but train, test and perhaps "
                         "val, each with a folder for each class; for a random split, a folder for each class right below")
@@ -100,34 +105,46 @@ def _from_table(
     return splits, classnames
 
 
-def _from_given_folders(tree: Tree, names: Mapping[str, str]) -> tuple[Splits, tuple[str, ...]]:
+def _from_given_folders(tree: Tree, parts: Mapping[str, str], names: Mapping[str, str]) -> tuple[Splits, tuple[str, ...]]:
     """The folders train, test and perhaps val, each with a folder a class; a class may be missing in some of them."""
-    parts = _parts(tree.folders())
-    names = names or {folder: folder for folder in sorted({name for part in parts for name in tree.folders(f"{part}/")})}
+    train = next(part for part, split in parts.items() if split == "train")
+    others = [folder for part in parts if part != train for folder in tree.folders(f"{part}/")]
+    inbox = unsorted_folders(tree, f"{train}/", names or others)
+    names = names or classes_of_parts(tree, [train, *(part for part in parts if part != train)], inbox)
     splits: Splits = dict.fromkeys(SPLITS, ())
-    for part, split in parts.items():
-        splits[split] = tuple(Datum(path, label) for path, label, _ in _class_rows(tree, f"{part}/", names))
+    for part, split in tested(tree, parts).items():
+        rows = _class_rows(tree, f"{part}/", names, inbox if part == train else ())
+        splits[split] = tuple(Datum(path, label) for path, label, _ in rows)
+    splits["train"] += pool(tree, {"": unsorted_folders(tree, "", names), f"{train}/": inbox})
     return splits, _required(names, "train and test must hold a folder for each class")
 
 
-def _from_class_folders(tree: Tree, names: Mapping[str, str], draw: Draw) -> tuple[Splits, tuple[str, ...]]:
-    names = names or {folder: folder for folder in tree.folders()}
+def _from_class_folders(
+    tree: Tree, names: Mapping[str, str], draw: Draw, part: str = ""
+) -> tuple[Splits, tuple[str, ...]]:
+    """The folders of the classes lie in `part`, which is the root or ends with a slash."""
+    inbox = unsorted_folders(tree, part, names or draw.names())
+    names = names or {folder: folder for folder in tree.folders(part) if folder not in inbox}
     classnames = _required(names, f"make a folder for each class in {tree.root}, or name a file of class names in "
                                   "DATASET.IMAGEFOLDER.CLASSES")
-    rows = _class_rows(tree, "", names)
+    rows = _class_rows(tree, part, names, inbox)
     stored = draw.rows(rows)
     name_of = {path: name for own in stored.values() for path, _, name in own}
     _check_same_classes(draw.file, set(name_of.values()), {name for _, _, name in rows}, classnames)
     draw.check_same([path for path, _, name in rows if name_of.get(path) != name])
     label_of = {name: label for label, name in enumerate(classnames)}
-    return {split: tuple(Datum(path, label_of[name]) for path, _, name in own) for split, own in stored.items()}, classnames
+    splits = {split: tuple(Datum(path, label_of[name]) for path, _, name in own) for split, own in stored.items()}
+    return splits | {"train": splits["train"] + pool(tree, {part: inbox})}, classnames
 
 
-def _class_rows(tree: Tree, part: str, names: Mapping[str, str]) -> list[Row]:
-    """Return the rows of a folder with a folder a class, labels in the order of `names`, whose keys the folders mean."""
+def _class_rows(tree: Tree, part: str, names: Mapping[str, str], inbox: Collection[str]) -> list[Row]:
+    """Return the rows of a folder with a folder a class, labels in the order of `names`, whose keys the folders mean.
+
+    Folders of the `inbox` are none of a class.
+    """
     known, labels = Names(names, class_key), {name: label for label, name in enumerate(names)}
     rows, folder_of = [], {}
-    for folder in tree.folders(part):
+    for folder in [own for own in tree.folders(part) if own not in inbox]:
         meant = known.meant(folder)
         if len(meant) != 1:
             raise DataError(f"{tree.root / part / folder} is not in the file of class names; {did_you_mean(folder, names)}")
@@ -192,7 +209,9 @@ def _parts(folders: Sequence[str]) -> dict[str, str]:
     return parts if "train" in parts.values() else {}
 
 
-def _is_split(folders: Sequence[str]) -> bool:
-    """Tell whether folders are those of a given split, and nothing else."""
+def _is_split(tree: Tree, folders: Sequence[str]) -> bool:
+    """Tell whether folders are those of a given split, and nothing else; without test, only if they hold folders of classes."""
     parts = _parts(folders)
-    return len(set(parts.values())) == len(folders) and {"train", "test"} <= set(parts.values())
+    if len(set(parts.values())) != len(folders) or "train" not in parts.values():
+        return False
+    return "test" in parts.values() or (len(parts) > 1 and all(tree.folders(f"{part}/") for part in parts))

@@ -31,6 +31,10 @@ class Draw:
                 raise UserError(f"{error}; {HINT}") from error
         return read_rows(self.file, {})
 
+    def names(self) -> set[str]:
+        """Return the class names of the stored split; none if there is no such split."""
+        return {name for own in read_rows(self.file, {}).values() for _, _, name in own} if exists(self.file) else set()
+
     def check_same(self, changed: Sequence[str]) -> None:
         """Raise DataError if there are images, by path, that the stored split does not hold, or with another label."""
         if changed:

@@ -139,6 +139,72 @@ def test_folders_that_are_half_a_split_are_no_classes(tmp_path, folders):
     assert build(root, classes="classes.txt").classnames == folders
 
 
+def labels_of(dataset, split: str) -> dict[str, int]:
+    return {datum.path: datum.label for datum in dataset.split(split)}
+
+
+@pytest.mark.parametrize("val", ["val", "Valid", "validation"])
+def test_train_and_val_alone_are_train_and_test(tmp_path, caplog, val):
+    """As ImageNet's; it is said."""
+    dataset = build(touch(tmp_path, "train/cat/1.jpg", "train/dog/2.jpg", f"{val}/cat/3.jpg", f"{val}/dog/4.jpg"))
+    assert sizes(dataset) == (2, 0, 2) and dataset.classnames == ("cat", "dog")
+    assert f"has no test folder: {val} is taken as test, and there is no val" in caplog.text
+
+
+def test_train_alone_is_no_class(tmp_path):
+    """Its folders are the classes, and a split is drawn."""
+    dataset = build(touch(tmp_path, *(f"train/{name}/{row}.jpg" for name in ("cat", "dog") for row in range(10))))
+    assert sizes(dataset) == (10, 4, 6) and dataset.classnames == ("cat", "dog")
+    assert dataset == build(tmp_path)
+
+
+def test_a_class_in_another_case_is_the_same(tmp_path, caplog):
+    """As two classes, test images of the one would be errors of the other; train's spelling counts."""
+    dataset = build(touch(tmp_path, "train/Sea Lion/1.jpg", "train/cat/2.jpg", "test/sea_lion/3.jpg", "test/cat/4.jpg",
+                          "test/bird/5.jpg"))
+    assert dataset.classnames == ("Sea Lion", "bird", "cat")
+    assert labels_of(dataset, "test") == {"test/sea_lion/3.jpg": 0, "test/cat/4.jpg": 2, "test/bird/5.jpg": 1}
+    assert "test/sea_lion counts as the class 'Sea Lion'" in caplog.text
+
+
+def test_classes_of_one_folder_that_differ_in_case_stay_two(tmp_path):
+    """They have been told apart on purpose."""
+    dataset = build(touch(tmp_path, "train/A/1.jpg", "train/a/2.jpg", "test/A/3.jpg", "test/a/4.jpg"))
+    assert dataset.classnames == ("A", "a") and labels_of(dataset, "test") == {"test/A/3.jpg": 0, "test/a/4.jpg": 1}
+
+
+@pytest.mark.parametrize("inbox", ["inbox", "Unsorted", "to_label"])
+def test_an_inbox_beside_classes_is_the_pool_of_people(photos, caplog, inbox):
+    """At any depth; it is no class, whose images would be trained on."""
+    touch(photos, f"{inbox}/a.jpg", f"{inbox}/May/b.jpg")
+    dataset = build(photos)
+    assert dataset.classnames == ("cat", "dog") and sizes(dataset) == (12, 4, 6)
+    assert [datum.path for datum in dataset.train if datum.label == UNLABELED] == [f"{inbox}/May/b.jpg", f"{inbox}/a.jpg"]
+    assert f"2 images in {inbox}/ are not sorted into classes: they wait for people" in caplog.text
+    assert "left out" not in caplog.text
+    touch(photos, f"{inbox}/c.jpg")
+    assert sizes(build(photos)) == (13, 4, 6)
+
+
+@pytest.mark.parametrize("place", ["inbox", "train/inbox"])
+def test_an_inbox_beside_a_given_split_is_too(tmp_path, place):
+    root = touch(tmp_path, "train/cat/1.jpg", "train/dog/2.jpg", "test/cat/3.jpg", "test/dog/4.jpg", f"{place}/5.jpg")
+    dataset = build(root)
+    assert dataset.classnames == ("cat", "dog")
+    assert labels_of(dataset, "train") == {"train/cat/1.jpg": 0, "train/dog/2.jpg": 1, f"{place}/5.jpg": UNLABELED}
+
+
+def test_an_inbox_is_a_class_where_somebody_has_said_so(photos, tmp_path):
+    """In a file of class names, in a split that was drawn when it was one, and in the test folder."""
+    touch(photos, *(f"inbox/{row}.jpg" for row in range(10)))
+    (photos / "names.txt").write_text("cat\ndog\ninbox\n")
+    named = build(photos, classes="names.txt")
+    assert named.classnames == ("cat", "dog", "inbox") and sizes(named) == (15, 6, 9)
+    assert build(photos) == named
+    root = touch(tmp_path / "split", "train/cat/1.jpg", "train/inbox/2.jpg", "test/cat/3.jpg", "test/inbox/4.jpg")
+    assert build(root).classnames == ("cat", "inbox")
+
+
 def test_a_class_may_be_called_train(tmp_path):
     """One folder of such a name is no split."""
     assert build(touch(tmp_path, *(f"{name}/{row}.jpg" for name in ("bus", "train") for row in range(9)))).classnames == (
