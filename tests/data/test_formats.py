@@ -68,7 +68,7 @@ def test_a_damaged_file_is_one_line(plug_in, tmp_path):
     (HEIF, b"\0\0\0\x18ftypheic\0\0\0\0"), (HEIF, b"\0\0\0\x18ftypmif1\0\0\0\0"), (JXL, b"\xff\x0a\x98\x10"),
     (JXL, b"\0\0\0\x0cJXL \r\n\x87\n\0\0")])
 def test_a_missing_package_is_named_and_is_no_fault_of_the_file(plug_in, content, monkeypatch, tmp_path):
-    """So that DATASET.CORRUPT skip leaves none out."""
+    """Row 43: so that DATASET.CORRUPT skip leaves none out."""
     monkeypatch.setitem(sys.modules, plug_in.module, None)
     monkeypatch.delitem(Image.OPEN, plug_in.format, raising=False)
     formats.register.cache_clear()

@@ -138,7 +138,7 @@ def test_shards_are_read_as_such(hub, tmp_path):
 
 
 def test_without_a_network_one_line_says_what_to_bring_where(tmp_path, monkeypatch):
-    """And what was brought there by hand is read."""
+    """Row 44: and what was brought there by hand is read."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(DataError) as caught:

@@ -175,7 +175,7 @@ def test_classes_of_one_folder_that_differ_in_case_stay_two(tmp_path):
 
 @pytest.mark.parametrize("inbox", ["inbox", "Unsorted", "to_label"])
 def test_an_inbox_beside_classes_is_the_pool_of_people(photos, caplog, inbox):
-    """At any depth; it is no class, whose images would be trained on."""
+    """Row 41: at any depth; it is no class, whose images would be trained on."""
     touch(photos, f"{inbox}/a.jpg", f"{inbox}/May/b.jpg")
     dataset = build(photos)
     assert dataset.classnames == ("cat", "dog") and sizes(dataset) == (12, 4, 6)

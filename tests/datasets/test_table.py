@@ -307,7 +307,7 @@ def test_damaged_files_are_named(tmp_path):
 
 @needs_pyarrow
 def test_images_in_a_table_are_checked_as_files_are(tmp_path):
-    """Copies, leaks and damage have the names of the images."""
+    """Row 42: copies, leaks and damage have the names of the images."""
     write_parquet(tmp_path / "train.parquet", [0, 1, 2, 2])
     write_parquet(tmp_path / "test.parquet", [1])
     report = check(build(tmp_path), n_threads=3)
