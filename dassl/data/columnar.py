@@ -9,7 +9,7 @@ import json
 import os
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -37,12 +37,15 @@ class Cell(Part):
     row: int
 
     def read(self) -> bytes:
+        return _read(self._content, self)
+
+    def _content(self) -> bytes:
         cells = _images.of(self.holder, self.group, self.column)
         if self.row >= len(cells):
             raise OSError("the table has fewer rows now")
         content = cells[self.row].as_py()
         content = content.get("bytes") if isinstance(content, dict) else content
-        if content is None:
+        if not isinstance(content, bytes):
             raise OSError("the table holds no bytes for it")
         return content
 
@@ -52,22 +55,16 @@ class Columnar(Table):
 
     def __init__(self, file: Path):
         self._reader = reader(file)
-        schema = self._reader.schema
-        features = _features(schema)
-        images = [name for name, kind in features.items() if kind.get("_type") == "Image"] or [
-            field.name for field in schema if _holds_images(field.type)]
-        super().__init__(file, schema.names, images, {
-            name: tuple(map(str, kind["names"])) for name, kind in features.items()
-            if kind.get("_type") == "ClassLabel" and kind.get("names")})
+        super().__init__(file, *_read(lambda: _declared(self._reader.schema), file))
 
     def cells(self, column: str) -> list[object]:
-        return self._reader.cells(column)
+        return _read(lambda: self._reader.cells(column), self.file)
 
     def places(self, column: str) -> list[str | Part]:
-        kind = self._reader.schema.field(column).type
-        if not _holds_images(kind):
+        if not _read(lambda: _holds_images(self._reader.schema.field(column).type), self.file):
             return super().places(column)
-        return [place for group in range(self._reader.n_groups) for place in self._places(column, group)]
+        return _read(lambda: [place for group in range(self._reader.n_groups) for place in self._places(column, group)],
+                     self.file)
 
     def _places(self, column: str, group: int) -> Iterator[str | Part]:
         names, is_embedded = self._reader.names(group, column)
@@ -81,6 +78,7 @@ class Columnar(Table):
 class _Parquet:
     def __init__(self, file: Path):
         self._file, self._parquet = file, required("pyarrow.parquet", "Parquet files", "requirements-data.txt")
+        self._kinds: dict[str, set[bool]] = {}
         with self._opened() as opened:
             self.schema, self.n_groups = opened.schema_arrow, opened.num_row_groups
 
@@ -92,16 +90,22 @@ class _Parquet:
             return opened.read_row_group(group, columns=[column], use_threads=False).column(0)
 
     def names(self, group: int, column: str) -> tuple[list[str | None], list[bool]]:
-        """Return the names of the images in a row group, and whether their bytes are here; the bytes are not read."""
+        """Return the names of the images in a row group, and whether their bytes are here.
+
+        That is looked at in the first row group, and in others if there are images of both kinds.
+        """
         with self._opened() as opened:
-            n_rows, n_missing = opened.metadata.row_group(group).num_rows, _n_missing(opened.metadata, group, column)
-            names = [None] * n_rows
+            names = [None] * opened.metadata.row_group(group).num_rows
             if _fields(self.schema.field(column).type) >= {"bytes", "path"}:
                 paths = opened.read_row_group(group, columns=[f"{column}.path"], use_threads=False).column(0)
                 names = [cell and cell["path"] for cell in paths.to_pylist()]
-        if n_missing in (0, n_rows):
-            return names, [not n_missing] * n_rows
-        return names, [has for cells in self.column(group, column).chunks for has in _has_bytes(cells)]
+        if column not in self._kinds:
+            self._kinds[column] = set(self._has_bytes(0, column))
+        kinds = self._kinds[column]
+        return names, self._has_bytes(group, column) if len(kinds) > 1 else list(kinds or {True}) * len(names)
+
+    def _has_bytes(self, group: int, column: str) -> list[bool]:
+        return [has for cells in self.column(group, column).chunks for has in _has_bytes(cells)]
 
     def _opened(self) -> Any:
         return self._parquet.ParquetFile(self._file)
@@ -115,6 +119,7 @@ class _Arrow:
             self._table = pyarrow.ipc.open_stream(source).read_all()
         except pyarrow.ArrowInvalid:  # the other of the two formats that go by this name
             self._table = pyarrow.ipc.open_file(source).read_all()
+        self._table.validate(full=True)  # or a damaged file would be read beyond its end; pixels are not looked at
         self.schema = self._table.schema
         self.n_groups = max((column.num_chunks for column in self._table.columns), default=0)
 
@@ -171,11 +176,20 @@ def _stamp(file: str | Path) -> tuple[int, int]:
     return status.st_size, status.st_mtime_ns
 
 
-def _read(read: Any, file: str | Path) -> Any:
+def _read(read: Callable[[], Any], file: str | os.PathLike) -> Any:
     try:
         return read()
-    except (OSError, ValueError, KeyError, NotImplementedError) as error:  # pyarrow's own are kinds of these
-        raise DataError(f"cannot read {file}: {reason(error).splitlines()[0]}") from error
+    except (OSError, ValueError, TypeError, LookupError, NotImplementedError) as error:  # pyarrow's own are kinds of these
+        raise DataError(f"cannot read {file}: {(reason(error).splitlines() or [type(error).__name__])[0]}") from error
+
+
+def _declared(schema: "pyarrow.Schema") -> tuple[list[str], list[str], dict[str, tuple[str, ...]]]:
+    """Return all columns, those that hold images, and the names of classes by column."""
+    features = _features(schema)
+    images = [name for name, kind in features.items() if kind.get("_type") == "Image"] or [
+        field.name for field in schema if _holds_images(field.type)]
+    return schema.names, images, {name: tuple(map(str, kind["names"])) for name, kind in features.items()
+                                  if kind.get("_type") == "ClassLabel" and kind.get("names")}
 
 
 def _features(schema: "pyarrow.Schema") -> dict[str, dict[str, Any]]:
@@ -193,15 +207,6 @@ def _holds_images(kind: "pyarrow.DataType") -> bool:
 
 def _fields(kind: "pyarrow.DataType") -> set[str]:
     return {kind.field(place).name for place in range(kind.num_fields)} if str(kind).startswith("struct<") else set()
-
-
-def _n_missing(metadata: Any, group: int, column: str) -> int | None:
-    """Return how many rows of a row group have no bytes; None if the file does not say."""
-    columns = (metadata.row_group(group).column(place) for place in range(metadata.num_columns))
-    for own in columns:
-        if own.path_in_schema in (column, f"{column}.bytes"):
-            return own.statistics.null_count if own.statistics is not None and own.statistics.has_null_count else None
-    return None
 
 
 def _has_bytes(cells: "pyarrow.Array") -> list[bool]:

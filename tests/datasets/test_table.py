@@ -2,8 +2,10 @@
 
 import json
 import tracemalloc
+from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +15,7 @@ from dassl.data.build import build_dataset, load_dataset
 from dassl.data.dataset import DATASETS, SPLITS, UNLABELED
 from dassl.data.images import decode, read_bytes, read_image
 from dassl.data.loader import image_batches
+from dassl.data.table_files import read_table
 from dassl.utils.errors import ConfigError, DataError
 from datasets.check import check
 from tests.data.test_loader import PREPROCESSING
@@ -303,6 +306,44 @@ def test_damaged_files_are_named(tmp_path):
         (tmp_path / "train.parquet").write_bytes(damaged)
         with pytest.raises(DataError, match=r"cannot read .*train\.parquet"):
             build(tmp_path)
+
+
+@needs_pyarrow
+@pytest.mark.parametrize("kind", ["parquet", "arrow"])
+def test_damage_anywhere_in_a_file_is_one_line_or_one_image(tmp_path, kind):
+    """400 files in which a few bytes are others; pyarrow's own errors, and what they are made of, stay inside."""
+    write_parquet(tmp_path / "whole.parquet", range(10))
+    write_saved(tmp_path / "saved", range(10))
+    whole = (tmp_path / "whole.parquet" if kind == "parquet" else tmp_path / "saved" / "data-00000-of-00002.arrow").read_bytes()
+    rng, n_refused = np.random.default_rng(0), 0
+    for number in range(400):
+        content = np.frombuffer(whole, np.uint8).copy()
+        content[rng.integers(0, len(content), rng.integers(1, 8))] = rng.integers(0, 256)
+        (tmp_path / f"{number}.{kind}").write_bytes(content.tobytes())
+        try:
+            table = read_table(tmp_path / f"{number}.{kind}")
+            for place in table.places("image"):
+                with suppress(DataError):
+                    read_bytes(place)
+            table.values("label")
+        except DataError as error:
+            assert "\n" not in str(error) and str(tmp_path) in str(error)
+            n_refused += 1
+    assert 0 < n_refused < 400
+
+
+@needs_pyarrow
+def test_images_in_the_file_and_beside_it_may_be_mixed(pyarrow, photos):
+    """As where a few images were added by their paths; also in row groups that follow."""
+    import pyarrow.parquet as pq
+
+    images = [{"bytes": encoded(row), "path": f"in_{row}.png"} if row % 2 else {"bytes": None, "path": f"all/{row}.png"}
+              for row in range(6)]
+    pq.write_table(pyarrow.table({"image": images, "label": ["a", "b", "a"] * 2}), photos / "train.parquet", row_group_size=3)
+    dataset = build(photos, val=0.0, test=0.34)
+    assert {path for own in said(dataset).values() for path, _ in own} == {
+        f"train/in_{row}.png" if row % 2 else f"all/{row}.png" for row in range(6)}
+    assert all(read_bytes(dataset.place(f"train/in_{row}.png")) == encoded(row) for row in (1, 3, 5))
 
 
 @needs_pyarrow

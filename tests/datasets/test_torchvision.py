@@ -16,6 +16,8 @@ from PIL import Image
 from scipy.io import savemat
 
 import datasets  # noqa: F401  registers the data sets
+from dassl.config.setup import setup_config
+from dassl.data.build import load_dataset
 from dassl.data.dataset import DATASETS, SPLITS, UNLABELED
 from dassl.data.images import read_image
 from dassl.utils.errors import ConfigError, DataError
@@ -360,6 +362,10 @@ def test_options_are_keywords_of_the_class(tmp_path):
     mnist("EMNIST", ("emnist-digits-train", "emnist-digits-test"))(tmp_path)
     dataset = build(tmp_path, "EMNIST", options=("split=digits",))
     assert dataset.name == "torchvision-EMNIST-split_digits" and len(dataset.classnames) == 10
+    keys = {"NAME": "Torchvision", "ROOT": str(tmp_path), "TORCHVISION.NAME": "EMNIST",
+            "TORCHVISION.OPTIONS": "('split=digits',)"}
+    cfg = setup_config([], [(f"DATASET.{key}", value) for key, value in keys.items()], (DATASETS,))
+    assert load_dataset(cfg.DATASET) == dataset
     with pytest.raises(ConfigError, match=r"OPTIONS: EMNIST has no 'spilt'; did you mean 'split'"):
         build(tmp_path, "EMNIST", options=("spilt=digits",))
 
