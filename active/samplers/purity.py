@@ -6,8 +6,8 @@ of a logistic regression on two numbers, which tells labeled from flagged images
 classes, at temperature 1, and its largest cosine to a labeled image minus that to a flagged one (of a labeled or flagged image,
 to the others of its kind). Rows below Otsu's threshold on the pool's scores are dropped; once there are 60 labels, rows below
 the lowest 5 % of the labeled images' scores. With less than two labels the first number alone is the score.
-With fewer flags nothing is dropped, and this is the base sampler, bit for bit (`unflagged: keep`); or the first number alone
-decides from the start (`unflagged: texts`), which drops some rows of every pool.
+With fewer flags the first number alone decides (`unflagged: texts`), which drops some rows of every pool, also of a pure one;
+or nothing is dropped, and this is the base sampler, bit for bit (`unflagged: keep`).
 Dropped rows are no candidates and nothing to cover in this round, and are looked at anew in the next. If fewer rows are left
 than labels asked for, dropped ones are asked too, by falling score, with a warning. The audit is of all images.
 CLIPN's rule with negative prompts is not offered.
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 @SAMPLERS.register("purity", filters=True)
 def purity(
     ctx: SelectionContext, *, base: Sampler = "margin", min_flags: Annotated[int, AtLeast(1), AtMost(10**9)] = 5,
-    unflagged: Literal["keep", "texts"] = "keep",
+    unflagged: Literal["keep", "texts"] = "texts",
 ) -> Tensor | Query:
     """Return what the base sampler asks of the rows that are likely of some class."""
     flagged = ctx.flagged_features

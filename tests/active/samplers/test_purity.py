@@ -116,7 +116,7 @@ def test_without_flags_it_is_its_base(n_flags):
     for seed, base in enumerate(("margin", "random", "badge", "coreset", "typiclust", "cbsq")):
         ctx = make_context(seed)
         ctx = replace(ctx, flagged_features=ctx.labeled_features[:n_flags] if n_flags else None)
-        assert picks(sampler_by_name("purity", base=base), ctx) == picks(sampler_by_name(base), ctx)
+        assert picks(sampler_by_name("purity", base=base, unflagged="keep"), ctx) == picks(sampler_by_name(base), ctx)
 
 
 @pytest.mark.parametrize("base", ["random", "badge", "coreset", "cbsq", "schedule"])
@@ -128,7 +128,7 @@ def test_a_run_without_flags_is_that_of_its_base(tmp_path, base):
         cfg = toy_config(tmp_path / name, ACTIVE__SAMPLER=name, **values)
         return [own | {"sampler": ""} for own in record_of(carry_out(cfg, dataset, ToyTrainer(features, texts)))]
 
-    assert record("purity", ACTIVE__PURITY__BASE=base) == record(base)
+    assert record("purity", ACTIVE__PURITY__BASE=base, ACTIVE__PURITY__UNFLAGGED="keep") == record(base)
 
 
 def test_the_first_round_is_the_bases():
