@@ -9,8 +9,6 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 
 from dassl.data.dataset import DATASETS, Dataset
 from dassl.data.splits import read_split, write_split
@@ -33,6 +31,9 @@ def digits(root: Path) -> Dataset:
 
 def _write(folder: Path) -> None:
     """Write the images and then, as the sign that all are there, the split file."""
+    from sklearn.datasets import load_digits  # here, as it takes long to import
+    from sklearn.model_selection import train_test_split
+
     bunch = load_digits()
     paths = [f"{CLASSNAMES[label]}/{row:04d}.png" for row, label in enumerate(bunch.target)]
     for path, image in zip(paths, bunch.images, strict=True):

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-from scipy.io import loadmat
 
 from dassl.utils.errors import DataError
 from dassl.utils.paths import check_file, open_file, reason
@@ -30,6 +29,8 @@ def read_pairs(file: Path) -> list[tuple[str, str]]:
 
 def read_mat(file: Path, variable: str) -> np.ndarray:
     """Return a variable of a MATLAB file (version 4 to 7.2) as a vector; raises DataError if it cannot be read."""
+    from scipy.io import loadmat  # here, as it takes long to import
+
     try:
         check_file(file)
         variables = loadmat(file, squeeze_me=True)

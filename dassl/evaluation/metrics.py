@@ -20,17 +20,20 @@ METRICS = Registry("metric", "TEST", facts={
 @METRICS.register("accuracy", title="accuracy")
 def accuracy(probs: np.ndarray, labels: np.ndarray) -> float:
     """Return the share of rows whose largest probability is at the label, in [0, 1]."""
-    from sklearn.metrics import accuracy_score  # here, as metrics are listed without it
-
-    return float(accuracy_score(labels, probs.argmax(1)))
+    return float((probs.argmax(1) == labels).mean())
 
 
 @METRICS.register("macro_f1", title="macro-F1")
 def macro_f1(probs: np.ndarray, labels: np.ndarray) -> float:
-    """Return the mean F1 over the classes that occur in `labels` (as Dassl does), in [0, 1]."""
-    from sklearn.metrics import f1_score
+    """Return the mean F1 over the classes that occur in `labels` (as Dassl does), in [0, 1].
 
-    return float(f1_score(labels, probs.argmax(1), average="macro", labels=np.unique(labels), zero_division=0))
+    F1 is 2 TP / (labels + predictions). As scikit-learn's `f1_score`, whose import would take a second of every run.
+    """
+    predicted = probs.argmax(1)
+    n_labels, n_predicted, n_right = (np.bincount(own, minlength=probs.shape[1])
+                                      for own in (labels, predicted, labels[predicted == labels]))
+    occurs = n_labels > 0
+    return float((2 * n_right[occurs] / (n_labels + n_predicted)[occurs]).mean())
 
 
 @METRICS.register("ece", title="ECE", lower_is_better=True)

@@ -111,7 +111,7 @@ def test_a_missing_file_is_told_of_all_its_images(dataset):
 
 
 def test_people_see_them(dataset):
-    page = contact_sheet("title", dataset.files("train"), ["0.png", "1.png", "2.png"], [[("a", 1.0)]] * 3)
+    page = contact_sheet("title", dataset.files("train"), ["0.png", "1.png", "2.png"], [[("a", 1.0)]] * 3, [None] * 3)
     assert page.count("data:image/jpeg") == 3
     with Image.open(io.BytesIO(picture(dataset.place("1.png"), "small")[0])) as image:
         assert image.convert("RGB").getpixel((0, 0)) == (50, 0, 0)

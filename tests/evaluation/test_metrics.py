@@ -116,3 +116,15 @@ def test_further_metrics_by_hand():
     found = class_accuracy(one_hot([0, 0, 2, 2]), np.array([0, 1, 2, 2]))
     assert found[:3].tolist() == [1.0, 0.0, 1.0] and np.isnan(found[3:]).all() and len(found) == N_CLASSES
     assert balanced_accuracy(one_hot([0, 0, 2, 2]), np.array([0, 1, 2, 2])) == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_accuracy_and_f1_are_those_of_scikit_learn_to_the_last_bit(seed):
+    """Some classes occur in no label, some in no prediction; records of before were made by scikit-learn."""
+    rng = np.random.default_rng(seed)
+    n_rows, n_classes = rng.integers(1, 3000), rng.integers(1, 120)
+    probs, labels = rng.dirichlet([0.1] * n_classes, n_rows), rng.integers(0, max(1, n_classes - 3), n_rows)
+    probs[np.arange(n_rows), labels] += rng.random(n_rows)
+    assert accuracy(probs, labels) == sklearn.metrics.accuracy_score(labels, probs.argmax(1))
+    assert macro_f1(probs, labels) == sklearn.metrics.f1_score(
+        labels, probs.argmax(1), average="macro", labels=np.unique(labels), zero_division=0)

@@ -1,11 +1,14 @@
-"""Ctrl-C while a command imports what it needs."""
+"""Ctrl-C and the garbage collector while a command imports what it needs."""
 
+import gc
 import os
 import subprocess
 import sys
 
 import pytest
 
+from dassl.utils import starting
+from dassl.utils.environment import PROJECT
 from tests import commands
 
 INTERRUPT = """
@@ -38,3 +41,22 @@ def test_who_imports_a_command_keeps_ctrl_c():
     """`train` is a library too, for the workers of a sweep."""
     code = "import signal, sys; import train; sys.exit(signal.getsignal(signal.SIGINT) is not signal.default_int_handler)"
     assert commands.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_the_collector_rests_while_a_command_imports():
+    """It works from `end` on, rarely; a process that is no command, as a test's, keeps its own."""
+    code = ("import gc; from dassl.utils import starting; starting.begin(); off = gc.isenabled(); starting.end(); "
+            "print(off, gc.isenabled(), gc.get_freeze_count() > 0, gc.get_threshold()[0])")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT)
+    assert done.stdout == "False True True 100000\n"
+    before = gc.get_threshold()
+    starting.end()
+    assert gc.isenabled() and gc.get_threshold() == before
+
+
+def test_a_run_imports_no_scikit_learn():
+    """Metrics, a data set that is there and the default sampler need none of it."""
+    code = ("import sys; import datasets.digits, dassl.evaluation.metrics as m, numpy as np; "
+            "m.macro_f1(np.eye(3), np.arange(3)); m.accuracy(np.eye(3), np.arange(3)); print('sklearn' in sys.modules)")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT)
+    assert done.stdout == "False\n"
