@@ -18,21 +18,29 @@ def k_center(features: Tensor, centers: Tensor, n: int, first: int | None = None
     with `first`. O((M + n) N D) time, O(N D) memory: since |x - c|^2 = 2 - 2 x.c, a vector of largest cosines is kept.
     Source: Sener and Savarese, ICLR 2018, Algorithm 1 (greedy k-center, a 2-approximation of the optimal radius).
     """
+    return k_center_and_gaps(features, centers, n, first)[0]
+
+
+def k_center_and_gaps(features: Tensor, centers: Tensor, n: int, first: int | None = None) -> tuple[Tensor, Tensor]:
+    """Return the rows of `k_center`, and the distance [n] of each to what was there when it was picked; NaN for nothing."""
     features, centers = features.float(), centers.float()
     nearest = features.new_full((len(features),), -torch.inf)  # largest cosine to any center so far, [N]
     for block in row_blocks(len(centers), len(features)):
         nearest = torch.maximum(nearest, (features @ centers[block].T).amax(1))
-    picked = []
+    picked, cosines = [], []
     for _ in tqdm(range(n), "k-center", **BAR):
         row = first if not picked and first is not None else int(nearest.argmin())
         picked.append(row)
+        cosines.append(float(nearest[row]))
         nearest = torch.maximum(nearest, features @ features[row])
         nearest[row] = torch.inf
-    return torch.tensor(picked, dtype=torch.int64)
+    return torch.tensor(picked, dtype=torch.int64), _gaps((2 - 2 * torch.tensor(cosines)).clamp(min=0).sqrt())
 
 
-def euclidean_k_center(rows: Tensor, centers: Tensor, n: int, first: int | None) -> Tensor:
+def euclidean_k_center(rows: Tensor, centers: Tensor, n: int, first: int | None) -> tuple[Tensor, Tensor]:
     """Return n of the rows [N, H], each farthest from `centers` [M, H] and from those before it; rows of any norm.
+
+    With them the distance [n] of each to what was there when it was picked, NaN for nothing.
 
     Without centers the first is `first`. Ties go to the lower row and none is picked twice. O((M + n) N H) time, O(N H)
     memory. Distances are sums of squared differences: products lose the small ones where rows have a large part in common.
@@ -41,22 +49,19 @@ def euclidean_k_center(rows: Tensor, centers: Tensor, n: int, first: int | None)
     nearest = rows.new_full((len(rows),), torch.inf)
     for block in row_blocks(len(centers), len(rows)):
         nearest = torch.minimum(nearest, _exact_distances(rows, centers[block]).amin(1))
-    picked = []
+    picked, gaps = [], []
     for _ in tqdm(range(n), "k-center", **BAR):
         row = first if not picked and first is not None else int(nearest.argmax())
         picked.append(row)
+        gaps.append(float(nearest[row]))
         nearest = torch.minimum(nearest, _exact_distances(rows, rows[row, None])[:, 0])
         nearest[row] = -torch.inf
-    return torch.tensor(picked)
+    return torch.tensor(picked), _gaps(torch.tensor(gaps))
 
 
-def distances_at_pick(rows: Tensor, centers: Tensor) -> Tensor:
-    """Return how far each of the rows [n] was from `centers` [M] and the rows before it when it was picked; NaN without any."""
-    others, found = torch.cat([centers, rows]).float(), []
-    for number, row in enumerate(rows.float()):
-        before = others[: len(centers) + number]
-        found.append((before - row).norm(dim=1).amin() if len(before) else torch.tensor(torch.nan))
-    return torch.stack(found)
+def _gaps(gaps: Tensor) -> Tensor:
+    """Return distances with NaN for what is infinitely far: from nothing."""
+    return torch.where(gaps.isinf(), torch.nan, gaps)
 
 
 def _exact_distances(rows: Tensor, others: Tensor) -> Tensor:

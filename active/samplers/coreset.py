@@ -11,7 +11,7 @@ from typing import Literal
 from torch import Tensor
 
 from active.context import Query, SelectionContext
-from active.kernels.k_center import distances_at_pick, k_center
+from active.kernels.k_center import k_center_and_gaps
 from active.registry import SAMPLERS
 
 
@@ -25,8 +25,8 @@ def coreset(ctx: SelectionContext, *, start: Literal["random", "medoid"] = "rand
     first = None
     if not len(ctx.labels):
         first = medoid(ctx.features) if start == "medoid" else int(ctx.rng.integers(ctx.n_pool))
-    rows = k_center(ctx.features, ctx.labeled_features, ctx.n_query, first)
-    return Query(rows, scores=distances_at_pick(ctx.features[rows], ctx.labeled_features))
+    rows, gaps = k_center_and_gaps(ctx.features, ctx.labeled_features, ctx.n_query, first)
+    return Query(rows, scores=gaps)
 
 
 def medoid(features: Tensor) -> int:

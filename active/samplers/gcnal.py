@@ -50,4 +50,4 @@ def gcnal(
     if space == "hidden_and_logit":
         nodes = torch.cat([nodes, logits[:, None]], 1)  # [N, hidden + 1]
     first = None if len(ctx.labels) else int(ctx.rng.integers(n_subset))
-    return rows[euclidean_k_center(nodes[:n_subset], nodes[n_subset:], ctx.n_query, first)]
+    return rows[euclidean_k_center(nodes[:n_subset], nodes[n_subset:], ctx.n_query, first)[0]]

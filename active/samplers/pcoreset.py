@@ -8,7 +8,7 @@ Once every predicted class is hit by one-hot probabilities all distances are 0, 
 """
 
 from active.context import Query, SelectionContext
-from active.kernels.k_center import distances_at_pick, euclidean_k_center
+from active.kernels.k_center import euclidean_k_center
 from active.registry import SAMPLERS
 
 
@@ -17,5 +17,5 @@ def pcoreset(ctx: SelectionContext) -> Query:
     """Return `n_query` pool rows, each with the probabilities farthest from those of labeled and picked rows."""
     pool, labeled = (logits.float().softmax(1) for logits in (ctx.logits, ctx.labeled_logits))
     first = None if len(ctx.labels) else int(ctx.rng.integers(ctx.n_pool))
-    rows = euclidean_k_center(pool, labeled, ctx.n_query, first)
-    return Query(rows, scores=distances_at_pick(pool[rows], labeled))
+    rows, gaps = euclidean_k_center(pool, labeled, ctx.n_query, first)
+    return Query(rows, scores=gaps)

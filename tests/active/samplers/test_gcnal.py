@@ -157,18 +157,18 @@ def test_euclidean_k_center_is_the_brute_force_one():
     rng = np.random.default_rng(0)
     for _ in range(50):
         rows = torch.from_numpy(rng.normal(size=(20, 3)) * rng.uniform(0.2, 3, size=(20, 1))).float()
-        assert euclidean_k_center(rows[:15], rows[15:], 8, None).tolist() == slow_k_center(rows.double().numpy(), 15, 8)
+        assert euclidean_k_center(rows[:15], rows[15:], 8, None)[0].tolist() == slow_k_center(rows.double().numpy(), 15, 8)
         units = F.normalize(rows, dim=1)
-        assert euclidean_k_center(units[:15], units[15:], 8, None).tolist() == k_center(units[:15], units[15:], 8).tolist()
+        assert euclidean_k_center(units[:15], units[15:], 8, None)[0].tolist() == k_center(units[:15], units[15:], 8).tolist()
     same = torch.ones(6, 3)
-    assert euclidean_k_center(same, same[:0], 6, 4).tolist() == [4, 0, 1, 2, 3, 5]
+    assert euclidean_k_center(same, same[:0], 6, 4)[0].tolist() == [4, 0, 1, 2, 3, 5]
 
 
 def test_euclidean_k_center_sees_small_distances_beside_a_large_common_part():
     """Rows that differ in the fourth digit, as smoothed features and their logits do, are told apart as in float64."""
     rng = np.random.default_rng(0)
     rows = torch.from_numpy(50 + 0.005 * rng.normal(size=(30, 5))).float()
-    assert euclidean_k_center(rows[:25], rows[25:], 24, None).tolist() == slow_k_center(rows.double().numpy(), 25, 24)
+    assert euclidean_k_center(rows[:25], rows[25:], 24, None)[0].tolist() == slow_k_center(rows.double().numpy(), 25, 24)
 
 
 def test_the_subset_bounds_what_can_be_asked(monkeypatch):
