@@ -14,7 +14,7 @@ from active.known import read_known
 from active.loop import run
 from active.oracles.oracle import ORACLES, Oracle, Setting
 from active.oracles.registry import asks_people
-from active.plan import Run, Trainer
+from active.plan import ASKS_A_LABEL, Run, Trainer
 from active.record.folder import open_result
 from active.record.recorders import build_recorders
 from active.record.results import RunResult
@@ -28,7 +28,6 @@ from dassl.utils.paths import exists
 from dassl.utils.run_folder import RESULTS
 
 UNSURE_WEIGHTS = {"leave_out": 0.0, "half": 0.5}
-ASKS_A_LABEL = 2  # images that may be asked for each label of the budget where skipped ones are replaced
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from active.context import Query, SelectionContext, joined
 from active.explained import score_table, without_scores
 from active.oracles.asked import stands_on
 from active.oracles.oracle import Question, as_tensors
-from active.plan import Predicted, Run, State
+from active.plan import ASKS_A_LABEL, Predicted, Run, State
 from active.pool import LabelPool
 from active.record.folder import check_files, file_hashes, prompts_path, scores_path
 from active.record.report import audit_in_words, in_words, percent
@@ -147,9 +147,11 @@ def _asked(plan: Run, state: State, round: int) -> tuple[list[Query], dict[int, 
     """Ask the query of a round and, where the run refills, others for what was skipped; return all of them.
 
     With them, by row, what people said of images without a label of the data set's, and the corrections of earlier answers.
+    These count once the round is over.
     """
-    queries, given, corrected, n_query = [], {}, {}, _n_wanted(plan, plan.n_query, round)
-    while not queries or (plan.refills and n_query and len(state.pool.unlabeled)):
+    before = dict(plan.oracle.said(plan.oracle.answered_before.nonzero().flatten().tolist()))
+    queries, given, corrected = [], {}, {}
+    while ((n_query := _n_wanted(plan, state, round, queries)) and len(state.pool.unlabeled)) or not queries:
         part, basis = len(queries), stands_on(state.config, state.pool)
         audit = plan.audit_rows(round, part)
         event("before-select")
@@ -163,16 +165,21 @@ def _asked(plan: Run, state: State, round: int) -> tuple[list[Query], dict[int, 
                                    if plan.dataset.train[row].label == UNLABELED])  # also what a replayed record says
         corrected |= corrections
         queries.append(query)
-        n_query = _n_wanted(plan, int((state.pool.labels_of(query.rows) == SKIP).sum()), round)
-    return queries, given, corrected
+    said = before | given
+    return queries, given, {row: code for row, code in sorted(corrected.items()) if code != said[row]}
 
 
-def _n_wanted(plan: Run, n_query: int, round: int) -> int:
-    """Return how many images to ask of so many: where the run refills, no more than it may pay for, and ask, by this round."""
+def _n_wanted(plan: Run, state: State, round: int, queries: Sequence[Query]) -> int:
+    """Return how many images a round asks next, after `queries`: of those skipped no more than it may pay for, and ask, by now.
+
+    No round depends on how many follow, nor on what is corrected while it is asked.
+    """
     if not plan.refills:
-        return n_query
-    n_asked, n_skipped = plan.oracle.counts["asked"], plan.oracle.counts["skip"]
-    return max(0, min(n_query, plan.n_query * (round + 1) - (n_asked - n_skipped), plan.oracle.budget - n_asked))
+        return 0 if queries else plan.n_query
+    n_open = int((state.pool.labels_of(queries[-1].rows) == SKIP).sum()) if queries else plan.n_query
+    n_asked, n_bought = plan.oracle.counts["asked"], plan.n_query * (round + 1)
+    n_skipped = int(plan.oracle.asked_before[state.pool.skipped].sum())
+    return max(0, min(n_open, n_bought - (n_asked - n_skipped), ASKS_A_LABEL * n_bought - n_asked))
 
 
 def _warm_start(plan: Run, state: State) -> None:

@@ -18,6 +18,8 @@ from active.registry import ChosenSampler
 from dassl.data.dataset import Dataset
 from dassl.evaluation.evaluate import Metric
 
+ASKS_A_LABEL = 2  # images that may be asked for each label of the budget where skipped ones are replaced
+
 
 class Predicted(Protocol):
     """What the loop reads of a prediction: float32 on the CPU, rows in the order of the split.

@@ -10,7 +10,7 @@ from active import verify
 from active.record.results import RunResult, query_hash
 from dassl.data.answers import code_of, written
 from tests import commands, page_runs
-from tests.page_runs import N_ROUNDS, NAMES, PageRun
+from tests.page_runs import NAMES, PageRun
 
 REFILL = ("ACTIVE.REFILL", "true")
 
@@ -85,9 +85,10 @@ def test_every_round_has_all_of_its_labels(start, said, tmp_path, sampler):
 
 
 def test_who_only_skips_is_asked_twice_the_budget(start, truth, tmp_path):
-    """24 images for the 12 labels of the run, and no further round stops it."""
+    """8 images for the 4 labels of a round, 24 for the 12 of the run, which goes on to its end."""
     result = labeled(start, tmp_path / "run", dict.fromkeys(truth, "!skip"), "ACTIVE.AUDIT", "0")
-    assert [(record.n_asked, record.n_paid, record.n_labeled) for record in result.rounds] == [(24, 0, 0)] * N_ROUNDS
+    assert [(record.n_asked, record.n_paid, record.n_labeled) for record in result.rounds] == [
+        (8, 0, 0), (16, 0, 0), (24, 0, 0)]
 
 
 def test_a_small_pool_is_used_up_and_no_more(start, truth, tmp_path):
@@ -150,3 +151,43 @@ def test_by_the_page_it_is_the_run_by_sheets(start, said, tmp_path, kill_at):
     assert code == 0, run.errors
     result = RunResult.read(tmp_path / "run" / "results.json")
     assert list(verify.differences(result, by_sheets)) == [] and any(record.refills for record in result.rounds)
+
+
+def asked(start, output: Path, *words: str) -> list[str]:
+    """Give the command and return what the newest sheet then asks."""
+    assert start(output.name, *words)[0] == 3
+    return paths_of(sheets(output)[-1])
+
+
+def is_repeated(output: Path, monkeypatch) -> bool:
+    monkeypatch.setattr(verify.subprocess, "run", commands.run)
+    return verify.main([str(output / "results.json"), "--root", str(output.parent / "photos")]) == 0
+
+
+def test_more_rounds_do_not_change_what_rounds_asked(start, truth, tmp_path, monkeypatch):
+    """A run that asked all that it may, goes on, and is then the run of so many rounds from the start."""
+    words = ("ACTIVE.AUDIT", "0", "ACTIVE.QUERY_SIZE", "2")
+    answers = dict.fromkeys(truth, "!skip")
+    labeled(start, tmp_path / "run", answers, *words)
+    result = labeled(start, tmp_path / "run", answers, *words, "ACTIVE.ROUNDS", "4")
+    assert [record.n_asked for record in result.rounds] == [4, 8, 12, 16]
+    assert is_repeated(tmp_path / "run", monkeypatch)
+
+
+def test_a_correction_counts_once_the_round_is_over(start, truth, tmp_path, monkeypatch):
+    """One between two parts of a round leaves the next as it was; one that is taken back in the next part is none."""
+    output, words = tmp_path / "run", ("ACTIVE.AUDIT", "0", "ACTIVE.QUERY_SIZE", "5")
+    asked(start, output, *words)
+    fill(sheets(output)[-1], truth)
+    first = asked(start, output, *words)
+    skips, last = dict.fromkeys(first[:4], "!skip"), first[4]
+    other = next(name for name in NAMES if name != truth[last])
+    fill(sheets(output)[-1], truth | skips)
+    second = asked(start, output, *words)
+    fill(sheets(output)[-1], truth | dict.fromkeys(second[1:], "!skip"), f"{last},{other}", f"{first[2]},{truth[first[2]]}")
+    third = asked(start, output, *words)
+    fill(sheets(output)[-1], truth, f"{last},{truth[last]}", f"{first[1]},!none")
+    result = labeled(start, output, truth, *words)
+    assert (len(second), len(third)) == (4, 3) and result.rounds[1].refills == [4, 3]
+    assert result.rounds[1].corrections == {first[1]: "none", first[2]: NAMES.index(truth[first[2]])}
+    assert is_repeated(output, monkeypatch)
