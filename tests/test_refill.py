@@ -7,7 +7,7 @@ import pytest
 
 import train
 from active import verify
-from active.record.results import RunResult, query_hash
+from active.record.results import RoundRecord, RunResult, query_hash
 from dassl.data.answers import code_of, written
 from tests import commands, page_runs
 from tests.page_runs import NAMES, PageRun
@@ -191,3 +191,11 @@ def test_a_correction_counts_once_the_round_is_over(start, truth, tmp_path, monk
     assert (len(second), len(third)) == (4, 3) and result.rounds[1].refills == [4, 3]
     assert result.rounds[1].corrections == {first[1]: "none", first[2]: NAMES.index(truth[first[2]])}
     assert is_repeated(output, monkeypatch)
+
+
+def test_corrections_are_of_the_last_part_that_people_were_asked():
+    """In a later part, whose labels the data set knows, nobody could have said them."""
+    answers, corrections = {"b": "skip", "audited": 1}, {"earlier": 2}
+    record = RoundRecord(0, "random", ["a", "b", "c"], 2, 2, 0, {}, [], "", {}, 0.0, answers=answers, refills=[1],
+                         corrections=corrections)
+    assert record.parts == [["a", "b"], ["c"]] and record.answers_by_part == [answers | corrections, {}]

@@ -79,12 +79,13 @@ class RoundRecord:
 
     @property
     def answers_by_part(self) -> list[dict[str, int | str]]:
-        """What people said in each part: in the first also of audited images, in the last also the corrections."""
+        """What people said in each part: in the first also of audited images, in the last that asked them the corrections."""
         others = self.parts[1:]
         later = {path for part in others for path in part}
         parts = [{path: answer for path, answer in self.answers.items() if path not in later},
                  *({path: self.answers[path] for path in part if path in self.answers} for part in others)]
-        return [*parts[:-1], parts[-1] | self.corrections]
+        last = max((place for place, part in enumerate(parts) if part), default=0)
+        return [*parts[:last], parts[last] | self.corrections, *parts[last + 1:]]
 
 
 @dataclass
