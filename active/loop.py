@@ -123,10 +123,9 @@ def _replay(plan: Run, state: State, result: RunResult) -> None:
 
 def _round(plan: Run, state: State, round: int) -> RoundRecord:
     """Do one round, keep its models, and return its record."""
-    state.seconds, state.losses = {}, {}
+    state.seconds, state.losses, state.sampler = {}, {}, plan.sampler(round, state.pool)
     if not round:
         _warm_start(plan, state)
-    sampler = plan.sampler(round, state.pool)
     queries, answers, corrections = _asked(plan, state, round)
     query = joined(queries)
     _correct(plan, state, *as_tensors(corrections))
@@ -138,7 +137,7 @@ def _round(plan: Run, state: State, round: int) -> RoundRecord:
     given, corrected = ({plan.dataset.train[row].path: recorded(code) for row, code in own.items()}
                         for own in (answers, corrections))
     per_class = {name: metrics.pop(name) or [] for name in [*metrics] if is_per_class(name)}
-    return _record(plan, state, query, round=round, sampler=sampler.name, metrics=metrics, per_class=per_class,
+    return _record(plan, state, query, round=round, sampler=state.sampler.name, metrics=metrics, per_class=per_class,
                    files=_save(plan, state, model, round), answers=given, corrections=corrected,
                    refills=[len(own.rows) for own in queries[1:]], **watched(plan, state, model, round))
 
@@ -187,20 +186,18 @@ def _warm_start(plan: Run, state: State) -> None:
 
     Its round is -1.
     """
-    sampler = plan.sampler(0, state.pool)
     if len(state.pool.labeled):
         state.model = state.fitted("warm_start", plan.chooser, -1)
-    elif sampler.begin is not None:
-        query = warm_start(sampler, replace(_context(plan, state, state.zero_shot, 0), n_query=0))
+    elif state.sampler.begin is not None:
+        query = warm_start(state.sampler, replace(_context(plan, state, state.zero_shot, 0), n_query=0))
         state.model = state.fitted("warm_start", plan.chooser, -1, **_mined(query))
 
 
 def _select(plan: Run, state: State, round: int, part: int, n_query: int) -> Query:
     """Return the query of a part of a round, in rows of the train split."""
-    sampler = plan.sampler(round, state.pool)
-    needs_model = sampler.needs_model and state.model is not None
+    needs_model = state.sampler.needs_model and state.model is not None
     ctx = _context(plan, state, state.predict(plan.chooser, state.model) if needs_model else state.zero_shot, round, part)
-    query = _explained(plan, sampler.name, ctx, select(sampler.select, replace(ctx, n_query=n_query)))
+    query = _explained(plan, state.sampler.name, ctx, select(state.sampler.select, replace(ctx, n_query=n_query)))
     return replace(query, **{rows: ctx.ids[getattr(query, rows)] for rows in ("rows", "pseudo_rows", "mined_rows")})
 
 
@@ -217,7 +214,7 @@ def _explained(plan: Run, sampler: str, ctx: SelectionContext, query: Query) -> 
 
 
 def _context(plan: Run, state: State, now: Predicted, round: int, part: int = 0) -> SelectionContext:
-    stream = f"select {plan.sampler(round, state.pool).stream}" + (f" part {part + 1}" if part else "")
+    stream = f"select {state.sampler.stream}" + (f" part {part + 1}" if part else "")
     rows, labeled, skipped, flagged = state.pool.unlabeled, state.pool.labeled, state.pool.skipped, state.pool.flagged
     logits = now.logits[rows]
     return SelectionContext(

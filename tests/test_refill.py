@@ -199,3 +199,13 @@ def test_corrections_are_of_the_last_part_that_people_were_asked():
     record = RoundRecord(0, "random", ["a", "b", "c"], 2, 2, 0, {}, [], "", {}, 0.0, answers=answers, refills=[1],
                          corrections=corrections)
     assert record.parts == [["a", "b"], ["c"]] and record.answers_by_part == [answers | corrections, {}]
+
+
+def test_a_round_has_one_sampler(start, truth, tmp_path):
+    """That which its record names picks in place of skipped images too, though labels would have another take its turn."""
+    answers = truth | dict.fromkeys(sorted(truth)[::2], "!skip")
+    schedule = ("ACTIVE.SAMPLER", "schedule", "ACTIVE.SCHEDULE.SAMPLERS", "[random,entropy]",
+                "ACTIVE.SCHEDULE.STARTS", "[0,0.3]")
+    found, expected = (labeled(start, tmp_path / name, answers, *words).rounds[0] for name, words in (
+        ("run", schedule), ("random", ("ACTIVE.SAMPLER", "random"))))
+    assert found.sampler == "random" and found.refills and found.queried == expected.queried
