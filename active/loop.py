@@ -175,6 +175,9 @@ def _n_wanted(plan: Run, state: State, round: int, queries: Sequence[Query]) -> 
     """
     if not plan.refills:
         return 0 if queries else plan.n_query
+    if state.sampler.sizes is not None:  # what was skipped there may have been corrected since
+        sizes = state.sampler.sizes(round)
+        return min(plan.n_query, sizes[len(queries)]) if len(queries) < len(sizes) else 0
     n_open = int((state.pool.labels_of(queries[-1].rows) == SKIP).sum()) if queries else plan.n_query
     n_asked, n_bought = plan.oracle.counts["asked"], plan.n_query * (round + 1)
     n_skipped = int(plan.oracle.asked_before[state.pool.skipped].sum())

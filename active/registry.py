@@ -13,7 +13,7 @@ from dassl.utils.registry import NameOf, Parameter, Registry
 SAMPLERS = Registry("sampler", "ACTIVE", home="active.samplers", facts={
     "needs_model": bool, "needs_labels": bool, "needs_linear": bool, "needs_negative_texts": bool, "labels_itself": bool,
     "check": Callable, "warm_start": Callable, "answers": Callable, "known": Callable, "asks": Callable, "stage": Callable,
-    "filters": bool})
+    "filters": bool, "sizes": Callable})
 
 BoundSampler = Callable  # of a SelectionContext: rows to ask, Tensor [n], or a Query
 Sampler = Annotated[BoundSampler, NameOf("sampler")]  # a name in YAML that arrives as a callable
@@ -27,6 +27,7 @@ class ChosenSampler:
     `begin`, if it has one, gives the pseudo-labels that the model is trained on before the first query. `stream` names its
     random stream. One that hands over to samplers inside it has them in `inner`, and `stage` tells which, of round, labels and
     classes. One that only filters what the one in `inner` sees has no `stage`, and draws from the random stream of that one.
+    One that repeats a record has `sizes`: of a round, how many images each part of its query picked.
     """
 
     name: str
@@ -36,6 +37,7 @@ class ChosenSampler:
     stream: str
     stage: Callable | None = None
     inner: tuple["ChosenSampler", ...] = ()
+    sizes: Callable[[int], list[int]] | None = None
 
     def at(self, round: int, n_labeled: int, n_classes: int) -> "ChosenSampler":
         """Return the sampler that selects in a round: itself, or the one that it hands over to."""
@@ -51,7 +53,7 @@ def build_chosen(name: str, node: CfgNode) -> ChosenSampler:
     It, or the one that it wraps, begins by mining if it is registered with the fact `warm_start`, a function of the context and
     the sampler's parameters that returns a Query. One with the fact `stage`, a function of round, labels, classes and its
     parameters, is in each round the sampler of that index inside it, with its name and its random stream. One with the fact
-    `filters` has the random stream of the one inside it.
+    `filters` has the random stream of the one inside it. The fact `sizes` is a function of the node and a round.
     """
     own = SAMPLERS[name]
     begins = [partial(component.facts["warm_start"], **component.arguments(node[component.key]))
@@ -59,7 +61,7 @@ def build_chosen(name: str, node: CfgNode) -> ChosenSampler:
     stage = partial(own.facts["stage"], **own.arguments(node[own.key])) if "stage" in own.facts else None
     inner = tuple(build_chosen(other, node) for other in _inside(name, node)) if _stands_for_others(name) else ()
     return ChosenSampler(name, build_sampler(name, node), own.facts.get("needs_model", True), begins[0] if begins else None,
-                         name, stage, inner)
+                         name, stage, inner, partial(own.facts["sizes"], node) if "sizes" in own.facts else None)
 
 
 def build_sampler(name: str, node: CfgNode) -> BoundSampler:

@@ -209,3 +209,31 @@ def test_a_round_has_one_sampler(start, truth, tmp_path):
     found, expected = (labeled(start, tmp_path / name, answers, *words).rounds[0] for name, words in (
         ("run", schedule), ("random", ("ACTIVE.SAMPLER", "random"))))
     assert found.sampler == "random" and found.refills and found.queried == expected.queried
+
+
+@pytest.mark.parametrize("word", ["label", "!skip"])
+def test_a_run_with_corrected_skips_is_replayed(start, truth, tmp_path, word):
+    """Whether a skip became a label or a label a skip: all images of each round, those in place of skipped ones too."""
+    output, words = tmp_path / "run", ("ACTIVE.AUDIT", "0")
+    first = asked(start, output, *words)[0]
+    before, after = ("!skip", truth[first]) if word == "label" else (truth[first], "!skip")
+    fill(sheets(output)[-1], truth | {first: before})
+    while not (output / "queries" / "round_001.csv").exists():
+        fill(sheets(output)[-1], truth | {first: before})
+        start(output.name, *words)
+    fill(sheets(output)[-1], truth, f"{first},{after}")
+    old = labeled(start, output, truth, *words)
+    code, error = start("again", *words, "ACTIVE.SAMPLER", "replay", "ACTIVE.INITIAL_SAMPLER", "replay",
+                        "ACTIVE.REPLAY.RESULTS", str(output / "results.json"))
+    assert code == 0, error
+    new = RunResult.read(tmp_path / "again" / "results.json")
+    assert [(own.queried, own.refills) for own in new.rounds] == [(own.queried, own.refills) for own in old.rounds]
+    assert new.rounds[-1].class_counts == old.rounds[-1].class_counts
+
+
+def test_a_run_that_refilled_is_replayed_by_one_that_does(start, said, tmp_path):
+    """Without the key the images in place of skipped ones would be left out without a word."""
+    labeled(start, tmp_path / "run", said)
+    code, error = start("again", "ACTIVE.SAMPLER", "replay", "ACTIVE.REPLAY.RESULTS", str(tmp_path / "run" / "results.json"),
+                        "ACTIVE.AUDIT", "0", "ACTIVE.REFILL", "false")
+    assert code == 2 and "ACTIVE.REFILL true" in error

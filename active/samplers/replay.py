@@ -28,6 +28,8 @@ def check(node: CfgNode) -> None:
     n_needed = node.ROUNDS if "replay" in wrapped(node.SAMPLER, node) else 1
     if n_rounds < n_needed:
         raise ConfigError(f"{node.REPLAY.RESULTS} holds {n_rounds} rounds; set ACTIVE.ROUNDS, now {node.ROUNDS}, to no more")
+    if any(round.refills for round in _record(node.REPLAY.RESULTS).rounds[:n_needed]) and not node.REFILL:
+        raise ConfigError(f"{node.REPLAY.RESULTS} asked images in place of skipped ones; set ACTIVE.REFILL true to replay them")
 
 
 def answers(node: CfgNode, classnames: Sequence[str]) -> dict[str, int]:
@@ -50,21 +52,27 @@ def asks(node: CfgNode) -> set[str]:
     return {path for round in _record(node.REPLAY.RESULTS).rounds for path in (*round.queried, *round.pseudo_labeled)}
 
 
-@SAMPLERS.register("replay", needs_model=False, check=check, answers=answers, known=known, asks=asks)
+def sizes(node: CfgNode, round: int) -> list[int]:
+    """Return how many images each part of a round of the record picked; the pseudo-labeled ones are of the first."""
+    record = _record(node.REPLAY.RESULTS).rounds[round]
+    first, *others = map(len, record.parts)
+    return [first + len(record.pseudo_labeled), *others]
+
+
+@SAMPLERS.register("replay", needs_model=False, check=check, answers=answers, known=known, asks=asks, sizes=sizes)
 def replay(ctx: SelectionContext, *, results: str = "") -> Query:
     """Return what the record `results` asked and pseudo-labeled in this part of the round, in its order.
 
     Raises ConfigError if that is not `n_query` images, DataError if one of them is not in the pool.
     """
     record = _record(results).rounds[ctx.round]
-    parts = record.parts
-    asked = parts[ctx.part] if ctx.part < len(parts) else []
-    n_picked = len(asked) + len(record.pseudo_labeled)
+    asked, pseudo = record.parts[ctx.part], {} if ctx.part else record.pseudo_labeled
+    n_picked = len(asked) + len(pseudo)
     if n_picked != ctx.n_query:
         raise ConfigError(f"round {ctx.round} of {results} picked {n_picked} images, but this run picks {ctx.n_query}: "
                           "ACTIVE.QUERY_SIZE, ACTIVE.REFILL or the data set is another")
-    return Query(_rows(ctx, asked, results), _rows(ctx, list(record.pseudo_labeled), results),
-                 torch.tensor(list(record.pseudo_labeled.values()), dtype=torch.int64))
+    return Query(_rows(ctx, asked, results), _rows(ctx, list(pseudo), results),
+                 torch.tensor(list(pseudo.values()), dtype=torch.int64))
 
 
 def _rows(ctx: SelectionContext, paths: Sequence[str], results: str) -> Tensor:
