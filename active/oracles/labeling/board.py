@@ -90,6 +90,7 @@ class Board:
         self._paths: list[str] = []  # images have the number of their place here
         self._numbers: dict[str, int] = {}
         self._is_sent = False
+        self._unrecorded: list[str] = []  # images that were asked since the record was told last, but for those of the audit
         self._told = Told()
 
     def ask(self, asked: Asked, lines: Sequence[Line], earlier: Mapping[str, int]) -> None:
@@ -106,6 +107,7 @@ class Board:
                 self._put(line)  # lines of one moment were given together, and are taken back so
             self._changed, self._is_sent = {}, False
             self._asked = asked
+            self._unrecorded += [path for path in asked.paths if path not in asked.audit]
             self._say(ASKING, f"waiting for the labels of round {asked.round}")
 
     @property
@@ -202,7 +204,7 @@ class Board:
     def tell(self, result: RunResult, kind: str, text: str) -> None:
         """Take the record as it is now, and what the run does next."""
         with self._lock:
-            self._told.result = result
+            self._told.result, self._unrecorded = result, []
             self._say(kind, text)
 
     def end(self, text: str) -> None:
@@ -259,12 +261,11 @@ class Board:
         return shown
 
     def _numbers_of_run(self) -> dict[str, Any]:
-        """Return counts and curve: of the record, and of the question's answers so far."""
-        result, asked = self._told.result, self._asked
+        """Return counts and curve: of the record, and of the answers of the round that it does not hold yet."""
+        result = self._told.result
         rounds = result.rounds if result else []
         last = rounds[-1] if rounds else None
-        codes = [self._answers[path].code for path in (asked.paths if asked else ())
-                 if path in self._answers and path not in asked.audit]
+        codes = [self._answers[path].code for path in self._unrecorded if path in self._answers]
         counts = list(last.class_counts) if last else [0] * len(self._classnames)
         for code in codes:
             if code >= 0:

@@ -111,3 +111,17 @@ def test_a_question_shows_scores_where_there_are_some(tmp_path):
     board.ask(Asked(3, PATHS[:2], GUESSES[:2], frozenset(), Journal(tmp_path / "lines"), {PATHS[1]: 0.25}), (), {})
     first, second = board.question()["images"]
     assert "score" not in first and second["score"] == 0.25 and second.keys() - first.keys() == {"score"}
+
+
+def test_what_is_paid_is_told_through_all_of_a_round(tmp_path):
+    """Also in a further part, which replaces skipped images, and in training, until the record has it; audits are not paid."""
+    board = Board(NAMES, 0.0)
+    for part, (paths, codes) in enumerate(((PATHS[:3], (0, SKIP, 2)), (PATHS[3:], (0,)))):
+        audit = frozenset(PATHS[2:3])
+        board.ask(Asked(0, paths, GUESSES[: len(paths)], audit, Journal(tmp_path / f"{part}"), part=part), (), {})
+        numbers = [own["number"] for own in board.question()["images"]]
+        board.answer("", 0, [given(number, code) for number, code in zip(numbers, codes, strict=True)])
+        found = [(board.state(0)["n_paid"], board.state(0)["counts"])]
+        board.close()
+        found.append((board.state(0)["n_paid"], board.state(0)["counts"]))
+        assert found == [(part + 1, [part + 1, 0, 0])] * 2
