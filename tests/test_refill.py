@@ -237,3 +237,18 @@ def test_a_run_that_refilled_is_replayed_by_one_that_does(start, said, tmp_path)
     code, error = start("again", "ACTIVE.SAMPLER", "replay", "ACTIVE.REPLAY.RESULTS", str(tmp_path / "run" / "results.json"),
                         "ACTIVE.AUDIT", "0", "ACTIVE.REFILL", "false")
     assert code == 2 and "ACTIVE.REFILL true" in error
+
+
+def test_a_sheet_that_was_followed_by_another_is_corrected_there(start, truth, tmp_path):
+    """What is changed in it is refused with what to do, and nothing is lost."""
+    output, words = tmp_path / "run", ("ACTIVE.AUDIT", "0")
+    first = asked(start, output, *words)
+    before = truth | {first[0]: "!none", first[1]: "!skip"}
+    fill(sheets(output)[-1], before)
+    asked(start, output, *words)
+    fill(output / "queries" / "round_000.csv", truth | {first[1]: "!skip"})
+    code, error = start("run", *words)
+    assert code == 1 and "undo what was changed in round_000.csv" in error and "row in round_000_part_2.csv corrects" in error
+    fill(output / "queries" / "round_000.csv", before)
+    fill(output / "queries" / "round_000_part_2.csv", truth, f"{first[0]},{truth[first[0]]}")
+    assert start("run", *words)[0] == 3 and RunResult.read(output / "results.json").rounds[0].corrections.keys() == {first[0]}

@@ -20,6 +20,8 @@ from dassl.utils.errors import DataError
 from dassl.utils.files import json_hash, read_json, write_json
 from dassl.utils.paths import exists
 
+ANOTHER_FOLDER = "choose another --output-dir, or --overwrite to move it aside"
+
 
 def stands_on(config: Mapping[str, Any], pool: LabelPool) -> tuple[str, str]:
     """Return hashes of what a query is selected with: the config of the record and the labels so far.
@@ -44,9 +46,10 @@ def write_query(path: Path, basis: tuple[str, str], query: Query, dataset: Datas
     write_json(path, content | {"checksum": json_hash(content)})
 
 
-def read_query(path: Path, basis: tuple[str, str], dataset: Dataset) -> Query | None:
+def read_query(path: Path, basis: tuple[str, str], dataset: Dataset, remedy: str = ANOTHER_FOLDER) -> Query | None:
     """Return the query that `write_query` wrote, in rows of the train split; None if there is none.
 
+    `remedy` says what to do where the basis is another now.
     Raises DataError if the file is damaged, was written under another config or after other labels, or names other images.
     """
     if not exists(path):
@@ -55,8 +58,7 @@ def read_query(path: Path, basis: tuple[str, str], dataset: Dataset) -> Query | 
     if not isinstance(content, dict) or content.pop("checksum", "") != json_hash(content):
         raise DataError(f"{path} does not match its checksum; the file was changed")
     if content["stands_on"] not in basis:
-        raise DataError(f"{path} was asked under another config or after other labels than this run has now; choose another "
-                        "--output-dir, or --overwrite to move it aside")
+        raise DataError(f"{path} was asked under another config or after other labels than this run has now; {remedy}")
     rows = {kind: _rows(content[kind], dataset, path) for kind in ("queried", "pseudo", "mined")}
     labels = {kind: torch.tensor(list(content[kind].values()), dtype=torch.int64) for kind in ("pseudo", "mined")}
     scores = torch.tensor([math.nan if own is None else own for own in content["scores"]]) if "scores" in content else None

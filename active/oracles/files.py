@@ -18,7 +18,7 @@ from typing import Literal
 from torch import Tensor
 
 from active.context import Query
-from active.oracles.asked import read_query, write_query
+from active.oracles.asked import ANOTHER_FOLDER, read_query, write_query
 from active.oracles.contact_sheet import Guesses, contact_sheet
 from active.oracles.label_studio import export_rows, label_config, tasks
 from active.oracles.oracle import ORACLES, Oracle, Question, Setting, largest
@@ -50,7 +50,9 @@ class FileOracle(Oracle):
         self._words = words(setting.dataset.classnames)
 
     def asked(self, round: int, part: int, basis: tuple[str, str]) -> Query | None:
-        return read_query(query_path(self._output, round, part), basis, self._dataset)
+        table, before = (table_path(self._output, round, own).name for own in (part, max(part - 1, 0)))
+        remedy = f"undo what was changed in {before} since: a row in {table} corrects it; or {ANOTHER_FOLDER}"
+        return read_query(query_path(self._output, round, part), basis, self._dataset, remedy if part else ANOTHER_FOLDER)
 
     def ask(self, question: Question, rows: Tensor) -> dict[int, int]:
         """Return what people wrote into the files of a round, by row.
