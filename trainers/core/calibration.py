@@ -21,28 +21,35 @@ def held_out_temperature(logits_of: Callable[[Labeled, Tensor], Tensor], labeled
     or, of more than `MAX_FITS`, in one of so many random groups, as each costs a fit. It is 1 with fewer than `MIN_LABELS`, and
     where all held-out guesses are right: no temperature would be too low then.
     """
-    rows, labels = labeled[:2]
+    rows = labeled[0]
     if len(rows) < MIN_LABELS:
         return 1.0
     n_groups = min(len(rows), MAX_FITS)
     group = torch.from_numpy(rng.permutation(np.arange(len(rows)) % n_groups))
-    logits, targets = [], []
-    for own in range(n_groups):
-        out = group == own
+    logits, left_out = [], []
+    for number in range(n_groups):
+        out = group == number
         logits.append(logits_of(tuple(own[~out] for own in labeled), rows[out]))
-        targets.append(labels[out])
-    held_out, truth = torch.cat(logits), torch.cat(targets)
-    return 1.0 if torch.equal(held_out.argmax(1), truth) else fit_temperature(held_out, truth)
+        left_out.append([own[out] for own in labeled[1:]])
+    held_out, (truth, *weights) = torch.cat(logits), map(torch.cat, zip(*left_out, strict=True))
+    return 1.0 if torch.equal(held_out.argmax(1), truth) else fit_temperature(held_out, truth, *weights)
 
 
-def fit_temperature(logits: Tensor, labels: Tensor) -> float:
+def fit_temperature(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> float:
     """Return T, from 0.1 to 100, that makes the cross-entropy of logits / T [N, C] and labels [N] least.
 
+    `weights` [N] say how much each label counts, 1 without them.
     It is convex in 1 / T. Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, Section 4.2.
     """
     from scipy.optimize import minimize_scalar  # here, as few runs need it
 
     logits = logits.double()
-    found = minimize_scalar(lambda log: float(F.cross_entropy(logits / np.exp(log), labels)), method="bounded",
-                            bounds=(np.log(LOWEST), np.log(HIGHEST)), options={"xatol": 1e-6})
+
+    def loss(log: float) -> float:
+        temperate = logits / np.exp(log)
+        if weights is None:
+            return float(F.cross_entropy(temperate, labels))
+        return float((weights * F.cross_entropy(temperate, labels, reduction="none")).sum() / weights.sum())
+
+    found = minimize_scalar(loss, method="bounded", bounds=(np.log(LOWEST), np.log(HIGHEST)), options={"xatol": 1e-6})
     return float(np.exp(found.x))

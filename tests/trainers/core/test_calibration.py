@@ -62,6 +62,18 @@ def test_each_label_is_predicted_once_by_a_model_without_it(n_labels, n_fits):
     assert sorted(asked) == sorted(rows.tolist()) and len(sizes) == n_fits and max(sizes) - min(sizes) <= 1
 
 
+def test_half_a_label_is_half_of_one_that_is_left_out():
+    """What a model without it says of a label that people were unsure of counts as the label does in training."""
+    logits, labels = overconfident(3.0, 60)
+    labels[::2] = torch.from_numpy(np.random.default_rng(1).integers(0, 5, 30))  # of which these are wrong most often
+    rows, weights = torch.arange(60), torch.ones(60)
+    weights[::2] = 0.5
+    found, whole = (held_out_temperature(lambda _, own: logits[own], (rows, labels, *more), np.random.default_rng(0))
+                    for more in ((weights,), ()))
+    sure_twice = torch.cat([rows, rows[1::2]])
+    assert found == pytest.approx(fit_temperature(logits[sure_twice], labels[sure_twice]), rel=1e-4) != whole
+
+
 @pytest.mark.parametrize("n", [0, 1, 9])
 def test_with_few_labels_it_is_one(n):
     """Nothing is fitted."""
