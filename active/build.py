@@ -1,6 +1,7 @@
 """From a config to a run: what `active.loop.run` is given."""
 
 import contextlib
+import inspect
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -61,6 +62,7 @@ def build_run(
     Raises ConfigError if a sampler needs more than the selecting learner has.
     """
     _check_selector(cfg, selector is not None, selector or trainer)
+    _check_weights(cfg, *(own for own in (trainer, selector) if own))
     n_query = query_size(cfg.ACTIVE.QUERY_SIZE, len(dataset.train), len(dataset.classnames))
     output, names = Path(cfg.OUTPUT_DIR), (initial_sampler(cfg.ACTIVE), cfg.ACTIVE.SAMPLER)
     n_audited, known = audit_size(cfg.ACTIVE.AUDIT, len(dataset.train)), known or {}
@@ -113,6 +115,15 @@ def _check_selector(cfg: CfgNode, is_given: bool, chooser: Trainer) -> None:
         raise ValueError(f"ACTIVE.SELECTOR_TRAINER is {name!r}, and a selector was {'' if is_given else 'not '}given")
     check_learner(cfg.ACTIVE, name or cfg.TRAINER.NAME, has_negative_texts=getattr(chooser, "has_negative_texts", False),
                   is_linear=getattr(chooser, "is_linear", True))
+
+
+def _check_weights(cfg: CfgNode, *trainers: Trainer) -> None:
+    """Raise ConfigError, before people have labeled anything, if a trainer knows no half labels and may be given some."""
+    for trainer in trainers if UNSURE_WEIGHTS[cfg.ACTIVE.UNSURE] else ():
+        parameters = inspect.signature(trainer.fit).parameters.values()
+        if not any(own.name == "weights" or own.kind is own.VAR_KEYWORD for own in parameters):
+            raise ConfigError(f"ACTIVE.UNSURE is {cfg.ACTIVE.UNSURE!r}, but {type(trainer).__name__}.fit takes no weights of "
+                              "labels; give it a parameter `weights`, or set ACTIVE.UNSURE leave_out")
 
 
 def _known_labels(node: CfgNode, dataset: Dataset) -> Tensor:

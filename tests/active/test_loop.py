@@ -446,6 +446,13 @@ def test_one_learner_selects_and_another_is_reported(tmp_path):
     assert [record.accuracy for record in both.rounds] != [record.accuracy for record in alone.rounds]
 
 
+def test_half_labels_are_for_trainers_that_know_weights(tmp_path):
+    """Else the run would break off at the first answer of that kind, after people have labeled."""
+    dataset, features, texts = toy_task()
+    with pytest.raises(ConfigError, match=r"ToyTrainer\.fit takes no weights of labels; .* ACTIVE\.UNSURE leave_out"):
+        run(toy_config(tmp_path, ACTIVE__UNSURE="half"), dataset, ToyTrainer(features, texts))
+
+
 def test_a_selector_is_never_left_out_in_silence(tmp_path):
     """A config that names one and a call without it, or the other way round, do not run."""
     dataset, features, texts = toy_task()
