@@ -8,27 +8,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from active.context import Query, SelectionContext, joined
-from active.explained import score_table, without_scores
-from active.oracles.asked import stands_on
-from active.oracles.oracle import Question, as_tensors
-from active.plan import ASKS_A_LABEL, Predicted, Run, State
+from active.asking import acquire, asked, context_of
+from active.context import Query, joined
+from active.oracles.oracle import as_tensors
+from active.plan import Run, State
 from active.pool import LabelPool
-from active.record.folder import check_files, file_hashes, prompts_path, scores_path
+from active.record.folder import check_files, file_hashes, prompts_path
 from active.record.report import audit_in_words, in_words, percent
 from active.record.results import RoundRecord, RunResult, query_hash
-from active.selection import images_named, select, warm_start
+from active.selection import images_named, warm_start
 from active.stopping import advice
 from active.watching import is_enough, watched
-from dassl.data.answers import SKIP, code_of, recorded
-from dassl.data.dataset import UNLABELED
+from dassl.data.answers import code_of, recorded
 from dassl.evaluation.evaluate import Value, evaluate
 from dassl.evaluation.metrics import is_per_class
 from dassl.utils.environment import peak_memory_mb
 from dassl.utils.errors import TrainingError, UserError
 from dassl.utils.events import event
-from dassl.utils.files import write_text
-from dassl.utils.seeding import rng_for
 
 logger = logging.getLogger(__name__)
 
@@ -112,7 +108,7 @@ def _replay(plan: Run, state: State, result: RunResult) -> None:
         plan.oracle.n_further = record.n_further
         state.n_labeled[record.round] = record.n_labeled - record.n_saved
         asked = torch.tensor([row_of[path] for path in record.queried], dtype=torch.int64)
-        _acquire(plan, state, Query(asked, *guesses), record.round)
+        acquire(plan, state, Query(asked, *guesses), record.round)
         plan.oracle.correct(*corrections)
         _correct(plan, state, *corrections)
     last = result.rounds[-1]
@@ -126,7 +122,7 @@ def _round(plan: Run, state: State, round: int) -> RoundRecord:
     state.seconds, state.losses, state.sampler = {}, {}, plan.sampler(round, state.pool)
     if not round:
         _warm_start(plan, state)
-    queries, answers, corrections = _asked(plan, state, round)
+    queries, answers, corrections = asked(plan, state, round)
     query = joined(queries)
     _correct(plan, state, *as_tensors(corrections))
     state.predicted = None
@@ -142,48 +138,6 @@ def _round(plan: Run, state: State, round: int) -> RoundRecord:
                    refills=[len(own.rows) for own in queries[1:]], **watched(plan, state, model, round))
 
 
-def _asked(plan: Run, state: State, round: int) -> tuple[list[Query], dict[int, int], dict[int, int]]:
-    """Ask the query of a round and, where the run refills, others for what was skipped; return all of them.
-
-    With them, by row, what people said of images without a label of the data set's, and the corrections of earlier answers.
-    These count once the round is over.
-    """
-    before = dict(plan.oracle.said(plan.oracle.answered_before.nonzero().flatten().tolist()))
-    queries, given, corrected = [], {}, {}
-    while ((n_query := _n_wanted(plan, state, round, queries)) and len(state.pool.unlabeled)) or not queries:
-        part, basis = len(queries), stands_on(state.config, state.pool)
-        audit = plan.audit_rows(round, part)
-        event("before-select")
-        query = plan.oracle.asked(round, part, basis) or state.timed("select", _select, plan, state, round, part, n_query)
-        event("after-select")
-        _, corrections = plan.oracle.answers(Question(
-            round, query, basis, state.pool.settled, lambda rows: _guesses(plan, state, rows), audit, part))
-        plan.oracle.audit(audit)
-        _acquire(plan, state, query, round)
-        given |= plan.oracle.said([row for row in torch.cat([query.rows, audit]).tolist()
-                                   if plan.dataset.train[row].label == UNLABELED])  # also what a replayed record says
-        corrected |= corrections
-        queries.append(query)
-    said = before | given
-    return queries, given, {row: code for row, code in sorted(corrected.items()) if code != said[row]}
-
-
-def _n_wanted(plan: Run, state: State, round: int, queries: Sequence[Query]) -> int:
-    """Return how many images a round asks next, after `queries`: of those skipped no more than it may pay for, and ask, by now.
-
-    No round depends on how many follow, nor on what is corrected while it is asked.
-    """
-    if not plan.refills:
-        return 0 if queries else plan.n_query
-    if state.sampler.sizes is not None:  # what was skipped there may have been corrected since
-        sizes = state.sampler.sizes(round)
-        return min(plan.n_query, sizes[len(queries)]) if len(queries) < len(sizes) else 0
-    n_open = int((state.pool.labels_of(queries[-1].rows) == SKIP).sum()) if queries else plan.n_query
-    n_asked, n_bought = plan.oracle.counts["asked"], plan.n_query * (round + 1)
-    n_skipped = int(plan.oracle.asked_before[state.pool.skipped].sum())
-    return max(0, min(n_open, n_bought - (n_asked - n_skipped), ASKS_A_LABEL * n_bought - n_asked))
-
-
 def _warm_start(plan: Run, state: State) -> None:
     """Train the selecting model before round 0 on known labels, or on zero-shot pseudo-labels if the first sampler asks.
 
@@ -192,56 +146,8 @@ def _warm_start(plan: Run, state: State) -> None:
     if len(state.pool.labeled):
         state.model = state.fitted("warm_start", plan.chooser, -1)
     elif state.sampler.begin is not None:
-        query = warm_start(state.sampler, replace(_context(plan, state, state.zero_shot, 0), n_query=0))
+        query = warm_start(state.sampler, replace(context_of(plan, state, state.zero_shot, 0), n_query=0))
         state.model = state.fitted("warm_start", plan.chooser, -1, **_mined(query))
-
-
-def _select(plan: Run, state: State, round: int, part: int, n_query: int) -> Query:
-    """Return the query of a part of a round, in rows of the train split."""
-    needs_model = state.sampler.needs_model and state.model is not None
-    ctx = _context(plan, state, state.predict(plan.chooser, state.model) if needs_model else state.zero_shot, round, part)
-    query = _explained(plan, state.sampler.name, ctx, select(state.sampler.select, replace(ctx, n_query=n_query)))
-    return replace(query, **{rows: ctx.ids[getattr(query, rows)] for rows in ("rows", "pseudo_rows", "mined_rows")})
-
-
-def _explained(plan: Run, sampler: str, ctx: SelectionContext, query: Query) -> Query:
-    """Write down why images were picked, where that is asked for; return the query as people are to see it."""
-    if plan.scores == "none":
-        return without_scores(query)
-    if query.scores is None:
-        logger.info("round %d: %s has no scores to be written", ctx.round, sampler)
-        return query
-    paths = [plan.dataset.train[row].path for row in ctx.ids.tolist()]
-    write_text(scores_path(plan.output, ctx.round, ctx.part), score_table(query, paths, with_pool=plan.scores == "pool"))
-    return query
-
-
-def _context(plan: Run, state: State, now: Predicted, round: int, part: int = 0) -> SelectionContext:
-    stream = f"select {state.sampler.stream}" + (f" part {part + 1}" if part else "")
-    rows, labeled, skipped, flagged = state.pool.unlabeled, state.pool.labeled, state.pool.skipped, state.pool.flagged
-    logits = now.logits[rows]
-    return SelectionContext(
-        ids=rows, features=now.features[rows], logits=logits,
-        zero_shot_logits=logits if now is state.zero_shot else state.zero_shot.logits[rows],
-        labeled_ids=labeled, labeled_features=now.features[labeled], labeled_logits=now.logits[labeled],
-        labels=state.pool.labels, text_features=now.text_features, n_query=plan.n_query, round=round,
-        n_total=len(plan.dataset.train), rng=rng_for(plan.seed, stream, round), part=part,
-        negative_text_features=getattr(now, "negative_text_features", None), bias=getattr(now, "bias", None),
-        class_directions=getattr(now, "class_directions", None),
-        find=plan.dataset.train_rows.get, skipped_features=now.features[skipped] if len(skipped) else None,
-        skipped_logits=now.logits[skipped] if len(skipped) else None,
-        flagged_features=now.features[flagged] if len(flagged) else None)
-
-
-def _guesses(plan: Run, state: State, rows: Tensor) -> Tensor:
-    """Return the class probabilities [n, C] that the selecting model gives to rows of the train split."""
-    now = state.zero_shot if state.model is None else state.predict(plan.chooser, state.model)
-    return now.logits[rows].softmax(1)
-
-
-def _acquire(plan: Run, state: State, query: Query, round: int) -> None:
-    state.pool.acquire(query.rows, plan.oracle.label(query.rows), round)
-    state.pool.acquire(query.pseudo_rows, query.pseudo_labels, round, pseudo=True)
 
 
 def _correct(plan: Run, state: State, rows: Tensor, answers: Tensor) -> None:

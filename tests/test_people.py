@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import active.asking
 import active.loop
 import train
 from active import verify
@@ -203,7 +204,7 @@ def test_a_question_is_not_selected_again(start, truth, tmp_path, monkeypatch):
     start()
     first = fill(table(tmp_path, 0), truth)
     with monkeypatch.context() as other_machine:
-        other_machine.setattr(active.loop, "_select", lambda *_: pytest.fail("it was selected again"))
+        other_machine.setattr(active.asking, "_select", lambda *_: pytest.fail("it was selected again"))
         other_machine.setattr(active.loop, "event", stop_after("after-fit"))
         with pytest.raises(KeyError, match="after-fit"):
             start()

@@ -1,13 +1,13 @@
 """Skipped images in a run: no candidates, targets of samplers, and again none once somebody can label them."""
 
-import active.loop
+import active.asking
 from tests.test_answers import asked, fill, photos, rounds, sheet, start, truth  # noqa: F401
 
 
 def test_samplers_see_skipped_images_beside_the_pool(start, truth, tmp_path, monkeypatch):  # noqa: F811
     """With the model's features, from the next round on; images of no class are not among them, nor those corrected since."""
-    seen, select = [], active.loop.select
-    monkeypatch.setattr(active.loop, "select", lambda sampler, ctx: seen.append(ctx) or select(sampler, ctx))
+    seen, select = [], active.asking.select
+    monkeypatch.setattr(active.asking, "select", lambda sampler, ctx: seen.append(ctx) or select(sampler, ctx))
     start("ACTIVE.SAMPLER", "cec")
     first = asked(sheet(tmp_path, 0))
     answers = dict(zip(first, ["!skip", "!skip", "!none", truth[first[3]]], strict=True))

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from active import loop
+from active import asking
 from active.build import carry_out as run
 from active.context import Query
 from active.record.folder import prompts_path
@@ -405,8 +405,8 @@ def test_dual_prompt_without_negative_prompts_is_refused_before_anything_is_done
 def test_a_sampler_gets_bias_and_directions_of_the_model_that_selects(tmp_path, monkeypatch):
     """As the prediction has them; where it has none there are none."""
     dataset, features, texts = toy_task()
-    seen, select = [], loop.select
-    monkeypatch.setattr(loop, "select", lambda sampler, ctx: (seen.append(ctx), select(sampler, ctx))[1])
+    seen, select = [], asking.select
+    monkeypatch.setattr(asking, "select", lambda sampler, ctx: (seen.append(ctx), select(sampler, ctx))[1])
     trainer, predict = ToyTrainer(features, texts), ToyTrainer.predict
 
     def richer(model, split):

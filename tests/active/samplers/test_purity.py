@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import active.loop
+import active.asking
 from active.build import carry_out
 from active.context import Query, SelectionContext
 from active.registry import build_chosen, initial_sampler
@@ -218,8 +218,8 @@ def test_many_labels_tell_the_threshold():
 
 def test_a_sampler_sees_what_people_flagged(start, truth, tmp_path, monkeypatch):  # noqa: F811
     """With the model's features, from the next round on; skipped images and those corrected since are not among them."""
-    seen, select = [], active.loop.select
-    monkeypatch.setattr(active.loop, "select", lambda sampler, ctx: seen.append(ctx) or select(sampler, ctx))
+    seen, select = [], active.asking.select
+    monkeypatch.setattr(active.asking, "select", lambda sampler, ctx: seen.append(ctx) or select(sampler, ctx))
     words = "ACTIVE.SAMPLER", "purity", "ACTIVE.PURITY.MIN_FLAGS", "1"
     start(*words)
     first = asked(sheet(tmp_path, 0))
