@@ -75,8 +75,8 @@ def build_run(
     return Run(
         dataset, trainer, selector, samplers=tuple(build_chosen(name, cfg.ACTIVE) for name in names),
         oracle=oracle, metrics=build_metrics(cfg.TEST), n_query=n_query, n_rounds=cfg.ACTIVE.ROUNDS, seed=cfg.SEED,
-        recorders=[*oracle.recorders, *build_recorders(cfg.LOG, output)], output=output, known=known, reserved=reserved,
-        refills=cfg.ACTIVE.REFILL, unsure_weight=UNSURE_WEIGHTS[cfg.ACTIVE.UNSURE],
+        recorders=[*oracle.recorders, *build_recorders(cfg.LOG, output, dataset)], output=output, known=known,
+        reserved=reserved, refills=cfg.ACTIVE.REFILL, unsure_weight=UNSURE_WEIGHTS[cfg.ACTIVE.UNSURE],
         watches=bool(n_audited or cfg.ACTIVE.STOP or asks_people(cfg.ACTIVE)), stop=cfg.ACTIVE.STOP,
         scores=cfg.LOG.SCORES)
 

@@ -41,7 +41,7 @@ class Trainer(Protocol):
     One whose models have negative prompts says so by `has_negative_texts = True`, and its `fit` takes a further `mined`:
     rows and labels that it trains on beside the labeled ones. One whose logits are no product of features and class features
     says `is_linear = False`. One that learns from images without a label has `leave_out`, and never reads the rows that it is
-    given. A model may have `losses`: the mean loss of each epoch.
+    given. A model may have `losses`: the mean loss of each epoch, perhaps with `rates`.
     """
 
     def zero_shot(self) -> Any: ...

@@ -21,7 +21,8 @@ SET_UP = {"active/build.py", "active/registry.py", "active/oracles/registry.py",
 JOINS = PROJECT / "trainers/core/job.py"  # which makes a run of what all of them give, for train.py and sweeps
 PACKAGES = {"open_clip": "open_clip_torch", "yaml": "pyyaml", "sklearn": "scikit-learn", "PIL": "pillow", "faiss": "faiss-gpu"}
 INDIRECT = {"transformers", "sentencepiece"}  # which open_clip imports for tokenizers of other text towers than CLIP's
-OPTIONAL = {"tensorboard", "onnx", "pyarrow"}  # asked for by a key or a command alone, and said to be missing where they are
+# asked for by a key or a command alone, and said to be missing where they are
+OPTIONAL = {"tensorboard", "wandb", "mlflow", "onnx", "pyarrow"}
 
 
 def modules(*folders: str) -> list[Path]:

@@ -72,7 +72,7 @@ def clean(output: Path) -> None:
     for name in FILES:
         if exists(output / name) and not is_file(output / name):
             raise UserError(f"{output / name} is no file, as a run would have it; move it away, or choose another --output-dir")
-    for folder in (output, output / PROMPTS, output / QUERIES, output / TENSORBOARD):
+    for folder in (output, output / PROMPTS, output / QUERIES, output / TENSORBOARD, output / RECORDERS):
         remove_leftovers(folder)
 
 

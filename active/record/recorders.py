@@ -1,26 +1,33 @@
-"""Who writes down what happens in a run: `results.json`, and what else `LOG.RECORDERS` names.
+"""Who writes down what happens in a run: `results.json`, and what else `LOG.RECORDERS` and `LOG.TRACKERS` name.
 
 A recorder is registered as a function or class of the output folder (a Path) that returns a `Recorder`. One of a plug-in
 writes below `output / "recorders"`: a folder that holds anything else is not a run's alone, and is never overwritten. What
-it raises ends the run before the round is recorded, so that the round is done again. A fact `check`, a
-function without arguments, raises ConfigError before anything is loaded where the recorder could not work.
+it raises ends the run before the round is recorded, so that the round is done again; what `LOG.TRACKERS` names may fail, see
+`Forgiven`. A keyword-only `dataset` that is annotated as `Given` is the data set. A fact `check`, a function without
+arguments, raises ConfigError before anything is loaded where the recorder could not work.
 """
 
-import time
+import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from yacs.config import CfgNode
 
-from active.record.results import RunResult, numbers
-from dassl.utils.errors import ConfigError
-from dassl.utils.files import atomic_path
+from active.record.results import RunResult
+from dassl.data.dataset import Dataset
+from dassl.utils.errors import first_line
 from dassl.utils.registry import Registry
-from dassl.utils.run_folder import RESULTS, TENSORBOARD
+from dassl.utils.run_folder import RESULTS
 
-RECORDERS = Registry("recorder", "LOG", facts={"check": Callable})
+RECORDERS = Registry("recorder", "LOG", home="active.record.trackers", facts={"check": Callable})
 
-Losses = Mapping[str, Sequence[float]]  # the mean loss of each epoch of a fit, by its step: "fit", "fit_selector", "warm_start"
+# the mean loss of each epoch of a fit, by its step: "fit", "fit_selector", "warm_start"; where `dassl.engine.fit` took the
+# steps, the learning rates of the epochs are `rates` of these losses
+Losses = Mapping[str, Sequence[float]]
+
+logger = logging.getLogger(__name__)
 
 
 class Recorder:
@@ -53,56 +60,63 @@ class ResultsFile(Recorder):
         result.write(self._path)
 
 
-def check_tensorboard() -> None:
-    """Raise ConfigError unless the package is installed."""
-    try:
-        import tensorboard.summary.writer.record_writer  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(f"LOG.TENSORBOARD needs the package tensorboard ({error}): pip install tensorboard") from error
+class Forgiven(Recorder):
+    """A tracker, which may fail: the run goes on without it, and at its end tells it all that it has missed."""
 
+    def __init__(self, name: str, recorder: Recorder):
+        self._name, self._recorder = name, recorder
+        self._waiting: list[tuple[str, Any, ...]] = []  # what it is to be told: the method and its arguments
+        self._is_away = False
 
-@RECORDERS.register("tensorboard", check=check_tensorboard)
-class TensorBoard(Recorder):
-    """The numbers of each round over the labels so far, and the losses of its epochs, as event files for TensorBoard."""
-
-    def __init__(self, output: Path):
-        self._folder = output / TENSORBOARD
+    def begin(self, result: RunResult) -> None:
+        self._tell("begin", result)
 
     def add_round(self, result: RunResult, losses: Losses) -> None:
-        """Write a round as an event file of its own, whole or not at all; a repeated round replaces its file."""
-        from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.compat.proto.summary_pb2 import Summary
-        from tensorboard.summary.writer.record_writer import RecordWriter
+        self._tell("add_round", result, losses)
 
-        def event(step: int, values: Mapping[str, float]) -> Event:
-            summary = Summary(value=[Summary.Value(tag=name, simple_value=value) for name, value in values.items()])
-            return Event(wall_time=now, step=step, summary=summary)
+    def end(self, result: RunResult) -> None:
+        self._is_away = False
+        self._tell("end", result)
 
-        now, record = time.time(), result.rounds[-1]
-        path = self._folder / f"events.out.tfevents.round_{record.round:03d}"
-        with atomic_path(path) as temporary, temporary.open("wb") as file:
-            writer = RecordWriter(file)
-            writer.write(Event(wall_time=now, file_version="brain.Event:2").SerializeToString())
-            writer.write(event(record.n_labeled, numbers(record)).SerializeToString())
-            for step, values in losses.items():
-                for epoch, value in enumerate(values):
-                    writer.write(event(epoch, {f"loss/{step}/round_{record.round:03d}": value}).SerializeToString())
-
-
-def build_recorders(cfg: CfgNode, output: Path) -> list[Recorder]:
-    """Return the recorders of a `LOG` node; `results.json` comes last, since a round that is in there is not done again."""
-    components = map(RECORDERS.__getitem__, _names(cfg))
-    return [component.build(output, **component.arguments(cfg[component.key] if component.parameters else {}))
-            for component in components]
+    def _tell(self, method: str, result: RunResult, *more: Losses) -> None:
+        self._waiting.append((method, replace(result, rounds=[*result.rounds]), *more))
+        try:
+            while self._waiting and not self._is_away:
+                method, *arguments = self._waiting[0]
+                getattr(self._recorder, method)(*arguments)
+                del self._waiting[0]
+        except Exception as error:  # whatever a service and its package raise
+            self._is_away = True
+            logger.warning("the run goes on without the tracker %s until its end, and is recorded all the same: %s", self._name,
+                           first_line(error))
 
 
-def _names(cfg: CfgNode) -> list[str]:
-    """Return the names of the recorders that a `LOG` node asks for, each once."""
-    names = [*cfg.RECORDERS, *(["tensorboard"] if cfg.TENSORBOARD else [])]
-    return [*dict.fromkeys(name for name in names if name != "results"), "results"]
+def build_recorders(cfg: CfgNode, output: Path, dataset: Dataset | None = None) -> list[Recorder]:
+    """Return the recorders of a `LOG` node, which are given the data set if they take it.
+
+    Of those that must not fail `results.json` comes last, since a round that is in there is not done again. Trackers, which
+    may fail or take long, are told afterwards.
+    """
+    needed, trackers = _names(cfg)
+    return [*(_built(cfg, name, output, dataset) for name in needed),
+            *(Forgiven(name, _built(cfg, name, output, dataset)) for name in trackers)]
+
+
+def _built(cfg: CfgNode, name: str, output: Path, dataset: Dataset | None) -> Recorder:
+    component = RECORDERS[name]
+    given = {"dataset": dataset} if "dataset" in component.given else {}
+    return component.build(output, **component.arguments(cfg.get(component.key, {})), **given)
+
+
+def _names(cfg: CfgNode) -> tuple[list[str], list[str]]:
+    """Return the names of the recorders that must not fail, and of those that may, each once."""
+    names = dict.fromkeys([*cfg.RECORDERS, *(["tensorboard"] if cfg.TENSORBOARD else [])])
+    trackers = dict.fromkeys(name for name in cfg.TRACKERS if name != "results" and name not in names)
+    return [*(name for name in names if name != "results"), "results"], [*trackers]
 
 
 def check_recorders(cfg: CfgNode) -> None:
     """Raise ConfigError if a recorder of a `LOG` node is unknown or could not work."""
-    for name in _names(cfg):
+    needed, trackers = _names(cfg)
+    for name in (*needed, *trackers):
         RECORDERS[name].facts.get("check", lambda: None)()

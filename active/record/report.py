@@ -3,12 +3,16 @@
 from collections.abc import Mapping
 from operator import attrgetter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tabulate import tabulate
 
 from active.record.results import RoundRecord, RunResult
 from dassl.evaluation.metrics import factor_of, head_of, is_percent, title_of
 from dassl.utils.files import atomic_path
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def table(result: RunResult) -> str:
@@ -88,8 +92,19 @@ def _shown(metric: str, value: float | str | None) -> float | str | None:
     return factor_of(metric) * value
 
 
+def has_curve(result: RunResult) -> bool:
+    """Tell whether there is anything to draw: test images, or an audit."""
+    return bool(result.dataset["n_test"]) or any(record.audit for record in result.rounds)
+
+
 def plot_learning_curve(result: RunResult, path: Path) -> None:
-    """Draw test accuracy over paid labels, with the zero-shot line and what the audit says, as a PNG."""
+    """Write the learning curve as a PNG file."""
+    with atomic_path(path) as temporary:
+        learning_curve(result).savefig(temporary, dpi=150, format="png", metadata={"Software": None})
+
+
+def learning_curve(result: RunResult) -> "Figure":
+    """Return test accuracy over paid labels, with the zero-shot line and what the audit says."""
     from matplotlib.figure import Figure  # here, as tables are printed without it
 
     figure = Figure(figsize=(6, 4), layout="constrained")
@@ -110,5 +125,4 @@ def plot_learning_curve(result: RunResult, path: Path) -> None:
     axes.set_title(f"{result.dataset['name']}, {result.config['TRAINER']['NAME']}, seed {result.config['SEED']}")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
-    with atomic_path(path) as temporary:
-        figure.savefig(temporary, dpi=150, format="png", metadata={"Software": None})
+    return figure

@@ -120,7 +120,9 @@ class Config:
     class LOG:
         # why images were picked, in queries/: the sampler's values of those that are asked, or of all that could be
         SCORES: Annotated[Literal["none", "picks", "pool"], Circumstance()] = "none"
-        TENSORBOARD: Switch = False  # write each round's numbers for TensorBoard (pip install tensorboard)
+        TENSORBOARD: Switch = False  # as TRACKERS: [tensorboard], but what cannot be written ends the run
+        # where a run is shown: tensorboard, wandb, mlflow; one that fails loses no round, see active/record/trackers
+        TRACKERS: Annotated[list[str], NameOf("recorder"), Circumstance()] = []  # noqa: RUF012  copied by default_config
         # names of further recorders, such as those of plug-ins, see active/record/recorders.py
         RECORDERS: Annotated[list[str], NameOf("recorder"), Circumstance()] = []  # noqa: RUF012  copied by default_config
 

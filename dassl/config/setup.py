@@ -233,7 +233,7 @@ def _values(config: dict[str, Any]) -> dict[str, Any]:
 def _names(leaves: Mapping[str, Any]) -> set[str]:
     """Return the strings among values and in lists of them that may name a component: no path, no label."""
     lists = (value if isinstance(value, (list, tuple)) else [value] for key, value in leaves.items()
-             if is_part_of_a_run(key) or key == "LOG.RECORDERS")
+             if is_part_of_a_run(key) or key in ("LOG.RECORDERS", "LOG.TRACKERS"))
     return {name for names in lists for name in names if isinstance(name, str)}
 
 

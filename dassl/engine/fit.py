@@ -17,6 +17,14 @@ Batch = TypeVar("Batch")
 logger = logging.getLogger(__name__)
 
 
+class Epochs(list[float]):
+    """The mean loss of each epoch; `rates` are the learning rates of their steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rates: list[float] = []
+
+
 def fit(
     epochs: Iterable[Iterable[Batch]],
     loss_of: Callable[[Batch], Tensor],
@@ -27,13 +35,13 @@ def fit(
     print_freq: int = 0,
     description: str = "training",
     after_epoch: Callable[[int], None] = lambda epoch: None,
-) -> list[float]:
-    """Take one optimizer step a batch and one scheduler step an epoch; return the mean loss of each epoch.
+) -> Epochs:
+    """Take one optimizer step a batch and one scheduler step an epoch; return the mean loss and rate of each epoch.
 
     `after_epoch` is told the number of each epoch after its last step. Raises TrainingError, naming epoch, batch and
     learning rate, at the first loss that is not finite; the parameters then still are those before that batch.
     """
-    means = []
+    means = Epochs()
     with Progress(description, n_epochs, "epoch") as progress:
         for epoch, batches in enumerate(epochs):
             losses = []
@@ -49,6 +57,7 @@ def fit(
                 losses.append(value)
                 event("train")
             means.append(sum(losses) / max(len(losses), 1))
+            means.rates.append(scheduler.get_last_lr()[0])
             scheduler.step()
             after_epoch(epoch)
             progress.update(loss=f"{means[-1]:.3f}")

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from yacs.config import CfgNode
 
+from active.record.recorders import RECORDERS
 from active.record.results import RunResult
 from active.registry import SAMPLERS
 from dassl.config.setup import setup_config
@@ -98,7 +99,7 @@ def toy_task(n_train: int = N_TRAIN) -> tuple[Dataset, dict[str, Tensor], Tensor
 def toy_config(output: Path, **values: object) -> CfgNode:
     """Return a frozen config of 4 rounds of 6 random labels; `values` are its keys with "__" for a dot."""
     keys = {"OUTPUT_DIR": output, "ACTIVE__ROUNDS": 4, "ACTIVE__QUERY_SIZE": 6} | values
-    cfg = setup_config([], [(key.replace("__", "."), str(value)) for key, value in keys.items()], [SAMPLERS])
+    cfg = setup_config([], [(key.replace("__", "."), str(value)) for key, value in keys.items()], [SAMPLERS, RECORDERS])
     cfg.freeze()
     return cfg
 

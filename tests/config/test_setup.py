@@ -137,8 +137,8 @@ def test_what_is_not_part_of_a_run_is_marked_at_the_key():
     """These are in every certificate of before: a key more or fewer would change its hash of the config."""
     assert sorted(NOT_PART_OF_A_RUN) == [
         "ACTIVE.PLUGINS", "CACHE_DIR", "DATALOADER.MEMORY_MB", "DATALOADER.NUM_WORKERS", "DATASET.ROOT", "LABEL.DATASET",
-        "LABEL.LEARNER", "LABEL.METHOD", "LOG.RECORDERS", "LOG.SCORES", "LOG.TENSORBOARD", "OUTPUT_DIR", "TRAIN.PRINT_FREQ",
-        "VERBOSE"]  # LOG.SCORES came later, and is in no hash
+        "LABEL.LEARNER", "LABEL.METHOD", "LOG.RECORDERS", "LOG.SCORES", "LOG.TENSORBOARD", "LOG.TRACKERS", "OUTPUT_DIR",
+        "TRAIN.PRINT_FREQ", "VERBOSE"]  # LOG.SCORES and LOG.TRACKERS came later, and are in no hash
 
 
 def test_reading_a_config_imports_no_machine_learning():
@@ -314,7 +314,8 @@ def test_a_label_or_a_path_is_no_use_of_a_component():
     ("learner", "TRAINER", "ACTIVE.SELECTOR_TRAINER", "slope", "gradient-norm"),
     ("trainer", "TRAINER", "TRAINER.NAME", "slope", "gradient-norm"),
     ("metric", "TEST", "TEST.METRICS", "[accuracy, slope]", ("accuracy", "gradient-norm")),
-    ("recorder", "LOG", "LOG.RECORDERS", "[slope]", ["gradient-norm"])])
+    ("recorder", "LOG", "LOG.RECORDERS", "[slope]", ["gradient-norm"]),
+    ("recorder", "LOG", "LOG.TRACKERS", "[slope]", ["gradient-norm"])])
 def test_another_name_of_a_component_means_the_same_config(kind, node, key, value, expected):
     """Wherever it is named: its parameters are those that are set, and a record says its own name."""
     registry = Registry(kind, node)

@@ -46,9 +46,10 @@ def test_the_rate_of_each_epoch_is_the_closed_form():
         seen.append(run.optimizer.param_groups[0]["lr"])
         return run.times(batch)
 
-    run.fit([[1.0, 1.0, 1.0]] * 5, loss_of)
+    means = run.fit([[1.0, 1.0, 1.0]] * 5, loss_of)
     expected = [0.25, *(0.5 * (1 + math.cos(math.pi * epoch / 5)) for epoch in range(4))]
     assert seen == pytest.approx([rate for rate in expected for _ in range(3)])
+    assert means.rates == seen[::3]  # which trackers are told
 
 
 def test_the_mean_loss_of_each_epoch_is_returned():

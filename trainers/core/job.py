@@ -18,7 +18,7 @@ from active.oracles.unasked import asked_once, settle_for_people
 from active.record.certificate import code_hash, config_hash
 from active.record.folder import check_files, check_output, check_same_config, clean, is_done, prompts_path
 from active.record.recorders import RECORDERS, check_recorders
-from active.record.report import plot_learning_curve
+from active.record.report import has_curve, plot_learning_curve
 from active.record.results import RoundRecord, RunResult
 from active.registry import SAMPLERS, audit_size, check_learner, query_size
 from dassl.config.cli import Pairs, Parser
@@ -268,7 +268,7 @@ def certificate(cfg: CfgNode, files: "ImageFiles", weights: str) -> Mapping[str,
 def draw_curve(result: RunResult, output: Path) -> Path | None:
     """Draw the learning curve unless the one that is there is newer than the record, and return its file, None for no curve."""
     curve, results = output / CURVE, output / RESULTS
-    if not result.dataset["n_test"] and not any(record.audit for record in result.rounds):
+    if not has_curve(result):
         return None
     if not exists(curve) or curve.stat().st_mtime < results.stat().st_mtime:
         plot_learning_curve(result, curve)

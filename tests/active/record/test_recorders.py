@@ -2,14 +2,17 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from active.record.folder import clean
-from active.record.recorders import RECORDERS, TensorBoard, check_tensorboard
+from active.record.recorders import RECORDERS
 from active.record.results import RunResult
+from active.record.trackers.tensorboard import TensorBoard, check_tensorboard
 from dassl.utils.errors import ConfigError, UserError
 from dassl.utils.run_folder import TENSORBOARD
+from tests.active.record.test_trackers import RATES, tracked
 from tests.active.test_loop import toy_run
 from tests.utils.test_files import full_disk
 from trainers.core import job
@@ -20,7 +23,7 @@ def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatc
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     for name in [name for name in sys.modules if name.startswith("tensorboard.")]:
         monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(ConfigError, match=r"LOG\.TENSORBOARD needs the package tensorboard .*: pip install tensorboard"):
+    with pytest.raises(ConfigError, match=r"LOG\.TRACKERS\) needs the package tensorboard .*: pip install tensorboard"):
         check_tensorboard()
 
 
@@ -70,6 +73,29 @@ def test_losses_stand_over_the_epochs(tmp_path):
     TensorBoard(tmp_path).add_round(result, {"fit": [2.0, 1.5], "fit_selector": [0.5]})
     written = scalars(tmp_path / TENSORBOARD)
     assert written["loss/fit/round_003"] == [(0, 2.0), (1, 1.5)] and written["loss/fit_selector/round_003"] == [(0, 0.5)]
+
+
+def test_rates_images_config_and_certificate_are_shown(tmp_path):
+    """A rate beside each loss; the curve, and the contact sheet where there are images; the certificate as text."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    result = tracked(tmp_path, SimpleNamespace(name="tensorboard"))
+    events = EventAccumulator(str(tmp_path / "run" / TENSORBOARD)).Reload()
+    rates = [(point.step, point.value) for point in events.Scalars("learning_rate/fit/round_003")]
+    assert rates == [(epoch, pytest.approx(rate)) for epoch, rate in enumerate(RATES)]
+    for name in ("learning_curve", "query"):
+        images = events.Images(name)
+        assert [image.step for image in images] == [record.n_labeled for record in result.rounds]
+        assert all(image.encoded_image_string.startswith(b"\x89PNG") for image in images)
+    assert '"code": "abc"' in events.Tensors("certificate")[0].tensor_proto.string_val[0].decode()
+    assert '"SAMPLER": "random"' in events.Tensors("config")[0].tensor_proto.string_val[0].decode()
+
+
+def test_rounds_of_before_are_written_when_the_run_goes_on(tmp_path):
+    """Without losses, which no record holds; those that are there stay as they are."""
+    toy_run(tmp_path, ACTIVE__ROUNDS=2)
+    result, _ = toy_run(tmp_path, LOG__TENSORBOARD=True)
+    assert scalars(tmp_path / TENSORBOARD)["n_paid"] == [(record.n_labeled, record.n_paid) for record in result.rounds]
 
 
 def test_a_full_disk_is_named(tmp_path):
