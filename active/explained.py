@@ -20,7 +20,7 @@ def score_table(query: Query, paths: Sequence[str], *, with_pool: bool) -> str:
     With `with_pool`, and a sampler that has a value of every row, those that are not asked follow by falling score; theirs are
     of before the first pick, as those of a pick may depend on the picks before it. Where there is no value, the cell is empty.
     """
-    rows = [(paths[row], number, _shown(score)) for number, (row, score) in enumerate(
+    rows: list[tuple[str, int | str, float | str]] = [(paths[row], number, _shown(score)) for number, (row, score) in enumerate(
         zip(query.rows.tolist(), query.scores.tolist(), strict=True), start=1)]
     if with_pool and query.pool_scores is not None:
         rest = without(query.rows, len(paths))

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,7 +78,7 @@ def _now(name: str, new_names: Mapping[str, str]) -> str:
     return new_names.get(class_key(name), name)
 
 
-def _renamed(file: str, classnames: Iterable[str]) -> Mapping[str, str]:
+def _renamed(file: str, classnames: Sequence[str]) -> Mapping[str, str]:
     """Return new class names by old ones, without case; raises DataError if a new one is no class."""
     if not file:
         return {}

@@ -70,7 +70,7 @@ def _start(plan: Run, result: RunResult) -> State:
     if plan.dataset.test:
         logger.info("zero-shot accuracy %s", percent(result.zero_shot["accuracy"]))
     for trainer in (plan.trainer, plan.selector):
-        if len(plan.reserved.rows) and hasattr(trainer, "leave_out"):
+        if trainer is not None and len(plan.reserved.rows) and hasattr(trainer, "leave_out"):
             trainer.leave_out(plan.reserved.rows)
     pool, row_of = LabelPool(len(plan.dataset.train), plan.reserved.rows, plan.unsure_weight), plan.dataset.train_rows
     if gone := [path for path in plan.known if path not in row_of]:
@@ -210,8 +210,8 @@ def _record(plan: Run, state: State, query: Query, *, round: int, **known: Any) 
 
 def _log(record: RoundRecord, *, watches: bool) -> None:
     pseudo = f", {record.n_pseudo} pseudo-labels ({record.n_saved} saved)" if record.n_pseudo else ""
-    others = {"skipped": record.n_skipped, "of no class": record.n_none, "unsure": record.n_unsure}
-    others = "".join(f", {number} {what}" for what, number in others.items() if number)
+    counts = {"skipped": record.n_skipped, "of no class": record.n_none, "unsure": record.n_unsure}
+    others = "".join(f", {number} {what}" for what, number in counts.items() if number)
     measured = f", {in_words(record.metrics)}" if any(value is not None for value in record.metrics.values()) else ""
     logger.info("round %d: %s, %d labels%s%s%s (%s)", record.round, record.sampler, record.n_paid, others, pseudo, measured,
                 ", ".join(f"{step} {seconds:.1f} s" for step, seconds in record.seconds.items()))

@@ -125,7 +125,7 @@ class State:
     def predict(self, trainer: Trainer, model: Any) -> Predicted:
         """Return a model's predictions of the train split, made once for the model of a round."""
         if self.predicted is None or self.predicted[0] is not model:
-            self.predicted = None, None  # so that two are never in memory
+            self.predicted = None  # so that two are never in memory
             self.predicted = model, trainer.predict(model, "train")
         return self.predicted[1]
 

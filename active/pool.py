@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -11,7 +12,7 @@ from dassl.data.answers import NONE, SKIP, UNSURE
 class LabelPool:
     """Which images of the train split are labeled, since which round, as what, and by whom."""
 
-    def __init__(self, n_images: int, reserved: Sequence[int] = (), unsure_weight: float = 0.0):
+    def __init__(self, n_images: int, reserved: Sequence[int] | np.ndarray = (), unsure_weight: float = 0.0):
         """Rows that are `reserved` never leave it: they cannot be asked and get no label.
 
         A class that people named but were unsure of is a label of `unsure_weight`, or none if that is 0.

@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,7 +74,7 @@ def select(sampler: BoundSampler, ctx: SelectionContext) -> Query:
     return replace(query, **{rows: order[getattr(query, rows).long()] for rows in ("rows", "pseudo_rows", "mined_rows")})
 
 
-def _ordered(ctx: SelectionContext, ids: str, order: Tensor, names: Sequence[str]) -> dict[str, Tensor]:
+def _ordered(ctx: SelectionContext, ids: str, order: Tensor, names: Sequence[str]) -> dict[str, Any]:
     """Return the named tensors with their rows in order and in float32; where they are so already, without a copy.
 
     float16 tensors above `UPCAST_LIMIT` stay as they are, also memory-mapped: samplers bring blocks of them to float32.

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +39,7 @@ SCALE = 50_000  # pool of the time and memory check
 MAX_SECONDS, MAX_GROWTH_GIB = 60.0, 4.0
 
 
-def sampler_contract(*names: str, plugins: Sequence[str] = ()):
+def sampler_contract(*names: str, plugins: Sequence[str] = ()) -> Any:
     """Return a pytest decorator that runs every check on registered samplers, with the defaults of their YAML nodes."""
     import pytest
 
@@ -49,7 +50,7 @@ def sampler_contract(*names: str, plugins: Sequence[str] = ()):
     return pytest.mark.parametrize("check", cases)
 
 
-def sampler_by_name(name: str, **parameters) -> BoundSampler:
+def sampler_by_name(name: str, **parameters: Any) -> BoundSampler:
     """Return a registered sampler with its default parameters, or the ones given."""
     component = SAMPLERS[name]
     node = sampler_node()

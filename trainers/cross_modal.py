@@ -26,6 +26,8 @@ from trainers.learner import LEARNERS, Batch, Classifier, ClassTexts, Head, Labe
 class CrossModal(Head):
     """`weight` [C, D] are the rows, which decay to 0, not to the texts; they are those once the labels are known."""
 
+    texts: Tensor
+
     def __init__(self, clip: FrozenCLIP, texts: ClassTexts, rng: np.random.Generator, *, template: str = "dataset"):
         super().__init__(clip, texts, template)
         shape = len(texts.classnames), clip.feature_width

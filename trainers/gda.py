@@ -36,6 +36,10 @@ NO_SPREAD = 1e-10  # trace of a covariance that is rounding alone
 class GDA(Head):
     """`rows_added` [C, D] and `bias` [C] are alpha / s times what q adds to texts; `means` [C, D] is where classes lie, mu."""
 
+    rows_added: Tensor
+    bias: Tensor
+    means: Tensor
+
     def __init__(
         self,
         clip: FrozenCLIP,

@@ -35,6 +35,10 @@ MOMENTUM, ALPHA_EVERY, ALPHA_FACTOR = 0.9, 10, 250.0
 class LPpp(Head):
     """`shift` [C, D], `multiplier` [C] and `bias` [C] are w, alpha and b over CLIP's scale."""
 
+    shift: Tensor
+    multiplier: Tensor
+    bias: Tensor
+
     def __init__(
         self,
         clip: FrozenCLIP,

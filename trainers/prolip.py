@@ -32,6 +32,7 @@ class ProLIP(RLA):
     """`shift` [D, width] is (P - P0)^T. P0 is no part of the state: it belongs to the backbone."""
 
     reads = "pre_projection"
+    projection: Tensor
 
     def __init__(
         self,

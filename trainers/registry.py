@@ -98,8 +98,8 @@ def checked_depth(depth: int | str, n_blocks: int, least: int = 1) -> int:
 def _depth(depth: int | str, n_blocks: int) -> int:
     if depth == "all":
         return n_blocks
-    at_most = isinstance(depth, str) and depth.startswith("at most ")
-    number = depth.removeprefix("at most ") if at_most else str(depth)
+    number = str(depth).removeprefix("at most ")
+    at_most = number != str(depth)
     if not number.isdecimal() or len(number) > 9 or int(number) < 1:
         raise ConfigError(f"{depth!r} is no number of blocks; it may be an integer from 1 on, 'all', or 'at most 9'")
     if at_most:

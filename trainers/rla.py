@@ -31,6 +31,8 @@ from trainers.learner import LEARNERS, ClassTexts, Head, Labels
 class RLA(Head):
     """`shift` [D, D] is A - I."""
 
+    shift: Tensor
+
     def __init__(
         self,
         clip: FrozenCLIP,

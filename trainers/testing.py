@@ -23,7 +23,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 from yacs.config import CfgNode
 
 from dassl.config.setup import load_plugin
@@ -35,7 +37,7 @@ from trainers.learner import LEARNERS, Learner
 from trainers.registry import settle_depths
 
 
-def learner_contract(*names: str, plugins: Sequence[str] = ()):
+def learner_contract(*names: str, plugins: Sequence[str] = ()) -> Any:
     """Return a pytest decorator that runs every check on registered learners, with the defaults of their YAML nodes."""
     import pytest
 
@@ -62,7 +64,7 @@ class Subject:
         return replace(self, build=partial(self.build, **self.facts.get("without_draws", {})))
 
 
-def learner_by_name(name: str, **parameters) -> Subject:
+def learner_by_name(name: str, **parameters: Any) -> Subject:
     """Return a registered learner with its default parameters, or the ones given; depths are those of the tiny CLIP."""
     component = LEARNERS[name]
     own = component.arguments({key.upper(): value for key, value in parameters.items()})
@@ -75,7 +77,7 @@ def learner_by_name(name: str, **parameters) -> Subject:
 def make_trainer(subject: Subject, inputs: TinyInputs, *, masked: bool = True, n_epochs: int = 3) -> PromptTrainer:
     """Return the learner's trainer: SGD with momentum, all labels in one batch, seed 0."""
 
-    def build_optimization(parameters):
+    def build_optimization(parameters: Sequence[nn.Parameter]) -> tuple[Optimizer, LRScheduler]:
         optimizer = torch.optim.SGD(parameters, lr=0.01, momentum=0.9)
         return optimizer, torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
 

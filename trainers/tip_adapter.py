@@ -30,6 +30,9 @@ class _Cache(Head):
 
     learns_keys = False
 
+    targets: Tensor
+    weights: Tensor
+
     def __init__(
         self,
         clip: FrozenCLIP,

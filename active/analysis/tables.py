@@ -119,8 +119,8 @@ def shown(mean: float, std: float, n: int, expected: int, metric: str = "accurac
     """Return a cell: "62.1 ± 0.8", with "(2/3)" where two of three seeds have a value, "-" for none."""
     if n == 0 or math.isnan(mean):
         return "-"
-    mean, std = (f"{factor_of(metric) * value:.{_decimals(metric)}f}" for value in (mean, std))
-    return mean + ("" if std == "nan" else f" ± {std}") + (f" ({n:.0f}/{expected:.0f})" if n < expected else "")
+    middle, spread = (f"{factor_of(metric) * value:.{_decimals(metric)}f}" for value in (mean, std))
+    return middle + ("" if spread == "nan" else f" ± {spread}") + (f" ({n:.0f}/{expected:.0f})" if n < expected else "")
 
 
 def _decimals(metric: str) -> int:

@@ -26,7 +26,8 @@ def d2_sampling(
     is above u times the total. The sums are float64 on the CPU, so the draw does not depend on the device.
     Source: Arthur and Vassilvitskii, "k-means++: The Advantages of Careful Seeding", SODA 2007, Section 2.2.
     """
-    picked, nearest, free = [first], torch.inf, torch.ones(n_rows, dtype=torch.bool)
+    picked, free = [first], torch.ones(n_rows, dtype=torch.bool)
+    nearest: float | Tensor = torch.inf
     for _ in tqdm(range(1, min(n, n_rows)), "D^2 sampling", **BAR):
         free[picked[-1]] = False
         nearest = distances_to(picked[-1]).double().cpu().clamp(max=nearest)

@@ -31,13 +31,14 @@ def stands_on(config: Mapping[str, Any], pool: LabelPool) -> tuple[str, str]:
     rows = pool.settled
     labels = rows.tolist(), pool.labels_of(rows).tolist()
     active = {key: value for key, value in config["ACTIVE"].items() if key != "ROUNDS"}
-    return tuple(json_hash([config_hash(tree), *labels]) for tree in ({**config, "ACTIVE": active}, config))
+    fewer, whole = (json_hash([config_hash(tree), *labels]) for tree in ({**config, "ACTIVE": active}, config))
+    return fewer, whole
 
 
 def write_query(path: Path, basis: tuple[str, str], query: Query, dataset: Dataset) -> None:
     """Write a query, in rows of the train split, to a file; `basis` is what `stands_on` says."""
     paths = [datum.path for datum in dataset.train]
-    content = {"stands_on": basis[0], "queried": [paths[row] for row in query.rows.tolist()]}
+    content: dict[str, Any] = {"stands_on": basis[0], "queried": [paths[row] for row in query.rows.tolist()]}
     for kind in ("pseudo", "mined"):
         rows, labels = getattr(query, f"{kind}_rows").tolist(), getattr(query, f"{kind}_labels").tolist()
         content[kind] = {paths[row]: label for row, label in zip(rows, labels, strict=True)}

@@ -113,13 +113,13 @@ def majority(rows: Sequence[LabelRow], known: Known, paid: Collection[str]) -> t
     found = [row for row in rows if any(len(meant) != 1 for meant in known.meant(*row[1:]))]
     n_further, undecided = 0, []
     for path, own in opinions.items():
-        names = Counter(name for _, _, name in own)
-        (first, n_first), *others = names.most_common()
+        counts = Counter(name for _, _, name in own)
+        (first, n_first), *others = counts.most_common()
         if others and others[0][1] == n_first:
             first = MARK + "unsure" if len(own) > 2 else ""
         undecided += [] if first else [path]
         found.append((own[0][0], path, first))
-        n_further += max(len(own) - names[SKIPPED] - 1, 0) if path in paid else 0
+        n_further += max(len(own) - counts[SKIPPED] - 1, 0) if path in paid else 0
     return found, n_further, undecided
 
 

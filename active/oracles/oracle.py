@@ -199,4 +199,5 @@ def largest(probs: Tensor, n: int) -> list[list[tuple[int, float]]]:
 
 def as_tensors(answers: Mapping[int, int]) -> tuple[Tensor, Tensor]:
     """Return the rows [n] and the codes [n] of answers by row."""
-    return tuple(torch.tensor(list(own), dtype=torch.int64) for own in (answers.keys(), answers.values()))
+    rows, codes = (torch.tensor(list(own), dtype=torch.int64) for own in (answers.keys(), answers.values()))
+    return rows, codes

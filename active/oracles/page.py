@@ -101,11 +101,11 @@ class PageOracle(Oracle):
 
         about = {"dataset": self._dataset.name, "classes": list(self._dataset.classnames),
                  "output": shlex.quote(str(self._output))}
-        self._server = Server(self._board, self._dataset.place, about, *self._place)
+        server = self._server = Server(self._board, self._dataset.place, about, *self._place)
         self._unlisten = listen(self._board.progress)
         if not is_loopback(host := self._place[0]):
             logger.warning(EXPOSED, host)
-        logger.info("label in your browser: %s", self._server.address)
+        logger.info("label in your browser: %s", server.address)
 
     def _waited(self) -> dict[str, int]:
         """Return the answers once there are all, and open the page before, where somebody sees it."""

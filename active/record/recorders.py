@@ -65,7 +65,7 @@ class Forgiven(Recorder):
 
     def __init__(self, name: str, recorder: Recorder):
         self._name, self._recorder = name, recorder
-        self._waiting: list[tuple[str, Any, ...]] = []  # what it is to be told: the method and its arguments
+        self._waiting: list[tuple[Any, ...]] = []  # what it is to be told: the method and its arguments
         self._is_away = False
 
     def begin(self, result: RunResult) -> None:

@@ -7,7 +7,7 @@ No authors' code was found. Not stated in the paper and chosen here: which image
 the whole pool leaves nothing to mine.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor
@@ -19,7 +19,7 @@ from active.selection import ContractError
 from dassl.utils.registry import AtLeast, AtMost
 
 
-def warm_start(ctx: SelectionContext, *, k_initial: int, **_) -> Query:
+def warm_start(ctx: SelectionContext, *, k_initial: int, **_: Any) -> Query:
     """Return no row to ask and, as mined, the `k_initial` rows of largest probability of each predicted class."""
     predicted = ctx.logits.argmax(1)
     mined = (rank_in_group(least_confidence(ctx.logits), predicted) < k_initial).nonzero().flatten()

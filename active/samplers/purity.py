@@ -16,7 +16,7 @@ CLIPN's rule with negative prompts is not offered.
 import logging
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -74,7 +74,7 @@ def own_scores(ctx: SelectionContext, flagged: Tensor | None) -> tuple[Tensor, T
     """Return how much images without a label [N + S], and labeled ones [M], look like those of the classes; higher is more."""
     near = [class_likeness(rows, ctx.directions) for rows in (ctx.unlabeled_features, ctx.labeled_features)]
     if flagged is None or len(ctx.labels) < 2:
-        return tuple(near)
+        return near[0], near[1]
     labeled, flagged = ctx.labeled_features.float(), flagged.float()
     differences = [largest_cosine(ctx.unlabeled_features, labeled) - largest_cosine(ctx.unlabeled_features, flagged),
                    largest_other(labeled) - largest_cosine(labeled, flagged),
@@ -147,7 +147,7 @@ def _of_cosines(function: Callable[[Tensor], Tensor], rows: Tensor, others: Tens
 
 def _among(ctx: SelectionContext, rows: Tensor, skipped: Tensor) -> SelectionContext:
     """Return the context with these pool rows alone, and of the skipped images those [S] that are marked."""
-    pool = {name: getattr(ctx, name)[rows] for name in ("ids", "features", "logits", "zero_shot_logits")}
-    others = {} if not len(skipped) else {
+    pool: dict[str, Any] = {name: getattr(ctx, name)[rows] for name in ("ids", "features", "logits", "zero_shot_logits")}
+    others: dict[str, Any] = {} if not len(skipped) else {
         name: getattr(ctx, name)[skipped] if skipped.any() else None for name in ("skipped_features", "skipped_logits")}
     return replace(ctx, **pool, **others)

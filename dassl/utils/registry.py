@@ -122,7 +122,7 @@ class Registry:
     """
 
     def __init__(self, kind: str, node: str, home: str = "", leave_out: Collection[str] = (),
-                 facts: Mapping[str, type] | None = None):
+                 facts: Mapping[str, Any] | None = None):
         self.kind = kind
         self.node = node
         self.facts = facts

@@ -276,7 +276,7 @@ def _name_of_weights(name: str, checkpoint: Checkpoint) -> str:
     return model_name
 
 
-def _check_supported(model: nn.Module, tokenizer, name: str) -> None:
+def _check_supported(model: nn.Module, tokenizer: Any, name: str) -> None:
     """Raise UserError for a tower or a tokenizer that this project would compute wrongly."""
     text, layout = getattr(model, "text", model), layout_of(tokenizer)
     read = getattr(text, "text_eos_id", getattr(text, "eos_id", None))

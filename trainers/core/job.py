@@ -160,7 +160,7 @@ class Use:
     cfg: CfgNode
 
 
-def use_of(run: str | Path, pairs: Pairs = ()) -> Use:
+def use_of(run: str | Path, pairs: Sequence[tuple[str, str]] = ()) -> Use:
     """Return a run, named as in `record_of`, for use; KEY VALUE pairs win over its recorded config.
 
     Plug-ins that the record names are imported only if pairs name them in ACTIVE.PLUGINS, as they may be anybody's code. Of the

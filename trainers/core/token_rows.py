@@ -3,7 +3,7 @@
 import itertools
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ Position = Literal["end", "middle", "front"]
 
 
 def token_rows(
-    tokenizer, phrases: Sequence[str], n_context: int, position: Position = "end", fixed: Sequence[int] = ()
+    tokenizer: Any, phrases: Sequence[str], n_context: int, position: Position = "end", fixed: Sequence[int] = ()
 ) -> TokenRows:
     """Return the rows of "start, context, name, period, end" for each phrase, with room for `n_context` tokens.
 
@@ -61,7 +61,7 @@ def deep_context(
     return nn.ParameterList(tokens), rows
 
 
-def template_rows(tokenizer, classnames: Sequence[str], template: str) -> TokenRows:
+def template_rows(tokenizer: Any, classnames: Sequence[str], template: str) -> TokenRows:
     """Return the rows of a template such as "a photo of a {}." filled with each class name, without a slot."""
     if template.count("{}") != 1:
         raise ConfigError(f"the template {template!r} must hold one {{}} for the class name")
@@ -74,7 +74,7 @@ def template_rows(tokenizer, classnames: Sequence[str], template: str) -> TokenR
     return TokenRows(ids, torch.empty(len(classnames), 0, dtype=torch.long), ends)
 
 
-def word_ids(tokenizer, words: str) -> Tensor:
+def word_ids(tokenizer: Any, words: str) -> Tensor:
     """Return the token ids of a context given in words, such as "a photo of a"."""
     return torch.tensor(layout_of(tokenizer).words(readable(words).strip()), dtype=torch.long)
 

@@ -129,8 +129,8 @@ class PromptTrainer:
         model = self._fresh(round)
         if mined is not None and len(labeled) > 2:
             mined = (*mined, torch.ones(len(mined[0])))
-        sources = {"labeled": labeled, "mined": mined}
-        sources = {name: source for name, source in sources.items() if source is not None and len(source[0])}
+        given = {"labeled": labeled, "mined": mined}
+        sources = {name: source for name, source in given.items() if source is not None and len(source[0])}
         everything = self._labels(sources, model.learner.reads)
         self._prepare(model, everything)
         if sources and any(parameter.requires_grad for parameter in model.learner.parameters()):

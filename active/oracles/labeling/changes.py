@@ -8,7 +8,7 @@ import threading
 class Changes:
     """The number, and the condition under which whatever changes is read and written."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.condition = threading.Condition(threading.RLock())
         self.number = 1  # so that 0 can be that of nothing
         self._waiting: set[asyncio.Future] = set()
