@@ -19,10 +19,15 @@ SET_UP = {"active/build.py", "active/registry.py", "active/oracles/registry.py",
           "dassl/config/merge.py", "dassl/config/setup.py", "trainers/registry.py", "trainers/core/build.py",
           "trainers/core/job.py"}
 JOINS = PROJECT / "trainers/core/job.py"  # which makes a run of what all of them give, for train.py and sweeps
-PACKAGES = {"open_clip": "open_clip_torch", "yaml": "pyyaml", "sklearn": "scikit-learn", "PIL": "pillow", "faiss": "faiss-gpu"}
-INDIRECT = {"transformers", "sentencepiece"}  # which open_clip imports for tokenizers of other text towers than CLIP's
+PACKAGES = {"open_clip": "open_clip_torch", "yaml": "pyyaml", "sklearn": "scikit-learn", "PIL": "pillow", "faiss": "faiss-cpu"}
 # asked for by a key or a command alone, and said to be missing where they are
-OPTIONAL = {"tensorboard", "wandb", "mlflow", "onnx", "pyarrow"}
+OPTIONAL = {"tensorboard", "wandb", "mlflow", "onnx", "pyarrow", "transformers"}
+
+BY_OTHERS = {"sentencepiece", "h5py"}  # imported by transformers for some tokenizers, and by torchvision's PCAM
+NAMED_ALONE = {"onnx", "onnxscript"}  # by errors that name the packages, not the file
+OF_DEVELOPERS = {  # and what of them is called, not imported
+    "requirements-dev.txt": {"pytest-xdist", "pytest-randomly", "ruff"},
+    "requirements-types.txt": {"mypy", "types-pyyaml", "types-requests", "types-tabulate"}}
 
 
 def modules(*folders: str) -> list[Path]:
@@ -118,15 +123,39 @@ def test_nothing_but_logging_speaks():
     assert speaking == []
 
 
+def requirements(file: str) -> set[str]:
+    """Return the packages of a requirements file, without versions and without those of other files."""
+    lines = [line.split("#")[0].strip() for line in (PROJECT / file).read_text().splitlines()]
+    return {re.split(r"[<>=!~;\[ ]", line)[0].lower() for line in lines if line and not line.startswith("-r")}
+
+
 def test_requirements_name_what_is_imported_and_nothing_else():
     """Every third-party package that the project imports stands in requirements.txt, and every line there is imported."""
-    lines = [line.split("#")[0].strip() for line in (PROJECT / "requirements.txt").read_text().splitlines()]
-    required = {re.split(r"[<>=!~;\[ ]", line)[0].lower() for line in lines if line}
-    required = {"faiss-gpu" if name == "faiss-cpu" else name for name in required}
     files = [*modules(*OURS, "scripts", "benchmarks"), PROJECT / "train.py"]
     tops = {name.split(".")[0] for path in files for name in imported(path)}
     foreign = tops - set(sys.stdlib_module_names) - {*OURS, "scripts", "benchmarks", "train", "pytest", *OPTIONAL}
-    assert {PACKAGES.get(name, name).lower() for name in foreign} | INDIRECT == required
+    assert {PACKAGES.get(name, name).lower() for name in foreign} == requirements("requirements.txt")
+
+
+@pytest.mark.parametrize("file", sorted(path.name for path in PROJECT.glob("requirements-*.txt")))
+def test_extras_name_what_somebody_needs(file):
+    """Each package is imported, or named where it is asked for; none is in requirements.txt too; an error names the file."""
+    assert not requirements(file) & requirements("requirements.txt")
+    if file in OF_DEVELOPERS:
+        assert requirements(file) - OF_DEVELOPERS[file] <= words_of(modules("tests"))
+        return
+    words = words_of(modules(*OURS, "scripts"))
+    assert requirements(file) <= {PACKAGES.get(word, word).lower() for word in words} | set(BY_OTHERS)
+    if not requirements(file) <= NAMED_ALONE:
+        assert file in words, f"no error names {file}"
+
+
+def words_of(files: list[Path]) -> set[str]:
+    """Return the packages that files import, their texts up to the first dot, and the requirements files that these name."""
+    texts = [node.value for path in files for node in ast.walk(ast.parse(path.read_text()))
+             if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    names = [name for path in files for name in imported(path) if name]
+    return {text.partition(".")[0] for text in [*names, *texts]} | set(re.findall(r"requirements-\w+\.txt", " ".join(texts)))
 
 
 def test_the_names_of_a_run_s_files_live_once():

@@ -39,7 +39,7 @@ from trainers.clip.frozen_clip import FrozenCLIP, image_tower
 from trainers.clip.library import QuickGELU, get_pretrained_cfg, open_clip
 from trainers.clip.sources import INDEX, cached_tag, tokenizer_folder, weights_file, where_to_get
 from trainers.clip.timm_tower import fixed_size
-from trainers.clip.tokenizers import build_tokenizer
+from trainers.clip.tokenizers import TOKENIZERS, build_tokenizer
 from trainers.clip.tokens import layout_of
 from trainers.clip.weights import OPENAI_NUMBERS, Checkpoint, read_checkpoint
 
@@ -71,7 +71,7 @@ def check_backbone(name: str, pretrained: str, tokenizer: str = "") -> None:
         model_name = ""
         _architecture_of(folder)
     if needs_transformers(name) and importlib.util.find_spec("transformers") is None:
-        raise ConfigError(f"MODEL.BACKBONE.NAME: the texts of {name} are read by transformers: pip install transformers")
+        raise ConfigError(f"MODEL.BACKBONE.NAME: the texts of {name} are read by transformers: pip install -r {TOKENIZERS}")
     tags = [] if name in custom_models() else open_clip.list_pretrained_tags_by_model(model_name)
     if pretrained not in tags and _weights(name, pretrained) is None:
         raise ConfigError(f"MODEL.BACKBONE.PRETRAINED: {pretrained!r} is neither a file nor a tag of {name}, nor a folder; "

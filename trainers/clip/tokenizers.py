@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import Any
 
 from dassl.utils.errors import UserError, first_line
+from dassl.utils.extras import required
 from dassl.utils.files import read_json
 from dassl.utils.paths import is_file
 from trainers.clip.building import Architecture
 from trainers.clip.library import open_clip
 from trainers.clip.sources import tokenizer_folder, where_to_get_tokenizer
 
+TOKENIZERS = "requirements-tokenizers.txt"  # which installs what reads them
 LENGTH = 77  # tokens, of a text tower whose architecture does not say
 WORDS = 49408  # of a text tower whose architecture does not say; CLIP's vocabulary
 
@@ -37,10 +39,12 @@ def build_tokenizer(architecture: Architecture, given: str, beside: Path | None,
 
 
 def _of_files(folder: Path | None, repository: str, arguments: dict[str, Any]) -> Any:
+    required("transformers", "tokenizers other than CLIP's", TOKENIZERS)
     try:
         return open_clip.tokenizer.HFTokenizer(str(folder or repository), **arguments)
     except Exception as error:  # whatever transformers, its parsers and the network raise
-        where = "" if folder else f"; {where_to_get_tokenizer(repository)}"
+        where = f"; pip install -r {TOKENIZERS}" if isinstance(error, ImportError) else (
+            "" if folder else f"; {where_to_get_tokenizer(repository)}")
         raise UserError(f"cannot load the tokenizer {folder or repository}: {first_line(error)}{where}") from error
 
 

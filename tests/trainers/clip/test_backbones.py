@@ -78,7 +78,7 @@ def test_a_backbone_that_needs_transformers_says_so_before_anything_is_fetched(n
     """Its tokenizer or text tower comes from there; one line says what to install."""
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda own, *_: None if own == "transformers" else find(own))
-    with pytest.raises(ConfigError, match=f"{name} are read by transformers: pip install transformers"):
+    with pytest.raises(ConfigError, match=f"{name} are read by transformers: pip install -r requirements-tokenizers.txt"):
         check_backbone(name, open_clip.list_pretrained_tags_by_model(name)[0])
 
 

@@ -195,6 +195,22 @@ def test_sentencepiece_s_own_file_is_a_tokenizer(tmp_path, offline):
     assert words(["photo of a heron", "birds"]).tolist() == theirs
 
 
+@pytest.mark.parametrize("package", ["transformers", "sentencepiece"])
+def test_a_tokenizer_whose_package_is_missing_says_what_to_install(tmp_path, offline, monkeypatch, package):
+    """Found on this disk, where the config could not tell that it is needed."""
+    def refuse(*_, **__):
+        raise ImportError("\nSiglipTokenizer requires the SentencePiece library but it was not found in your environment.")
+
+    folder = word_tokenizer(tmp_path / "words")
+    if package == "transformers":
+        monkeypatch.setitem(sys.modules, "transformers", None)
+    else:
+        monkeypatch.setattr(open_clip.tokenizer, "HFTokenizer", refuse)
+    with pytest.raises(UserError, match=r"pip install -r requirements-tokenizers\.txt$") as error:
+        build_tokenizer(OTHER, str(folder), None, tmp_path)
+    assert "\n" not in str(error.value)
+
+
 def test_clip_s_own_tokenizer_files_stand_for_the_one_that_is_built_in(tmp_path):
     """A checkpoint of transformers has them beside it; another vocabulary is another tokenizer."""
     folder = Path(written(tmp_path / "clip", clip_model()))
