@@ -27,6 +27,9 @@ RECORDERS = Registry("recorder", "LOG", home="active.record.trackers", facts={"c
 # steps, the learning rates of the epochs are `rates` of these losses
 Losses = Mapping[str, Sequence[float]]
 
+MEANWHILE = "the run goes on without the tracker %s until its end, and is recorded all the same: %s"
+AT_THE_END = "the tracker %s was not told all of the run, which is recorded all the same: %s"
+
 logger = logging.getLogger(__name__)
 
 
@@ -79,6 +82,7 @@ class Forgiven(Recorder):
         self._tell("end", result)
 
     def _tell(self, method: str, result: RunResult, *more: Losses) -> None:
+        is_end = method == "end"
         self._waiting.append((method, replace(result, rounds=[*result.rounds]), *more))
         try:
             while self._waiting and not self._is_away:
@@ -87,8 +91,7 @@ class Forgiven(Recorder):
                 del self._waiting[0]
         except Exception as error:  # whatever a service and its package raise
             self._is_away = True
-            logger.warning("the run goes on without the tracker %s until its end, and is recorded all the same: %s", self._name,
-                           first_line(error))
+            logger.warning(AT_THE_END if is_end else MEANWHILE, self._name, first_line(error))
 
 
 def build_recorders(cfg: CfgNode, output: Path, dataset: Dataset | None = None) -> list[Recorder]:

@@ -45,17 +45,25 @@ class WandB(Tracker):
         self._session: Any = None
 
     def open(self, result: RunResult) -> None:
-        import wandb
-
-        self._session = wandb.init(
-            **self._place, id=self.run, name=title(result), dir=str(self.output / FOLDER), resume="allow", reinit="create_new",
-            settings=wandb.Settings(console="off", silent=True, init_timeout=SECONDS))
+        if self._session is None:
+            self._session = self._started(result)
         self._session.config.update(result.config | {"certificate": result.certificate}, allow_val_change=True)
         self._session.define_metric("*", step_metric="n_labeled")
         for series in ("loss/*", "learning_rate/*"):
             self._session.define_metric(series, step_metric="epoch")
         sync = f"wandb sync {shlex.quote(str(Path(self._session.dir).parent))}"
         logger.info("this run at Weights & Biases: %s", sync if self._session.offline else self._session.url)
+
+    def _started(self, result: RunResult) -> Any:
+        import wandb
+
+        try:
+            return wandb.init(
+                **self._place, id=self.run, name=title(result), dir=str(self.output / FOLDER), resume="allow",
+                reinit="create_new", settings=wandb.Settings(console="off", silent=True, init_timeout=SECONDS))
+        except Exception:
+            wandb.teardown()  # else the name is in use when this is tried again
+            raise
 
     def tell(self, told: Told) -> None:
         import wandb

@@ -47,11 +47,18 @@ class WandB(Service):
 
     name = "wandb"
 
+    def __init__(self):
+        super().__init__()
+        self.taken = set()  # names of runs whose start failed: they are in use until all is torn down
+
     def modules(self):
-        return [module("wandb", init=self.init, Image=lambda image: image.size, Settings=dict)]
+        return [module("wandb", init=self.init, teardown=self.taken.clear, Image=lambda image: image.size, Settings=dict)]
 
     def init(self, *, id, resume, reinit, dir, **more):
+        assert id not in self.taken, f"run ID {id} is in use"
+        self.taken.add(id)
         self.answer()
+        self.taken.discard(id)
         assert (resume, reinit) == ("allow", "create_new") and dir
         run = self.run(id)
         run.n_starts, run.status = run.n_starts + 1, "running"

@@ -6,16 +6,16 @@ import sys
 from dataclasses import replace
 
 import pytest
-import torch
 from PIL import Image
 
 from active.build import carry_out
+from active.record.recorders import Forgiven
 from active.record.results import RunResult, numbers
 from active.record.trackers.mlflow import MLflow
 from active.record.trackers.told import Tracker
 from active.record.trackers.wandb import WandB
 from dassl.engine.fit import Epochs
-from dassl.utils.errors import ConfigError, UserError
+from dassl.utils.errors import ConfigError, TrainingError, UserError
 from tests.active.record import services
 from tests.active.test_loop import toy_run
 from tests.active.toy import ToyTrainer, record_of, toy_config, toy_task
@@ -108,7 +108,7 @@ def test_a_run_that_gets_more_rounds_goes_on_in_the_same_run(tmp_path, service):
 
 
 def test_a_tracker_that_fails_loses_no_round_and_is_told_it_at_the_end(tmp_path, service, monkeypatch, caplog):
-    """One line says so, once; it is left alone meanwhile, so that what it takes to fail is not paid in each round."""
+    """Row 46 of the faults table: one line says so, once. It is left alone meanwhile, as failing takes time in each round."""
     n_calls = []
 
     def note(result, path):
@@ -128,10 +128,26 @@ def test_a_tracker_that_fails_loses_no_round_and_is_told_it_at_the_end(tmp_path,
     assert n_calls[4] == n_calls[3]  # round 2 was not tried
 
 
-def test_a_tracker_that_is_never_there_loses_nothing_but_losses(tmp_path, service):
+def test_a_tracker_that_comes_late_is_told_everything_at_the_end(tmp_path, service, monkeypatch):
+    """Its start is tried again, in the same process."""
+    service.is_away, end = True, Forgiven.end
+
+    def come(self, result):
+        service.is_away = False
+        end(self, result)
+
+    monkeypatch.setattr(Forgiven, "end", come)
+    check_whole(service, tracked(tmp_path, service))
+
+
+def test_a_tracker_that_is_never_there_loses_nothing_but_losses(tmp_path, service, caplog):
     """The same run with more rounds tells all rounds of the record."""
     service.is_away = True
-    assert tracked(tmp_path, service, ACTIVE__ROUNDS=2).status == "finished"
+    with caplog.at_level(logging.WARNING):
+        assert tracked(tmp_path, service, ACTIVE__ROUNDS=2).status == "finished"
+    meanwhile, at_the_end = (line.getMessage() for line in caplog.records)
+    assert "until its end" in meanwhile and at_the_end.endswith("recorded all the same: the service cannot be reached")
+    assert at_the_end.startswith(f"the tracker {service.name} was not told all of the run")
     service.is_away = False
     check_whole(service, tracked(tmp_path, service), losses_of=[2, 3])
 
@@ -167,12 +183,18 @@ def test_a_damaged_note_is_named(tmp_path, service, caplog):
 
 
 def test_a_failed_run_is_told_as_one(tmp_path, service, monkeypatch):
-    """A loss or prediction that is no number."""
-    monkeypatch.setattr(Epochal, "predict", lambda self, model, split: replace(
-        ToyTrainer.predict(self, model, split), logits=torch.full((len(self.features[split]), 5), torch.nan)))
-    with pytest.raises(UserError):
+    """A loss that is no number: the rounds before it are there."""
+    fit = Epochal.fit
+
+    def fit_once(self, rows, labels, round):
+        if round:
+            raise TrainingError("the loss is nan")
+        return fit(self, rows, labels, round)
+
+    monkeypatch.setattr(Epochal, "fit", fit_once)
+    with pytest.raises(TrainingError):
         tracked(tmp_path, service)
-    assert not service.runs or service.only.status == "failed"
+    assert service.only.status == "failed" and ("accuracy", 6) in service.only.points
 
 
 def test_tensorboard_among_trackers_may_fail(tmp_path, caplog):
