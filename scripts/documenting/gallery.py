@@ -1,0 +1,164 @@
+"""The gallery: a page for each sampler and learner, made from the code, its registry and the tables under `docs/`."""
+
+import importlib
+import inspect
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from active.registry import SAMPLERS
+from dassl.utils.registry import Component, Parameter, Registry
+from dassl.utils.remembered import Reference
+from scripts.documenting.tables import as_markdown, one, rows_of, sections_of, table
+from trainers.registry import LEARNERS, InBlocksOf, TunesImages
+
+PROJECT = Path(__file__).parents[2]
+UP = "../../.."  # from a page of the gallery to the project
+PAGES = {"sampler": "docs/samplers.md", "learner": "docs/learners.md"}  # what people write about each
+SAYS = {  # facts of registries in words
+    "needs_labels": "It needs labels, so that round 0 is random unless `ACTIVE.INITIAL_SAMPLER` names it.",
+    "needs_linear": "It needs a learner whose logits are linear in the features.",
+    "needs_negative_texts": "It needs a learner with negative prompts.",
+    "labels_itself": "It labels some images itself, which are not paid for.",
+    "has_negative_texts": "It has negative prompts, which `dual_prompt` reads.",
+}
+
+
+def pages() -> dict[str, str]:
+    """Return the text of every page of the gallery, by its path below the project. One without a row or YAML is a DataError."""
+    found = {"docs/gallery/index.md": _index()}
+    for component in _of_home(SAMPLERS):
+        found[f"docs/gallery/samplers/{component.name}.md"] = sampler_page(component)
+    for component in _of_home(LEARNERS):
+        found[f"docs/gallery/learners/{component.name}.md"] = learner_page(component)
+    return found
+
+
+def sampler_page(component: Component) -> str:
+    """Return the page of a sampler."""
+    written = _written("sampler")
+    facts = one(rows_of(written), component.name, PAGES["sampler"]) if component.name != "replay" else {}
+    idea = [("idea", facts["idea"])] if facts else []
+    further = [(name, facts[name]) for name in ("needs", "cost of a round", "cold start") if name in facts]
+    further += [("measured", f"[seconds and memory]({UP}/benchmarks/samplers.md)")] if facts else []
+    formula = one(sections_of(written), component.name, PAGES["sampler"])
+    return _page(component, "sampler", idea + further,
+                 [f"## Formula\n\nSymbols are those of [Samplers](../../samplers.md).\n\n{_moved(formula)}"])
+
+
+def learner_page(component: Component) -> str:
+    """Return the page of a learner."""
+    facts = one(rows_of(_written("learner")), component.name, PAGES["learner"])
+    absent = component.facts.get("absent", "masked")
+    return _page(component, "learner", [*((name, _moved(cell)) for name, cell in facts.items()), ("reads", _reads(component)),
+                                        ("classes without a label", f"{absent} (`TRAINER.ABSENT`)")], [])
+
+
+def _page(component: Component, kind: str, facts: list[tuple[str, str]], sections: list[str]) -> str:
+    build, module = resolved(component), module_of(component)
+    path = module.__name__.replace(".", "/") + ".py"
+    first, _, rest = inspect.getdoc(module).partition("\n")
+    own = [inspect.getdoc(build), inspect.getdoc(build.__init__) if inspect.isclass(build) and
+           "__init__" in vars(build) else None]
+    links = ", ".join(f"[`{Path(name).name}`]({UP}/{name})" for name in yaml_pages(component, kind))
+    facts = [*facts, ("code", f"[`{path}`]({UP}/{path})"), ("run by", links or "a config of one's own")]
+    said = [words for fact, words in SAYS.items() if component.facts.get(fact) is True]
+    said += ["Its logits are not linear in the features."] if component.facts.get("is_linear") is False else []
+    parts = [f"# {component.name}",
+             f"<!-- Written by `python scripts/gallery.py` from {path} and {PAGES[kind]}: change these. -->",
+             as_markdown(first), table(("", ""), facts), " ".join(said), *sections,
+             f"## Parameters\n\n{parameter_table(component, 'ACTIVE' if kind == 'sampler' else 'TRAINER')}",
+             f"## From the code\n\n{as_markdown(rest.strip())}", *(as_markdown(text) for text in own if text)]
+    return "\n\n".join(part for part in parts if part.strip()) + "\n"
+
+
+def parameter_table(component: Component, node: str) -> str:
+    """Return the YAML keys of a component: type, what is allowed, default."""
+    if not component.parameters:
+        return "None."
+    rows = [(f"`{node}.{component.key}.{parameter.key}`", " or ".join(kind.__name__ for kind in parameter.types),
+             allowed(parameter), f"`{parameter.default!r}`") for parameter in component.parameters]
+    return table(("key", "type", "allowed", "default"), rows)
+
+
+def allowed(parameter: Parameter) -> str:
+    """Return which values a parameter may have, in words; "any" where its type is the only bound."""
+    if parameter.choices:
+        return ", ".join(f"`{choice}`" for choice in parameter.choices)
+    if parameter.names:
+        return f"the name of a {parameter.names[0]}, or of several" if parameter.types[0] is tuple else (
+            f"the name of a {parameter.names[0]}")
+    blocks = next((extra for extra in parameter.extras if isinstance(extra, InBlocksOf)), None)
+    if blocks:
+        return f"blocks of the {' or '.join(blocks.towers)} tower from {blocks.least} on, `all`, or `at most N`"
+    if parameter.types == (bool,):
+        return "`True`, `False`"
+    bounds = [(word, bound) for word, bound in (("at least", parameter.minimum), ("at most", parameter.maximum))
+              if bound is not None]
+    return ", ".join(f"{word} {_short(bound)}" for word, bound in bounds) or "any"
+
+
+def _short(bound: float) -> str:
+    return f"{bound:g}".replace("e+0", "e")
+
+
+def yaml_pages(component: Component, kind: str) -> list[str]:
+    """Return the paths below the project of the YAML pages that run a component."""
+    found = ([PROJECT / "configs/active" / f"{component.name}.yaml"] if kind == "sampler" else
+             sorted((PROJECT / "configs/trainers" / component.name).glob("*.yaml")))
+    return [path.relative_to(PROJECT).as_posix() for path in found if path.is_file()]
+
+
+def module_of(component: Component):
+    """Return the module that a component stands in."""
+    return importlib.import_module(resolved(component).__module__)
+
+
+def resolved(component: Component) -> Callable:
+    """Return a component's function or class itself, imported if the registry only remembers its name."""
+    return component.build.resolve() if isinstance(component.build, Reference) else component.build
+
+
+def _reads(component: Component) -> str:
+    if any(isinstance(extra, TunesImages) for parameter in component.parameters for extra in parameter.extras):
+        return "images, anew in every round, unless its keys leave the image tower as it is"
+    reads = getattr(resolved(component), "reads", "features")
+    if getattr(resolved(component), "tunes_images", False) is True:
+        return "images, anew in every round"
+    return "what the last projection of the image tower is given" if reads == "pre_projection" else (
+        "frozen features from the cache")
+
+
+def _of_home(registry: Registry) -> Iterator[Component]:
+    """Yield the components that this project brings, none of a plug-in's."""
+    return (component for component in registry if resolved(component).__module__.startswith(f"{registry.home}."))
+
+
+def _index() -> str:
+    parts = ["# Gallery", "<!-- Written by `python scripts/gallery.py`: change the code, or the tables of docs/samplers.md and "
+             "docs/learners.md. -->",
+             "A page for each sampler and each learner, made from the code: what it does, its formula, its parameters with "
+             "bounds and defaults, its source and where it differs from its authors' code. On the site the page of a sampler "
+             "also shows what it picks, round by round, in the plane and on the digits.",
+             "[Samplers](../samplers.md) says which to choose, and what their symbols mean; so does "
+             "[Learners](../learners.md)."]
+    for title, folder, registry in (("Samplers", "samplers", SAMPLERS), ("Learners", "learners", LEARNERS)):
+        rows = [(f"[`{component.name}`]({folder}/{component.name}.md)",
+                 _does(component))
+                for component in _of_home(registry)]
+        parts.append(f"## {title}\n\n{table(('name', 'what it does'), rows)}")
+    return "\n\n".join(parts) + "\n"
+
+
+def _does(component: Component) -> str:
+    """Return the first line of a component's file behind its name."""
+    line = inspect.getdoc(module_of(component)).splitlines()[0].partition(": ")[2]
+    return as_markdown(line[:1].upper() + line[1:])
+
+
+def _written(kind: str) -> str:
+    return (PROJECT / PAGES[kind]).read_text()
+
+
+def _moved(text: str) -> str:
+    """Return text of a page in docs/ as it stands two folders deeper: links are mended."""
+    return text.replace("](../", f"]({UP}/")
