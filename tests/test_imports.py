@@ -21,12 +21,13 @@ SET_UP = {"active/build.py", "active/registry.py", "active/oracles/registry.py",
 JOINS = PROJECT / "trainers/core/job.py"  # which makes a run of what all of them give, for train.py and sweeps
 PACKAGES = {"open_clip": "open_clip_torch", "yaml": "pyyaml", "sklearn": "scikit-learn", "PIL": "pillow", "faiss": "faiss-cpu"}
 # asked for by a key or a command alone, and said to be missing where they are
-OPTIONAL = {"tensorboard", "wandb", "mlflow", "onnx", "pyarrow", "transformers"}
+OPTIONAL = {"tensorboard", "wandb", "mlflow", "onnx", "pyarrow", "transformers", "mkdocs"}
 
 BY_OTHERS = {"sentencepiece", "h5py"}  # imported by transformers for some tokenizers, and by torchvision's PCAM
 NAMED_ALONE = {"onnx", "onnxscript"}  # by errors that name the packages, not the file
 OF_DEVELOPERS = {  # and what of them is called, not imported
     "requirements-dev.txt": {"pytest-xdist", "pytest-randomly", "ruff"},
+    "requirements-docs.txt": {"mkdocs-material", "mkdocstrings-python"},  # themes and plug-ins, named in mkdocs.yml
     "requirements-types.txt": {"mypy", "types-pyyaml", "types-requests", "types-tabulate"}}
 
 

@@ -65,7 +65,7 @@ def _page(component: Component, kind: str, facts: list[tuple[str, str]], section
     said += ["Its logits are not linear in the features."] if component.facts.get("is_linear") is False else []
     parts = [f"# {component.name}",
              f"<!-- Written by `python scripts/gallery.py` from {path} and {PAGES[kind]}: change these. -->",
-             as_markdown(first), table(("", ""), facts), " ".join(said), *sections,
+             as_markdown(first), table(("name", f"`{component.name}`"), facts), " ".join(said), *sections,
              f"## Parameters\n\n{parameter_table(component, 'ACTIVE' if kind == 'sampler' else 'TRAINER')}",
              f"## From the code\n\n{as_markdown(rest.strip())}", *(as_markdown(text) for text in own if text)]
     return "\n\n".join(part for part in parts if part.strip()) + "\n"
