@@ -19,7 +19,7 @@ from tests.docs import blocks
 from tests.docs.blocks import LANGUAGES, Block, Session, blocks_of, check_words, shell_commands
 
 PROJECT = Path(__file__).parents[2]
-PAGES = [path for path in (PROJECT / "DATASETS.md", *sorted((PROJECT / "docs").rglob("*.md")),
+PAGES = [path for path in (PROJECT / "README.md", PROJECT / "DATASETS.md", *sorted((PROJECT / "docs").rglob("*.md")),
                            *sorted((PROJECT / "benchmarks").glob("*.md")))]
 BLOCKS = {path.relative_to(PROJECT).as_posix(): found for path in PAGES
           if (found := [*blocks_of(path.read_text(), path.relative_to(PROJECT).as_posix())])}

@@ -275,9 +275,9 @@ def test_images_are_streamed(capsys, monkeypatch, tmp_path, finished):
     assert seen == [1200, 1200] and 100 <= most[0] <= 400
 
 
-def test_the_lines_of_the_readme_run(capsys, monkeypatch, tmp_path, finished):
+def test_the_lines_of_the_documentation_run(capsys, monkeypatch, tmp_path, finished):
     """As they stand there, where `output/photos` is a run."""
-    text = (PROJECT / "README.md").read_text()
+    text = (PROJECT / "docs/use.md").read_text()
     code = next(block.split("```")[0] for block in text.split("```python\n") if "Classifier.load" in block)
     (tmp_path / "output").mkdir()
     (tmp_path / "output" / "photos").symlink_to(finished)
@@ -285,7 +285,7 @@ def test_the_lines_of_the_readme_run(capsys, monkeypatch, tmp_path, finished):
         Image.new("RGB", (40, 50), (200, 0, 0)).save(tmp_path / name)
     monkeypatch.chdir(tmp_path)
     names = {}
-    exec(compile(code, "README.md", "exec"), names)
+    exec(compile(code, "use.md", "exec"), names)
     names["Image"].open("b.png").close()
     assert names["probabilities"].shape == (2, 10) and "'zero', 'one'" in capsys.readouterr().out
 

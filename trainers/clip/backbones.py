@@ -271,7 +271,7 @@ def _name_of_weights(name: str, checkpoint: Checkpoint) -> str:
     model_name = _open_clip_name(name, quick_gelu)
     plain = model_name.removesuffix("-quickgelu")
     if quick_gelu is None and name != f"{plain}-quickgelu" and _has_quick_gelu(f"{plain}-quickgelu") is not None:
-        logger.info("%s: the weights file does not say its activation; %s is assumed, as for the name (see README.md)", name,
+        logger.info("%s: the weights file does not say its activation; %s is assumed, as for the name (see docs/runs.md)", name,
                     _activation(_has_quick_gelu(model_name)))
     return model_name
 
