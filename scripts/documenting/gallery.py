@@ -36,12 +36,15 @@ def pages() -> dict[str, str]:
 def sampler_page(component: Component) -> str:
     """Return the page of a sampler."""
     written = _written("sampler")
-    facts = one(rows_of(written), component.name, PAGES["sampler"]) if component.name != "replay" else {}
-    idea = [("idea", facts["idea"])] if facts else []
-    further = [(name, facts[name]) for name in ("needs", "cost of a round", "cold start") if name in facts]
-    further += [("measured", f"[seconds and memory]({UP}/benchmarks/samplers.md)")] if facts else []
+    rows = rows_of(written)
+    if "answers" not in component.facts:  # else it repeats a record, and has no row among those that choose
+        one({name: row for name, row in rows.items() if "idea" in row}, component.name, PAGES["sampler"])
+    facts = one(rows, component.name, PAGES["sampler"])
+    shown = [(name, facts[name]) for name in ("idea", "needs", "cost of a round", "cold start", "score") if name in facts]
+    if "cost of a round" in facts:
+        shown.append(("measured", f"[seconds and memory]({UP}/benchmarks/samplers.md)"))
     formula = one(sections_of(written), component.name, PAGES["sampler"])
-    return _page(component, "sampler", idea + further,
+    return _page(component, "sampler", shown,
                  [f"## Formula\n\nSymbols are those of [Samplers](../../samplers.md).\n\n{_moved(formula)}"])
 
 
@@ -60,7 +63,7 @@ def _page(component: Component, kind: str, facts: list[tuple[str, str]], section
     own = [inspect.getdoc(build), inspect.getdoc(build.__init__) if inspect.isclass(build) and
            "__init__" in vars(build) else None]
     links = ", ".join(f"[`{Path(name).name}`]({UP}/{name})" for name in yaml_pages(component, kind))
-    facts = [*facts, ("code", f"[`{path}`]({UP}/{path})"), ("run by", links or "a config of one's own")]
+    facts = [*facts, ("code", f"[`{path}`]({UP}/{path})"), ("run by", links or "your own config")]
     said = [words for fact, words in SAYS.items() if component.facts.get(fact) is True]
     said += ["Its logits are not linear in the features."] if component.facts.get("is_linear") is False else []
     parts = [f"# {component.name}",

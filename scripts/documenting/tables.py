@@ -9,14 +9,14 @@ CODE = re.compile(r"(`[^`]*`)")
 
 
 def rows_of(text: str) -> dict[str, dict[str, str]]:
-    """Return the rows of all tables of a page whose first cell holds names in backticks, by name: cells by column."""
+    """Return by name the cells of all tables of a page, by column, in rows whose first cell holds names in backticks."""
     found: dict[str, dict[str, str]] = {}
     header: list[str] = []
     for line in text.splitlines():
         cells = [cell.strip() for cell in line.strip().strip("|").split("|")] if line.startswith("|") else []
         header = (header or cells) if cells else []
         for name in re.findall(r"`([^`]+)`", cells[0]) if cells and cells is not header else ():
-            found.setdefault(name, dict(zip(header[1:], cells[1:], strict=False)))
+            found.setdefault(name, {}).update(zip(header[1:], cells[1:], strict=False))
     return found
 
 

@@ -60,6 +60,8 @@ def test_each_table_has_its_own_columns():
     """Text between two tables ends the first."""
     found = rows_of("| x | cost |\n|---|---|\n| `a` | 1 |\n\nNow\n\n| x | source |\n|---|---|\n| `b` | ECCV |\n")
     assert found == {"a": {"cost": "1"}, "b": {"source": "ECCV"}}
+    both = rows_of("| x | cost |\n|---|---|\n| `a` | 1 |\n\n| x | score |\n|---|---|\n| `a` | 2 |\n")
+    assert both == {"a": {"cost": "1", "score": "2"}}
     assert sections_of("# T\n## A\n\n### b\none\ntwo\n\n## C\nthree\n") == {"A": "", "b": "one\ntwo", "C": "three"}
 
 
