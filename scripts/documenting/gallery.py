@@ -14,6 +14,7 @@ from trainers.registry import LEARNERS, InBlocksOf, TunesImages
 PROJECT = Path(__file__).parents[2]
 UP = "../../.."  # from a page of the gallery to the project
 PAGES = {"sampler": "docs/samplers.md", "learner": "docs/learners.md"}  # what people write about each
+FROM_CODE = {"sampler": "Source and differences", "learner": "Formula and source"}  # what docstrings say of each
 SAYS = {  # facts of registries in words
     "needs_labels": "It needs labels, so that round 0 is random unless `ACTIVE.INITIAL_SAMPLER` names it.",
     "needs_linear": "It needs a learner whose logits are linear in the features.",
@@ -52,26 +53,32 @@ def learner_page(component: Component) -> str:
     """Return the page of a learner."""
     facts = one(rows_of(_written("learner")), component.name, PAGES["learner"])
     absent = component.facts.get("absent", "masked")
+    facts = {name.replace("seconds", "seconds of a fit with 28 and with 282 labels"): cell for name, cell in facts.items()}
     return _page(component, "learner", [*((name, _moved(cell)) for name, cell in facts.items()), ("reads", _reads(component)),
                                         ("classes without a label", f"{absent} (`TRAINER.ABSENT`)")], [])
 
 
 def _page(component: Component, kind: str, facts: list[tuple[str, str]], sections: list[str]) -> str:
-    build, module = resolved(component), module_of(component)
-    path = module.__name__.replace(".", "/") + ".py"
-    first, _, rest = inspect.getdoc(module).partition("\n")
-    own = [inspect.getdoc(build), inspect.getdoc(build.__init__) if inspect.isclass(build) and
-           "__init__" in vars(build) else None]
+    path = module_of(component).__name__.replace(".", "/") + ".py"
+    first, _, rest = inspect.getdoc(module_of(component)).partition("\n")
     links = ", ".join(f"[`{Path(name).name}`]({UP}/{name})" for name in yaml_pages(component, kind))
     facts = [*facts, ("code", f"[`{path}`]({UP}/{path})"), ("run by", links or "your own config")]
     said = [words for fact, words in SAYS.items() if component.facts.get(fact) is True]
     said += ["Its logits are not linear in the features."] if component.facts.get("is_linear") is False else []
+    node = "ACTIVE" if kind == "sampler" else "TRAINER"
     parts = [f"# {component.name}",
              f"<!-- Written by `python scripts/gallery.py` from {path} and {PAGES[kind]}: change these. -->",
              as_markdown(first), table(("name", f"`{component.name}`"), facts), " ".join(said), *sections,
-             f"## Parameters\n\n{parameter_table(component, 'ACTIVE' if kind == 'sampler' else 'TRAINER')}",
-             f"## From the code\n\n{as_markdown(rest.strip())}", *(as_markdown(text) for text in own if text)]
+             f"## Parameters\n\n{parameter_table(component, node)}", f"## {FROM_CODE[kind]}",
+             *(as_markdown(text) for text in (rest.strip(), *_docstrings(component)))]
     return "\n\n".join(part for part in parts if part.strip()) + "\n"
+
+
+def _docstrings(component: Component) -> list[str]:
+    """Return the docstrings of a function, or of a class and of its own `__init__`."""
+    build = resolved(component)
+    own = [build, build.__init__] if inspect.isclass(build) and "__init__" in vars(build) else [build]
+    return [text for text in map(inspect.getdoc, own) if text]
 
 
 def parameter_table(component: Component, node: str) -> str:

@@ -36,7 +36,7 @@ def test_every_component_has_a_page_with_all_it_can_be_told(pages, registry, fol
         for parameter in component.parameters:
             assert f"| `{registry.node}.{component.key}.{parameter.key}` | " in page
             assert f"| `{parameter.default!r}` |" in page
-        assert "## From the code\n\n" in page and f"{gallery.module_of(component).__name__.split('.')[-1]}.py" in page
+        assert f"{gallery.module_of(component).__name__.split('.')[-1]}.py" in page
         assert component.name == "replay" or ".yaml`](" in page
         assert f"]({folder}/{component.name}.md)" in pages["docs/gallery/index.md"]
 
