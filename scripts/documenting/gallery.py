@@ -14,6 +14,7 @@ from trainers.registry import LEARNERS, InBlocksOf, TunesImages
 PROJECT = Path(__file__).parents[2]
 UP = "../../.."  # from a page of the gallery to the project
 PAGES = {"sampler": "docs/samplers.md", "learner": "docs/learners.md"}  # what people write about each
+BASES = ("Learner", "Head", "PromptLearner")  # whose docstrings are about writing a learner
 FROM_CODE = {"sampler": "Source and differences", "learner": "Formula and source"}  # what docstrings say of each
 SAYS = {  # facts of registries in words
     "needs_labels": "It needs labels, so that round 0 is random unless `ACTIVE.INITIAL_SAMPLER` names it.",
@@ -75,10 +76,14 @@ def _page(component: Component, kind: str, facts: list[tuple[str, str]], section
 
 
 def _docstrings(component: Component) -> list[str]:
-    """Return the docstrings of a function, or of a class and of its own `__init__`."""
+    """Return the docstring of a function; of a class its own and its `__init__`'s, or what they inherit in this project."""
     build = resolved(component)
-    own = [build, build.__init__] if inspect.isclass(build) and "__init__" in vars(build) else [build]
-    return [text for text in map(inspect.getdoc, own) if text]
+    if not inspect.isclass(build):
+        return [inspect.getdoc(build)]
+    ours = [own for own in build.__mro__ if own.__module__.startswith("trainers.")]
+    texts = ([own.__doc__ for own in ours if own.__name__ not in BASES],
+             [vars(own)["__init__"].__doc__ for own in ours if "__init__" in vars(own)])
+    return [inspect.cleandoc(found[0]) for found in (list(filter(None, own)) for own in texts) if found]
 
 
 def parameter_table(component: Component, node: str) -> str:

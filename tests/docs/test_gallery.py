@@ -49,6 +49,12 @@ def test_bounds_choices_and_names_are_said(pages):
     assert "blocks of the text or image tower from 1 on, `all`, or `at most N`" in pages["docs/gallery/learners/MaPLe.md"]
 
 
+def test_docstrings_are_this_projects(pages):
+    """What a class inherits from here is said of it too; torch's own words, which change with it, are not."""
+    assert '`count` "mean" divides a_k by the labels of k' in pages["docs/gallery/learners/TipAdapterF.md"]
+    assert [name for name, text in pages.items() if "internal Module state" in text] == []
+
+
 def test_a_component_that_the_tables_pass_over_is_an_error():
     """Who adds a sampler or a learner is told where to write of it."""
     assert one(rows_of("| sampler | cost |\n|---|---|\n| `a`, `b` | n |\n"), "b", "docs/x.md") == {"cost": "n"}
