@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: also of the processes that tests start
+os.environ["JE_ARROW_MALLOC_CONF"] = "background_thread:false"  # of pyarrow, which pandas imports: forks would lack the thread
 
 import numpy as np
 import pytest
