@@ -12,7 +12,7 @@ const usesKeyboard = matchMedia("(hover: hover) and (pointer: fine)").matches;
 export function show() {
   const asked = isAsked();
   const done = session.images.filter(isAnswered).length;
-  by("round").textContent = asked ? `Round ${session.round}${session.part ? ", in place of skipped ones" : ""}: ${done} of ${session.images.length} labeled` : capital(session.state.doing.text);
+  by("round").textContent = asked ? `Round ${session.round}${session.part ? `, part ${session.part + 1}` : ""}: ${done} of ${session.images.length} labeled` : capital(session.state.doing.text);
   by("bar").hidden = !asked;
   by("bar").max = Math.max(session.images.length, 1);
   by("bar").value = done;
