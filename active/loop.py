@@ -78,7 +78,7 @@ def _start(plan: Run, result: RunResult) -> State:
     known = as_tensors({row_of[path]: code for path, code in plan.known.items()})
     pool.acquire(*known, 0)
     plan.oracle.know(*known)
-    return State(result.config, plan.trainer.predict(model, "train"), pool)
+    return State(result.config, plan.trainer.predict(model, "train"), pool, plan.samplers[0])
 
 
 def _end(plan: Run, result: RunResult, status: str, failure: str = "") -> None:

@@ -107,7 +107,7 @@ class State:
     config: dict[str, Any]  # of the record
     zero_shot: Predicted  # of the train split
     pool: LabelPool
-    sampler: ChosenSampler | None = None  # of the round, in all of its parts
+    sampler: ChosenSampler  # of the round, in all of its parts
     model: Any = None  # of the learner that selects; None while that is zero-shot CLIP
     predicted: tuple[Any, Predicted] | None = None  # the last model whose predictions of the train split were asked for
     guesses: dict[int, Tensor] = field(default_factory=dict)  # labels [N] that the reported models of rounds predict
