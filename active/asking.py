@@ -86,6 +86,7 @@ def _explained(plan: Run, sampler: str, ctx: SelectionContext, query: Query) -> 
 
 
 def context_of(plan: Run, state: State, now: Predicted, round: int, part: int = 0) -> SelectionContext:
+    """Return what the sampler of a round sees; `now` is what the model that selects says of the train split."""
     stream = f"select {state.sampler.stream}" + (f" part {part + 1}" if part else "")
     rows, labeled, skipped, flagged = state.pool.unlabeled, state.pool.labeled, state.pool.skipped, state.pool.flagged
     logits = now.logits[rows]
@@ -109,5 +110,6 @@ def _guesses(plan: Run, state: State, rows: Tensor) -> Tensor:
 
 
 def acquire(plan: Run, state: State, query: Query, round: int) -> None:
+    """Move what a query asks, and what it labels itself, out of the pool, with the answers."""
     state.pool.acquire(query.rows, plan.oracle.label(query.rows), round)
     state.pool.acquire(query.pseudo_rows, query.pseudo_labels, round, pseudo=True)

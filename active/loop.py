@@ -107,8 +107,8 @@ def _replay(plan: Run, state: State, result: RunResult) -> None:
         plan.oracle.audit(audit)
         plan.oracle.n_further = record.n_further
         state.n_labeled[record.round] = record.n_labeled - record.n_saved
-        asked = torch.tensor([row_of[path] for path in record.queried], dtype=torch.int64)
-        acquire(plan, state, Query(asked, *guesses), record.round)
+        queried = torch.tensor([row_of[path] for path in record.queried], dtype=torch.int64)
+        acquire(plan, state, Query(queried, *guesses), record.round)
         plan.oracle.correct(*corrections)
         _correct(plan, state, *corrections)
     last = result.rounds[-1]

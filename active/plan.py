@@ -131,7 +131,7 @@ class State:
 
     def fitted(self, step: str, trainer: Trainer, round: int, **mined: Any) -> Any:
         """Return a model fitted to all labels so far, and note its seconds and losses."""
-        weights = {} if self.pool.weights is None else {"weights": self.pool.weights}
+        weights = {} if (own := self.pool.weights) is None else {"weights": own}
         model = self.timed(step, trainer.fit, self.pool.labeled, self.pool.labels, round, **weights, **mined)
         if losses := getattr(model, "losses", ()):
             self.losses[step] = losses

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 BLOCK = 2**22  # numbers of a temporary matrix: 16 MiB in float32; from 32 MiB the C library maps new pages for each
+TIE = 1e-10  # share of the largest score within which the lower row is taken
 CHUNK = 64  # columns whose maximum is looked at before their ranks
 
 
@@ -66,6 +67,12 @@ def top_rows(scores: Tensor, n: int) -> Tensor:
     if scores.isnan().any():
         raise ValueError(f"NaN scores in rows {scores.isnan().nonzero().flatten()[:10].tolist()}")
     return scores.argsort(descending=True, stable=True)[:n]
+
+
+def lowest_of_largest(scores: Tensor) -> int:
+    """Return the lowest row whose float64 score [N] is the largest but for rounding."""
+    largest = scores.max()
+    return int((scores >= largest - TIE * largest.abs()).nonzero()[0])
 
 
 def top_columns(values: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -159,7 +159,7 @@ class Oracle:
 
     def said(self, rows: Sequence[int]) -> list[tuple[int, int]]:
         """Return rows with what was said of them."""
-        return [(row, int(self._labels[row])) for row in rows]
+        return list(zip(rows, self._labels[list(rows)].tolist(), strict=True))
 
     @property
     def recorders(self) -> Sequence[Recorder]:

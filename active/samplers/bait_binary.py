@@ -20,12 +20,10 @@ from tqdm import tqdm
 
 from active.context import Query, SelectionContext
 from active.kernels.memory import need_memory
-from active.kernels.scores import least_confidence
+from active.kernels.scores import least_confidence, lowest_of_largest
 from active.registry import SAMPLERS
 from dassl.utils.progress import BAR
 from dassl.utils.registry import AtLeast, AtMost
-
-TIE = 1e-10  # share of the largest fall within which the lower row is taken
 
 
 @SAMPLERS.register("bait_binary")
@@ -64,9 +62,3 @@ def bernoulli(logits: Tensor) -> Tensor:
 def weighted_square(rows: Tensor, weights: Tensor) -> Tensor:
     """Return sum_i w_i v_i v_i^T [D, D]."""
     return (rows * weights[:, None]).T @ rows
-
-
-def lowest_of_largest(scores: Tensor) -> int:
-    """Return the lowest row whose score is the largest but for rounding."""
-    largest = scores.max()
-    return int((scores >= largest - TIE * largest.abs()).nonzero()[0])

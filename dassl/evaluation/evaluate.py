@@ -34,13 +34,14 @@ def evaluate(logits: Tensor, labels: Tensor, metrics: Mapping[str, Metric]) -> d
 
 
 def _value(name: str, metric: Metric, probs: np.ndarray, labels: np.ndarray) -> Value:
+    has_many = is_per_class(name)
     try:
         found = metric(probs, labels)
-        values = np.asarray(found, np.float64).reshape(probs.shape[1]).tolist() if is_per_class(name) else [float(found)]
+        values = np.asarray(found, np.float64).reshape(probs.shape[1]).tolist() if has_many else [float(found)]
     except Exception as error:  # whatever a stranger's metric may do
         raise TrainingError(f"the metric {name} failed: {type(error).__name__}: {error}") from error
-    if is_per_class(name):
+    if has_many:
         values = [None if math.isnan(value) else value for value in values]
     if odd := [value for value in values if value is not None and not math.isfinite(value)]:
         raise TrainingError(f"the metric {name} is {odd[0]}")
-    return values if is_per_class(name) else values[0]
+    return values if has_many else values[0]

@@ -1,6 +1,5 @@
 """What trackers are told of a round, and the part that all services have in common."""
 
-import io
 import logging
 import uuid
 from abc import ABC, abstractmethod
@@ -59,9 +58,9 @@ def _sheet(result: RunResult, dataset: Dataset) -> bytes | None:
 
 
 def _png(figure: "Figure") -> bytes:
-    stream = io.BytesIO()
-    figure.savefig(stream, dpi=150, format="png", metadata={"Software": None})
-    return stream.getvalue()
+    from active.analysis.style import png_of  # here, as it takes matplotlib
+
+    return png_of(figure, 150)
 
 
 def title(result: RunResult) -> str:
