@@ -6,16 +6,20 @@ reaches the best gain. Two rows that cover only each other have equal gains, of 
 within `TIE` of the largest the lowest row is taken. A row's kernel with itself is 1, whatever its length is rounded to.
 """
 
+import math
+
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from active.context import Query, SelectionContext
+from active.kernels.d2_sampling import ROUNDING
 from active.kernels.scores import row_blocks
 from dassl.utils.progress import BAR
 
 TIE = 1e-5  # share of the largest gain
 EVALUATED = 256  # rows at a time
+SAMPLE = 1000  # rows of whose neighbors the radius by mass is the median
 DOUBLE = 2**24  # pairs up to which float64 costs nothing that a user would see
 
 
@@ -88,3 +92,17 @@ def herd(ctx: SelectionContext, weights: Tensor, radius: float) -> Query:
     picked = [covering.pick() for _ in tqdm(range(ctx.n_query), "herding", **BAR)]
     rows, gains = zip(*picked, strict=True)
     return Query(torch.tensor(rows, dtype=torch.int64), scores=torch.tensor(gains), pool_scores=at_first)
+
+
+def mass_radius(ctx: SelectionContext, n_balls: int) -> float:
+    """Return the median, over at most `SAMPLE` rows without a label, of the distance at which a ball holds its share of them.
+
+    Its share is 1 / `n_balls` of all. 1 where that distance is 0, as with copies alone.
+    """
+    features = ctx.unlabeled_features.float()
+    rank = math.ceil(len(features) / n_balls)
+    sample = features[torch.from_numpy(ctx.rng.permutation(len(features))[:SAMPLE]).sort().values]
+    distances = torch.cat([(2 - 2 * sample[block] @ features.T).kthvalue(rank, dim=1).values
+                           for block in row_blocks(len(sample), len(features))])
+    median = float(distances.median())
+    return math.sqrt(median) if median > ROUNDING else 1.0

@@ -26,12 +26,12 @@ from torch import Tensor
 from tqdm import tqdm
 
 from active.context import Query, SelectionContext
+from active.kernels.herding import mass_radius
 from active.kernels.memory import need_pairs
 from active.kernels.neighbors import TILE
 from active.kernels.scores import lowest_of_largest, row_blocks, smallness_of_margin
 from active.registry import SAMPLERS
 from active.samplers.probcover import probcover
-from active.samplers.uherding import mass_radius
 from dassl.utils.progress import BAR
 from dassl.utils.registry import AtLeast, AtMost
 

@@ -20,15 +20,13 @@ import torch
 from torch import Tensor
 
 from active.context import Query, SelectionContext
-from active.kernels.d2_sampling import ROUNDING
-from active.kernels.herding import herd
+from active.kernels.herding import herd, mass_radius
 from active.kernels.memory import need_pairs
 from active.kernels.scores import entropy, least_confidence, row_blocks, smallness_of_margin
 from active.registry import SAMPLERS
 from dassl.utils.registry import AtLeast, AtMost
 
 SCORES = {"margin": smallness_of_margin, "entropy": entropy, "least_confidence": least_confidence}
-SAMPLE = 1000  # rows of whose neighbors the radius by mass is the median
 
 
 @SAMPLERS.register("uherding")
@@ -54,17 +52,3 @@ def labeled_radius(features: Tensor) -> float:
         distances = torch.cdist(features[block].double(), features.double(), compute_mode="donot_use_mm_for_euclid_dist")
         smallest = min(smallest, float(distances[distances > 0].min()) if (distances > 0).any() else math.inf)
     return smallest if math.isfinite(smallest) else 1.0
-
-
-def mass_radius(ctx: SelectionContext, n_balls: int) -> float:
-    """Return the median, over at most `SAMPLE` rows without a label, of the distance at which a ball holds its share of them.
-
-    Its share is 1 / `n_balls` of all. 1 where that distance is 0, as with copies alone.
-    """
-    features = ctx.unlabeled_features.float()
-    rank = math.ceil(len(features) / n_balls)
-    sample = features[torch.from_numpy(ctx.rng.permutation(len(features))[:SAMPLE]).sort().values]
-    distances = torch.cat([(2 - 2 * sample[block] @ features.T).kthvalue(rank, dim=1).values
-                           for block in row_blocks(len(sample), len(features))])
-    median = float(distances.median())
-    return math.sqrt(median) if median > ROUNDING else 1.0
