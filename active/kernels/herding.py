@@ -7,7 +7,9 @@ within `TIE` of the largest the lowest row is taken. A row's kernel with itself 
 """
 
 import math
+from collections.abc import Callable
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -53,6 +55,10 @@ class Herd:
         self._bounds[row] = -torch.inf
         return row, gain
 
+    def reweigh(self, weights: Tensor) -> None:
+        """Let targets count by other weights [N], none of them larger than before, so that old gains stay bounds."""
+        self._weights = weights.to(self._weights)
+
     def _best(self) -> tuple[float, int]:
         """Return the largest gain, and the lowest row that has it but for `TIE`."""
         order = self._bounds.argsort(descending=True, stable=True)
@@ -83,25 +89,33 @@ class Herd:
 
 
 def herd(ctx: SelectionContext, weights: Tensor, radius: float) -> Query:
-    """Return `n_query` pool rows in the order in which they are picked; skipped images are targets, labeled ones centers.
+    """Return `n_query` pool rows in the order in which they are picked; skipped images are targets, labeled ones centers."""
+    return asked(Herd(ctx.unlabeled_features, weights, ctx.labeled_features, radius, ctx.n_pool), ctx.n_query)
 
-    Greedy, and so at least 1 - 1/e of the best rows' coverage. Time: a pass over all pairs, and 1 to 4 more for all picks.
+
+def asked(covering: Herd, n_query: int, after: Callable[[int], None] = lambda row: None) -> Query:
+    """Return the first picks in their order; `after` is told each of them before the next one.
+
+    Greedy, and so, with weights that stay, at least 1 - 1/e of the best rows' coverage. Time: a pass over all pairs, and 1 to 4
+    more for all picks.
     """
-    covering = Herd(ctx.unlabeled_features, weights, ctx.labeled_features, radius, ctx.n_pool)
-    at_first = covering.bounds.clone()
-    picked = [covering.pick() for _ in tqdm(range(ctx.n_query), "herding", **BAR)]
-    rows, gains = zip(*picked, strict=True)
+    at_first, rows, gains = covering.bounds.clone(), [], []
+    for _ in tqdm(range(n_query), "herding", **BAR):
+        row, gain = covering.pick()
+        rows.append(row)
+        gains.append(gain)
+        after(row)
     return Query(torch.tensor(rows, dtype=torch.int64), scores=torch.tensor(gains), pool_scores=at_first)
 
 
-def mass_radius(ctx: SelectionContext, n_balls: int) -> float:
-    """Return the median, over at most `SAMPLE` rows without a label, of the distance at which a ball holds its share of them.
+def mass_radius(features: Tensor, n_balls: int, rng: np.random.Generator) -> float:
+    """Return the median, over at most `SAMPLE` of unit rows [N, D], of the distance at which a ball holds its share of them.
 
     Its share is 1 / `n_balls` of all. 1 where that distance is 0, as with copies alone.
     """
-    features = ctx.unlabeled_features.float()
+    features = features.float()
     rank = math.ceil(len(features) / n_balls)
-    sample = features[torch.from_numpy(ctx.rng.permutation(len(features))[:SAMPLE]).sort().values]
+    sample = features[torch.from_numpy(rng.permutation(len(features))[:SAMPLE]).sort().values]
     distances = torch.cat([(2 - 2 * sample[block] @ features.T).kthvalue(rank, dim=1).values
                            for block in row_blocks(len(sample), len(features))])
     median = float(distances.median())

@@ -49,7 +49,7 @@ def dcom(
     need_pairs("dcom", ctx.n_pool, ctx.features.shape[1], max_pool)
     if not len(ctx.labels):
         return probcover(ctx, max_pool=max_pool)
-    cap = max_radius or mass_radius(ctx, ctx.n_classes)
+    cap = max_radius or mass_radius(ctx.unlabeled_features, ctx.n_classes, ctx.rng)
     _, covered = label_balls(ctx, cap, LOWEST)
     radii, covered = label_balls(ctx, cap, LOWEST + RISE * float(covered.double().mean()))
     own = competence(float(covered.double().mean()), steepness, coverage)

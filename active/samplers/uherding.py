@@ -41,8 +41,9 @@ def uherding(
         weights = SCORES[uncertainty](ctx.unlabeled_logits)
     else:
         weights = torch.ones(len(ctx.unlabeled_features))
-    n_balls = len(ctx.labels) + ctx.n_query
-    return herd(ctx, weights, labeled_radius(ctx.labeled_features) if radius == "labeled" else mass_radius(ctx, n_balls))
+    if radius == "labeled":
+        return herd(ctx, weights, labeled_radius(ctx.labeled_features))
+    return herd(ctx, weights, mass_radius(ctx.unlabeled_features, len(ctx.labels) + ctx.n_query, ctx.rng))
 
 
 def labeled_radius(features: Tensor) -> float:

@@ -23,7 +23,8 @@ from tests.active.toy import ToyTrainer, record_of, toy_config, toy_task
 from tests.test_answers import photos, sheet, start, truth  # noqa: F401
 
 SCORED = {"badge", "bait_binary", "cec", "coreset", "dcom", "dual_prompt", "entropy", "least_confidence", "margin",
-          "maxherding", "pcb", "pcoreset", "probcover", "purity", "schedule", "tcm", "tfs", "typiclust", "uherding"}
+          "maxherding", "pcb", "pcoreset", "probcover", "promptherding", "purity", "schedule", "tcm", "tfs",
+          "typiclust", "uherding"}
 OF_POOL = SCORED - {"coreset", "pcoreset", "probcover", "schedule", "tcm", "typiclust"}
 
 

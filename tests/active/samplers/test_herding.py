@@ -153,10 +153,11 @@ def test_the_radius_by_mass_shrinks_with_labels_and_picks():
     ctx = make_context(1, n_pool=40, n_labeled=12, n_query=8)
     distances = [sorted(math.dist(x, y) for y in ctx.features.double().tolist()) for x in ctx.features.double().tolist()]
     expected = sorted(row[1] for row in distances)[(40 - 1) // 2]  # torch's median of 40 is the 20th
-    assert mass_radius(ctx, 20) == pytest.approx(expected, rel=1e-3)
-    assert mass_radius(ctx, 10) > mass_radius(ctx, 20)
+    assert mass_radius(ctx.unlabeled_features, 20, ctx.rng) == pytest.approx(expected, rel=1e-3)
+    assert mass_radius(ctx.unlabeled_features, 10, ctx.rng) > mass_radius(ctx.unlabeled_features, 20, ctx.rng)
     copies = replace(ctx, features=ctx.features[:1].expand(40, -1))
-    assert mass_radius(copies, 20) == 1.0 and len(picks(sampler_by_name("uherding", radius="mass"), copies)) == 8
+    assert mass_radius(copies.unlabeled_features, 20, copies.rng) == 1.0
+    assert len(picks(sampler_by_name("uherding", radius="mass"), copies)) == 8
 
 
 @pytest.mark.parametrize("name", ["maxherding", "uherding"])

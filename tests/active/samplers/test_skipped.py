@@ -10,7 +10,8 @@ from active.context import SelectionContext
 from active.registry import SAMPLERS
 from active.testing import make_context, picks, sampler_by_name
 
-COVERING = {"activeft", "bait_binary", "cb", "cbsq", "cec", "dcom", "maxherding", "probcover", "typiclust", "uherding"}
+COVERING = {"activeft", "bait_binary", "cb", "cbsq", "cec", "dcom", "maxherding", "probcover", "promptherding", "typiclust",
+            "uherding"}
 NAMES = sorted({component.name for component in SAMPLERS} - {"purity", "replay", "schedule", "tcm"})  # others in them
 
 
