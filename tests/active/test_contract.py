@@ -85,10 +85,10 @@ def _dense(ctx):
 ])
 def test_the_kit_catches_a_broken_sampler(sampler, check, monkeypatch):
     """Each fault is found by the check that is there for it."""
-    monkeypatch.setattr(kit, "MAX_GROWTH_GIB", 0.5)
-    monkeypatch.setattr(kit, "SCALE", 20_000)
+    monkeypatch.setattr(kit, "MAX_GROWTH_GIB", 0.2)
+    monkeypatch.setattr(kit, "SCALE", 10_000)
     if check == "check_scale":
-        torch.ones(2**29)  # 2 GiB that the process has had before
+        torch.ones(2**27)  # 0.5 GiB that the process has had before
     with pytest.raises((AssertionError, ContractError, IndexError)):
         getattr(kit, check)(sampler)
 

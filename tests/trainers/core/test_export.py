@@ -49,9 +49,12 @@ def check_same(classifier: Classifier, folder) -> None:
     assert np.ptp(expected, 0).max() > 1e-3  # it depends on the image
 
 
-@pytest.mark.parametrize("name", [component.name for component in LEARNERS])
+@pytest.mark.parametrize("name", [own.name for own in LEARNERS if own.name not in PLAIN - {"CoOp", "GDA"}])
 def test_every_learner_is_exported_as_it_is(name, tmp_path):
-    """Visual prompts, maps of features, caches, biases and the temperature are inside, of later learners too."""
+    """Visual prompts, maps of features, caches, biases and the temperature are inside, of later learners too.
+
+    Of plain learners, whose graphs differ in numbers alone, one without and one with a bias.
+    """
     classifier = classifier_of(name)
     write_onnx(classifier, tmp_path)
     check_same(classifier, tmp_path)
