@@ -30,16 +30,15 @@ if __name__ == "__main__":
 
 from active.analysis.records import CELLS, failure_of, keys_of
 from active.record.certificate import code_hash, config_hash
-from dassl.config.cli import Parser, command, count
+from dassl.config.cli import Parser, command
 from dassl.config.setup import as_dict
 from dassl.utils.errors import ConfigError, DataError, UserError
 from dassl.utils.events import stop_on_sigterm, stopped_by
 from dassl.utils.files import write_json
 from dassl.utils.run_folder import FAILED as NOTE
+from scripts.experiments.backends import add_backend, build_workers
 from scripts.experiments.cell import DONE, FAILED, REFUSED, WAITING, Outcome, is_done, settled
-from scripts.experiments.cluster import ray_workers, slurm_workers
 from scripts.experiments.experiment import Cell, read_experiment
-from scripts.experiments.local import local_workers
 from scripts.experiments.schedule import Schedule, Worker
 from trainers.core import job
 
@@ -53,10 +52,7 @@ def parser() -> Parser:
     flags.add_argument("--config-file", required=True, metavar="YAML", help="experiment, see scripts/experiments/experiment.py")
     flags.add_argument("--root", metavar="DIR", help="folder that holds the data sets (DATASET.ROOT)")
     flags.add_argument("--output-dir", metavar="DIR", help="where the runs go, instead of the experiment's OUTPUT_DIR")
-    flags.add_argument("--backend", choices=("local", "ray", "slurm"), default="local", help="where cells run")
-    flags.add_argument("--workers", type=count, metavar="N", help="cells at a time: one a GPU or core with memory; Slurm 8")
-    flags.add_argument("--address", help="of an existing Ray cluster, such as auto; without it one is started here")
-    flags.add_argument("--slurm", nargs="+", default=[], metavar="NAME=VALUE", help="settings of the Slurm jobs")
+    add_backend(flags, "cells")
     flags.add_argument("--retry-failed", action="store_true", help="try again what failed for a reason of its config")
     flags.add_argument("--list", action="store_true", help="print each cell's train.py command and exit")
     return flags
@@ -139,18 +135,6 @@ def _reason(error: str) -> str:
     """Return the line of an error that says what is wrong: the first one, of a traceback the last one."""
     lines = error.splitlines()
     return lines[-1 if lines[0].startswith("Traceback") else 0]
-
-
-def build_workers(arguments: argparse.Namespace, folder: Path, n_cells: int) -> Sequence[Worker]:
-    """Return the workers of a backend, at most one a cell; raises UserError if the backend is not to be had."""
-    if arguments.backend == "ray":
-        workers = ray_workers(arguments.workers, arguments.address)
-    elif arguments.backend == "slurm":
-        settings = dict(setting.partition("=")[::2] for setting in arguments.slurm)
-        workers = slurm_workers(arguments.workers, folder, settings)
-    else:
-        workers = local_workers(arguments.workers, folder)  # threads a worker do not depend on how many cells are left
-    return workers[:n_cells]
 
 
 def run(sweep: Sweep, cells: Sequence[Cell], workers: Sequence[Worker]) -> None:

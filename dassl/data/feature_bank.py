@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -46,6 +46,15 @@ class FeatureBank:
 
     features: Tensor
     key: Key
+
+
+class Source(NamedTuple):
+    """Where the features of a split are kept, what they are of, and how they are made."""
+
+    folder: Path
+    key: Key
+    contents: Contents
+    extract: Extract
 
 
 def writable(folder: Path) -> Path:
@@ -90,6 +99,30 @@ def load_bank(folder: Path, key: Key, contents: Contents, extract: Extract) -> F
         save_tensors(path, key, {"digests": contents.digests, "features": features})
         shutil.rmtree(_blocks_folder(folder, key), ignore_errors=True)
     return FeatureBank(features, key)
+
+
+def missing_rows(source: Source) -> Tensor:
+    """Return the images of a split, ascending, whose features are in no file yet."""
+    missing = torch.ones(len(source.contents.digests), dtype=torch.bool)
+    for rows, _ in _known(*source[:3]):
+        missing[rows] = False
+    return missing.nonzero()[:, 0]
+
+
+def extract_rows(source: Source, rows: Tensor) -> None:
+    """Extract the features of some images [n], ascending, into files of which `load_bank` makes the bank.
+
+    Several processes may do so at the same time for other images. What one that was killed had written is not done again.
+    """
+    folder, key, contents, extract = source
+    for kept, _ in _kept_blocks(folder, key, contents, int(rows[0]), int(rows[-1])):
+        rows = rows[~torch.isin(rows, kept)]
+    with _Blocks(_blocks_folder(folder, key), _same_but_files(key), contents.digests) as blocks:
+        n_done = 0
+        for part in extract(rows.tolist()) if len(rows) else ():
+            blocks.add(rows[n_done:n_done + len(part)], part)
+            n_done += len(part)
+        blocks.write()
 
 
 def stored_features(folder: Path, key: Key, paths: Sequence[str]) -> dict[str, Tensor] | None:
@@ -155,8 +188,16 @@ def _known(folder: Path, key: Key, contents: Contents) -> Iterator[tuple[Tensor,
             if kept is not None and len(kept["digests"]) == n_rows:
                 rows = (kept["digests"] == contents.digests).all(1).nonzero()[:, 0]
                 yield rows, kept["features"][rows]
+    yield from _kept_blocks(folder, key, contents)
+
+
+def _kept_blocks(folder: Path, key: Key, contents: Contents, first: int = 0, last: int | None = None) -> Iterator[
+        tuple[Tensor, Tensor]]:
+    """Yield as `_known` what an extraction in hand has written, of blocks whose first row is one of first..last."""
     for path in sorted(_blocks_folder(folder, key).glob("*.safetensors")):
-        kept = load_tensors(path, same | {"n_rows": n_rows}, BLOCK_TYPES)
+        if int(path.stem) < first or (last is not None and int(path.stem) > last):
+            continue
+        kept = load_tensors(path, _same_but_files(key) | {"n_rows": len(contents.digests)}, BLOCK_TYPES)
         if kept is not None:
             fits = (kept["digests"] == contents.digests[kept["rows"]]).all(1)
             yield kept["rows"][fits], kept["features"][fits]
@@ -178,7 +219,9 @@ class _Blocks:
             self.write()
 
     def write(self) -> None:
-        """Write what is pending as one file."""
+        """Write what is pending, if anything is, as one file."""
+        if not self._pending:
+            return
         rows, features = (torch.cat(parts) for parts in zip(*self._pending, strict=True))
         path = self._folder / f"{int(rows[0]):010d}.safetensors"
         save_tensors(path, self._key, {"digests": self._digests[rows], "features": features, "rows": rows})
@@ -188,7 +231,7 @@ class _Blocks:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None and self._pending:
+        if kind is not None:
             with contextlib.suppress(UserError):  # a full disk is perhaps what it has stopped for
                 self.write()
 

@@ -1,7 +1,7 @@
 """One cell of an experiment, run in this process as `train.py` runs it."""
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from yacs.config import CfgNode
@@ -48,8 +48,13 @@ def run_cell(words: Sequence[str], held: Held, *, wait: bool = False) -> Outcome
 
     Where another process is at work in the cell's folder the outcome is `busy`, or, with `wait`, that process is waited for.
     """
+    return outcome_of(lambda: job.train(configured(words), held, wait=wait))
+
+
+def outcome_of(work: Callable[[], object]) -> Outcome:
+    """Return what became of some work; nothing but a request to stop is raised."""
     try:
-        job.train(configured(words), held, wait=wait)
+        work()
     except InUseError as error:
         return Outcome(BUSY, str(error))
     except WaitingForLabels as error:

@@ -10,8 +10,9 @@ from types import ModuleType
 from dassl.utils.environment import PROJECT
 from dassl.utils.errors import ConfigError, UserError
 from dassl.utils.held import Held
-from scripts.experiments.cell import Outcome, run_cell
+from scripts.experiments.cell import Outcome
 from scripts.experiments.schedule import WorkerDied
+from scripts.experiments.shard import run_task
 
 GENERIC = ("timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node")  # submitit's own names
 POLL = 1.0  # seconds
@@ -50,7 +51,7 @@ class _Runner:
         self._held = Held()
 
     def run(self, words: list[str], wait: bool) -> Outcome:
-        return run_cell(words, self._held, wait=wait)
+        return run_task(words, self._held, wait=wait)
 
 
 def ray_workers(n: int | None, address: str | None) -> list[RayWorker]:
@@ -95,7 +96,7 @@ class SlurmWorker:
 def _job(folder: str, words: list[str], wait: bool) -> Outcome:
 
     os.chdir(folder)
-    return run_cell(words, Held(), wait=wait)
+    return run_task(words, Held(), wait=wait)
 
 
 def slurm_workers(n: int | None, output: Path, settings: Mapping[str, str], cluster: str = "slurm") -> list[SlurmWorker]:

@@ -17,7 +17,7 @@ sys.path[0] = str(Path(__file__).resolve().parents[2])  # in place of this folde
 
 from dassl.utils.events import Terminated, stop_on_sigterm  # noqa: E402
 from dassl.utils.held import Held  # noqa: E402
-from scripts.experiments.cell import run_cell  # noqa: E402
+from scripts.experiments.shard import run_task  # noqa: E402
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
     try:
         while (line := tasks.get()) is not None:
             task = json.loads(line)
-            outcome = run_cell(task["words"], held, wait=task["wait"])
+            outcome = run_task(task["words"], held, wait=task["wait"])
             print(json.dumps(dataclasses.asdict(outcome)), file=answers, flush=True)
     except (Terminated, BrokenPipeError):
         sys.exit(143)

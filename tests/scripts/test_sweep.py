@@ -18,7 +18,7 @@ import yaml
 import train
 from active.analysis.records import load_records
 from scripts import sweep
-from scripts.experiments import cell, cluster, local
+from scripts.experiments import backends, cell, cluster, local
 from tests import commands
 from tests.active.analysis.made import write_run
 
@@ -175,7 +175,7 @@ def test_ray_finishes_a_sweep_although_a_worker_is_killed(tmp_path, root, whole,
 def test_submitit_runs_each_cell_as_a_job(tmp_path, root, whole, monkeypatch):
     """With submitit's local executor in Slurm's place."""
     pytest.importorskip("submitit")
-    monkeypatch.setattr(sweep, "slurm_workers", partial(cluster.slurm_workers, cluster="local"))
+    monkeypatch.setattr(backends, "slurm_workers", partial(cluster.slurm_workers, cluster="local"))
     command = words(tmp_path, root, "--backend", "slurm", "--workers", "2", "--slurm", "timeout_min=10", SEEDS=[1])
     assert sweep.main(command) == 0
     assert same(load_records([tmp_path / "runs"]), whole.of(seed=1))

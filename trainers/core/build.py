@@ -17,7 +17,7 @@ from dassl.config.setup import cache_path
 from dassl.data.build import load_dataset
 from dassl.data.dataset import Dataset
 from dassl.data.digests import Contents, ImageFiles
-from dassl.data.feature_bank import Key, bank_key, load_bank, stored_features, writable
+from dassl.data.feature_bank import Key, Source, bank_key, load_bank, stored_features, writable
 from dassl.data.loader import image_batches
 from dassl.data.store import ImageStore
 from dassl.data.transforms import build_augmentation, build_preprocessing
@@ -100,6 +100,11 @@ def check_image_tower(cfg: CfgNode) -> None:
 
 def frozen_features(cfg: CfgNode, clip: FrozenCLIP, files: ImageFiles, split: str, reads: Reads = "features") -> torch.Tensor:
     """Return the frozen tower's output of a split, unit-norm features by default, from the cache where it has it."""
+    return load_bank(*bank_source(cfg, clip, files, split, reads)).features
+
+
+def bank_source(cfg: CfgNode, clip: FrozenCLIP, files: ImageFiles, split: str, reads: Reads = "features") -> Source:
+    """Return where the frozen tower's output of a split is kept, and how it is made."""
     preprocessing, paths = build_preprocessing(cfg.INPUT, clip.preprocessing), files.dataset.files(split)
     size = cfg.DATALOADER.TEST.BATCH_SIZE
 
@@ -111,7 +116,7 @@ def frozen_features(cfg: CfgNode, clip: FrozenCLIP, files: ImageFiles, split: st
                             n_rows=len(paths), description=f"features of {files.dataset.name} {split}")
 
     contents = files.contents(split)
-    return load_bank(writable(cache_path(cfg)), _bank_key(cfg, clip, contents, reads), contents, extract).features
+    return Source(writable(cache_path(cfg)), _bank_key(cfg, clip, contents, reads), contents, extract)
 
 
 def kept_features(

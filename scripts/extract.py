@@ -1,0 +1,122 @@
+"""Extract the frozen features of a data set by several processes, cards or machines; runs then find them in the cache.
+
+    python scripts/extract.py --config-file configs/datasets/dtd.yaml configs/trainers/CoOp/vit_b16.yaml --root DATA
+    python scripts/extract.py --config-file ... --backend ray --address auto
+    python scripts/extract.py --config-file ... --backend slurm --workers 8 --slurm partition=gpu gpus_per_node=1
+
+The config is that of the runs, by the same files and KEY VALUE pairs: weights, data set, input size, precision, and the
+learner, which says what is read. Workers take shards of images in turn. Kill it at any moment and give the same command again:
+what has been written is not extracted anew. `CACHE_DIR` must be one folder for all workers. The exit code is 0 if all features
+are there.
+"""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+
+from tqdm import tqdm
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+if __name__ == "__main__":
+    from dassl.utils import starting
+
+    starting.begin()
+
+from dassl.config.cli import Parser, command
+from dassl.config.setup import cache_path
+from dassl.data.dataset import SPLITS
+from dassl.utils.errors import UserError
+from dassl.utils.events import stop_on_sigterm, stopped_by
+from dassl.utils.held import Held
+from scripts.experiments.backends import add_backend, build_workers
+from scripts.experiments.cell import DONE, Outcome, configured
+from scripts.experiments.experiment import Cell
+from scripts.experiments.schedule import Schedule
+from scripts.experiments.shard import shard_words, shards, source_of
+
+SHARD_IMAGES = 16_384
+
+
+def parser() -> Parser:
+    """Return the command line's parser."""
+    flags = Parser(prog="extract.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter,
+                   epilog="KEY VALUE pairs win over files and flags.")
+    flags.add_argument("--config-file", nargs="+", action="extend", default=[], metavar="YAML", help="merged left to right")
+    flags.add_argument("--root", metavar="DIR", help="folder that holds the data sets (DATASET.ROOT)")
+    flags.add_argument("--splits", nargs="+", choices=SPLITS, default=["train", "test"], help="by default what runs read")
+    flags.add_argument("--shard-images", type=images, default=SHARD_IMAGES, metavar="N", help="that a worker takes at once")
+    add_backend(flags, "shards")
+    return flags
+
+
+def images(text: str) -> int:
+    """Return a number of images from the command line."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 on")
+    return int(text)
+
+
+def words_of(arguments: argparse.Namespace, pairs: Sequence[tuple[str, str]]) -> list[str]:
+    """Return the words of a `train.py` command for the same config."""
+    files = ["--config-file", *arguments.config_file] if arguments.config_file else []
+    return [*files, *(["--root", arguments.root] if arguments.root else []), *(word for pair in pairs for word in pair)]
+
+
+def extract(arguments: argparse.Namespace, words: Sequence[str]) -> int:
+    """Extract what is missing, say what there is, and return the exit code."""
+    from dassl.data.feature_bank import load_bank, missing_rows
+    from trainers.core.build import kinds_read
+
+    cfg, held, failed = configured(words), Held(), 0
+    batch = cfg.DATALOADER.TEST.BATCH_SIZE
+    size = max(1, arguments.shard_images // batch) * batch  # whole batches: features may depend on who else is in one
+    for split, reads in product(arguments.splits, kinds_read(cfg)):
+        source = source_of(cfg, held, split, reads)
+        if not (n_images := len(source.contents.digests)):
+            continue
+        missing = missing_rows(source).tolist()
+        cells = [Cell(f"{split} {reads} {own.start}:{own.stop}", cache_path(cfg), shard_words(split, reads, own, words))
+                 for own in shards(missing, size)]
+        failed += run(arguments, cells, cache_path(cfg)) if cells else 0
+        if not failed:
+            bank = load_bank(*source)
+            print(f"{source.contents.dataset} {split}: {reads} of {n_images:,} images, {bank.features.shape[1]} numbers each, "
+                  f"{len(missing):,} of them extracted now")
+    return 1 if failed else 0
+
+
+def run(arguments: argparse.Namespace, cells: Sequence[Cell], folder: Path) -> int:
+    """Run the shards on workers, behind a progress bar, and return how many have failed."""
+    failed: list[str] = []
+    with tqdm(total=len(cells), desc="shards", unit="shard", disable=None) as bar:
+
+        def report(cell: Cell, outcome: Outcome) -> None:
+            bar.update()
+            if outcome.kind != DONE:
+                failed.append(cell.name)
+                bar.write(f"extract.py: {cell.name}: {outcome.error}", file=sys.stderr)
+
+        Schedule(cells, build_workers(arguments, folder, len(cells)), report).run()
+    return len(failed)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    try:
+        arguments, pairs = parser().parse(sys.argv[1:] if argv is None else argv)
+        stop_on_sigterm()
+        return extract(arguments, words_of(arguments, pairs))
+    except UserError as error:
+        print(f"extract.py: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt as error:
+        code, by = stopped_by(error)
+        print(f"\nextract.py: stopped by {by}; the same command goes on", file=sys.stderr)
+        return code
+
+
+if __name__ == "__main__":
+    command("extract.py", main)

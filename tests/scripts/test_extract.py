@@ -1,0 +1,167 @@
+"""Features extracted by several workers: the same bits as those of a run, through kills, on local processes and on Ray."""
+
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dassl.utils.held import Held
+from scripts import extract
+from scripts.experiments import backends, cell, local
+from scripts.experiments.schedule import WorkerDied
+from scripts.experiments.shard import run_task, shards, source_of
+from tests import commands
+
+PROJECT = Path(__file__).parents[2]
+
+
+def words(cache: Path, root: Path) -> list[str]:
+    return ["--config-file", str(PROJECT / "configs" / "quickstart.yaml"), "--root", str(root), "CACHE_DIR", str(cache),
+            "DATALOADER.TEST.BATCH_SIZE", "32"]
+
+
+def banks(cache: Path) -> dict[str, torch.Tensor]:
+    return {path.name: load_file(path)["features"] for path in cache.glob("*.safetensors")}
+
+
+def same(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> bool:
+    return found.keys() == expected.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, root):
+    """The features of train and test, each extracted by one process in one go."""
+    from dassl.data.feature_bank import load_bank
+
+    cache = tmp_path_factory.mktemp("cache")
+    for split in ("train", "test"):
+        load_bank(*source_of(cell.configured(words(cache, root)), Held(), split, "features"))
+    return banks(cache)
+
+
+class InProcess:
+    """A worker in this process; each of `deaths` is the number of a shard after which it dies, work done or not."""
+
+    def __init__(self, deaths: set[int] = frozenset(), *, before: bool = True):
+        self.n_run, self.deaths, self.before, self.held = 0, deaths, before, Held()
+
+    def run(self, words, *, wait):
+        self.n_run += 1
+        if self.n_run in self.deaths and self.before:
+            raise WorkerDied("killed")
+        outcome = run_task(words, self.held)
+        if self.n_run in self.deaths:
+            raise WorkerDied("killed")
+        return outcome
+
+    def stop(self):
+        pass
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_shards_make_the_bits_of_a_single_pass(tmp_path, root, whole, monkeypatch, capsys, before):
+    """Also where a worker dies before or after it has written its shard."""
+    worker = InProcess({1, 3}, before=before)
+    monkeypatch.setattr(extract, "build_workers", lambda arguments, folder, n: [worker])
+    assert extract.main([*words(tmp_path, root), "--shard-images", "300"]) == 0
+    assert same(banks(tmp_path), whole) and worker.n_run == 5 + 2 + 2
+    assert "Digits train: features of 1,197 images, 128 numbers each, 1,197 of them extracted now" in capsys.readouterr().out
+    assert extract.main([*words(tmp_path, root), "--shard-images", "300"]) == 0 and worker.n_run == 9
+    assert "450 images, 128 numbers each, 0 of them" in capsys.readouterr().out
+    assert not list(tmp_path.glob("*.blocks"))
+
+
+def test_what_was_written_before_a_kill_is_not_extracted_anew(tmp_path, root, whole, monkeypatch):
+    """The same command goes on with the shards that are not there, and a run takes them as its own."""
+    stopped = InProcess()
+
+    def stop(words, *, wait):
+        if stopped.n_run == 2:
+            raise KeyboardInterrupt
+        return InProcess.run(stopped, words, wait=wait)
+
+    stopped.run = stop
+    monkeypatch.setattr(extract, "build_workers", lambda arguments, folder, n: [stopped])
+    assert extract.main([*words(tmp_path, root), "--shard-images", "320"]) == 130
+    worker = InProcess()
+    monkeypatch.setattr(extract, "build_workers", lambda arguments, folder, n: [worker])
+    assert extract.main([*words(tmp_path, root), "--shard-images", "320"]) == 0
+    assert worker.n_run == 2 + 2 and same(banks(tmp_path), whole)
+
+
+def test_a_shard_that_fails_is_named_and_the_others_are_kept(tmp_path, root, monkeypatch, capsys):
+    def run(words, *, wait):
+        return cell.Outcome(cell.FAILED, "the disk is full") if words[3].startswith("320") else run_task(words, worker.held)
+
+    worker = InProcess()
+    worker.run = run
+    monkeypatch.setattr(extract, "build_workers", lambda arguments, folder, n: [worker])
+    assert extract.main([*words(tmp_path, root), "--shard-images", "320", "--splits", "train"]) == 1
+    assert "extract.py: train features 320:640: the disk is full" in capsys.readouterr().err
+    assert len(list(tmp_path.glob("*.blocks/*"))) == 3
+
+
+@pytest.mark.starts
+def test_two_processes_extract_what_one_does(tmp_path, root, whole, monkeypatch):
+    """Each has one of two cores."""
+    monkeypatch.setattr(local.subprocess, "Popen", commands.popen)
+    monkeypatch.setattr(local.os, "sched_getaffinity", lambda _: {0}, raising=False)
+    assert extract.main([*words(tmp_path, root), "--shard-images", "200", "--workers", "2"]) == 0
+    assert same(banks(tmp_path), whole)
+
+
+@pytest.mark.starts
+def test_two_actors_of_ray_one_killed(tmp_path, root, whole, monkeypatch):
+    """The shard of the killed one is done by another."""
+    ray = pytest.importorskip("ray")
+    killed, build = [], backends.build_workers
+
+    def watched(arguments, folder, n):
+        workers = build(arguments, folder, n)
+        threading.Thread(target=kill, args=(workers[0],), daemon=True).start()
+        return workers
+
+    def kill(worker) -> None:
+        while worker._actor is None or not list(tmp_path.glob("*.blocks/*")):
+            time.sleep(0.01)
+        ray.kill(worker._actor)
+        killed.append(True)
+
+    monkeypatch.setattr(extract, "build_workers", watched)
+    try:
+        assert extract.main([*words(tmp_path, root), "--shard-images", "96", "--workers", "2", "--backend", "ray",
+                             "--splits", "train"]) == 0
+    finally:
+        ray.shutdown()
+    assert killed and len(found := banks(tmp_path)) == 1
+    assert all(torch.equal(own, whole[name]) for name, own in found.items())
+
+
+def test_a_wrong_word_is_one_line(tmp_path, capsys):
+    for own, said in ((["--backend", "cloud"], "invalid choice"), (["--shard-images", "0"], "whole number from 1"),
+                      (["--splits", "all"], "invalid choice"), (["DATASET.NAME", "Nothing"], "Nothing")):
+        assert extract.main(own) == 2
+        err = capsys.readouterr().err
+        assert said in err and err.count("\n") == 1
+
+
+@pytest.mark.parametrize(("missing", "expected"), [
+    ([], []), ([0, 1, 2], [range(3)]), ([2, 5, 6, 7, 12], [range(2, 3), range(5, 8), range(12, 13)]),
+    (range(10), [range(4), range(4, 8), range(8, 10)])])
+def test_shards_hold_all_that_is_missing(missing, expected):
+    assert list(shards(missing, 4)) == expected
+
+
+def test_ctrl_c_ends_it(tmp_path, root):
+    """As it does other commands."""
+    process = commands.popen([sys.executable, str(PROJECT / "scripts" / "extract.py"), *words(tmp_path, root)])
+    while not list(tmp_path.glob("*")):
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGINT)
+    assert process.wait(240) == 130
