@@ -3,10 +3,13 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from active.relations import Relations
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,8 @@ class SelectionContext:
     skipped_logits: Tensor | None = None  # [S, C] float32
     part: int = 0  # of the round; further ones ask in place of skipped images, see `ACTIVE.REFILL`
     flagged_features: Tensor | None = None  # [F, D] float32, of images of none of the classes, as people said; None for none
+    skipped_ids: Tensor | None = None  # [S] int64, positions in the train split
+    relations: Relations | None = None  # of the features of the whole train split, kept over rounds and runs
 
     @cached_property
     def probs(self) -> Tensor:
@@ -96,6 +101,7 @@ class Query:
     mined_labels: Tensor = field(default_factory=torch.LongTensor)  # [k] int64
     scores: Tensor | None = None  # [n], of `rows`; None of samplers without such values, NaN where one pick has none
     pool_scores: Tensor | None = None  # [N], of all pool rows before the first pick
+    approximation: dict[str, Any] = field(default_factory=dict)  # what a sampler did instead of comparing all pairs
 
 
 def scored(rows: Tensor, pool_scores: Tensor) -> Query:

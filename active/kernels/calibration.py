@@ -6,19 +6,25 @@ Source: Safaei and Patel, "Active Learning for Vision-Language Models", WACV 202
 import logging
 import math
 
+import torch
 from torch import Tensor
 
+from active.kernels.neighbor_lists import NeighborLists
 from active.kernels.neighbors import neighbors
-from active.kernels.scores import top_columns
+from active.kernels.scores import row_blocks, top_columns
 
 logger = logging.getLogger(__name__)
 
 
 def log_prior(logits: Tensor, n_support: int, support: str, floor: float = 0.0) -> Tensor:
     """Return the logarithm of Eq. 4's class prior [C]."""
-    log_probs = logits.log_softmax(1)
-    rows, largest = top_columns(log_probs.T, min(n_support, len(logits)))  # [C, n_support]
-    supports = largest.T if support == "own" else log_probs[rows.unique()]
+    rows, largest = torch.empty(logits.shape[1], 0, dtype=torch.int64), torch.empty(logits.shape[1], 0)
+    for block in row_blocks(*logits.shape):
+        largest = torch.cat([largest, logits[block].float().log_softmax(1).T], 1)
+        rows = torch.cat([rows, torch.arange(len(logits))[block].expand(len(rows), -1)], 1)
+        columns, largest = top_columns(largest, min(n_support, largest.shape[1]))  # [C, n_support]
+        rows = rows.gather(1, columns)
+    supports = largest.T if support == "own" else logits[rows.unique()].float().log_softmax(1)
     prior = supports.logsumexp(0) - math.log(len(supports))
     if floor > 0 and bool((prior < math.log(floor)).any()):
         logger.info("cec: the prior of %d classes is raised to %g", int((prior < math.log(floor)).sum()), floor)
@@ -29,5 +35,10 @@ def log_prior(logits: Tensor, n_support: int, support: str, floor: float = 0.0) 
 def neighbor_entropy(entropies: Tensor, features: Tensor, k: int, kernel: str, rho: float) -> Tensor:
     """Return Eq. 6: the mean [N] of kernel times entropy over the k nearest other rows; 0 without neighbors."""
     rows, cosines = neighbors(features, k)
-    similarities = cosines if kernel == "cos" else (-rho * (2 - 2 * cosines)).exp()
-    return (similarities * entropies[rows]).sum(1) / max(1, rows.shape[1])
+    return mean_entropy(entropies, NeighborLists(rows, cosines, {}), kernel, rho)
+
+
+def mean_entropy(entropies: Tensor, near: NeighborLists, kernel: str, rho: float) -> Tensor:
+    """Return Eq. 6 [N] over given lists of neighbors."""
+    similarities = near.cosines if kernel == "cos" else (-rho * (2 - 2 * near.cosines)).exp()
+    return (similarities * entropies[near.rows]).sum(1) / max(1, near.rows.shape[1])

@@ -20,8 +20,13 @@ def pure_cosine(features: Tensor, clusters: Tensor, purity: float) -> float:
         cosines.masked_fill_(clusters[rows, None] == clusters[columns], -torch.inf)
         foreign[rows] = torch.maximum(foreign[rows], cosines.amax(1))
         foreign[columns] = torch.maximum(foreign[columns], cosines.amax(0))
-    n_impure = max(0, int((1 - purity) * len(features) + 1e-9))
-    return float(foreign.sort(descending=True).values[min(n_impure, len(features) - 1)]) + 1e-6
+    return cosine_at_purity(foreign, purity)
+
+
+def cosine_at_purity(foreign: Tensor, purity: float) -> float:
+    """Return `pure_cosine`, given the largest cosine [N] of each row to one of another cluster."""
+    n_impure = max(0, int((1 - purity) * len(foreign) + 1e-9))
+    return float(foreign.sort(descending=True).values[min(n_impure, len(foreign) - 1)]) + 1e-6
 
 
 def ball_sizes(features: Tensor, threshold: float) -> Tensor:
@@ -50,6 +55,12 @@ class UncoveredBalls:
         self._features, self._threshold = features, threshold
         self._bounds, self._waiting = ball_sizes(features, threshold), torch.empty(0, dtype=torch.int64)
         self._bounds[len(features) if n_candidates is None else n_candidates :] = TAKEN
+
+    def ball(self, row: int) -> Tensor:
+        """Return the rows of a ball, its own among them, ascending."""
+        inside = self._features @ self._features[row] > self._threshold
+        inside[row] = True
+        return inside.nonzero().flatten()
 
     def cover(self, rows: Tensor) -> None:
         """Take rows, each covered for the first time, off the sizes of the balls that hold them."""

@@ -28,7 +28,7 @@ LARGE, LARGE_STEPS = 2**38, 25  # N K D above which k-means takes fewer steps; o
 
 
 def k_means(
-    features: Tensor, k: int, rng: np.random.Generator, *, weights: Tensor | None = None
+    features: Tensor, k: int, rng: np.random.Generator, *, weights: Tensor | None = None, of_seeds: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """Return centers [K, D] float32 and the assignment [N] int64 that minimize sum_i w_i |x_i - center_i|^2, locally.
 
@@ -36,13 +36,12 @@ def k_means(
     An empty cluster is re-seeded at the row farthest from its center, whatever that row's weight. Seeds come from
     `k_means_seeds`; Lloyd's steps are scikit-learn's, or faiss's with the same stopping rule where N K D is above
     `SKLEARN_LIMIT`. Above `LARGE` there are at most `LARGE_STEPS` steps, which may end before they converge. Only ratios of
-    the weights matter.
+    the weights matter. Seeds are drawn by the weights `of_seeds` where these are given.
     """
     rows = features.float()
-    if weights is None or not bool((weights > 0).any()):
-        weights = rows.new_ones(len(rows))
-    weights = weights.float() / weights.float().mean()
-    return lloyd(rows, rows[k_means_seeds(rows, k, rng, weights)], weights)
+    weights = _scaled(weights, len(rows))
+    seeds = k_means_seeds(rows, k, rng, weights if of_seeds is None else _scaled(of_seeds, len(rows)))
+    return lloyd(rows, rows[seeds], weights)
 
 
 def k_means_seeds(rows: Tensor, k: int, rng: np.random.Generator, weights: Tensor) -> Tensor:
@@ -66,6 +65,13 @@ def k_means_seeds(rows: Tensor, k: int, rng: np.random.Generator, weights: Tenso
             seeds.extend(candidates, n_tried, rng)
             bar.update(len(seeds.picked) - bar.n)
     return torch.tensor(seeds.picked, dtype=torch.int64)
+
+
+def _scaled(weights: Tensor | None, n_rows: int) -> Tensor:
+    """Return weights [N] in float32 whose mean is 1; all 1 where none is positive."""
+    if weights is None or not bool((weights > 0).any()):
+        return torch.ones(n_rows)
+    return weights.float() / weights.float().mean()
 
 
 def n_candidates(k: int) -> int:

@@ -1,6 +1,7 @@
 """Checks of memory before a sampler starts, rather than being killed halfway."""
 
 import contextlib
+import logging
 import math
 import os
 from pathlib import Path
@@ -9,6 +10,8 @@ from dassl.utils.errors import UserError
 
 GIB = 2**30
 CGROUP_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # versions 2 and 1
+
+logger = logging.getLogger(__name__)
 
 
 def need_memory(what: str, n_bytes: float) -> None:
@@ -26,7 +29,18 @@ def need_pairs(sampler: str, n_rows: int, width: int, max_pool: int) -> None:
         raise UserError(
             f"{sampler} compares all pairs of {n_rows:,} images: {2 * n_rows**2 * width:.1e} floating-point operations, about "
             f"{hours:.1f} hours at 100 GFLOP/s, in {3 * 4 * n_rows * width / GIB:.1f} GiB of memory; set "
-            f"ACTIVE.{sampler.upper()}.MAX_POOL, now {max_pool:,}, to {n_rows} to run it all the same")
+            f"ACTIVE.{sampler.upper()}.MAX_POOL, now {max_pool:,}, to {n_rows} to run it all the same, or "
+            f"ACTIVE.{sampler.upper()}.EXACT false to approximate")
+
+
+def compares_all(sampler: str, size: tuple[int, int], max_pool: int, *, exact: bool) -> bool:
+    """Tell whether a sampler is to compare all pairs of N rows of width D; above `max_pool` not, and if `exact` it refuses."""
+    if exact:
+        need_pairs(sampler, *size, max_pool)
+    elif size[0] > max_pool:
+        logger.info("%s approximates: of %d images, more than ACTIVE.%s.MAX_POOL, %d, not all pairs are compared",
+                    sampler, size[0], sampler.upper(), max_pool)
+    return size[0] <= max_pool
 
 
 def available_memory() -> float:

@@ -10,19 +10,23 @@ released; Eqs. 4-7 are reconstructed and what is uncertain is a parameter, the d
 - Eq. 7: entropy + beta * neighbors' (`sum`), or (1 - beta) * entropy + beta * neighbors' (`convex`, beta <= 1);
 - `over`: neighbors and clusters among the pool's rows, or among all, labeled ones included.
 The paper's ablations: `calibrate: false`, `beta: 0`, and `choose`, k-means without weights or the largest sums themselves.
+Above `max_pool` images, with `exact: false`, neighbors are those of an index (`active.kernels.neighbor_lists`) and seeds of
+k-means are drawn by a row's own entropy alone: the last digits of the weights would decide them otherwise.
 The paper tunes k and its third hyperparameter for each data set, on an unnamed split; 10 and 1 are ours. Sums below 0
 count as 0; where fewer clusters than labels exist (equal images), the most uncertain other rows are asked.
 """
 
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import torch
 
 from active.context import Query, SelectionContext, scored
-from active.kernels.calibration import log_prior, neighbor_entropy
+from active.kernels.calibration import log_prior, mean_entropy, neighbor_entropy
 from active.kernels.k_means import k_means, nearest_members
-from active.kernels.memory import need_pairs
-from active.kernels.scores import entropy, top_rows, without
+from active.kernels.memory import compares_all
+from active.kernels.pool_lists import pool_lists
+from active.kernels.scores import by_block, entropy, top_rows, without
 from active.registry import SAMPLERS
 from dassl.utils.registry import AtLeast, AtMost
 
@@ -35,23 +39,28 @@ def cec(
     kernel: Literal["cos", "rbf"] = "cos", rho: Annotated[float, AtLeast(0), AtMost(1e6)] = 1.0,
     combine: Literal["sum", "convex"] = "sum", over: Literal["pool", "all"] = "pool", calibrate: bool = True,
     choose: Literal["weighted_k_means", "k_means", "top"] = "weighted_k_means",
-    max_pool: Annotated[int, AtLeast(1), AtMost(10**9)] = 200_000,
+    max_pool: Annotated[int, AtLeast(1), AtMost(10**9)] = 200_000, exact: bool = False,
 ) -> Query:
     """Return `n_query` pool rows: of each cluster the row nearest to its center, or the most uncertain ones (`top`)."""
-    need_pairs("cec", ctx.n_pool, ctx.features.shape[1], max_pool)
-    logits, features = ctx.unlabeled_logits.float(), ctx.unlabeled_features.float()
-    prior = log_prior(logits, n_support, prior_support, prior_floor)
+    is_exact = compares_all("cec", tuple(ctx.features.shape), max_pool, exact=exact)
+    logits, features = ctx.unlabeled_logits, ctx.unlabeled_features.float()
+    shift = log_prior(logits, n_support, prior_support, prior_floor) if calibrate else torch.zeros(ctx.n_classes)
+    own = by_block(lambda block: entropy(block - shift), logits)
     if over == "all":
-        logits, features = (torch.cat(pair) for pair in (
-            (logits, ctx.labeled_logits.float()), (features, ctx.labeled_features.float())))
-    own = entropy(logits - prior if calibrate else logits)
-    near = neighbor_entropy(own, features, n_neighbors, kernel, rho)
+        features = torch.cat([features, ctx.labeled_features.float()])
+        own = torch.cat([own, entropy(ctx.labeled_logits.float() - shift)])
+    if is_exact:
+        near, facts = neighbor_entropy(own, features, n_neighbors, kernel, rho), {}
+    else:
+        lists = pool_lists(ctx, features, n_neighbors)
+        near, facts = mean_entropy(own, lists, kernel, rho), lists.facts
     uncertainty = (own + beta * near if combine == "sum" else (1 - beta) * own + beta * near).clamp(min=0)
     picked = torch.empty(0, dtype=torch.int64)
     if choose != "top":
         weights = uncertainty if choose == "weighted_k_means" else None
-        clusters = nearest_members(features, *k_means(features, ctx.n_query, ctx.rng, weights=weights))
+        of_seeds = own.clamp(min=0) if facts and weights is not None else None
+        clusters = nearest_members(features, *k_means(features, ctx.n_query, ctx.rng, weights=weights, of_seeds=of_seeds))
         picked = torch.cat([members[members < ctx.n_pool][:1] for members in clusters])
     rest = without(picked, ctx.n_pool)
     rows = torch.cat([picked, rest[top_rows(uncertainty[rest], ctx.n_query - len(picked))]])
-    return scored(rows, uncertainty[: ctx.n_pool])
+    return replace(scored(rows, uncertainty[: ctx.n_pool]), approximation=facts)

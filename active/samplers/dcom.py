@@ -10,6 +10,7 @@ pick is
 u_i = 1 - (p(1) - p(2)), deg_i the images within the mean radius of labels that no ball holds, both scaled to [0, 1] over the
 pool; its own ball of that radius is covered then. S is nearly a switch: ProbCover until cov is about 0.8, then margin. A first
 round without labels is ProbCover's.
+Above `max_pool` images, with `exact: false`, candidates are random ones and deg counts random images, as `maxherding` does.
 Ours: all radii are of the current predictions, so that nothing is carried from round to round; the cov of tau is that of balls
 with a tau of 0.4; `max_radius` is where a ball holds one in C images (`max_radius: 0`), 1.1 in the paper.
 What the authors' code gets wrong: the last images of the pool, n mod 700, get no neighbors; bisection stops within 0.05 of a
@@ -26,8 +27,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from active.context import Query, SelectionContext
-from active.kernels.herding import mass_radius
-from active.kernels.memory import need_pairs
+from active.kernels.herding import mass_radius, subset
+from active.kernels.memory import compares_all
 from active.kernels.neighbors import TILE
 from active.kernels.scores import lowest_of_largest, row_blocks, smallness_of_margin
 from active.registry import SAMPLERS
@@ -43,17 +44,18 @@ DECIMALS = 6  # of cosines
 def dcom(
     ctx: SelectionContext, *, max_radius: Annotated[float, AtLeast(0), AtMost(2)] = 0.0,
     steepness: Annotated[float, AtLeast(1e-6), AtMost(1e6)] = 50.0, coverage: Annotated[float, AtLeast(0), AtMost(1)] = 0.8,
-    max_pool: Annotated[int, AtLeast(1), AtMost(10**9)] = 200_000,
+    max_pool: Annotated[int, AtLeast(1), AtMost(10**9)] = 200_000, exact: bool = False,
 ) -> Query:
     """Return `n_query` pool rows by (1)."""
-    need_pairs("dcom", ctx.n_pool, ctx.features.shape[1], max_pool)
     if not len(ctx.labels):
-        return probcover(ctx, max_pool=max_pool)
+        return probcover(ctx, max_pool=max_pool, exact=exact)
+    is_exact = compares_all("dcom", tuple(ctx.features.shape), max_pool, exact=exact)
     cap = max_radius or mass_radius(ctx.unlabeled_features, ctx.n_classes, ctx.rng)
     _, covered = label_balls(ctx, cap, LOWEST)
     radii, covered = label_balls(ctx, cap, LOWEST + RISE * float(covered.double().mean()))
     own = competence(float(covered.double().mean()), steepness, coverage)
-    return by_both(ctx, own, float(radii.mean()), ~covered[: len(ctx.unlabeled_features)])
+    uncovered = ~covered[: len(ctx.unlabeled_features)]
+    return (by_both if is_exact else by_both_of_some)(ctx, own, float(radii.mean()), uncovered)
 
 
 def competence(covered: float, steepness: float, coverage: float) -> float:
@@ -96,20 +98,44 @@ def pure_ball(cosines: Tensor, is_own: Tensor, cap: float, purity: float) -> tup
 
 def by_both(ctx: SelectionContext, own: float, radius: float, uncovered: Tensor) -> Query:
     """Return rows by (1), given S, the radius of new balls and which images without a label [N + S] no ball holds."""
-    features, threshold, picked = ctx.unlabeled_features.float(), 1 - radius**2 / 2 - 10**-DECIMALS, []
-    values, at_first = [], None
-    pool, uncertainty = features[: ctx.n_pool], scaled(smallness_of_margin(ctx.logits))
-    degrees = n_within(pool, features[uncovered], threshold)
-    for _ in tqdm(range(ctx.n_query), "DCoM", **BAR):
-        scores = own * uncertainty + (1 - own) * scaled(degrees)
+    features = ctx.unlabeled_features.float()
+    uncertainty = own * scaled(smallness_of_margin(ctx.logits))
+    picked, values, at_first = greedy(
+        ctx.n_query, features[: ctx.n_pool], features, (uncertainty, 1 - own), (radius, uncovered))
+    return Query(picked, scores=values, pool_scores=at_first)
+
+
+def by_both_of_some(ctx: SelectionContext, own: float, radius: float, uncovered: Tensor) -> Query:
+    """Return rows as `by_both` does, out of random candidates, whose balls hold random images: see `subset`."""
+    rows, targets, facts = subset(ctx)
+    features, candidates = ctx.unlabeled_features[rows].float(), rows[: facts["candidates"]]
+    uncertainty = own * scaled(smallness_of_margin(ctx.logits))[candidates]
+    picked, values, at_first = greedy(ctx.n_query, features[: len(candidates)], features[targets], (uncertainty, 1 - own),
+                                      (radius, uncovered[rows[targets]]))
+    at_first = torch.full((ctx.n_pool,), torch.nan, dtype=at_first.dtype).index_copy_(0, candidates, at_first)
+    return Query(candidates[picked], scores=values, pool_scores=at_first, approximation=facts)
+
+
+def greedy(
+    n: int, pool: Tensor, targets: Tensor, by: tuple[Tensor, float], balls: tuple[float, Tensor]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return rows of the pool [n], their values, and those of all at first.
+
+    `by` is the first term of (1) and the factor of the second, `balls` their radius and which targets no ball holds yet.
+    """
+    (uncertainty, share), (radius, uncovered) = by, balls
+    threshold, picked, values, at_first = 1 - radius**2 / 2 - 10**-DECIMALS, [], [], None
+    degrees = n_within(pool, targets[uncovered], threshold)
+    for _ in tqdm(range(n), "DCoM", **BAR):
+        scores = uncertainty + share * scaled(degrees)
         at_first = scores.clone() if at_first is None else at_first
         scores[picked] = -torch.inf
         picked.append(lowest_of_largest(scores))
         values.append(float(scores[picked[-1]]))
-        ball = (features @ features[picked[-1]] > threshold) & uncovered
-        degrees -= n_within(pool, features[ball], threshold)
+        ball = (targets @ pool[picked[-1]] > threshold) & uncovered
+        degrees -= n_within(pool, targets[ball], threshold)
         uncovered = uncovered & ~ball
-    return Query(torch.tensor(picked, dtype=torch.int64), scores=torch.tensor(values), pool_scores=at_first)
+    return torch.tensor(picked, dtype=torch.int64), torch.tensor(values), at_first
 
 
 def n_within(rows: Tensor, others: Tensor, threshold: float) -> Tensor:

@@ -9,19 +9,25 @@ off the balls around them, so memory is O(N D).
 Differences from the authors' code: the above; once all rows are covered, the rest is picked farthest first (there: the first
 row, again and again); delta is estimated in every round, on pool and labeled rows, from features of the image tower; cosines
 within 1e-6 of the estimated radius are outside. A first round without labels is the paper's own.
+Above `max_pool` images, with `exact: false`, balls and the radius are those of neighbor lists (`active.kernels.listed_balls`),
+and clusters are of all images of the train split, the same in all rounds.
 The pool is taken in random order, which decides between balls of equal size: once the dense parts are covered most balls
 hold one row, and the lowest ids are the first classes where files are sorted (`benchmarks/real_features.md`).
 """
 
+from dataclasses import replace
 from typing import Annotated
 
 import torch
+from torch import Tensor
 
 from active.context import Query, SelectionContext
 from active.kernels.coverage import UncoveredBalls, pure_cosine
 from active.kernels.k_center import k_center
 from active.kernels.k_means import k_means
-from active.kernels.memory import need_pairs
+from active.kernels.listed_balls import ListedBalls, listed_pure_cosine
+from active.kernels.memory import compares_all
+from active.kernels.pool_lists import among, whole_split
 from active.kernels.scores import row_blocks, without
 from active.registry import SAMPLERS
 from dassl.utils.registry import AtLeast, AtMost
@@ -31,33 +37,68 @@ from dassl.utils.registry import AtLeast, AtMost
 def probcover(
     ctx: SelectionContext, *, delta: Annotated[float, AtLeast(0), AtMost(2)] = 0.0,
     purity: Annotated[float, AtLeast(0), AtMost(1)] = 0.95, max_pool: Annotated[int, AtLeast(1), AtMost(10**9)] = 200_000,
+    exact: bool = False,
 ) -> Query:
     """Return `n_query` pool rows, each covering the most uncovered pool rows; ties in random order."""
-    need_pairs("probcover", ctx.n_pool, ctx.features.shape[1], max_pool)
     order = torch.from_numpy(ctx.rng.permutation(ctx.n_pool))
+    if compares_all("probcover", tuple(ctx.features.shape), max_pool, exact=exact):
+        return compared(ctx, order, delta, purity)
+    return listed(ctx, order, delta, purity)
+
+
+def compared(ctx: SelectionContext, order: Tensor, delta: float, purity: float) -> Query:
+    """Return picks of the pool taken in some order [N], all pairs compared."""
     skipped = ctx.unlabeled_features[ctx.n_pool :]
     features, labeled = torch.cat([ctx.features[order], skipped]).float(), ctx.labeled_features.float()
     everything = torch.cat([features, labeled])
     threshold = 1 - delta**2 / 2 if delta else pure_cosine(everything, k_means(everything, ctx.n_classes, ctx.rng)[1], purity)
-    balls = UncoveredBalls(features, threshold, ctx.n_pool)
     uncovered = torch.ones(len(features), dtype=torch.bool)
     for block in row_blocks(len(labeled), len(features)):
         uncovered &= ~(features @ labeled[block].T > threshold).any(1)
+    picked, sizes = covering(ctx, UncoveredBalls(features, threshold, ctx.n_pool), uncovered)
+    return with_farthest(ctx, order, picked, sizes)
+
+
+def listed(ctx: SelectionContext, order: Tensor, delta: float, purity: float) -> Query:
+    """Return picks of the pool taken in some order [N], by neighbor lists."""
+    relations, rows = whole_split(ctx, torch.cat([ctx.unlabeled_features, ctx.labeled_features])
+                                  if ctx.relations is None else ctx.unlabeled_features)
+    lists = relations.neighbors(0)
+    threshold = 1 - delta**2 / 2 if delta else listed_pure_cosine(lists, relations.clusters(ctx.n_classes), purity)
+    rows = rows[torch.cat([order, torch.arange(ctx.n_pool, len(ctx.unlabeled_features))])]
+    balls = ListedBalls(among(lists, rows, lists.rows.shape[1]), threshold, ctx.n_pool)
+    labeled, uncovered = ctx.labeled_features.float(), torch.ones(len(rows), dtype=torch.bool)
+    for block in row_blocks(len(rows), max(len(labeled), labeled.shape[1])):
+        uncovered[block] = ~(relations.features[rows[block]].float() @ labeled.T > threshold).any(1)
+    query = with_farthest(ctx, order, *covering(ctx, balls, uncovered))
+    return replace(query, approximation=lists.facts | {"cosine": round(threshold, 6), "balls_cut": round(balls.cut, 4)})
+
+
+def covering(
+    ctx: SelectionContext, balls: UncoveredBalls | ListedBalls, uncovered: Tensor
+) -> tuple[list[int], list[float]]:
+    """Return at most `n_query` rows, each the one whose ball covers most, and how many; `uncovered` [N + S] is used up."""
     balls.cover((~uncovered).nonzero().flatten())
     picked: list[int] = []
     sizes: list[float] = []
     while len(picked) < ctx.n_query and bool(uncovered.any()):
         row = balls.take_largest()
-        ball = features @ features[row] > threshold
-        ball[row] = True
-        covered = ball & uncovered
-        if len(skipped) and not covered.any():  # no candidate reaches what is left
+        ball = balls.ball(row)
+        covered = ball[uncovered[ball]]
+        if not len(covered) and len(uncovered) > ctx.n_pool:  # no candidate reaches what is left: skipped images
             break
         picked.append(row)
-        sizes.append(float(covered.sum()))
-        balls.cover(covered.nonzero().flatten())
-        uncovered &= ~ball
-    covering = torch.tensor(picked, dtype=torch.int64)
-    rest, centers = without(covering, ctx.n_pool), torch.cat([features[covering], labeled])
-    rows = order[torch.cat([covering, rest[k_center(features[rest], centers, ctx.n_query - len(picked))]])]
-    return Query(rows, scores=torch.tensor(sizes + [0.0] * (len(rows) - len(sizes))))
+        sizes.append(float(len(covered)))
+        balls.cover(covered)
+        uncovered[covered] = False
+    return picked, sizes
+
+
+def with_farthest(ctx: SelectionContext, order: Tensor, picked: list[int], sizes: list[float]) -> Query:
+    """Return the picks, places in `order`, and farthest first as many others as are still asked for."""
+    n_more, rows = ctx.n_query - len(picked), order[torch.tensor(picked, dtype=torch.int64)]
+    if n_more:
+        rest = order[without(torch.tensor(picked, dtype=torch.int64), ctx.n_pool)]
+        centers = torch.cat([ctx.features[rows].float(), ctx.labeled_features.float()])
+        rows = torch.cat([rows, rest[k_center(ctx.features[rest], centers, n_more)]])
+    return Query(rows, scores=torch.tensor(sizes + [0.0] * n_more))

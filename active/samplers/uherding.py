@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from active.context import Query, SelectionContext
-from active.kernels.herding import herd, mass_radius
-from active.kernels.memory import need_pairs
+from active.kernels.herding import herd, herd_subset, mass_radius
+from active.kernels.memory import compares_all
 from active.kernels.scores import entropy, least_confidence, row_blocks, smallness_of_margin
 from active.registry import SAMPLERS
 from dassl.utils.registry import AtLeast, AtMost
@@ -33,17 +33,17 @@ SCORES = {"margin": smallness_of_margin, "entropy": entropy, "least_confidence":
 def uherding(
     ctx: SelectionContext, *, uncertainty: Literal["margin", "entropy", "least_confidence"] = "margin",
     radius: Literal["labeled", "mass"] = "labeled", cold: Literal["ones", "zero_shot"] = "ones",
-    max_pool: Annotated[int, AtLeast(1), AtMost(10**9)] = 200_000,
+    max_pool: Annotated[int, AtLeast(1), AtMost(10**9)] = 200_000, exact: bool = False,
 ) -> Query:
     """Return `n_query` pool rows, each the one that covers most uncertainty that is not covered yet."""
-    need_pairs("uherding", ctx.n_pool, ctx.features.shape[1], max_pool)
+    own = herd if compares_all("uherding", tuple(ctx.features.shape), max_pool, exact=exact) else herd_subset
     if len(ctx.labels) or cold == "zero_shot":
         weights = SCORES[uncertainty](ctx.unlabeled_logits)
     else:
         weights = torch.ones(len(ctx.unlabeled_features))
     if radius == "labeled":
-        return herd(ctx, weights, labeled_radius(ctx.labeled_features))
-    return herd(ctx, weights, mass_radius(ctx.unlabeled_features, len(ctx.labels) + ctx.n_query, ctx.rng))
+        return own(ctx, weights, labeled_radius(ctx.labeled_features))
+    return own(ctx, weights, mass_radius(ctx.unlabeled_features, len(ctx.labels) + ctx.n_query, ctx.rng))
 
 
 def labeled_radius(features: Tensor) -> float:

@@ -1,0 +1,51 @@
+"""Neighbor lists among the images that a sampler looks at, out of those of the whole train split."""
+
+import torch
+from torch import Tensor
+
+from active.context import SelectionContext
+from active.kernels.neighbor_lists import NeighborLists, exact_lists, neighbor_lists
+from active.kernels.scores import row_blocks
+from active.relations import Relations
+
+FEW = 0.02  # share of rows up to which those that lack neighbors are compared with all others
+
+
+def pool_lists(ctx: SelectionContext, features: Tensor, k: int) -> NeighborLists:
+    """Return lists of k neighbors of unlabeled images, and of labeled ones if `features` [n, D] hold them behind these.
+
+    Numbers are places in `features`. Neighbors that are not there are left out; a row of which fewer than k remain is compared
+    with all others. With too many such rows, lists are made of these features alone.
+    """
+    relations, rows = whole_split(ctx, features)
+    k = min(k, len(features) - 1)
+    near = among(relations.neighbors(k), rows, k)
+    short = (near.rows < 0).any(1).nonzero().flatten()
+    if len(short) > FEW * len(features):
+        return neighbor_lists(features, k)
+    for part in short.split(1024):
+        near.rows[part], near.cosines[part] = exact_lists(features, part, k)
+    return near
+
+
+def whole_split(ctx: SelectionContext, features: Tensor) -> tuple[Relations, Tensor]:
+    """Return the relations of the train split and the places of `features` there; without them those of `features`."""
+    ids = [ctx.ids, *([] if ctx.skipped_ids is None else [ctx.skipped_ids]), ctx.labeled_ids]
+    if ctx.relations is None:
+        return Relations(features), torch.arange(len(features))
+    return ctx.relations, torch.cat(ids)[: len(features)]
+
+
+def among(lists: NeighborLists, rows: Tensor, k: int) -> NeighborLists:
+    """Return the lists of some rows [n] with the first k neighbors that are among them; numbers are places in `rows`."""
+    place = torch.full((len(lists.rows),), -1, dtype=torch.int32)
+    place[rows] = torch.arange(len(rows), dtype=torch.int32)
+    k = min(k, lists.rows.shape[1])
+    near = NeighborLists(torch.empty(len(rows), k, dtype=torch.int32), torch.empty(len(rows), k), lists.facts)
+    for block in row_blocks(len(rows), 16 * lists.rows.shape[1]):
+        own = lists.rows[rows[block]].long()
+        places = place[own.clamp(min=0)].where(own >= 0, -1)
+        order = (places < 0).to(torch.uint8).argsort(dim=1, stable=True)[:, :k]
+        near.rows[block] = places.gather(1, order)
+        near.cosines[block] = lists.cosines[rows[block]].gather(1, order).where(near.rows[block] >= 0, -torch.inf)
+    return near
