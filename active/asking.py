@@ -99,7 +99,8 @@ def context_of(plan: Run, state: State, now: Predicted, round: int, part: int = 
         negative_text_features=getattr(now, "negative_text_features", None), bias=getattr(now, "bias", None),
         class_directions=getattr(now, "class_directions", None),
         find=plan.dataset.train_rows.get, skipped_features=now.features[skipped] if len(skipped) else None,
-        skipped_logits=now.logits[skipped] if len(skipped) else None,
+        skipped_logits=now.logits[skipped] if len(skipped) else None, skipped_ids=skipped if len(skipped) else None,
+        relations=state.related(now.features, plan.relations),
         flagged_features=now.features[flagged] if len(flagged) else None)
 
 

@@ -20,7 +20,7 @@ from active.record.folder import open_result
 from active.record.recorders import build_recorders
 from active.record.results import RunResult
 from active.registry import SAMPLERS, audit_size, build_chosen, check_learner, initial_sampler, query_size, wrapped
-from dassl.config.setup import as_dict
+from dassl.config.setup import as_dict, cache_path
 from dassl.data.answers import code_of, recorded
 from dassl.data.dataset import UNLABELED, Dataset
 from dassl.evaluation.evaluate import build_metrics
@@ -78,7 +78,7 @@ def build_run(
         recorders=[*oracle.recorders, *build_recorders(cfg.LOG, output, dataset)], output=output, known=known,
         reserved=reserved, refills=cfg.ACTIVE.REFILL, unsure_weight=UNSURE_WEIGHTS[cfg.ACTIVE.UNSURE],
         watches=bool(n_audited or cfg.ACTIVE.STOP or asks_people(cfg.ACTIVE)), stop=cfg.ACTIVE.STOP,
-        scores=cfg.LOG.SCORES)
+        scores=cfg.LOG.SCORES, relations=cache_path(cfg) / "relations")
 
 
 def build_oracle(cfg: CfgNode, dataset: Dataset, budget: int) -> Oracle:

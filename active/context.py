@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import torch
@@ -101,7 +100,7 @@ class Query:
     mined_labels: Tensor = field(default_factory=torch.LongTensor)  # [k] int64
     scores: Tensor | None = None  # [n], of `rows`; None of samplers without such values, NaN where one pick has none
     pool_scores: Tensor | None = None  # [N], of all pool rows before the first pick
-    approximation: dict[str, Any] = field(default_factory=dict)  # what a sampler did instead of comparing all pairs
+    approximation: dict[str, int | float | str] = field(default_factory=dict)  # what was done instead of comparing all pairs
 
 
 def scored(rows: Tensor, pool_scores: Tensor) -> Query:
@@ -115,4 +114,4 @@ def joined(queries: Sequence[Query]) -> Query:
         return queries[0]
     together = ("rows", "pseudo_rows", "pseudo_labels", "pseudo_confidence")
     return replace(queries[-1], **{name: torch.cat([getattr(query, name) for query in queries]) for name in together},
-                   scores=None, pool_scores=None)
+                   scores=None, pool_scores=None, approximation=queries[0].approximation)

@@ -205,7 +205,8 @@ def _record(plan: Run, state: State, query: Query, *, round: int, **known: Any) 
         class_counts=pool.labels.bincount(minlength=len(plan.dataset.classnames)).tolist(),
         query_hash=query_hash(queried, pseudo_labeled, known["answers"] | known["corrections"], known["audited"]),
         seconds=dict(state.seconds), peak_memory_mb=peak_memory_mb(), n_saved=len(pool.pseudo_labeled),
-        pseudo_precision=plan.oracle.precision(guessed, guesses), pseudo_labeled=pseudo_labeled, **known)
+        pseudo_precision=plan.oracle.precision(guessed, guesses), pseudo_labeled=pseudo_labeled,
+        approximation=query.approximation, **known)
 
 
 def _log(record: RoundRecord, *, watches: bool) -> None:
@@ -215,6 +216,9 @@ def _log(record: RoundRecord, *, watches: bool) -> None:
     measured = f", {in_words(record.metrics)}" if any(value is not None for value in record.metrics.values()) else ""
     logger.info("round %d: %s, %d labels%s%s%s (%s)", record.round, record.sampler, record.n_paid, others, pseudo, measured,
                 ", ".join(f"{step} {seconds:.1f} s" for step, seconds in record.seconds.items()))
+    if record.approximation:
+        logger.info("round %d: not all pairs of images were compared: %s", record.round,
+                    ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in record.approximation.items()))
     if record.audit:
         logger.info("round %d: %s", record.round, audit_in_words(record.audit))
     if watches:

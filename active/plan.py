@@ -15,6 +15,7 @@ from active.pool import LabelPool
 from active.record.folder import prompts_path, selector_path
 from active.record.recorders import Recorder
 from active.registry import ChosenSampler
+from active.relations import Relations
 from dassl.data.dataset import Dataset
 from dassl.evaluation.evaluate import Metric
 
@@ -59,7 +60,8 @@ class Run:
     are kept in the folder `output`. `reserved` images are for the audit alone. With `watches`, predictions of the pool are
     compared from round to round; the run ends once their kappa is at `stop`, unless that is 0. `known` are answers, by path,
     that are there before it begins. Where it `refills`, a round asks other images in place of skipped ones. A class that
-    people were unsure of is a label of `unsure_weight`, or none. `scores` is `LOG.SCORES`.
+    people were unsure of is a label of `unsure_weight`, or none. `scores` is `LOG.SCORES`; `relations` the folder of
+    `active.relations`.
     """
 
     dataset: Dataset
@@ -80,6 +82,7 @@ class Run:
     refills: bool = False
     unsure_weight: float = 0.0
     scores: str = "none"
+    relations: Path | None = None
 
     @property
     def chooser(self) -> Trainer:
@@ -114,6 +117,7 @@ class State:
     n_labeled: dict[int, int] = field(default_factory=dict)  # by round
     seconds: dict[str, float] = field(default_factory=dict)
     losses: dict[str, Sequence[float]] = field(default_factory=dict)
+    relations: Relations | None = None  # of the features that the last selection saw
 
     def timed(self, step: str, function: Callable, *arguments: Any, **named: Any) -> Any:
         """Return the function's answer and add its seconds to those of the step in this round."""
@@ -128,6 +132,13 @@ class State:
             self.predicted = None  # so that two are never in memory
             self.predicted = model, trainer.predict(model, "train")
         return self.predicted[1]
+
+    def related(self, features: Tensor, folder: Path | None) -> Relations:
+        """Return what images of the train split are to each other by their features, the same as long as these are."""
+        known = None if self.relations is None else self.relations.features
+        if known is not features and (known is None or not torch.equal(known, features)):
+            self.relations = Relations(features, folder)
+        return self.relations
 
     def fitted(self, step: str, trainer: Trainer, round: int, **mined: Any) -> Any:
         """Return a model fitted to all labels so far, and note its seconds and losses."""

@@ -31,7 +31,7 @@ def pool_lists(ctx: SelectionContext, features: Tensor, k: int) -> NeighborLists
 def whole_split(ctx: SelectionContext, features: Tensor) -> tuple[Relations, Tensor]:
     """Return the relations of the train split and the places of `features` there; without them those of `features`."""
     ids = [ctx.ids, *([] if ctx.skipped_ids is None else [ctx.skipped_ids]), ctx.labeled_ids]
-    if ctx.relations is None:
+    if ctx.relations is None or (ctx.skipped_features is not None and ctx.skipped_ids is None):
         return Relations(features), torch.arange(len(features))
     return ctx.relations, torch.cat(ids)[: len(features)]
 

@@ -44,6 +44,8 @@ def write_query(path: Path, basis: tuple[str, str], query: Query, dataset: Datas
         content[kind] = {paths[row]: label for row, label in zip(rows, labels, strict=True)}
     if query.scores is not None:
         content["scores"] = [score if math.isfinite(score) else None for score in query.scores.tolist()]
+    if query.approximation:
+        content["approximation"] = query.approximation
     write_json(path, content | {"checksum": json_hash(content)})
 
 
@@ -64,7 +66,7 @@ def read_query(path: Path, basis: tuple[str, str], dataset: Dataset, remedy: str
     labels = {kind: torch.tensor(list(content[kind].values()), dtype=torch.int64) for kind in ("pseudo", "mined")}
     scores = torch.tensor([math.nan if own is None else own for own in content["scores"]]) if "scores" in content else None
     return Query(rows["queried"], rows["pseudo"], labels["pseudo"], mined_rows=rows["mined"], mined_labels=labels["mined"],
-                 scores=scores)
+                 scores=scores, approximation=content.get("approximation", {}))
 
 
 def _rows(paths: Iterable[str], dataset: Dataset, path: Path) -> Tensor:

@@ -65,6 +65,8 @@ class RoundRecord:
     audited: list[str] = field(default_factory=list)  # dataset ids that were labeled in this round for the audit alone
     audit: dict[str, float] = field(default_factory=dict)  # what these say of this round's model, see `active.audit.audited`
     kappa: float | None = None  # agreement with the model of at least C labels less, see `active.stopping`
+    # what the sampler did instead of comparing all pairs: the index, its parameters, the share of true neighbors found
+    approximation: dict[str, int | float | str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)  # SHA-256 of the prompts that it ended with, by path in the folder
 
     @property

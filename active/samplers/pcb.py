@@ -61,4 +61,5 @@ def pcb(
         else:
             picked[next(row for row in iter(spare.pop, None) if row not in picked)] = None
     scores = None if score_of is None else torch.tensor([score_of[row] for row in picked])
-    return Query(torch.tensor(list(picked), dtype=torch.int64), scores=scores, pool_scores=pool_scores)
+    return Query(torch.tensor(list(picked), dtype=torch.int64), scores=scores, pool_scores=pool_scores,
+                 approximation=answer.approximation)

@@ -149,5 +149,6 @@ def _among(ctx: SelectionContext, rows: Tensor, skipped: Tensor) -> SelectionCon
     """Return the context with these pool rows alone, and of the skipped images those [S] that are marked."""
     pool: dict[str, Any] = {name: getattr(ctx, name)[rows] for name in ("ids", "features", "logits", "zero_shot_logits")}
     others: dict[str, Any] = {} if not len(skipped) else {
-        name: getattr(ctx, name)[skipped] if skipped.any() else None for name in ("skipped_features", "skipped_logits")}
+        name: getattr(ctx, name)[skipped] if skipped.any() else None
+        for name in ("skipped_features", "skipped_logits", "skipped_ids") if getattr(ctx, name) is not None}
     return replace(ctx, **pool, **others)
