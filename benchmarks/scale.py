@@ -1,8 +1,9 @@
 """Samplers on pools of ImageNet's size: seconds and memory of each, and how far approximate picks are from exact ones.
 
     python -m benchmarks.scale output/scale --samplers cec probcover uherding      1,281,167 x 512 float16, 1,000 classes
-    python -m benchmarks.scale output/scale --overlap 50000 200000                 recall and picks against exact ones
+    python -m benchmarks.scale output/scale --overlap --n 50000 --classes 100 --queries 500 --samplers cec maxherding
 
+The first makes the table of 1.28 million images, the second that of picks against exact ones, both in `samplers.md`.
 Images are made from real ViT-B/32 features (`../shared/data`, see `benchmarks/surrogate.py`), clustered into as many classes as
 are asked for: each is a mixture of two rows of a class plus noise of 0.55 of each coordinate's deviation. The median cosine to
 the nearest image is 0.88 then (50,000 images, 100 classes). Logits are 100 times the cosines to noisy class means. One
@@ -16,6 +17,7 @@ import logging
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +28,9 @@ from torch import Tensor
 
 from active.context import SelectionContext
 from active.kernels.k_means import k_means
-from active.kernels.scores import row_blocks
+from active.kernels.scores import row_blocks, smallness_of_margin
 from active.relations import Relations
+from active.samplers.uherding import labeled_radius
 from active.selection import select
 from active.testing import sampler_by_name
 from dassl.utils.environment import forget_peak, peak_resident_mb
@@ -98,6 +101,43 @@ def one(folder: Path, name: str, n: int, n_classes: int, n_query: int) -> dict:
             "approximation": answer.approximation}
 
 
+def overlap(folder: Path, name: str, n: int, n_classes: int, n_query: int) -> str:
+    """Return a row of the table: what approximate picks share with exact ones, and what two seeds of exact ones do."""
+    torch.set_num_threads(THREADS)
+    ctx, found, cpu = context(folder, n, n_classes, n_query), {}, {}
+    for form, seed in (("exact", 0), ("exact", 1), ("approximate", 0), ("approximate", 1)):
+        start = time.process_time()
+        sampler = sampler_by_name(name, max_pool=n if form == "exact" else 1)
+        found[form, seed] = select(sampler, replace(ctx, rng=rng_for(seed, "benchmark")))
+        cpu.setdefault(form, time.process_time() - start)
+    rows = {key: set(query.rows.tolist()) for key, query in found.items()}
+    shares = [len(rows[one] & rows[other]) / n_query for one, other in (
+        (("exact", 0), ("approximate", 0)), (("exact", 0), ("exact", 1)), (("approximate", 0), ("approximate", 1)))]
+    random = torch.from_numpy(rng_for(2, "benchmark").permutation(n)[:n_query])
+    exact, approximate, least = (covered(ctx, name, own) for own in (
+        found["exact", 0].rows, found["approximate", 0].rows, random))
+    cells = [f"{n:,}", name, found["approximate", 0].approximation.get("recall", ""), *(f"{share:.2f}" for share in shares),
+             f"{100 * (approximate - least) / (exact - least):.1f} %", f"{cpu['exact']:.0f}", f"{cpu['approximate']:.0f}"]
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def covered(ctx: SelectionContext, name: str, picked: Tensor) -> float:
+    """Return how much of 5,000 random images picked and labeled ones cover, by what the sampler wants covered.
+
+    These are weighted kernels; images inside balls of one radius (cosine 0.85) for `probcover`; closeness for `cec`.
+    """
+    rows = torch.from_numpy(rng_for(3, "benchmark").permutation(ctx.n_pool)[:5000])
+    centers = torch.cat([ctx.features[picked], ctx.labeled_features]).float()
+    nearest = (ctx.features[rows].float() @ centers.T).amax(1)
+    if name == "probcover":
+        return float((nearest > 0.85).float().mean())
+    if name == "cec":
+        return float(nearest.mean())
+    weights = smallness_of_margin(ctx.logits[rows]) if name == "uherding" else torch.ones(len(rows))
+    radius = labeled_radius(ctx.labeled_features) if name == "uherding" else 1.0
+    return float((weights * ((2 * nearest - 2) / radius**2).exp()).sum() / weights.sum())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
@@ -105,13 +145,17 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=N)
     parser.add_argument("--classes", type=int, default=N_CLASSES)
     parser.add_argument("--queries", type=int, default=1000)
+    parser.add_argument("--overlap", action="store_true", help="compare picks with exact ones instead")
     parser.add_argument("--one", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     arguments.folder.mkdir(parents=True, exist_ok=True)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     logging.getLogger("faiss").setLevel(logging.WARNING)
+    size = arguments.n, arguments.classes, arguments.queries
     for name in arguments.samplers:
-        size = arguments.n, arguments.classes, arguments.queries
+        if arguments.overlap:
+            print(overlap(arguments.folder, name, *size), flush=True)
+            continue
         if arguments.one:
             print(json.dumps(one(arguments.folder, name, *size)), flush=True)
             continue

@@ -23,7 +23,7 @@ from tests.active.toy import N_CLASSES, N_TRAIN, ToyTrainer, edit, record_of, to
 
 RUN_KEYS = ["schema", "status", "config", "environment", "dataset", "zero_shot", "rounds", "certificate", "known", "stopped",
             "failure", "checksum"]
-ROUND_KEYS = {"round", "sampler", "queried", "n_labeled", "n_paid", "n_pseudo", "metrics",
+ROUND_KEYS = {"approximation", "round", "sampler", "queried", "n_labeled", "n_paid", "n_pseudo", "metrics",
               "class_counts", "query_hash", "seconds", "peak_memory_mb", "n_saved", "pseudo_precision", "pseudo_labeled",
               "answers", "corrections", "n_asked", "n_skipped", "n_none", "n_unsure", "audited", "audit", "kappa", "n_known",
               "n_further", "files", "refills", "per_class"}

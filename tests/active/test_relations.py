@@ -1,0 +1,106 @@
+"""What is kept of frozen features: the same picks with a folder, without, and from one that is warm, damaged or full."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import active.kernels.neighbor_lists as listing
+import active.relations as keeping
+from active.relations import Relations
+from active.selection import select
+from active.testing import make_context, sampler_by_name
+from dassl.utils.seeding import rng_for
+from tests.active.kernels.test_neighbor_lists import clustered
+from tests.active.test_loop import toy_run
+from tests.active.toy import record_of
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """The list of what is computed, not read."""
+    found, own = [], keeping.neighbor_lists
+    monkeypatch.setattr(keeping, "neighbor_lists", lambda features, k: found.append(k) or own(features, k))
+    return found
+
+
+def test_one_graph_serves_rounds_seeds_and_samplers(tmp_path, made, monkeypatch):
+    """It is made once a run without a folder, and once in all with one; more neighbors than it has are another graph."""
+    features = clustered(300)
+    alone = Relations(features)
+    first, second = alone.neighbors(10), alone.neighbors(30)
+    assert made == [32] and first.rows is second.rows
+    for _ in range(2):
+        kept = Relations(features.clone(), tmp_path).neighbors(5)
+        assert made == [32, 32] and torch.equal(kept.rows, first.rows) and torch.equal(kept.cosines, first.cosines)
+        assert kept.facts == first.facts
+    assert Relations(features, tmp_path).neighbors(40).rows.shape == (300, 40) and made == [32, 32, 40]
+
+
+def test_other_features_are_another_graph(tmp_path, made):
+    """By their bytes: one number that changed is enough, as when a learner tunes the image tower."""
+    features = clustered(300)
+    Relations(features, tmp_path).neighbors(5)
+    features[0, 0] += 1e-6
+    Relations(features, tmp_path).neighbors(5)
+    assert len(made) == 2 and len(list(tmp_path.glob("neighbors_*.safetensors"))) == 2
+
+
+@pytest.mark.parametrize("damage", [lambda file: file[:-40], lambda file: file[:-1] + bytes([file[-1] ^ 1]), lambda file: b""])
+def test_a_damaged_file_is_made_anew_with_a_warning(tmp_path, made, caplog, damage):
+    """Cut off, altered in one bit, or empty."""
+    features = clustered(300)
+    first = Relations(features, tmp_path).neighbors(5)
+    path = next(tmp_path.glob("neighbors_*.safetensors"))
+    whole = path.read_bytes()
+    path.write_bytes(damage(whole))
+    again = Relations(features, tmp_path).neighbors(5)
+    assert len(made) == 2 and torch.equal(again.rows, first.rows) and "made anew" in caplog.text
+    assert path.read_bytes() == whole
+
+
+def test_the_folder_stays_within_its_bound(tmp_path, made, monkeypatch, caplog):
+    """The oldest files make room; what is larger than all of it is used and not kept."""
+    monkeypatch.setattr(keeping, "MAX_BYTES", 200_000)
+    for seed in range(4):  # 77 KB each
+        Relations(clustered(300, seed=seed), tmp_path).neighbors(5)
+    assert sum(path.stat().st_size for path in tmp_path.glob("*.safetensors")) <= 200_000
+    Relations(clustered(300, seed=3), tmp_path).neighbors(5)
+    assert len(made) == 4
+    Relations(clustered(900), tmp_path).neighbors(5)
+    assert "are not kept" in caplog.text and len(list(tmp_path.glob("*.safetensors"))) == 2
+
+
+def test_a_full_disk_costs_the_file_alone(tmp_path, monkeypatch, caplog):
+    """What cannot be written is said, and used."""
+    def full(*_):
+        raise keeping.UserError("cannot write it: no space left")
+
+    monkeypatch.setattr(keeping, "save_tensors", full)
+    assert len(Relations(clustered(200), tmp_path).neighbors(5).rows) == 200 and "no space left" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["cec", "probcover"])
+def test_picks_are_the_same_with_the_cache_and_without(name, tmp_path, monkeypatch):
+    """Without relations kept on disk, with an empty folder, and from the file that this has left."""
+    monkeypatch.setattr(listing, "CHECKED", 60)
+    ctx = make_context(n_pool=400, n_labeled=20, n_query=15)
+    features = torch.empty(ctx.n_total, ctx.features.shape[1])
+    features[ctx.ids], features[ctx.labeled_ids] = ctx.features, ctx.labeled_features
+    sampler, found = sampler_by_name(name, max_pool=100), []
+    for folder in (None, tmp_path, tmp_path):
+        query = select(sampler, replace(ctx, relations=Relations(features, folder), rng=rng_for(0, "test")))
+        found.append((query.rows.tolist(), query.scores.tolist(), query.approximation))
+    assert found[0] == found[1] == found[2] and found[0][2]["index"] == "IVF"
+
+
+def test_a_run_makes_one_graph_and_records_it(tmp_path, made):
+    """Four rounds of CEC, and a second run of another seed: one graph in all; each round says what was approximated."""
+    values = {"ACTIVE__SAMPLER": "cec", "ACTIVE__CEC__MAX_POOL": 20, "CACHE_DIR": tmp_path / "cache"}
+    first, _ = toy_run(tmp_path / "first", **values)
+    again, _ = toy_run(tmp_path / "again", **values)
+    other, _ = toy_run(tmp_path / "other", SEED=2, **values)
+    assert made == [32] and record_of(first) == record_of(again)
+    assert all(record.approximation["recall"] == 1.0 for record in (*first.rounds, *other.rounds))
+    exact, _ = toy_run(tmp_path / "exact", ACTIVE__SAMPLER="cec", CACHE_DIR=tmp_path / "cache")
+    assert all(record.approximation == {} for record in exact.rounds)
