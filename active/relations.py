@@ -17,6 +17,7 @@ from torch import Tensor
 
 import active.kernels.neighbor_lists as listing
 from active.kernels.neighbor_lists import NeighborLists, neighbor_lists
+from active.kernels.neighbors import neighbors
 from active.kernels.scores import row_blocks
 from dassl.utils.errors import UserError
 from dassl.utils.files import json_hash, lock, remove_leftovers
@@ -25,6 +26,7 @@ from dassl.utils.tensors import load_tensors, save_tensors
 WIDTH = 32  # neighbors of a list, if no more are asked for: one serves all samplers, also once some neighbors are labeled
 MAX_BYTES = 8 * 2**30  # of all files in a folder; the oldest make room
 VERSION = 1  # of how they are made
+INDEX = ("CELLS", "TRAINED", "PROBES", "MOST_PROBES", "CHECKED", "LEAST_RECALL")  # what decides approximate lists
 
 logger = logging.getLogger(__name__)
 
@@ -37,15 +39,15 @@ class Relations:
         self._made: dict[str, dict[str, Tensor]] = {}
         self._digest = ""
 
-    def neighbors(self, k: int) -> NeighborLists:
-        """Return lists of at least k neighbors of each row; raises UserError where too many are missed."""
+    def neighbors(self, k: int, *, exact: bool = False) -> NeighborLists:
+        """Return lists of at least k neighbors of each row, from all pairs if `exact`; UserError where too many are missed."""
 
         def make() -> dict[str, Tensor]:
-            lists = neighbor_lists(self.features, width)
+            lists = all_pairs(self.features, width) if exact else neighbor_lists(self.features, width)
             return {"rows": lists.rows, "cosines": lists.cosines, "facts": _bytes(json.dumps(lists.facts))}
 
         width = max(WIDTH, k)
-        how = [getattr(listing, name) for name in ("CELLS", "TRAINED", "PROBES", "MOST_PROBES", "CHECKED", "LEAST_RECALL")]
+        how = "all pairs" if exact else [getattr(listing, name) for name in INDEX]
         kept = self._kept("neighbors", {"k": width, "how": how}, make,
                           {"rows": torch.int32, "cosines": torch.float32, "facts": torch.uint8})
         return NeighborLists(kept["rows"], kept["cosines"], json.loads(kept["facts"].numpy().tobytes()))
@@ -91,6 +93,12 @@ class Relations:
                 digest.update(self.features[block].contiguous().numpy().data)
             self._digest = digest.hexdigest()
         return self._digest
+
+
+def all_pairs(features: Tensor, k: int) -> NeighborLists:
+    """Return lists of the k nearest others of each row, all pairs compared."""
+    rows, cosines = neighbors(features, k)
+    return NeighborLists(rows.int(), cosines, {})
 
 
 def _store(path: Path, key: dict[str, Any], tensors: dict[str, Tensor]) -> None:

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from active.kernels.neighbor_lists import NeighborLists
-from active.kernels.neighbors import neighbors
 from active.kernels.scores import row_blocks, top_columns
 
 logger = logging.getLogger(__name__)
@@ -32,13 +31,7 @@ def log_prior(logits: Tensor, n_support: int, support: str, floor: float = 0.0) 
     return prior
 
 
-def neighbor_entropy(entropies: Tensor, features: Tensor, k: int, kernel: str, rho: float) -> Tensor:
-    """Return Eq. 6: the mean [N] of kernel times entropy over the k nearest other rows; 0 without neighbors."""
-    rows, cosines = neighbors(features, k)
-    return mean_entropy(entropies, NeighborLists(rows, cosines, {}), kernel, rho)
-
-
 def mean_entropy(entropies: Tensor, near: NeighborLists, kernel: str, rho: float) -> Tensor:
-    """Return Eq. 6 [N] over given lists of neighbors."""
+    """Return Eq. 6: the mean [N] of kernel times entropy over the listed neighbors; 0 without neighbors."""
     similarities = near.cosines if kernel == "cos" else (-rho * (2 - 2 * near.cosines)).exp()
     return (similarities * entropies[near.rows]).sum(1) / max(1, near.rows.shape[1])

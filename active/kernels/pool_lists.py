@@ -6,23 +6,28 @@ from torch import Tensor
 from active.context import SelectionContext
 from active.kernels.neighbor_lists import NeighborLists, exact_lists, neighbor_lists
 from active.kernels.scores import row_blocks
-from active.relations import Relations
+from active.relations import Relations, all_pairs
 
+KEPT = 10_000  # rows from which exact lists are made once and kept; of fewer they are a matter of a second
 FEW = 0.02  # share of rows up to which those that lack neighbors are compared with all others
 
 
-def pool_lists(ctx: SelectionContext, features: Tensor, k: int) -> NeighborLists:
+def pool_lists(ctx: SelectionContext, features: Tensor, k: int, *, exact: bool) -> NeighborLists:
     """Return lists of k neighbors of unlabeled images, and of labeled ones if `features` [n, D] hold them behind these.
+
+    `exact` ones are of all pairs: of those of the train split if they are known and worth keeping, or of these features.
 
     Numbers are places in `features`. Neighbors that are not there are left out; a row of which fewer than k remain is compared
     with all others. With too many such rows, lists are made of these features alone.
     """
+    make, k = (all_pairs if exact else neighbor_lists), min(k, len(features) - 1)
+    if exact and (ctx.relations is None or len(features) < KEPT):
+        return make(features, k)
     relations, rows = whole_split(ctx, features)
-    k = min(k, len(features) - 1)
-    near = among(relations.neighbors(k), rows, k)
+    near = among(relations.neighbors(k, exact=exact), rows, k)
     short = (near.rows < 0).any(1).nonzero().flatten()
     if len(short) > FEW * len(features):
-        return neighbor_lists(features, k)
+        return make(features, k)
     for part in short.split(1024):
         near.rows[part], near.cosines[part] = exact_lists(features, part, k)
     return near

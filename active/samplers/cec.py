@@ -22,7 +22,7 @@ from typing import Annotated, Literal
 import torch
 
 from active.context import Query, SelectionContext, scored
-from active.kernels.calibration import log_prior, mean_entropy, neighbor_entropy
+from active.kernels.calibration import log_prior, mean_entropy
 from active.kernels.k_means import k_means, nearest_members
 from active.kernels.memory import compares_all
 from active.kernels.pool_lists import pool_lists
@@ -49,16 +49,13 @@ def cec(
     if over == "all":
         features = torch.cat([features, ctx.labeled_features.float()])
         own = torch.cat([own, entropy(ctx.labeled_logits.float() - shift)])
-    if is_exact:
-        near, facts = neighbor_entropy(own, features, n_neighbors, kernel, rho), {}
-    else:
-        lists = pool_lists(ctx, features, n_neighbors)
-        near, facts = mean_entropy(own, lists, kernel, rho), lists.facts
+    lists = pool_lists(ctx, features, n_neighbors, exact=is_exact)
+    near, facts = mean_entropy(own, lists, kernel, rho), lists.facts
     uncertainty = (own + beta * near if combine == "sum" else (1 - beta) * own + beta * near).clamp(min=0)
     picked = torch.empty(0, dtype=torch.int64)
     if choose != "top":
         weights = uncertainty if choose == "weighted_k_means" else None
-        of_seeds = own.clamp(min=0) if facts and weights is not None else None
+        of_seeds = None if is_exact or weights is None else own.clamp(min=0)
         clusters = nearest_members(features, *k_means(features, ctx.n_query, ctx.rng, weights=weights, of_seeds=of_seeds))
         picked = torch.cat([members[members < ctx.n_pool][:1] for members in clusters])
     rest = without(picked, ctx.n_pool)

@@ -7,9 +7,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from active.kernels.calibration import log_prior, neighbor_entropy
+from active.kernels.calibration import log_prior, mean_entropy
 from active.kernels.scores import entropy
 from active.registry import SAMPLERS
+from active.relations import all_pairs
 from active.selection import select
 from active.testing import make_context, picks, sampler_by_name, small_pools, without_labels
 from dassl.utils.errors import UserError
@@ -143,9 +144,9 @@ def test_no_neighbors_and_more_neighbors_than_rows_work():
     """k = 0 counts as no neighbor term, k >= N as N - 1."""
     features = make_context(n_pool=6).features
     entropies = torch.arange(6.0)
-    assert neighbor_entropy(entropies, features, 0, "cos", 1.0).tolist() == [0.0] * 6
-    assert torch.equal(*(neighbor_entropy(entropies, features, k, "cos", 1.0) for k in (5, 50)))
-    same = neighbor_entropy(torch.ones(6), features[:1].expand(6, -1), 3, "rbf", 2.0)
+    assert mean_entropy(entropies, all_pairs(features, 0), "cos", 1.0).tolist() == [0.0] * 6
+    assert torch.equal(*(mean_entropy(entropies, all_pairs(features, k), "cos", 1.0) for k in (5, 50)))
+    same = mean_entropy(torch.ones(6), all_pairs(features[:1].expand(6, -1), 3), "rbf", 2.0)
     assert same.tolist() == pytest.approx([1.0] * 6, abs=1e-5)
 
 
