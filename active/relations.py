@@ -74,6 +74,7 @@ class Relations:
     def _stored(
         self, kind: str, how: dict[str, Any], make: Callable[[], dict[str, Tensor]], types: dict[str, torch.dtype]
     ) -> dict[str, Tensor]:
+        assert self._folder is not None
         key = {"kind": kind, "version": VERSION, "features": self._hash()} | how
         path = self._folder / f"{kind}_{json_hash(key)[:16]}.safetensors"
         with lock(self._folder / f".{path.stem}.lock", wait=True):

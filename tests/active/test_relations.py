@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import active.kernels.neighbor_lists as listing
+import active.kernels.pool_lists as pool
 import active.relations as keeping
 from active.relations import Relations
 from active.selection import select
@@ -104,3 +105,14 @@ def test_a_run_makes_one_graph_and_records_it(tmp_path, made):
     assert all(record.approximation["recall"] == 1.0 for record in (*first.rounds, *other.rounds))
     exact, _ = toy_run(tmp_path / "exact", ACTIVE__SAMPLER="cec", CACHE_DIR=tmp_path / "cache")
     assert all(record.approximation == {} for record in exact.rounds)
+
+
+def test_exact_lists_are_made_once_a_run_and_pick_the_same(tmp_path, monkeypatch):
+    """Four rounds of CEC compare all pairs once, and a second run of another seed not at all; each round picks as alone."""
+    values, made, own = {"ACTIVE__SAMPLER": "cec", "CACHE_DIR": tmp_path / "cache"}, [], keeping.all_pairs
+    alone = [record_of(toy_run(tmp_path / f"alone{seed}", SEED=seed, **values)[0]) for seed in (1, 2)]
+    for module in (keeping, pool):
+        monkeypatch.setattr(module, "all_pairs", lambda features, k: made.append(len(features)) or own(features, k))
+    monkeypatch.setattr(pool, "KEPT", 1)
+    assert alone == [record_of(toy_run(tmp_path / f"kept{seed}", SEED=seed, **values)[0]) for seed in (1, 2)]
+    assert made == [60]
