@@ -17,6 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from active.kernels.scores import row_blocks, top_columns
+from dassl.utils.environment import give_back_memory
 from dassl.utils.errors import UserError
 from dassl.utils.progress import BAR
 
@@ -61,6 +62,8 @@ def neighbor_lists(features: Tensor, k: int) -> NeighborLists:
                 len(features), index.nlist, index.nprobe, recall)
     for rows in tqdm(_by_cell(index).split(TOGETHER), "neighbors", **BAR):
         lists.rows[rows], lists.cosines[rows] = _found(index, features, rows, k)
+    del index
+    give_back_memory()  # a copy of the features, in thousands of lists
     return lists
 
 
