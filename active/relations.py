@@ -4,6 +4,7 @@ They are of all images, labeled or not, so that they serve every round; other se
 bytes of the features: learners that tune the text alone never change these, and one that tunes the image tower gets others.
 """
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -104,16 +105,18 @@ def all_pairs(features: Tensor, k: int) -> NeighborLists:
 
 def _store(path: Path, key: dict[str, Any], tensors: dict[str, Tensor]) -> None:
     """Write a file, and remove the oldest ones that are too many; what does not fit is made anew the next time."""
-    n_bytes = sum(tensor.nbytes for tensor in tensors.values())
-    others = sorted(path.parent.glob("*.safetensors"), key=lambda other: other.stat().st_mtime)
-    total = n_bytes + sum(other.stat().st_size for other in others)
+    n_bytes, others = sum(tensor.nbytes for tensor in tensors.values()), []
     if n_bytes > MAX_BYTES:
         logger.warning("%s of the features take %d MiB and are not kept", key["kind"], n_bytes >> 20)
         return
-    for other in others:
+    for other in path.parent.glob("*.safetensors"):
+        with contextlib.suppress(FileNotFoundError):  # another process makes room too
+            others.append((other.stat().st_mtime, other.stat().st_size, other))
+    total = n_bytes + sum(size for _, size, _ in others)
+    for _, size, other in sorted(others):
         if total > MAX_BYTES:
-            total -= other.stat().st_size
-            other.unlink()
+            other.unlink(missing_ok=True)
+            total -= size
     try:
         save_tensors(path, key, tensors)
     except UserError as error:

@@ -114,17 +114,19 @@ def overlap(folder: Path, name: str, n: int, n_classes: int, n_query: int) -> st
     shares = [len(rows[one] & rows[other]) / n_query for one, other in (
         (("exact", 0), ("approximate", 0)), (("exact", 0), ("exact", 1)), (("approximate", 0), ("approximate", 1)))]
     random = torch.from_numpy(rng_for(2, "benchmark").permutation(n)[:n_query])
-    exact, approximate, least = (covered(ctx, name, own) for own in (
+    weights = found["exact", 0].pool_scores if name == "cec" else None
+    exact, approximate, least = (covered(ctx, name, own, weights) for own in (
         found["exact", 0].rows, found["approximate", 0].rows, random))
     cells = [f"{n:,}", name, found["approximate", 0].approximation.get("recall", ""), *(f"{share:.2f}" for share in shares),
              f"{100 * (approximate - least) / (exact - least):.1f} %", f"{cpu['exact']:.0f}", f"{cpu['approximate']:.0f}"]
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def covered(ctx: SelectionContext, name: str, picked: Tensor) -> float:
+def covered(ctx: SelectionContext, name: str, picked: Tensor, weights: Tensor | None) -> float:
     """Return how much of 5,000 random images picked and labeled ones cover, by what the sampler wants covered.
 
-    These are weighted kernels; images inside balls of one radius (cosine 0.85) for `probcover`; closeness for `cec`.
+    These are weighted kernels; images inside balls of one radius (cosine 0.85) for `probcover`; for `cec` weighted squared
+    distances, to picks alone.
     """
     rows = torch.from_numpy(rng_for(3, "benchmark").permutation(ctx.n_pool)[:5000])
     centers = torch.cat([ctx.features[picked], ctx.labeled_features]).float()
@@ -132,7 +134,8 @@ def covered(ctx: SelectionContext, name: str, picked: Tensor) -> float:
     if name == "probcover":
         return float((nearest > 0.85).float().mean())
     if name == "cec":
-        return float(nearest.mean())
+        nearest = (ctx.features[rows].float() @ ctx.features[picked].float().T).amax(1)
+        return float((weights[rows] * nearest).sum() / weights[rows].sum())
     weights = smallness_of_margin(ctx.logits[rows]) if name == "uherding" else torch.ones(len(rows))
     radius = labeled_radius(ctx.labeled_features) if name == "uherding" else 1.0
     return float((weights * ((2 * nearest - 2) / radius**2).exp()).sum() / weights.sum())

@@ -49,7 +49,7 @@ def test_other_features_are_another_graph(tmp_path, made):
 
 @pytest.mark.parametrize("damage", [lambda file: file[:-40], lambda file: file[:-1] + bytes([file[-1] ^ 1]), lambda file: b""])
 def test_a_damaged_file_is_made_anew_with_a_warning(tmp_path, made, caplog, damage):
-    """Cut off, altered in one bit, or empty."""
+    """Row 48: cut off, altered in one bit, or empty."""
     features = clustered(300)
     first = Relations(features, tmp_path).neighbors(5)
     path = next(tmp_path.glob("neighbors_*.safetensors"))
