@@ -85,7 +85,7 @@ def test_candidates_and_targets_are_as_many_as_are_said(monkeypatch):
 
 @pytest.mark.parametrize("name", [*NAMES, "dcom"])
 def test_exact_refuses_what_cannot_be_afforded(name):
-    """In one line, with hours and memory, and how to go on; below the bound it changes nothing."""
+    """Row 47: in one line, with hours and memory, and how to go on; below the bound it changes nothing."""
     own = make_context()
     with pytest.raises(UserError, match=rf"^{name} compares all pairs of 70 images: .* hours .* GiB .*now 60.*EXACT false"):
         picks(sampler_by_name(name, max_pool=60, exact=True), own)
