@@ -39,7 +39,7 @@ class Herd:
     ) -> None:
         precision = torch.float64 if len(rows) * max(len(rows), len(centers)) <= DOUBLE else torch.float32
         self._rows, self._radius = rows.to(precision), radius
-        self._targets = self._rows if targets is None else self._rows[targets]
+        self._places, self._targets = targets, self._rows if targets is None else self._rows[targets]
         self._weights = (weights if targets is None else weights[targets]).to(rows.device, precision)
         self._column = torch.arange(len(rows), device=rows.device)  # of a row among the targets, [N]; -1 of one that is none
         if targets is not None:
@@ -68,7 +68,7 @@ class Herd:
 
     def reweigh(self, weights: Tensor) -> None:
         """Let targets count by other weights [N], none of them larger than before, so that old gains stay bounds."""
-        self._weights = weights.to(self._weights)
+        self._weights = (weights if self._places is None else weights[self._places]).to(self._weights)
 
     def _best(self) -> tuple[float, int]:
         """Return the largest gain, and the lowest row that has it but for `TIE`."""
@@ -132,8 +132,12 @@ def herd_subset(ctx: SelectionContext, weights: Tensor, radius: float) -> Query:
     rows, targets, facts = subset(ctx)
     n_candidates = facts["candidates"]
     covering = Herd(ctx.unlabeled_features[rows].float(), weights[rows], ctx.labeled_features, radius, n_candidates, targets)
-    at_first = torch.full((ctx.n_pool,), torch.nan).index_copy_(0, rows[:n_candidates], covering.bounds.float())
-    found = asked(covering, ctx.n_query)
+    return of_subset(asked(covering, ctx.n_query), rows, ctx.n_pool, facts)
+
+
+def of_subset(found: Query, rows: Tensor, n_pool: int, facts: dict[str, Any]) -> Query:
+    """Return a query among some rows, see `subset`, as one among all of the pool, of which candidates alone have a score."""
+    at_first = torch.full((n_pool,), torch.nan).index_copy_(0, rows[: facts["candidates"]], found.pool_scores.float())
     return replace(found, rows=rows[found.rows], pool_scores=at_first, approximation=facts)
 
 

@@ -26,8 +26,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from active.context import Query, SelectionContext
-from active.kernels.herding import Herd, asked, mass_radius
-from active.kernels.memory import need_pairs
+from active.kernels.herding import Herd, asked, mass_radius, of_subset, subset
+from active.kernels.memory import compares_all
 from active.kernels.scores import row_blocks, smallness_of_margin
 from active.registry import SAMPLERS
 from dassl.utils.registry import AtLeast, AtMost
@@ -40,59 +40,75 @@ SMALLEST = 1e-12  # mean variance below which all rows are one
 def promptherding(
     ctx: SelectionContext, *, kernel: Literal["plain", "whitened", "guided"] = "whitened",
     balance: Annotated[float, AtLeast(0), AtMost(1)] = 0.25, uncertainty: Literal["margin", "none"] = "margin",
-    max_pool: Annotated[int, AtLeast(1), AtMost(10**9)] = 200_000,
+    max_pool: Annotated[int, AtLeast(1), AtMost(10**9)] = 200_000, exact: bool = False,
 ) -> Query:
     """Return `n_query` pool rows, each the one that covers most uncertainty of classes with few labels."""
-    need_pairs("promptherding", ctx.n_pool, ctx.features.shape[1], max_pool)
-    rows, centers = KERNELS[kernel](ctx)
-    weights = smallness_of_margin(ctx.unlabeled_logits) if uncertainty == "margin" else torch.ones(len(rows))
-    radius = mass_radius(rows, len(ctx.labels) + ctx.n_query, ctx.rng)
-    if not balance:
-        return asked(Herd(rows, weights, centers, radius, ctx.n_pool), ctx.n_query)
-    probs, counts = ctx.unlabeled_logits.float().softmax(1), ctx.labels.bincount(minlength=ctx.n_classes).float()
+    if compares_all("promptherding", tuple(ctx.features.shape), max_pool, exact=exact):
+        rows, targets, facts = torch.arange(len(ctx.unlabeled_features)), None, {}
+    else:
+        rows, targets, facts = subset(ctx)
+    logits = ctx.unlabeled_logits[rows]
+    weights = smallness_of_margin(logits) if uncertainty == "margin" else torch.ones(len(rows))
+    phi, centers = KERNELS[kernel](ctx, rows)
+    radius = mass_radius(phi, len(ctx.labels) + ctx.n_query, ctx.rng)
+    n_candidates = facts.get("candidates", ctx.n_pool)
+    if balance:
+        balanced = Balanced(weights, logits.float().softmax(1), ctx.labels, balance)
+        covering = Herd(phi, balanced.weights(), centers, radius, n_candidates, targets)
+        found = asked(covering, ctx.n_query, lambda row: covering.reweigh(balanced.after(row)))
+    else:
+        found = asked(Herd(phi, weights, centers, radius, n_candidates, targets), ctx.n_query)
+    return found if targets is None else of_subset(found, rows, ctx.n_pool, facts)
 
-    def balanced() -> Tensor:
-        return weights * (probs @ (1 + counts) ** -balance)
 
-    def after(row: int) -> None:
-        counts.add_(probs[row])
-        covering.reweigh(balanced())
+class Balanced:
+    """Weights u_j b_j [N] of (4), given u [N] and probabilities [N, C], as picks are made."""
 
-    covering = Herd(rows, balanced(), centers, radius, ctx.n_pool)
-    return asked(covering, ctx.n_query, after)
+    def __init__(self, weights: Tensor, probs: Tensor, labels: Tensor, balance: float):
+        self._weights, self._probs, self._balance = weights, probs, balance
+        self._counts = labels.bincount(minlength=probs.shape[1]).float()
+
+    def weights(self) -> Tensor:
+        return self._weights * (self._probs @ (1 + self._counts) ** -self._balance)
+
+    def after(self, row: int) -> Tensor:
+        """Return the weights once a row is picked."""
+        self._counts += self._probs[row]
+        return self.weights()
 
 
-def whitened(ctx: SelectionContext) -> tuple[Tensor, Tensor]:
-    """Return rows (2) of images without a label [N + S, D] and of labeled ones [M, D]; as they are if all are the same."""
-    images = ctx.unlabeled_features, ctx.labeled_features
-    n_rows, width = sum(map(len, images)), ctx.features.shape[1]
+def whitened(ctx: SelectionContext, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (2) of some images without a label [n, D] and of labeled ones [M, D]; as they are if all are the same."""
+    width, images = ctx.features.shape[1], (ctx.unlabeled_features, ctx.labeled_features)
     total, products = torch.zeros(width, dtype=torch.float64), torch.zeros(width, width, dtype=torch.float64)
     for part in images:
         for block in row_blocks(*part.shape):
-            rows = part[block].double()
-            total += rows.sum(0)
-            products += rows.T @ rows
-    mean = total / n_rows
-    covariance = products / n_rows - torch.outer(mean, mean)
+            own = part[block].double()
+            total += own.sum(0)
+            products += own.T @ own
+    n_images = sum(map(len, images))
+    mean = total / n_images
+    covariance = products / n_images - torch.outer(mean, mean)
     variance = float(covariance.trace()) / width
     if variance <= SMALLEST:
-        return images
+        return images[0][rows], images[1]
     values, vectors = torch.linalg.eigh(covariance)
     root = (vectors / (values.clamp(min=0) + variance).sqrt()) @ vectors.T
-    return tuple(F.normalize((part.double() - mean) @ root).float() for part in images)
+    return tuple(torch.cat([F.normalize((part[block].double() - mean) @ root).float() for block in row_blocks(len(part), width)]
+                           or [part]) for part in (images[0][rows], images[1]))
 
 
-def guided(ctx: SelectionContext) -> tuple[Tensor, Tensor]:
-    """Return rows (3) of images without a label [N + S, 2D] and of labeled ones [M, 2D]."""
-    parts = (ctx.unlabeled_features, ctx.unlabeled_logits), (ctx.labeled_features, ctx.labeled_logits)
+def guided(ctx: SelectionContext, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return (3) of some images without a label [n, 2D] and of labeled ones [M, 2D]."""
+    parts = (ctx.unlabeled_features[rows], ctx.unlabeled_logits[rows]), (ctx.labeled_features, ctx.labeled_logits)
     return tuple(F.normalize(torch.cat([images.float(), GUIDANCE * logits.float().softmax(1) @ ctx.directions], 1))
                  for images, logits in parts)
 
 
-def plain(ctx: SelectionContext) -> tuple[Tensor, Tensor]:
-    """Return images without a label [N + S, D] and labeled ones [M, D] as they are."""
-    return ctx.unlabeled_features, ctx.labeled_features
+def plain(ctx: SelectionContext, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Return some images without a label [n, D] and labeled ones [M, D] as they are."""
+    return ctx.unlabeled_features[rows].float(), ctx.labeled_features
 
 
-KERNELS: dict[str, Callable[[SelectionContext], tuple[Tensor, Tensor]]] = {
+KERNELS: dict[str, Callable[[SelectionContext, Tensor], tuple[Tensor, Tensor]]] = {
     "plain": plain, "whitened": whitened, "guided": guided}

@@ -60,7 +60,7 @@ def test_nine_tenths_of_the_gain_over_random_is_kept(ctx, name):
     assert exact > least and approximate - least >= 0.9 * (exact - least)
 
 
-@pytest.mark.parametrize("name", ["dcom", "maxherding", "uherding"])
+@pytest.mark.parametrize("name", ["dcom", "maxherding", "promptherding", "uherding"])
 def test_a_subset_of_everything_is_the_exact_sampler(name):
     """Where all rows are candidates and targets, in whatever order these are drawn."""
     for own in small_pools(40):
@@ -83,7 +83,7 @@ def test_candidates_and_targets_are_as_many_as_are_said(monkeypatch):
     assert torch.allclose(query.pool_scores[rows[:20]].double(), gains, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", [*NAMES, "dcom"])
+@pytest.mark.parametrize("name", [*NAMES, "dcom", "promptherding"])
 def test_exact_refuses_what_cannot_be_afforded(name):
     """Row 47: in one line, with hours and memory, and how to go on; below the bound it changes nothing."""
     own = make_context()
@@ -92,7 +92,7 @@ def test_exact_refuses_what_cannot_be_afforded(name):
     assert picks(sampler_by_name(name, exact=True), own) == picks(sampler_by_name(name), own)
 
 
-@pytest.mark.parametrize("name", [*NAMES, "dcom"])
+@pytest.mark.parametrize("name", [*NAMES, "dcom", "promptherding"])
 def test_approximate_picks_repeat(name):
     """From the same seed, to the last digit of scores and recall."""
     own = make_context(n_pool=1200, n_query=5)
