@@ -25,25 +25,25 @@ CAPTIONS = {
     "curves": "Mean over the seeds of finished runs, over the labels paid for; the band is one standard deviation (ddof 1) to "
               "both sides. The lines without points are the frozen model without any training (zero-shot) and training on all "
               "labels, where that was run.",
-    "ranks": "Average rank at the last round, over all pairs of data set and seed for which every method has finished; one "
-             "without any finished run is not here. Methods whose bars do not overlap differ by Nemenyi's test at the 5 % "
-             "level; white points differ so from the best. The test takes the pairs as independent, though those of one data "
-             "set share its images.",
-    "wins": "In how many percent of all (data set, seed, round) the method of the row is better than that of the column; a tie "
-            "is half a win. Each pair is compared where both have finished.",
+    "ranks": "Average rank at the last round, over all pairs of data set and seed for which every method has finished; "
+             "a method without a finished run is not shown. Methods whose bars do not overlap differ by Nemenyi's test at the "
+             "5 % level; white points differ in this way from the best. The test takes the pairs as independent, though those "
+             "of one data set share its images.",
+    "wins": "In what percentage of all (data set, seed, round) the row's method is better than the column's; a tie "
+            "counts as half a win. Each pair is compared where both have finished.",
     "balance": "Means over the seeds of finished runs. Evenness is the entropy of the classes of all labeled images divided by "
-               "its largest value, the logarithm of the number of classes: 1 if all classes have equally many. Fewer labels "
-               "than classes cannot reach it.",
-    "projection": "The pool's frozen features in the plane ({kind}), with what each method asked in each round, all of seed "
-                  "{seed}. Names of classes stand at the median of their images.",
-    "sheet": "What {method} asked in each round, in the order of its picks, seed {seed}. Below each image stands its class.",
+               "its largest value, the logarithm of the number of classes: 1 if all classes have equally many. With fewer "
+               "labels than classes it stays below 1.",
+    "projection": "The pool's frozen features in the plane ({kind}), with the images that each method asked for in each "
+                  "round, seed {seed}. Names of classes stand at the median of their images.",
+    "sheet": "The images that {method} asked for in each round, in the order of its picks, seed {seed}; below each its class.",
 }
 KINDS = {"pca": "the first two principal components", "tsne": "t-SNE"}
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure, a name for its file, and what stands over and under it."""
+    """A figure, a name for its file, and the title above and caption below it."""
 
     name: str
     title: str
@@ -59,11 +59,11 @@ class LeftOut:
 
 
 def add_flags(flags: argparse.ArgumentParser) -> None:
-    """Add the flags of all that draws."""
+    """Add the flags that all drawing commands share."""
     flags.add_argument("output", nargs="+", metavar="OUTPUT", help="folders of runs, or results.json files")
     flags.add_argument("--methods", nargs="+", metavar="METHOD", help="only these; all by default")
-    flags.add_argument("--metric", metavar="NAME", default="accuracy", help="one that the runs have measured")
-    flags.add_argument("--root", metavar="DIR", help="folder that holds the images, where it is not the recorded one")
+    flags.add_argument("--metric", metavar="NAME", default="accuracy", help="one of the metrics that the runs have measured")
+    flags.add_argument("--root", metavar="DIR", help="folder that holds the images, if it is not the recorded one")
     flags.add_argument("--picks", nargs="+", metavar="METHOD",
                        help=f"whose images are shown: {EVERY}, or by default {BASELINE} and the best other")
     flags.add_argument("--projection", choices=picks.PROJECTIONS, default="pca",
@@ -71,7 +71,7 @@ def add_flags(flags: argparse.ArgumentParser) -> None:
 
 
 def chosen(arguments: argparse.Namespace) -> Records:
-    """Return the records that the flags of `add_flags` name; ConfigError for a method or metric that they have not."""
+    """Return the records that the flags of `add_flags` name; ConfigError for a method or metric that they lack."""
     records = load_records(arguments.output)
     check_metric(records, arguments.metric)
     if arguments.methods:
@@ -95,7 +95,7 @@ def _check(methods: Iterable[str], flag: str, known: set[str]) -> None:
 
 
 def pictures(records: Records, part: Records, arguments: argparse.Namespace) -> Iterator[Picture | LeftOut]:
-    """Yield the figures of the table `part` of `records`, as the flags of `add_flags` want them."""
+    """Yield the figures of the table `part` of `records`, as the flags of `add_flags` ask for them."""
     keys = tuple(part.runs[TABLE].iloc[0])
     metric = arguments.metric
     for kind, title, draw in (
@@ -131,14 +131,14 @@ def _pictures_of_picks(part: Records, dataset: str, keys: tuple[str, ...],
 
 
 def sheet_methods(part: Records, wanted: Sequence[str] | None, metric: str = "accuracy") -> list[str]:
-    """Return the methods whose images are shown: those wanted, or the baseline and the other of the best average rank."""
+    """Return the methods whose images are shown: those wanted, or the baseline and the best-ranked other."""
     methods = methods_of(part)
     if wanted == [EVERY]:
         return methods
     if wanted:
         return [method for method in methods if method in wanted]
     others = [method for method in methods if method != BASELINE]
-    with contextlib.suppress(DataError):  # nothing to rank by: the first stays
+    with contextlib.suppress(DataError):  # nothing to rank by: keep the first
         ranks = average_ranks(part, metric).ranks
         others.sort(key=lambda method: ranks.get(method, math.inf))
     return [method for method in methods if method in (*others[:1], BASELINE)]

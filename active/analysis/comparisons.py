@@ -1,6 +1,6 @@
 """Methods against one another: average ranks with their critical difference, and the wins of every pair.
 
-The functions take the records of one table (one learner, backbone and query size) and count finished runs alone. Where
+The functions take the records of one table (one learner, backbone and query size) and count only finished runs. Where
 there is nothing to compare, DataError says why.
 """
 
@@ -55,8 +55,8 @@ def critical_difference(n_methods: int, n_blocks: int, alpha: float = ALPHA) -> 
 def win_shares(part: Records, metric: str = "accuracy") -> pd.DataFrame:
     """Return [method, method], in [0, 1]: the share of (data set, seed, round) in which the row is better than the column.
 
-    A tie is half a win for both. Each pair is compared where both methods have a value; where there is no such place, and on
-    the diagonal, the share is NaN. Methods stand in the order of their mean share, the best first.
+    A tie is half a win for both. Each pair is compared where both methods have a value; where they never do, and on the
+    diagonal, the share is NaN. Methods are ordered by their mean share, best first.
     """
     values = finished_rounds(part, metric).pivot(index=["dataset", "seed", "round"], columns="method", values=metric)
     if len(values.columns) < 2:
@@ -101,7 +101,7 @@ def draw_ranks(part: Records, metric: str = "accuracy") -> Figure:
 
 @styled
 def draw_wins(part: Records, metric: str = "accuracy") -> Figure:
-    """Return the matrix of win shares in percent, the darker the more."""
+    """Return the matrix of win shares in percent, darker where higher."""
     shares = win_shares(part, metric)
     side = 0.42 * len(shares)
     longest = 0.075 * max(map(len, shares))

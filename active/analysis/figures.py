@@ -20,13 +20,13 @@ from active.analysis.tests_of_difference import FULL
 from dassl.evaluation.metrics import factor_of, is_percent, title_of
 from dassl.utils.errors import DataError
 
-MANY = 8  # methods; more have larger panels and fainter bands
+MANY = 8  # with more methods, panels are larger and bands fainter
 ZERO_SHOT = {"color": "0.35", "linestyle": (0, (1, 2)), "marker": "", "linewidth": 1.6}
 ALL_LABELS = {"color": "0.35", "linestyle": (0, (8, 2)), "marker": "", "linewidth": 1.6}
 
 
 def finished_rounds(records: Records, metric: str | None = None) -> pd.DataFrame:
-    """Return the rounds of the methods' finished runs, with a metric those in which it was measured; DataError if none."""
+    """Return the rounds of the methods' finished runs, given a metric those that measured it; DataError if none."""
     done = records.runs.loc[(records.runs.status == "done") & (records.runs.method != FULL), KEYS]
     rounds = records.rounds.merge(done, on=KEYS)
     if metric:
@@ -46,7 +46,7 @@ def curves(records: Records, metric: str = "accuracy") -> pd.DataFrame:
 
 
 def all_labels(records: Records, part: Records, metric: str = "accuracy") -> pd.Series:
-    """Return by data set the mean metric of those finished runs with all labels that go with the table `part`."""
+    """Return by data set the mean metric of the finished runs with all labels that belong to the table `part`."""
     done = records.runs.loc[(records.runs.status == "done") & (records.runs.method == FULL), KEYS]
     same = ["learner", "backbone", "dataset"]
     rounds = records.rounds.merge(done, on=KEYS).merge(part.runs[same].drop_duplicates(), on=same)
@@ -57,7 +57,7 @@ def all_labels(records: Records, part: Records, metric: str = "accuracy") -> pd.
 def balance(records: Records) -> pd.DataFrame:
     """Return dataset, method, round, evenness and covered: means over the seeds of finished runs.
 
-    `evenness` is that of the labeled images' classes, see there; `covered` the number of classes with a labeled image.
+    `evenness` is that of the labeled images' classes (see the function); `covered` the number of classes with a labeled image.
     """
     rounds = finished_rounds(records)
     rounds = rounds.assign(evenness=rounds.class_counts.map(evenness), covered=rounds.class_counts.map(np.count_nonzero))
@@ -75,9 +75,9 @@ def evenness(counts: list[int]) -> float:
 
 @styled
 def draw_curves(records: Records, part: Records, metric: str = "accuracy") -> Figure:
-    """Return the metric over paid labels, one panel a data set, with bands of one standard deviation to both sides.
+    """Return the metric over paid labels, one panel per data set, with bands of one standard deviation to both sides.
 
-    Lines without points are the frozen model (accuracy alone) and the runs of `records` with all labels.
+    Lines without points are the frozen model (for accuracy only) and the runs of `records` with all labels.
     """
     table, full = curves(part, metric), all_labels(records, part, metric)
     zero_shot = part.runs.groupby("dataset").zero_shot.mean().dropna() if metric == "accuracy" else pd.Series()
@@ -131,13 +131,13 @@ def methods_of(part: Records) -> list[str]:
 
 
 def label_of(part: Records, method: str) -> str:
-    """Return a method's name for a legend, with the number of finished runs if it is not all that were asked for."""
+    """Return a method's name for a legend, with the number of finished runs if some that were asked for are missing."""
     runs = part.runs[part.runs.method == method]
     n_done = (runs.status == "done").sum()
     return plain(method) if n_done == len(runs) else f"{plain(method)} ({n_done} of {len(runs)} runs)"
 
 
 def add_legend(figure: Figure, part: Records, styles: dict[str, Any], references: dict[str, Any]) -> None:
-    """Add the legend of methods, then of lines to compare with, below the panels."""
+    """Add the legend of methods, then of reference lines, below the panels."""
     entries = {label_of(part, method): style for method, style in styles.items()} | references
     legend_below(figure, [Line2D([], [], **style) for style in entries.values()], list(entries))

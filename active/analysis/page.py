@@ -1,4 +1,4 @@
-"""One HTML page with everything in it: tables, pictures as PNG in base64, no script, nothing to be fetched."""
+"""One self-contained HTML page: tables, pictures as PNG in base64, no script, nothing to fetch."""
 
 import base64
 import html

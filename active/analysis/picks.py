@@ -1,7 +1,7 @@
 """What samplers picked: the images, round by round, and where they lie among the frozen features of the pool.
 
-Images come from the data set that a record's config names, features from the cache that its run has left. Where they are
-not at hand, or not those of the record, DataError says what is missing.
+Images come from the data set that a record's config names, features from the cache that its run has left. If they are
+missing, or do not match the record, DataError says what is missing.
 """
 
 import glob
@@ -36,28 +36,28 @@ from dassl.utils.run_folder import RESULTS
 PROJECTIONS = ("pca", "tsne")
 N_COLUMNS = 12  # images of a round on a contact sheet
 SIDE = 112  # pixels of the longer side of an image on it
-N_LETTERS = 13  # of a class name below an image
-N_POOL = 10_000  # images that a projection is made of, beside the picks; more are drawn from at random
-N_NAMED = 20  # classes; more are not named in a projection
+N_LETTERS = 13  # letters of a class name below an image
+N_POOL = 10_000  # images that a projection shows beside the picks; drawn at random from a larger pool
+N_NAMED = 20  # with more classes, a projection names none
 
 
 def shown_runs(part: Records, dataset: str) -> dict[str, RunResult]:
-    """Return the record of each method on a data set, all of one seed: the one that most methods have finished."""
+    """Return the record of each method on a data set, all with one seed: the one that most methods have finished."""
     runs = part.runs[(part.runs.dataset == dataset) & (part.runs.status == "done") & (part.runs.method != FULL)]
     if runs.empty:
         raise DataError(f"no run on {dataset} is finished")
-    seed = runs.groupby("seed").size().idxmax()  # the lowest of those that have most
+    seed = runs.groupby("seed").size().idxmax()  # the lowest of the seeds with most runs
     folders = runs[runs.seed == seed].set_index("method").folder
     return {method: RunResult.read(Path(folders[method]) / RESULTS) for method in in_order(folders.index)}
 
 
 def recorded_dataset(config: Mapping[str, Any], root: str | None = None) -> Dataset:
     """Return the data set of a recorded config, below `root` if that is given; DataError unless all of it is there."""
-    from dassl.data.build import build_dataset  # here, as records are read without torch
+    from dassl.data.build import build_dataset  # imported here because records are read without torch
     from dassl.data.digests import ImageFiles
 
     node = config["DATASET"] | ({"ROOT": root} if root else {})
-    if not is_folder(expanded(node["ROOT"])):  # some data sets would be written there
+    if not is_folder(expanded(node["ROOT"])):  # else some data sets would be written there
         raise DataError(f"{node['ROOT']} is not a folder; --root names the one that holds the images")
     if node["NAME"] not in DATASETS:
         for plugin in config["ACTIVE"].get("PLUGINS", []):
@@ -70,8 +70,8 @@ def recorded_dataset(config: Mapping[str, Any], root: str | None = None) -> Data
 
 
 def pool_features(result: RunResult, dataset: Dataset) -> np.ndarray:
-    """Return the features [N, D] of the train split that a run has selected from, from the cache it has left."""
-    from dassl.data.digests import ImageFiles  # here, as records are read without torch
+    """Return the features [N, D] of the train split that a run selected from, read from the cache it left."""
+    from dassl.data.digests import ImageFiles  # imported here because records are read without torch
     from dassl.data.feature_bank import TYPES, bank_path
     from dassl.utils.tensors import key_of, load_tensors
 
@@ -84,7 +84,7 @@ def pool_features(result: RunResult, dataset: Dataset) -> np.ndarray:
         contents = ImageFiles(dataset, folder if os.access(folder, os.W_OK) else None).contents("train")
         files = {contents.sha256, contents.former_digest()}
         fitting = {path: key for path, key in fitting.items() if key["files"] in files}
-        fitting = {path: key for path, key in fitting.items() if "files_by" in key} or fitting  # rather than a former version's
+        fitting = {path: key for path, key in fitting.items() if "files_by" in key} or fitting  # not an earlier version's
     if len(fitting) != 1:
         raise DataError(f"{folder} holds {len(fitting) or 'no'} features of these images by the record's backbone")
     (path, key), = fitting.items()
@@ -95,12 +95,12 @@ def pool_features(result: RunResult, dataset: Dataset) -> np.ndarray:
 
 
 def _fits(key: Mapping[str, Any], result: RunResult) -> bool:
-    """Tell whether features of this key are those that a run had."""
+    """Tell whether features with this key are those that a run used."""
     given = result.config["INPUT"]
     decoding, own = key["decoding"], {"PIXEL_MEAN": key["mean"], "PIXEL_STD": key["std"]}
     device = "cuda" if result.config["USE_CUDA"] and "gpu" in result.environment else "cpu"
     return (key["weights"] == result.certificate.get("weights") and key["precision"] == result.config["MODEL"]["PREC"]
-            and key.get("device") == device and "reads" not in key  # which other rows of the tower have than unit-norm features
+            and key.get("device") == device and "reads" not in key  # "reads": other rows of the tower than unit-norm features
             and given["INTERPOLATION"] in ("", key["interpolation"]) and decoding["exif_rotation"] == given["EXIF_ROTATION"]
             and bool(decoding["draft"]) == given["JPEG_DRAFT"]
             and given.get("RESIZE", "") in ("", key.get("resize", "shortest"))
@@ -118,9 +118,9 @@ def picked_rows(result: RunResult, dataset: Dataset) -> list[list[int]]:
 
 
 def projection(features: np.ndarray, picked: Sequence[int], kind: str = "pca") -> tuple[np.ndarray, np.ndarray]:
-    """Return rows [n] of the pool, all that are picked among them, and where they lie in the plane, [n, 2].
+    """Return rows [n] of the pool, including all picked ones, and their places in the plane, [n, 2].
 
-    Of a pool of more than N_POOL rows that many are drawn, always the same. Raises DataError for fewer than three rows.
+    From a pool of more than N_POOL rows that many are drawn, always the same. Raises DataError for fewer than three rows.
     """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE
@@ -138,7 +138,7 @@ def projection(features: np.ndarray, picked: Sequence[int], kind: str = "pca") -
 
 @styled
 def draw_sheet(result: RunResult, dataset: Dataset) -> Figure:
-    """Return the first N_COLUMNS images that each round asked, in the order of the picks, with the names of their classes."""
+    """Return the first N_COLUMNS images that each round asked for, in the order of the picks, with their class names."""
     rounds = picked_rows(result, dataset)
     files = dataset.files("train")
     n_columns = min(N_COLUMNS, max(map(len, rounds)))
@@ -194,7 +194,7 @@ def draw_projection(results: Mapping[str, RunResult], dataset: Dataset, features
 
 
 def _name_classes(axes: Axes, dataset: Dataset, rows: np.ndarray, places: np.ndarray) -> None:
-    """Write the names of few classes at the median places of their images."""
+    """Write the class names at the median places of their images, unless there are too many."""
     labels = dataset.labels("train").numpy()[rows]
     if len(dataset.classnames) > N_NAMED:
         return

@@ -9,9 +9,9 @@ from tabulate import tabulate
 
 @dataclass(frozen=True)
 class Table:
-    """What is printed: a title, rows of strings in blocks, notes under it; `data` are the same numbers, for CSV.
+    """A table to print: a title, rows of strings in blocks, and notes below; `data` holds the same numbers, for CSV.
 
-    The index of `frame` is (block, row); `best` marks the cells of `frame` that are set in bold, None for none. `align` is
+    The index of `frame` is (block, row); `best` marks the cells of `frame` that are set in bold; None marks none. `align` is
     "right" for numbers, "left" for words.
     """
 
@@ -29,7 +29,7 @@ class Table:
 
 
 def as_text(table: Table) -> str:
-    """Return a block after the other, with the notes below."""
+    """Return one block after another, with the notes below."""
     blocks = "\n\n".join(_grid(block, name, "simple", table.align) for name, block in table.blocks())
     lines = [table.title, "=" * len(table.title), "", blocks, "", *(f"* {note}" for note in table.notes)]
     return "\n".join(lines).rstrip() + "\n"
@@ -46,7 +46,7 @@ def as_markdown(table: Table) -> str:
 
 
 def as_latex(table: Table) -> str:
-    r"""Return a `table` in the look of booktabs, the best in bold; notes are in the caption. Needs `\usepackage{booktabs}`."""
+    r"""Return a `table` in booktabs style, the best in bold; notes are in the caption. Needs `\usepackage{booktabs}`."""
     columns = table.frame.columns
     lines = [r"\begin{table}", r"\centering", rf"\caption{{{_escaped(' '.join([f'{table.title}.', *table.notes]))}}}",
              rf"\begin{{tabular}}{{l{table.align[0] * len(columns)}}}", r"\toprule",
@@ -62,12 +62,12 @@ def as_latex(table: Table) -> str:
 
 
 def as_csv(tables: Sequence[Table]) -> str:
-    """Return the numbers of tables of one kind with all their digits: fractions, a row each; an empty field is no value."""
+    """Return the numbers of tables of one kind, one per row, as fractions with all digits; an empty field is no value."""
     return pd.concat([table.data for table in tables]).to_csv(index=False, lineterminator="\n") if tables else ""
 
 
 def document(tables: Sequence[Table], notes: Sequence[str], style: str) -> str:
-    """Return all tables in one of FORMATS, with the notes at the end, which CSV has no place for."""
+    """Return all tables in one of FORMATS, with the notes at the end, except in CSV, which has no place for them."""
     if style == "csv":
         return as_csv(tables)
     show, bullet = FORMATS[style]

@@ -1,11 +1,11 @@
 """The papers' published tables beside ours.
 
-`configs/experiments/published/<paper>.csv` hold them as printed: percent, budgets in percent of the train split, 0 for
+`configs/experiments/published/<paper>.csv` holds each as printed: percent, budgets in percent of the train split, 0 for
 zero-shot, an empty mean where the paper prints none. They are compared with runs of the same learner and backbone that ask for
-1 % a round, as both papers do. A difference counts in standard deviations of a single run, pooled over both sides:
-(ours - published) / sqrt((s_ours^2 + s_published^2) / 2), so that it does not depend on the number of seeds. Two means of three
-seeds each that estimate the same differ by more than 2.3 of them in 5 % of cases (2.776 sqrt(2/3), Student's t with 4
-degrees of freedom).
+1 % a round, as both papers do. A difference is measured in standard deviations of a single run, pooled over both sides: (ours -
+published) / sqrt((s_ours^2 + s_published^2) / 2), so that it does not depend on the number of seeds. Two means of three seeds
+each that estimate the same value differ by more than 2.3 of these in 5 % of cases (2.776 sqrt(2/3), Student's t with 4 degrees
+of freedom).
 """
 
 from collections.abc import Sequence
@@ -54,8 +54,8 @@ def published(paper: str) -> pd.DataFrame:
 def beside(records: Records, paper: str) -> pd.DataFrame:
     """Return the rows of `published` with ours: our_mean, our_std, n of expected seeds, difference and deviations.
 
-    Learners and backbones of which there is no run are left out. Where we have not all seeds, or on average not all data
-    sets of the paper, there is no difference. Raises UserError if there is no run to compare.
+    Learners and backbones without a run are left out. There is no difference where some of our seeds are missing, or,
+    for an average, some of the paper's data sets. Raises UserError if there is no run to compare.
     """
     table = published(paper)
     runs = records.of(query_size=QUERY_SIZE)
@@ -65,7 +65,7 @@ def beside(records: Records, paper: str) -> pd.DataFrame:
                                    frame.drop_duplicates().itertuples(index=False))
                          for frame in (table[["learner", "backbone"]].assign(query_size=QUERY_SIZE),
                                        records.runs[["learner", "backbone", "query_size"]]))
-        raise UserError(f"{paper} is of {wanted}; the records are of {there}")
+        raise UserError(f"{paper} has {wanted}; the records have {there}")
     table = table.merge(places, on=["learner", "backbone"])
     ours = _ours(runs, table)
     keys = ["learner", "backbone", "dataset", "budget", "method"]
@@ -77,7 +77,7 @@ def beside(records: Records, paper: str) -> pd.DataFrame:
 
 
 def paper_tables(records: Records, paper: str) -> list[Table]:
-    """Return a table for each learner and backbone of a paper that was run: a block for each data set and budget."""
+    """Return a table for each learner and backbone of a paper that we ran: a block for each data set and budget."""
     tables = []
     for (learner, backbone), part in beside(records, paper).groupby(["learner", "backbone"], sort=False):
         rows = [((_block(row.dataset, row.budget), row.name),
@@ -106,7 +106,7 @@ def _ours(records: Records, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _means(part: pd.DataFrame) -> list[tuple[tuple[str, str], Sequence[str]]]:
-    """Return the rows of the mean differences of each method, and of all, over the cells that have one."""
+    """Return the rows of mean differences, for each method and for all, over the cells that have one."""
     counted = part[(part.dataset != AVERAGE) & (part.method != ZERO_SHOT)]
     rows = []
     for name, own in [*counted.groupby("name", sort=False), ("all methods", counted)]:
@@ -119,7 +119,7 @@ def _means(part: pd.DataFrame) -> list[tuple[tuple[str, str], Sequence[str]]]:
 
 
 def _slips(part: pd.DataFrame) -> list[str]:
-    """Return a sentence for each printed average that its rows do not have, by more than their rounding."""
+    """Return a sentence for each printed average that differs from that of its rows by more than rounding."""
     keys = ["budget", "name"]
     rows = part[part.dataset != AVERAGE].groupby(keys)["mean"].mean().rename("of_rows")
     averages = part[part.dataset == AVERAGE].join(rows, on=keys)

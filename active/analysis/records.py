@@ -1,4 +1,4 @@
-"""The records of many runs as two tables, with what must not be mixed refused or said aloud."""
+"""The records of many runs as two tables; runs that must not be mixed are refused or reported."""
 
 import contextlib
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
@@ -18,7 +18,7 @@ from dassl.utils.files import read_json
 from dassl.utils.paths import exists, files_below, is_file, resolved
 from dassl.utils.run_folder import FAILED, RESULTS
 
-CELLS = "cells.json"  # beside the runs of a sweep: the folder and the keys of every cell that was asked for
+CELLS = "cells.json"  # beside a sweep's runs: the folder and the keys of every cell that was asked for
 GROUP = ["dataset", "learner", "backbone", "query_size", "method"]  # what repetitions have in common
 KEYS = [*GROUP, "seed"]
 RUN = [*KEYS, "status", "folder", "error", "zero_shot", "n_train", "n_classes", "n_rounds"]
@@ -32,8 +32,8 @@ class Records:
 
     `runs` has a row for each cell: `KEYS`, status (one of `STATUSES`), folder, error ("" for none), zero_shot, n_train,
     n_classes, n_rounds (asked for); NaN where there is no record. `rounds` has a row for each round of a run: `KEYS`, the
-    fields of `RoundRecord`, `share`, paid labels of the train split, and a column for each metric. `notes` are sentences on
-    what a reader of a table must know: runs of other code, or of other settings.
+    fields of `RoundRecord`, `share`, paid labels of the train split, and a column for each metric. `notes` are sentences
+    that a reader of a table must know: on runs of other code, or with other settings.
     """
 
     runs: pd.DataFrame
@@ -54,10 +54,10 @@ class Records:
 def load_records(paths: Iterable[str | Path]) -> Records:
     """Return the records of all runs below some folders.
 
-    The cells that a sweep was asked for are listed in its `cells.json`; where runs stand in none, all combinations of the data
-    sets, methods and seeds that occur in a learner, backbone and query size are expected. A damaged record is a cell that has
-    failed; folders that --overwrite has moved aside are left out. Raises DataError where there is no run, and UserError if one
-    cell was run twice or the runs of a method on a data set differ in more than the seed, or in images or weights.
+    The cells that a sweep was asked for are listed in its `cells.json`; for runs that are in no such list, all combinations of
+    the data sets, methods and seeds that occur for a learner, backbone and query size are expected. A damaged record counts as
+    a failed cell; folders that --overwrite has moved aside are left out. Raises DataError if there is no run, and UserError if
+    one cell was run twice or the runs of a method on a data set differ in other keys than the seed, or in images or weights.
     """
     paths = [Path(path) for path in paths]
     if absent := [path for path in paths if not exists(path)]:
@@ -91,7 +91,7 @@ def check_metric(records: Records, metric: str) -> None:
 
 
 def keys_of(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the values of `KEYS` in a whole config. A sampler that begins with known labels is another method."""
+    """Return the values of `KEYS` in a whole config. A sampler that starts with known labels counts as another method."""
     label, active = config.get("LABEL", {}), config["ACTIVE"]
     method = f"{active['SAMPLER']} + known labels" if active.get("KNOWN_LABELS") else active["SAMPLER"]
     return {"dataset": label.get("DATASET") or config["DATASET"]["NAME"],
@@ -103,7 +103,7 @@ def keys_of(config: dict[str, Any]) -> dict[str, Any]:
 class _Files:
     """The files of records and sweeps at any depth below some folders.
 
-    `aside` are those that --overwrite has moved aside; `notes` has a sentence for each folder that cannot be read.
+    `aside` are the records that --overwrite has moved aside; `notes` has a sentence for each folder that cannot be read.
     """
 
     kept: list[Path]
@@ -126,7 +126,7 @@ def _files(folders: Iterable[Path]) -> _Files:
 
 
 def _read(files: Iterable[Path]) -> tuple[dict[Path, RunResult], dict[Path, str], dict[Path, dict[str, Any]]]:
-    """Return the records of files by their folders, what is wrong with the damaged ones, and the keys of these, if any."""
+    """Return the records of files by folder, what is wrong with the damaged ones, and the keys of these, if readable."""
     results, damaged, keys = {}, {}, {}
     for file in files:
         folder = resolved(file.parent)
@@ -134,7 +134,7 @@ def _read(files: Iterable[Path]) -> tuple[dict[Path, RunResult], dict[Path, str]
             results[folder] = RunResult.read(file)
         except DataError as error:
             damaged[folder] = str(error)
-            with contextlib.suppress(AttributeError, DataError, KeyError, TypeError):  # whatever may stand in such a file
+            with contextlib.suppress(AttributeError, DataError, KeyError, TypeError):  # such a file may hold anything
                 found = keys_of(read_json(file)["config"])
                 if _are_keys(found):
                     keys[folder] = found
@@ -142,7 +142,7 @@ def _read(files: Iterable[Path]) -> tuple[dict[Path, RunResult], dict[Path, str]
 
 
 def _whole(read: Callable[[Path], Any], files: Iterable[Path]) -> tuple[dict[Path, Any], list[str]]:
-    """Return what files hold, and a note for each that holds something else: one bad file hides no run."""
+    """Return what files hold, and a note for each that cannot be read so: one bad file hides no run."""
     found, notes = {}, []
     for file in files:
         try:
@@ -153,7 +153,7 @@ def _whole(read: Callable[[Path], Any], files: Iterable[Path]) -> tuple[dict[Pat
 
 
 def failure_of(file: Path) -> dict[str, Any]:
-    """Return what a sweep has noted of a failed cell, `kind`, `error` and hashes; raises DataError if it is no such note."""
+    """Return a sweep's note of a failed cell (`kind`, `error`, hashes); raises DataError if the file is not one."""
     kept = read_json(file)
     if not isinstance(kept, dict) or not isinstance(kept.get("error"), str) or not kept["error"]:
         raise DataError(f"{file} is not a sweep's note of a failed cell")
@@ -161,14 +161,14 @@ def failure_of(file: Path) -> dict[str, Any]:
 
 
 def _asked_above(path: Path) -> dict[Path, dict[str, Any]]:
-    """Return the cells below a path in lists that lie above it; a file of that name there may be anybody's."""
+    """Return the cells below a path from lists in folders above it, where a file of that name may not be a sweep's."""
     here = resolved(path)
     found, _ = _whole(_cells, [folder / CELLS for folder in here.parents])
     return {folder: keys for cells in found.values() for folder, keys in cells.items() if folder.is_relative_to(here)}
 
 
 def _cells(file: Path) -> dict[Path, dict[str, Any]]:
-    """Return the keys of each cell that a sweep was asked for, by folder; raises DataError if the file is no such list."""
+    """Return the keys of each cell that a sweep was asked for, by folder; raises DataError if the file is not such a list."""
     try:
         cells = {resolved(file.parent / cell["folder"]): {key: cell[key] for key in KEYS}
                  for cell in read_json(file)["cells"]}
@@ -186,7 +186,7 @@ def _are_keys(values: dict[str, Any]) -> bool:
 def _rows(
     results: dict[Path, RunResult], asked: dict[Path, dict[str, Any]], failed: dict[Path, str]
 ) -> dict[Path, dict[str, Any]]:
-    """Return the row of each run, and of each cell that was asked for and run nowhere, by their folders."""
+    """Return the row of each run, and of each cell that was asked for but not run, by folder."""
     rows = {folder: _run_row(folder, result) for folder, result in results.items()}
     known = {tuple(row[key] for key in KEYS) for row in rows.values()}
     for folder, keys in asked.items():
@@ -215,7 +215,7 @@ def _round_rows(run: dict[str, Any], result: RunResult) -> Iterator[dict[str, An
 
 
 def _holes(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    """Yield a missing cell for each combination of data set, method and seed that has no run, though its parts have."""
+    """Yield a missing cell for each combination of data set, method and seed without a run, if each of the three has one."""
     frame = pd.DataFrame(rows)
     for values, table in frame.groupby(["learner", "backbone", "query_size"]):
         there = set(zip(table.dataset, table.method, table.seed, strict=True))
@@ -242,19 +242,19 @@ def _check_repetitions(results: dict[Path, RunResult]) -> None:
         changed += [f"certificate of the {what}" for what in _other_inputs(other, result)]
         changed += ["the labels that were known before"] if result.known != other.known else []
         if changed:
-            raise UserError(f"{folder} is no repetition of {other_folder}; tell them apart by LABEL.METHOD or LABEL.DATASET:"
+            raise UserError(f"{folder} is not a repetition of {other_folder}; tell them apart by LABEL.METHOD or LABEL.DATASET:"
                             + "".join(f"\n  {line}" for line in changed))
 
 
 def _other_inputs(one: RunResult, other: RunResult) -> list[str]:
-    """Return in which of images and weights two runs on one data set differ; few shots are drawn by the seed."""
+    """Return which of images and weights differ between two runs on one data set; few shots are drawn by the seed."""
     drawn = one.config["DATASET"].get("NUM_SHOTS", -1) > 0 and one.config["SEED"] != other.config["SEED"]
     compared = ("weights",) if drawn else ("data", "weights")
     return [what for what in compared if one.certificate.get(what) != other.certificate.get(what)]
 
 
 def _notes(results: Sequence[RunResult]) -> list[str]:
-    """Return what differs between the runs that stand in one table, beside what an experiment varies."""
+    """Return what differs between the runs of one table, apart from what an experiment varies."""
     notes = []
     codes = {code for result in results for code in result.certificate.get("code", "unknown").split("+")}
     if len(codes) > 1:
@@ -264,7 +264,7 @@ def _notes(results: Sequence[RunResult]) -> list[str]:
         if len(found) > 1:
             notes.append(f"The runs were made with {what} {', '.join(found)}.")
     by_table: dict[tuple, RunResult] = {}
-    for result in results:  # of all query sizes: the rows `full` and zero-shot stand in the tables of each
+    for result in results:  # of all query sizes: the rows `full` and zero-shot are in the table of each
         keys = keys_of(result.config)
         first = by_table.setdefault((keys["dataset"], keys["learner"], keys["backbone"]), result)
         pair = _pair(keys_of(first.config), keys)
@@ -275,13 +275,13 @@ def _notes(results: Sequence[RunResult]) -> list[str]:
 
 
 def _is_varied(difference: Difference) -> bool:
-    """Tell whether an experiment varies a key: the seed, samplers, and what learners these bring."""
+    """Tell whether an experiment varies a key: the seed, samplers, and the learners that these bring along."""
     return (difference.key == "SEED" or difference.key.startswith("ACTIVE.")
             or ABSENT in (difference.old, difference.new))
 
 
 def _notes_on_folders(files: _Files, rows: Container[Path], failed: dict[Path, str]) -> list[str]:
-    """Return what stands in no table: failures without keys, runs that --overwrite has moved aside, unreadable folders."""
+    """Return notes on what is in no table: failures without keys, runs moved aside by --overwrite, unreadable folders."""
     notes = [f"{folder} failed and is in no table: {failed[folder]}" for folder in sorted(failed) if folder not in rows]
     aside = sorted({file.parent for file in files.aside if file.name == RESULTS})
     moved = [f"Runs that --overwrite has moved aside are left out: {len(aside)}, first {aside[0]}."] if aside else []
@@ -289,7 +289,7 @@ def _notes_on_folders(files: _Files, rows: Container[Path], failed: dict[Path, s
 
 
 def _pair(one: dict[str, Any], other: dict[str, Any]) -> str:
-    """Return what two runs are called: by their methods, and by their query sizes where these alone tell them apart."""
+    """Return a name for two runs: their methods, and their query sizes where only these tell them apart."""
     names = [keys["method"] if one["method"] != other["method"] else f"{keys['method']} at {keys['query_size']}"
              for keys in (one, other)]
     return " and ".join(names)

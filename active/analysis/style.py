@@ -1,6 +1,6 @@
-"""How figures look, and how they are written: readable in grey print, on a phone and by colour-blind readers.
+"""How figures look and are written: readable in grey print, on a phone and by colour-blind readers.
 
-A method has one colour, one dash and one marker in all figures that are made together. The colours are those of Okabe and Ito
+A method has the same colour, dash and marker in all figures that are made together. The colours are those of Okabe and Ito
 ("Color Universal Design", 2008) without their yellow, which is too light for a line on white.
 """
 
@@ -27,7 +27,7 @@ STYLE = {"font.size": 9, "font.family": "DejaVu Sans", "axes.titlesize": 9, "axe
          "ytick.labelsize": 8, "legend.fontsize": 8, "axes.grid": True, "grid.alpha": 0.3, "axes.axisbelow": True,
          "axes.spines.top": False, "axes.spines.right": False, "lines.linewidth": 1.4, "lines.markersize": 4.5,
          "pdf.fonttype": 42, "figure.dpi": 100}  # type 42: text in a PDF stays text
-styled = rc_context(STYLE)  # a decorator: figures take their sizes from it, and nothing outside of them does
+styled = rc_context(STYLE)  # a decorator: it sets sizes for our figures and changes nothing outside of them
 
 DPI = 200  # of a PNG file
 
@@ -43,13 +43,13 @@ def method_styles(methods: Sequence[str]) -> dict[str, dict[str, Any]]:
 
 
 def plain(text: object) -> str:
-    """Return a name as text to draw: in one line, no part of it taken for mathematics or for a label to leave out."""
+    """Return a name as text to draw: on one line, and not taken for mathematics or for a hidden label."""
     line = " ".join(str(text).split()).replace("$", r"\$")
     return f" {line}" if line.startswith("_") else line
 
 
 def panels(n_panels: int, *, size: tuple[float, float] = (2.6, 2.2), n_columns: int = 3) -> tuple[Figure, list[Axes]]:
-    """Return a figure with this many panels of a size in inches, in rows; where one or two stand alone they are larger."""
+    """Return a figure with this many panels of a size in inches, in rows; a single panel, or two, are larger."""
     n_rows = math.ceil(n_panels / n_columns)
     n_columns = math.ceil(n_panels / n_rows)
     scale = {1: 2.1, 2: 1.4}.get(n_panels, 1)
@@ -62,7 +62,7 @@ def panels(n_panels: int, *, size: tuple[float, float] = (2.6, 2.2), n_columns: 
 
 def name_axes(axes: Sequence[Axes], x: str, y: str = "") -> None:
     """Write the name of x below the lowest panel of each column, and that of y left of each row."""
-    columns = {panel.get_subplotspec().colspan.start: panel for panel in axes}  # the last panel of a column stays
+    columns = {panel.get_subplotspec().colspan.start: panel for panel in axes}  # keeps the last panel of each column
     for panel in columns.values():
         panel.set_xlabel(x)
     for panel in axes:
@@ -71,9 +71,9 @@ def name_axes(axes: Sequence[Axes], x: str, y: str = "") -> None:
 
 
 def legend_below(figure: Figure, handles: Sequence[Line2D], labels: Sequence[str]) -> None:
-    """Add a legend under all panels, in as many columns as find room, and make the figure taller by its height."""
+    """Add a legend below all panels, in as many columns as fit, and make the figure taller by its height."""
     width, height = figure.get_size_inches()
-    widest = 0.6 + 0.075 * max(map(len, labels))  # inches of an entry: its line, and letters of 8 points
+    widest = 0.6 + 0.075 * max(map(len, labels))  # inches per entry: its line, and letters of 8 points
     n_columns = max(1, min(len(labels), int(width / widest)))
     figure.set_size_inches(width, height + 0.17 * math.ceil(len(labels) / n_columns) + 0.1)
     figure.legend(handles, labels, loc="outside lower center", ncols=n_columns, handlelength=3.2, frameon=False)
@@ -81,7 +81,7 @@ def legend_below(figure: Figure, handles: Sequence[Line2D], labels: Sequence[str
 
 @styled
 def write_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
-    """Write a figure as NAME.png and NAME.pdf, whole or not at all, and return the files. Equal figures are equal files."""
+    """Write a figure as NAME.png and NAME.pdf, atomically, and return the files. Equal figures give equal files."""
     files = [folder / f"{name}.png", folder / f"{name}.pdf"]
     for path, metadata in zip(files, ({"Software": None}, {"CreationDate": None}), strict=True):
         with atomic_path(path) as temporary:
@@ -98,7 +98,7 @@ def png_of(figure: Figure, dpi: int = DPI) -> bytes:
 
 
 def file_name(parts: Iterable[object]) -> str:
-    """Return a name for a file of letters, digits, dots, dashes and underscores; "%" becomes "pct"."""
+    """Return a file name of letters, digits, dots, dashes and underscores; "%" becomes "pct"."""
     words = ("".join(sign if sign.isalnum() or sign in "._-" else "-" for sign in str(part).replace("%", "pct"))
              for part in parts)
     return "_".join(word.strip("-.")[:60] or "-" for word in words)

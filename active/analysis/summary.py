@@ -37,9 +37,9 @@ TEST_LEGEND = [
 
 
 def results_tables(records: Records, metric: str = "accuracy", budgets: Sequence[float] | None = None) -> list[Table]:
-    """Return the table of each learner, backbone and query size: a block a data set, rows methods, columns rounds or budgets.
+    """Return the table of each learner, backbone and query size: a block per data set, a row per method.
 
-    A column of its own is the area.
+    Columns are rounds or budgets, and the area.
     """
     all_cells = cells(values(records, metric, budgets))
     all_cells = all_cells.assign(best=best(all_cells, metric), text=[
@@ -57,7 +57,7 @@ def results_tables(records: Records, metric: str = "accuracy", budgets: Sequence
 def tests_tables(records: Records, metric: str = "accuracy", against: str | None = None) -> tuple[list[Table], list[str]]:
     """Return the tests of each learner, backbone and query size, and a sentence for each that has none.
 
-    Without a name, methods are tested against random where it was run. Raises UserError if nowhere `against` was run.
+    Without a name, methods are tested against random where it was run. Raises UserError if `against` was run nowhere.
     """
     tables, notes, errors = [], [], []
     for keys, part in table_sets(records):
@@ -96,7 +96,7 @@ def _tests(records: Records, name: str, metric: str, against: str) -> Table:
         ranking = friedman(blocks, lower_is_better=lower)
         compared = compare(blocks, against, lower_is_better=lower).set_index("method").reindex(in_order(blocks))
         if len(compared) < 2:
-            raise UserError(f"no other method than {against!r} has finished runs")
+            raise UserError(f"no method other than {against!r} has finished runs")
         table = compared.astype(dict.fromkeys(COUNTS, "Int64")).assign(rank=ranking.ranks)
         frames.append(_shown_tests(table, factor_of(metric)).set_axis(pd.MultiIndex.from_product([[measure], table.index])))
         data.append(table.reset_index().assign(measure=measure, against=against, friedman=ranking.statistic,
@@ -108,7 +108,7 @@ def _tests(records: Records, name: str, metric: str, against: str) -> Table:
 
 
 def _shown_tests(table: pd.DataFrame, factor: int) -> pd.DataFrame:
-    """Return the columns of `compare` as they are printed; there is none for the method that the others are compared with."""
+    """Return the columns of `compare` as they are printed; the method that the others are compared with has none."""
     return pd.DataFrame({
         "pairs": _texts(table.n_pairs, "{}"),
         "won/tied/lost": ["-" if pd.isna(row.n_pairs) else f"{row.wins}/{row.ties}/{row.losses}" for row in table.itertuples()],
@@ -148,7 +148,7 @@ def _range_notes(records: Records, metric: str) -> list[str]:
 
 
 def _saved_notes(records: Records) -> list[str]:
-    """Return a sentence for each method that labeled images by itself, on what it paid for."""
+    """Return a sentence for each method that labeled images by itself, on how many labels it paid for."""
     last = records.rounds.sort_values("round").drop_duplicates(KEYS, keep="last")
     last = last[last.method != FULL].groupby(["dataset", "method"])[["n_paid", "n_labeled"]].mean()
     return [f"{method} on {dataset}: {row.n_paid:.1f} of {row.n_labeled:.1f} labels at the last round were paid, on average."
@@ -161,7 +161,7 @@ def _name(keys: Sequence[str]) -> str:
 
 
 def _wide(own: pd.DataFrame, what: str) -> pd.DataFrame:
-    """Return one entry of the cells with rows (data set, method) and the columns of a table, all in their order."""
+    """Return one entry of the cells with rows (data set, method) and the columns of a table, in order."""
     wide = own.pivot(index=["dataset", "method"], columns="column", values=what)
     return wide.reindex(index=pd.MultiIndex.from_frame(own[["dataset", "method"]].drop_duplicates()),
                         columns=own.column.drop_duplicates())

@@ -1,11 +1,11 @@
 """Mean and standard deviation over seeds, per data set, method and round or budget; what is missing stays missing.
 
-The frames of this module are long: a row for each number, fractions, in the order in which they are printed. `column` is
+The frames of this module are in long form: a row for each number, as a fraction, in the order of printing. `column` is
 "round 0", "round 1", ... or a budget such as "2%", and "area" (`tests_of_difference.areas`).
 
 Budgets are in percent of the train split. In a run that asks for a share each round, budget b is the round by which the shares
 add up to b: with "1%", budget 2 is round 1. In a run that asks for a number of images, it is the round in which b percent of
-the train split, rounded to an image, are labeled. Images that a sampler labels by itself and saves are counted as those paid.
+the train split, rounded to an image, are labeled. Images that a sampler labels by itself count like those paid for.
 """
 
 import math
@@ -21,12 +21,12 @@ from dassl.evaluation.metrics import factor_of, is_percent, lower_is_better
 from dassl.utils.errors import UserError
 
 ZERO_SHOT = "zero-shot"
-REFERENCES = (ZERO_SHOT, FULL)  # rows that no round changes
+REFERENCES = (ZERO_SHOT, FULL)  # rows with the same value in every round
 AREA = "area"
 AVERAGE = "average over data sets"
 CELL = [*TABLE, "dataset", "method", "column"]
 ORDER = (ZERO_SHOT, "random", "entropy", "coreset", "badge", "alfa_mix", "gcnal", "pcb", "cec", "dual_prompt",
-         "dual_prompt_full")  # as the papers list them; others follow by name, then FULL
+         "dual_prompt_full")  # in the papers' order; others follow by name, then FULL
 
 
 def in_order(methods: Iterable[str]) -> list[str]:
@@ -35,7 +35,7 @@ def in_order(methods: Iterable[str]) -> list[str]:
 
 
 def table_sets(records: Records) -> Iterator[tuple[tuple[str, str, str], Records]]:
-    """Yield (learner, backbone, query size) and its records; runs with all labels have no table beside others."""
+    """Yield (learner, backbone, query size) and its records; runs with all labels get no table if there are others."""
     is_method = records.runs.method != FULL
     runs = records.runs[is_method] if is_method.any() else records.runs
     for keys, _ in runs.groupby(TABLE, sort=True):
@@ -45,8 +45,8 @@ def table_sets(records: Records) -> Iterator[tuple[tuple[str, str, str], Records
 def values(records: Records, metric: str = "accuracy", budgets: Sequence[float] | None = None) -> pd.DataFrame:
     """Return KEYS, column and value: one row for each cell that was asked for and each column, NaN where it has no value.
 
-    Columns are the rounds of a table, or the budgets, and the area. The rows of the methods "zero-shot" and "full" (of any
-    query size of the same data set, learner and backbone) are repeated in each column.
+    Columns are the rounds of a table, or the budgets, and the area. The values of the methods "zero-shot" and "full" (of
+    any query size of the same data set, learner and backbone) are repeated in each column.
     """
     is_method = records.runs.method != FULL
     runs = records.runs[is_method] if is_method.any() else records.runs
@@ -70,7 +70,7 @@ def cells(table: pd.DataFrame) -> pd.DataFrame:
     """Return mean, std (ddof 1), n and expected of `values` over the seeds of each cell, then the averages over data sets.
 
     `n` seeds of `expected` have a value. An average is the mean of the data sets' means, its deviation that of the seeds'
-    averages; it is NaN with n = 0 unless every data set of the table has all its seeds there.
+    averages; it is NaN with n = 0 unless every data set of the table has all its seeds in that column.
     """
     found = table.groupby(CELL, sort=False).value.agg(mean="mean", std="std", n="count", expected="size").reset_index()
     rows = []
@@ -84,7 +84,7 @@ def cells(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def best(table: pd.DataFrame, metric: str = "accuracy") -> pd.Series:
-    """Return for each of the `cells` whether it is the best of its column: complete, a method's, equal as printed."""
+    """Return for each of the `cells` whether it is its column's best: complete, of a method, and equal as printed."""
     complete = (table.n == table.expected) & (table.n > 0) & ~table.method.isin(REFERENCES)
     printed = (factor_of(metric) * table["mean"]).round(_decimals(metric)).where(complete)
     groups = printed.groupby([table[key] for key in (*TABLE, "dataset", "column")])
@@ -139,7 +139,7 @@ def check_budgets(records: Records, budgets: Sequence[float]) -> None:
 
 
 def at_columns(records: Records, budgets: Sequence[float] | None) -> pd.DataFrame:
-    """Return the rounds that stand in a table, with their column: all of them, or those of the budgets."""
+    """Return the rounds that a table shows, with their column: all of them, or those of the budgets."""
     if budgets is None:
         return records.rounds.assign(column="round " + records.rounds["round"].astype(str))
     rounds = _sized(records)
@@ -153,7 +153,7 @@ def at_columns(records: Records, budgets: Sequence[float] | None) -> pd.DataFram
 
 
 def _stacked(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Return the frames under each other; an empty one, whose columns have no types, would change theirs."""
+    """Return the frames stacked, without empty ones, whose untyped columns would change the types."""
     return pd.concat([frame for frame in frames if len(frame)] or frames[:1], ignore_index=True)
 
 

@@ -1,7 +1,7 @@
-"""One number a run, and tests of methods against one another, paired over (data set, seed).
+"""One number per run, and tests of methods against one another, paired over (data set, seed).
 
 Everything takes and gives fractions. A block is one data set with one seed: there all methods had the same images, the same
-first weights and the same random streams, so their numbers are compared inside it. Tests treat blocks as independent,
+first weights and the same random streams, so their numbers are compared within it. Tests treat blocks as independent,
 though those of one data set share its images. What cannot be computed is NaN, without a warning.
 """
 
@@ -13,15 +13,15 @@ import pandas as pd
 from active.analysis.records import KEYS, Records
 from dassl.utils.errors import UserError, did_you_mean
 
-TABLE = ["learner", "backbone", "query_size"]  # what one set of tables is of
+TABLE = ["learner", "backbone", "query_size"]  # what one set of tables has in common
 FULL = "full"  # the method whose runs have all labels in one round: a line to compare with, not a method to test
-DIGITS = 9  # values that agree to so many decimals are equal; one image of a test set is more
+DIGITS = 9  # values that agree to this many decimals are equal; one test image makes a larger difference
 
 
 def last_values(records: Records, metric: str = "accuracy") -> pd.DataFrame:
     """Return KEYS and `value`: the metric of each finished run in the last round of its data set.
 
-    That is the last round that any finished run of the table has on the data set; a run that ended before has no row.
+    That is the last round that any finished run of the table has on the data set; a run that ended earlier has no row.
     """
     rounds = _finished(records, metric)
     last = rounds.groupby([*TABLE, "dataset"])["round"].transform("max")
@@ -29,11 +29,11 @@ def last_values(records: Records, metric: str = "accuracy") -> pd.DataFrame:
 
 
 def areas(records: Records, metric: str = "accuracy") -> pd.DataFrame:
-    """Return KEYS, `value`, `low` and `high`: the area under the curve of the metric over paid labels of each finished run.
+    """Return KEYS, `value`, `low` and `high`: each finished run's area under the curve of the metric over paid labels.
 
     Areas of one data set run over the paid labels `low` to `high` that all its finished runs of the table cover, from the
-    latest first round to the earliest last one; where every method pays for all it asks, that is from the first round
-    to the last. Runs whose labels do not grow, and data sets without a common range, have no row.
+    latest first round to the earliest last one; where every method pays for all it asks, that is from the first round to
+    the last. Runs whose paid labels do not grow, and data sets without a common range, have no row.
     """
     rows = []
     for _, rounds in _finished(records, metric).groupby([*TABLE, "dataset"], sort=False):
@@ -49,9 +49,9 @@ def areas(records: Records, metric: str = "accuracy") -> pd.DataFrame:
 def area_under_curve(paid: np.ndarray, values: np.ndarray, low: float, high: float) -> float:
     """Return the mean of the values [R] over the labels from `low` to `high`: the area by trapezoids, divided by the range.
 
-    `paid` [R] does not fall; between its points values are interpolated linearly. Where it stays equal, the curve jumps.
+    `paid` [R] does not fall; between its points, values are interpolated linearly. Where it stays equal, the curve jumps.
     """
-    from scipy import integrate  # here, as tables without tests need no scipy
+    from scipy import integrate  # imported here because tables without tests need no scipy
 
     inside = (paid >= low) & (paid <= high)
     ends = np.interp([low, high], paid, values)
@@ -68,9 +68,10 @@ def compare(blocks: pd.DataFrame, against: str = "random", *, lower_is_better: b
     """Return one row for each other method: how it compares with `against` over the blocks in which both have a value.
 
     Columns: method, n_pairs; wins, ties, losses (equal to DIGITS decimals is a tie); difference (method - against, mean over
-    the pairs) with its 95 % t interval low, high; p-values of the paired t-test (t) and of Wilcoxon's signed ranks, without
-    zeros (wilcoxon), two-sided; t_holm and wilcoxon_holm are corrected over the methods. With fewer than two pairs, or
-    if all differences are equal, there is no interval and no p-value. Raises UserError if `against` is not there.
+    the pairs) with its 95 % t interval low, high; p-values of the paired t-test (t) and of Wilcoxon's signed-rank test,
+    without zeros (wilcoxon), two-sided; t_holm and wilcoxon_holm are corrected over the methods. With fewer than two pairs,
+    or if all differences are equal, there is no interval and no p-value. Raises UserError if `against` is not among the
+    methods.
     """
     if against not in blocks:
         raise UserError(f"there is no finished run of {against!r} to compare with; {did_you_mean(against, blocks)}")
@@ -82,7 +83,7 @@ def compare(blocks: pd.DataFrame, against: str = "random", *, lower_is_better: b
 
 
 def holm(p_values: np.ndarray) -> np.ndarray:
-    """Return the p-values corrected for their number by Holm's step-down method (1979); NaN is no test and stays NaN."""
+    """Return the p-values corrected for their number by Holm's step-down method (1979); NaN, for no test, stays NaN."""
     corrected = np.full(len(p_values), np.nan)
     order = [index for index in np.argsort(p_values, kind="stable") if not np.isnan(p_values[index])]
     largest = 0.0
@@ -94,7 +95,7 @@ def holm(p_values: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Friedman:
-    """Average ranks of the methods (1 is best, ties share theirs) over `n_blocks`, with Friedman's test that all are alike."""
+    """Average ranks of the methods (1 is best, ties share theirs) over `n_blocks`, with Friedman's test that all are equal."""
 
     ranks: pd.Series
     n_blocks: int
@@ -108,7 +109,7 @@ def friedman(blocks: pd.DataFrame, *, lower_is_better: bool = False) -> Friedman
     The test needs three methods and two blocks that are not all ties, otherwise statistic and p are NaN; without a
     common block the ranks are NaN, too.
     """
-    from scipy import stats  # here, as tables without tests need no scipy
+    from scipy import stats  # imported here because tables without tests need no scipy
 
     whole = blocks.dropna().round(DIGITS)
     ranks = whole.rank(axis=1, ascending=lower_is_better).mean()
@@ -120,7 +121,7 @@ def friedman(blocks: pd.DataFrame, *, lower_is_better: bool = False) -> Friedman
 
 
 def wins_ties_losses(differences: np.ndarray, *, lower_is_better: bool = False) -> tuple[int, int, int]:
-    """Return how many differences are for, equal to DIGITS decimals, and against; NaN counts nowhere."""
+    """Return the numbers of wins, of ties (equal to DIGITS decimals) and of losses; NaN counts as none."""
     better = np.round(differences, DIGITS) * (-1 if lower_is_better else 1)
     return int((better > 0).sum()), int((better == 0).sum()), int((better < 0).sum())
 
@@ -134,12 +135,12 @@ def _finished(records: Records, metric: str) -> pd.DataFrame:
 
 def _paired(differences: np.ndarray, lower_is_better: bool) -> dict[str, float]:
     """Return the columns of `compare` for one method."""
-    from scipy import stats  # here, as tables without tests need no scipy
+    from scipy import stats  # imported here because tables without tests need no scipy
 
     wins, ties, losses = wins_ties_losses(differences, lower_is_better=lower_is_better)
     row = {"n_pairs": len(differences), "wins": wins, "ties": ties, "losses": losses,
            "difference": differences.mean() if len(differences) else np.nan}
-    differences = np.round(differences, DIGITS)  # so that equal ones are equal, and zero is zero, in the ranks, too
+    differences = np.round(differences, DIGITS)  # so that equal differences, and zeros, are equal in the ranks too
     if len(np.unique(differences)) < 2:
         return row
     test = stats.ttest_1samp(differences, 0)

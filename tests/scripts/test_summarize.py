@@ -69,7 +69,7 @@ def test_a_paper_is_printed_beside(tmp_path, capsys):
 @pytest.mark.parametrize("words, message, code", [
     (["--columns", "2"], "--columns has '2'", 2), (["--columns", "rounds", "2%"], "--columns has 'rounds'", 2),
     (["--columns", "0%"], "--columns has '0%'", 2), (["--columns", "7%"], "the budget 7 %; there are 1, 2, 3 %", 1),
-    (["--paper", "cec_tabel1"], "did you mean 'cec_table1'", 2), (["--paper", "cec_table1"], "the records are of CoOp", 1),
+    (["--paper", "cec_tabel1"], "did you mean 'cec_table1'", 2), (["--paper", "cec_table1"], "the records have CoOp", 1),
     (["--paper", "cec_table1", "--metric", "ece"], "leave out --metric", 2),
     (["--metric", "acc"], "no run has measured 'acc'; known: accuracy, ece, macro_f1", 2),
     (["--against", "rando"], "did you mean 'random'", 1), (["--format", "csv", "--tables", "tests", "missing"], "one kind", 2),

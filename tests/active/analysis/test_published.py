@@ -120,7 +120,7 @@ def test_what_was_not_run_is_left_out(tmp_path):
     write_method(tmp_path, "random", [0.4])
     records = load_records([tmp_path])
     assert len(paper_tables(records, "cec_table2")) == 1
-    with pytest.raises(UserError, match="CoOp with ViT-L/14 at 1%, CoOp with RN50 at 1%; the records are of VPT with ViT-B/16"):
+    with pytest.raises(UserError, match="CoOp with ViT-L/14 at 1%, CoOp with RN50 at 1%; the records have VPT with ViT-B/16"):
         beside(records, "cec_table3")
 
 

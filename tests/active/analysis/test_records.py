@@ -40,7 +40,7 @@ def test_a_run_that_began_with_known_labels_is_another_method(tmp_path):
     result = RunResult.read(tmp_path / "with 2" / "results.json")
     result.known = {"toy/a.png": 1}
     result.write(tmp_path / "with 2" / "results.json")
-    with pytest.raises(UserError, match=r"is no repetition of .*(\n.*)*the labels that were known before"):
+    with pytest.raises(UserError, match=r"is not a repetition of .*(\n.*)*the labels that were known before"):
         load_records([tmp_path])
 
 
