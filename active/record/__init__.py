@@ -1,1 +1,1 @@
-"""What a run leaves behind; read and written without torch."""
+"""The files that a run leaves; read and written without torch."""

@@ -1,4 +1,4 @@
-"""The certificate of a run: a hash of each thing that its numbers follow from, and nothing of where or when it ran."""
+"""The certificate of a run: hashes of everything that its numbers depend on, and nothing about where or when it ran."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ from dassl.config.setup import plugin_hash
 from dassl.utils.environment import code
 from dassl.utils.files import json_hash
 
-CODE = code()  # as imported, whatever becomes of the files
+CODE = code()  # as imported, even if the files change later
 
 
 def config_hash(config: Mapping[str, Any]) -> str:
@@ -23,6 +23,6 @@ def config_hash(config: Mapping[str, Any]) -> str:
 def code_hash(plugins: Sequence[str] = ()) -> str:
     """Return the SHA-256 of the code of this process: the project's `.py` files, by relative path, and loaded plug-ins.
 
-    All of it is as it was when it was imported, so that a process that lives for hours names what it runs.
+    It is the code as imported, so a process that lives for hours names the code that it runs.
     """
     return json_hash([CODE, [digest for digest in map(plugin_hash, plugins) if digest]])

@@ -1,4 +1,4 @@
-"""The output folder of a run: the names of its files, and when a record in it may be continued."""
+"""The output folder of a run: the names of its files, and whether the record in it may be continued."""
 
 import logging
 import os
@@ -26,32 +26,32 @@ logger = logging.getLogger(__name__)
 
 FILES = (RESULTS, LOG, CURVE)
 LEFT_BY_RUNS = (*FILES, LOCK, f"{LOCK}.held", FAILED, PROMPTS, QUERIES, TENSORBOARD, RECORDERS)
-REPLACED = re.compile(r".+\.\d{8}-\d{6}-\d{6}")  # what `move_aside` calls a folder
-AND = " and "  # between the versions of a record that was continued by another one
+REPLACED = re.compile(r".+\.\d{8}-\d{6}-\d{6}")  # the names that `move_aside` gives
+AND = " and "  # joins the versions in a record that was continued by another version
 
 
 def prompts_path(output: Path, round: int) -> Path:
-    """Return the file of the prompts that a round ended with."""
+    """Return the file with the prompts at the end of a round."""
     return output / PROMPTS / f"round_{round:03d}.safetensors"
 
 
 def selector_path(output: Path, round: int) -> Path:
-    """Return the file of the prompts of `ACTIVE.SELECTOR_TRAINER` that a round ended with."""
+    """Return the file with the prompts of `ACTIVE.SELECTOR_TRAINER` at the end of a round."""
     return output / PROMPTS / f"round_{round:03d}_selector.safetensors"
 
 
 def query_path(output: Path, round: int, part: int = 0) -> Path:
-    """Return the file of the query that people are asked in a part of a round, see `ACTIVE.REFILL`."""
+    """Return the file with the query that people are asked in a part of a round, see `ACTIVE.REFILL`."""
     return _question_path(output, round, part, "_query.json")
 
 
 def journal_path(output: Path, round: int, part: int = 0) -> Path:
-    """Return the file of what people answered in the labeling page in a part of a round, one line an answer."""
+    """Return the file with the answers given in the labeling page in a part of a round, one per line."""
     return _question_path(output, round, part, "_answers.jsonl")
 
 
 def scores_path(output: Path, round: int, part: int = 0) -> Path:
-    """Return the CSV file of the sampler's values in a part of a round, where `LOG.SCORES` asks for it."""
+    """Return the CSV file of the sampler's scores in a part of a round, written if `LOG.SCORES` asks for it."""
     return _question_path(output, round, part, "_scores.csv")
 
 
@@ -67,7 +67,7 @@ def _question_path(output: Path, round: int, part: int, ending: str) -> Path:
 def clean(output: Path) -> None:
     """Remove half-written files of killed processes; the caller must hold the folder's lock.
 
-    Raises UserError if something else than a file has the name of one that a run writes or reads, such as a pipe.
+    Raises UserError if something that is not a file, such as a pipe, has the name of a file that a run writes or reads.
     """
     for name in FILES:
         if exists(output / name) and not is_file(output / name):
@@ -77,7 +77,7 @@ def clean(output: Path) -> None:
 
 
 def check_output(folder: str) -> None:
-    """Raise ConfigError for an OUTPUT_DIR that is no folder's name: an empty one, or a ~ that no shell has replaced."""
+    """Raise ConfigError for an OUTPUT_DIR that cannot be a folder: an empty one, or a ~ that no shell has replaced."""
     if not folder.strip() or folder.startswith("~"):
         meant = f", such as {expanded(folder)}" if folder.startswith("~/") else ""
         raise ConfigError(f"OUTPUT_DIR is {folder!r}, but must be the path of a folder{meant}")
@@ -86,8 +86,8 @@ def check_output(folder: str) -> None:
 def move_aside(output: Path) -> None:
     """Rename an output folder to one that says when it was replaced.
 
-    Raises UserError if a process is at work in it, or if it is not a run's alone: if it holds what no run writes, such as
-    somebody's images or the data root.
+    Raises UserError if a process is working in it, or if it holds anything that a run does not write, such as somebody's
+    images or the data root.
     """
     if not exists(output):
         return
@@ -116,8 +116,8 @@ def open_result(
 ) -> RunResult:
     """Return the record in an output folder, or a new one of a config as `as_dict` gives it.
 
-    Raises UserError with the differences if the folder holds a run of another config or other data or weights. A
-    record made by other code or in another environment is continued: the log says so and the record then names both.
+    Raises UserError with the differences if the folder holds a run with another config, data or weights. A record
+    made by other code or in another environment is continued: the log says so, and the record then names both.
     """
     new = RunResult(config, environment(), {
         "name": dataset.name, "n_train": len(dataset.train), "n_test": len(dataset.test),
@@ -144,7 +144,7 @@ def is_done(result: RunResult, config: dict[str, Any]) -> bool:
 def check_same_config(old: RunResult, config: dict[str, Any], path: Path) -> None:
     """Raise UserError, showing each key, if a record was made with another config than this one.
 
-    More rounds are no other config, nor are fewer than a finished record has: what was asked for is in it.
+    A different number of rounds is not another config if it is larger, or if the record is finished and holds them all.
     """
     now = config
     if old.finished or _more_rounds(old, config):
@@ -155,7 +155,7 @@ def check_same_config(old: RunResult, config: dict[str, Any], path: Path) -> Non
 
 
 def _with_remedy(difference: Difference, old: RunResult) -> str:
-    """Return a line `KEY: old -> new`, with what to give for a key that is newer than the record and has another default."""
+    """Return a line `KEY: old -> new`; for a key that the record lacks and whose default differs, with the value to give."""
     if difference.key in dotted_keys(CfgNode(old.config)) or difference.old == ABSENT:
         return str(difference)
     return f"{difference} (the record is older than this key; {difference.key} {difference.old} goes on with it)"
@@ -167,7 +167,7 @@ def file_hashes(output: Path, files: Iterable[Path]) -> dict[str, str]:
 
 
 def check_files(records: Iterable[RoundRecord], output: Path) -> None:
-    """Raise UserError if files that rounds left beside their record are missing or have changed since."""
+    """Raise UserError if files that rounds wrote beside the record are missing or have changed since."""
     wrong = [output / name for record in records for name, digest in record.files.items()
              if not is_file(output / name) or sha256_of(output / name) != digest]
     if wrong:
@@ -176,12 +176,12 @@ def check_files(records: Iterable[RoundRecord], output: Path) -> None:
 
 
 def environments(environment: Mapping[str, str], what: str) -> list[str]:
-    """Return the versions, devices or numbers of threads that made a record; several where it was continued elsewhere."""
+    """Return the versions, devices or numbers of threads that made a record; several if it was continued elsewhere."""
     return environment.get(what, "none").split(AND)
 
 
 def made_by(result: RunResult, code: str) -> bool:
-    """Return whether the last part of a run was made by the code of this hash; True for records without a certificate."""
+    """Return whether the code with this hash made the last part of a run; True for records without a certificate."""
     return not result.certificate or result.certificate.get("code", "").endswith(code)
 
 
@@ -190,7 +190,7 @@ def _more_rounds(result: RunResult, config: dict[str, Any]) -> bool:
 
 
 def _take_rounds(old: RunResult, config: dict[str, Any]) -> None:
-    """Let a run go on to as many rounds as a config asks for: no round depends on how many follow."""
+    """Let a run continue to the number of rounds that a config asks for: no round depends on how many follow."""
     if _more_rounds(old, config):
         old.config["ACTIVE"]["ROUNDS"] = config["ACTIVE"]["ROUNDS"]
         if "config" in old.certificate:
@@ -212,7 +212,7 @@ def _continue_certificate(old: RunResult, new: RunResult, path: Path) -> None:
 
 
 def _continue_environment(old: dict[str, str], new: dict[str, str], path: Path) -> None:
-    """Add the versions, devices and numbers of threads of now to a record that was begun with others."""
+    """Add the current versions, devices and numbers of threads to a record that was begun with others."""
     changed = [what for what in (old | new) if environments(old, what)[-1] != environments(new, what)[-1]]
     if changed:
         logger.warning("%s goes on in another environment and names both: %s", path, ", ".join(

@@ -1,10 +1,10 @@
-"""Who writes down what happens in a run: `results.json`, and what else `LOG.RECORDERS` and `LOG.TRACKERS` name.
+"""The recorders of a run: `results.json`, and those that `LOG.RECORDERS` and `LOG.TRACKERS` name.
 
-A recorder is registered as a function or class of the output folder (a Path) that returns a `Recorder`. One of a plug-in
-writes below `output / "recorders"`: a folder that holds anything else is not a run's alone, and is never overwritten. What
-it raises ends the run before the round is recorded, so that the round is done again; what `LOG.TRACKERS` names may fail, see
-`Forgiven`. A keyword-only `dataset` that is annotated as `Given` is the data set. A fact `check`, a function without
-arguments, raises ConfigError before anything is loaded where the recorder could not work.
+A recorder is registered as a function or class of the output folder (a Path) that returns a `Recorder`. A plug-in's recorder
+writes below `output / "recorders"`: an output folder with other foreign files is never moved aside by --overwrite. An error
+that it raises ends the run before the round is recorded, so the round is done again; those that `LOG.TRACKERS` names may
+fail, see `Forgiven`. A keyword-only parameter `dataset` annotated as `Given` is the data set. A fact `check`, a function
+without arguments, raises ConfigError before anything is loaded where the recorder could not work.
 """
 
 import logging
@@ -23,8 +23,8 @@ from dassl.utils.run_folder import RESULTS
 
 RECORDERS = Registry("recorder", "LOG", home="active.record.trackers", facts={"check": Callable})
 
-# the mean loss of each epoch of a fit, by its step: "fit", "fit_selector", "warm_start"; where `dassl.engine.fit` took the
-# steps, the learning rates of the epochs are `rates` of these losses
+# the mean loss of each epoch, by step of the round: "fit", "fit_selector", "warm_start"; if `dassl.engine.fit` ran it, the
+# attribute `rates` of these losses holds the learning rates of the epochs
 Losses = Mapping[str, Sequence[float]]
 
 MEANWHILE = "the run goes on without the tracker %s until its end, and is recorded all the same: %s"
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 
 class Recorder:
-    """Is told what happens in a run. Each method may be left as it is."""
+    """Is told what happens in a run. No method has to be overridden."""
 
     def begin(self, result: RunResult) -> None:
         """A run begins, or goes on after the rounds that its record holds."""
@@ -43,12 +43,12 @@ class Recorder:
         """A round has ended, the last one in the record. A run that is killed here does the round again and tells it again."""
 
     def end(self, result: RunResult) -> None:
-        """All rounds are done, or, of a record of status "failed", one could not be."""
+        """All rounds are done, or, if the record's status is "failed", one could not be done."""
 
 
 @RECORDERS.register("results")
 class ResultsFile(Recorder):
-    """Writes `results.json` at the start, so that the folder says whose it is, and whole after every round."""
+    """Writes `results.json` at the start, so that the folder shows which run it belongs to, and after every round."""
 
     def __init__(self, output: Path):
         self._path = output / RESULTS
@@ -64,11 +64,11 @@ class ResultsFile(Recorder):
 
 
 class Forgiven(Recorder):
-    """A tracker, which may fail: the run goes on without it, and at its end tells it all that it has missed."""
+    """A tracker, which may fail: the run goes on without it, and at its end tells it everything that it has missed."""
 
     def __init__(self, name: str, recorder: Recorder):
         self._name, self._recorder = name, recorder
-        self._waiting: list[tuple[Any, ...]] = []  # what it is to be told: the method and its arguments
+        self._waiting: list[tuple[Any, ...]] = []  # what it has yet to be told: methods and their arguments
         self._is_away = False
 
     def begin(self, result: RunResult) -> None:
@@ -89,7 +89,7 @@ class Forgiven(Recorder):
                 method, *arguments = self._waiting[0]
                 getattr(self._recorder, method)(*arguments)
                 del self._waiting[0]
-        except Exception as error:  # whatever a service and its package raise
+        except Exception as error:  # a service and its package may raise anything
             self._is_away = True
             logger.warning(AT_THE_END if is_end else MEANWHILE, self._name, first_line(error))
 
@@ -97,7 +97,7 @@ class Forgiven(Recorder):
 def build_recorders(cfg: CfgNode, output: Path, dataset: Dataset | None = None) -> list[Recorder]:
     """Return the recorders of a `LOG` node, which are given the data set if they take it.
 
-    Of those that must not fail `results.json` comes last, since a round that is in there is not done again. Trackers, which
+    Of those that must not fail, `results.json` comes last, since a round that is in it is not done again. Trackers, which
     may fail or take long, are told afterwards.
     """
     needed, trackers = _names(cfg)

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 def table(result: RunResult) -> str:
     """Return the run as text: round, sampler, labels paid for, its metrics, seconds.
 
-    Further columns stand where they say something: answers that are no label (images that were skipped, are of no class, or
-    left people unsure), what the audit says, kappa, and of runs that trained on the model's own guesses their number, the
-    labels saved by them and the share of them that is right. Without test images the metrics are "-".
+    Further columns appear where they hold information: answers that are not labels (images that were skipped, are of no
+    class, or left people unsure), the audit, kappa, and, for runs that trained on the model's own guesses, the number of
+    guesses, the labels that they saved and the share that is right. Without test images the metrics are "-".
     """
     rounds = result.rounds
     names = list(rounds[0].metrics) if rounds else ["accuracy"]
@@ -37,7 +37,7 @@ def table(result: RunResult) -> str:
 
 
 def audit_in_words(audit: Mapping[str, float]) -> str:
-    """Return what an audit says: "82 % of new images like these are labeled right, between ..."."""
+    """Return an audit as a sentence: "82 % of new images like these are labeled right, between ..."."""
     share, low, high = (f"{100 * audit[name]:.0f}" for name in ("accuracy", "low", "high"))
     return (f"{share} % of new images like these are labeled right, between {low} and {high} % at 95 % confidence, by "
             f"{audit['n']:.0f} random labels")
@@ -49,7 +49,7 @@ def in_words(metrics: Mapping[str, float | None]) -> str:
 
 
 def in_unit(metric: str, value: float | None) -> str:
-    """Return a metric's value as text: "51.20 %", or four digits of one that is no share; "-" for none."""
+    """Return a metric's value as text: "51.20 %", or with four digits if it is not a share; "-" for none."""
     return percent(value) if is_percent(metric) or value is None else f"{value:.4g}"
 
 
@@ -70,7 +70,7 @@ def _has_audit(own: RoundRecord) -> bool:
     return bool(own.audit)
 
 
-# head, format, in which rounds it says something, and its value
+# head, format, the rounds in which it holds information, and its value
 FURTHER = (
     ("skipped", "d", _has_others, attrgetter("n_skipped")), ("none", "d", _has_others, attrgetter("n_none")),
     ("unsure", "d", _has_others, attrgetter("n_unsure")),
@@ -86,7 +86,7 @@ def _interval(audit: Mapping[str, float]) -> str | None:
 
 
 def _shown(metric: str, value: float | str | None) -> float | str | None:
-    """Return a metric's value as it stands in its column: "-" where there are no test images, nothing where it is unknown."""
+    """Return a metric's value as shown in its column: "-" without test images, nothing where it is unknown."""
     if value is None or value == "":
         return "-" if value is None else None
     return factor_of(metric) * value
@@ -104,8 +104,8 @@ def plot_learning_curve(result: RunResult, path: Path) -> None:
 
 
 def learning_curve(result: RunResult) -> "Figure":
-    """Return test accuracy over paid labels, with the zero-shot line and what the audit says."""
-    from matplotlib.figure import Figure  # here, as tables are printed without it
+    """Return test accuracy over paid labels, with the zero-shot line and the audit's intervals."""
+    from matplotlib.figure import Figure  # imported here because tables are printed without it
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.add_subplot()

@@ -1,4 +1,4 @@
-"""What happened in a run: records that go to `results.json` as they are."""
+"""What happened in a run: records that are written to `results.json` as they are."""
 
 import dataclasses
 import hashlib
@@ -19,11 +19,11 @@ from dassl.utils.errors import DataError
 from dassl.utils.files import json_hash, read_json, write_json
 
 SCHEMA = 2
-METRICS_OF_1 = ("accuracy", "macro_f1", "ece")  # fields of a round in schema 1, and since then keys of its `metrics`
+METRICS_OF_1 = ("accuracy", "macro_f1", "ece")  # fields of a round in schema 1; since then keys of its `metrics`
 READ_OF_CONFIG = {"SEED": int, "DATASET": dict[str, Any], "DATASET.NAME": str, "TRAINER.NAME": str, "MODEL.BACKBONE.NAME": str,
                   "ACTIVE": dict[str, Any], "ACTIVE.SAMPLER": str, "ACTIVE.ROUNDS": int, "ACTIVE.QUERY_SIZE": int | str}
 READ_OF_DATASET = {"name": str, "n_train": int, "n_test": int, "n_classes": int, "classnames": list[str]}
-MEASURED = ("seconds", "peak_memory_mb")  # what differs between a round and its repetition
+MEASURED = ("seconds", "peak_memory_mb")  # fields that differ between a round and its repetition
 
 
 @dataclass(frozen=True)
@@ -31,9 +31,9 @@ class RoundRecord:
     """One round. Fractions in [0, 1]; counts are of the whole run so far; seconds of each step; peak memory in MiB.
 
     `n_asked` = `n_paid` + `n_skipped` - `n_further`, and `n_labeled` = `n_asked` - `n_skipped` - `n_none` - `n_unsure` +
-    `n_saved` + `n_known`, which were there before the first round; under `ACTIVE.UNSURE: half` those of
-    `n_unsure` that name a class are labels too. `n_pseudo` are the model's own guesses that this round trained on: the saved
-    labels and the images mined for this round alone.
+    `n_saved` + `n_known`, `n_known` being the labels known before the first round; under `ACTIVE.UNSURE: half` those of
+    `n_unsure` that name a class are labels too. `n_pseudo` counts the model's own guesses that this round trained on: the
+    saved labels and those mined for this round alone.
     """
 
     round: int
@@ -42,32 +42,32 @@ class RoundRecord:
     n_labeled: int
     n_paid: int
     n_pseudo: int
-    metrics: dict[str, float | None]  # by name, see `dassl.evaluation.metrics`; None where there are no test images
+    metrics: dict[str, float | None]  # by name, see `dassl.evaluation.metrics`; None without test images
     class_counts: list[int]  # labeled images of each class, by the label they are trained with
     query_hash: str
     seconds: dict[str, float]
     peak_memory_mb: float
     n_saved: int = 0  # images that joined the labeled set with the model's own guess and were not paid for
-    pseudo_precision: float | None = None  # share of the `n_pseudo` guesses that is right: a diagnostic, None without any
+    pseudo_precision: float | None = None  # share of the `n_pseudo` guesses that are right: a diagnostic, or None
     pseudo_labeled: dict[str, int] = field(default_factory=dict)  # dataset ids that joined so in this round, with the guess
     # dataset ids that people were asked in this round, with the label, or "skip", "none", "unsure", "unsure 3" (label 3)
     answers: dict[str, int | str] = field(default_factory=dict)
-    # by name, of metrics that have one: a number for each class, None for a class without test images
+    # by name, for metrics that have them: a number for each class, None for a class without test images
     per_class: dict[str, list[float | None]] = field(default_factory=dict)
-    refills: list[int] = field(default_factory=list)  # how many of `queried`, at its end, each further part of the query asked
-    corrections: dict[str, int | str] = field(default_factory=dict)  # ids answered before, with what replaced that
+    refills: list[int] = field(default_factory=list)  # number of ids at the end of `queried` in each further part of the query
+    corrections: dict[str, int | str] = field(default_factory=dict)  # ids answered before, with the new answer
     n_known: int = 0
-    n_further: int = 0  # second and later opinions on an image, each of which is paid
+    n_further: int = 0  # second and later opinions on an image, each of which is paid for
     n_asked: int = 0  # images that were asked
-    n_skipped: int = 0  # of them, images that nobody could label; they are not paid for, and not asked again
+    n_skipped: int = 0  # images that nobody could label; they are not paid for, and not asked again
     n_none: int = 0  # images that are of none of the classes
     n_unsure: int = 0  # images whose label is not trained on
     audited: list[str] = field(default_factory=list)  # dataset ids that were labeled in this round for the audit alone
-    audit: dict[str, float] = field(default_factory=dict)  # what these say of this round's model, see `active.audit.audited`
-    kappa: float | None = None  # agreement with the model of at least C labels less, see `active.stopping`
+    audit: dict[str, float] = field(default_factory=dict)  # what they say about this round's model, see `active.audit.audited`
+    kappa: float | None = None  # agreement with an earlier model with at least C labels fewer, see `active.stopping`
     # what the sampler did instead of comparing all pairs: the index, its parameters, the share of true neighbors found
     approximation: dict[str, int | float | str] = field(default_factory=dict)
-    files: dict[str, str] = field(default_factory=dict)  # SHA-256 of the prompts that it ended with, by path in the folder
+    files: dict[str, str] = field(default_factory=dict)  # SHA-256 of the prompts at its end, by path in the folder
 
     @property
     def accuracy(self) -> float | None:
@@ -75,13 +75,13 @@ class RoundRecord:
 
     @property
     def parts(self) -> list[list[str]]:
-        """The dataset ids that each part of the round's query asked: one, or further ones in place of skipped images."""
+        """The dataset ids of each part of the round's query: the first, and any further ones that replace skipped images."""
         ends = list(accumulate(self.refills, initial=len(self.queried) - sum(self.refills)))
         return [self.queried[start:end] for start, end in pairwise([0, *ends])]
 
     @property
     def answers_by_part(self) -> list[dict[str, int | str]]:
-        """What people said in each part: in the first also of audited images, in the last that asked them the corrections."""
+        """What people said in each part; the first includes the audited images, the last one asked of them the corrections."""
         others = self.parts[1:]
         later = {path for part in others for path in part}
         parts = [{path: answer for path, answer in self.answers.items() if path not in later},
@@ -102,9 +102,9 @@ class RunResult:
     status: str = "running"
     schema: int = SCHEMA
     certificate: dict[str, str] = field(default_factory=dict)  # SHA-256 of config, code, data, weights
-    known: dict[str, int | str] = field(default_factory=dict)  # answers by dataset id that were there before the first round
+    known: dict[str, int | str] = field(default_factory=dict)  # answers known before the first round, by dataset id
     stopped: str = ""  # why a finished run ended before its last round: "kappa 0.985 >= 0.98 after round 7"
-    failure: str = ""  # of a run whose last round failed, of status "failed": the round and what went out of the numbers
+    failure: str = ""  # for status "failed": the round that failed, and where its numbers stopped being finite
 
     @property
     def finished(self) -> bool:
@@ -117,7 +117,7 @@ class RunResult:
 
     @staticmethod
     def read(path: Path) -> "RunResult":
-        """Return the record of a file, of this schema or of 1; raises DataError if it is none or does not match its hashes."""
+        """Return the record in a file, of this schema or schema 1; DataError if it is none or does not match its hashes."""
         content = read_json(path)
         if not isinstance(content, dict) or content.get("schema") not in (1, SCHEMA):
             raise DataError(f"{path} is not a record of schema 1 or {SCHEMA}")
@@ -134,22 +134,22 @@ class RunResult:
         return result
 
     def _check_types(self) -> None:
-        """Raise TypeError or KeyError unless every field, and what is read of config and data set, is of its type."""
+        """Raise TypeError or KeyError unless every field, and every entry of config and data set that is read, has its type."""
         for record in (self, *self.rounds):
             for name, hint in get_type_hints(type(record)).items():
                 if name != "rounds" and not _is_a(getattr(record, name), hint):
-                    raise TypeError(f"{name} holds something else than it should")
+                    raise TypeError(f"{name} has a value of the wrong type")
         for tree, hints in ((self.config, READ_OF_CONFIG), (self.dataset, READ_OF_DATASET)):
             for key, hint in hints.items():
                 if not _is_a(reduce(getitem, key.split("."), tree), hint):
-                    raise TypeError(f"{key} is of another type than it should be")
+                    raise TypeError(f"{key} is of the wrong type")
         if self.dataset["n_train"] < 1 or self.zero_shot.keys() - {"accuracy"}:
             raise ValueError("it is of no training image, or of an unknown metric")
         for record in self.rounds:
             if "accuracy" not in record.metrics or record.metrics.keys() != self.rounds[0].metrics.keys():
-                raise ValueError(f"round {record.round} has other metrics than it should")
+                raise ValueError(f"round {record.round} has the wrong metrics")
             if not all(value is None or math.isfinite(value) for value in record.metrics.values()):
-                raise ValueError(f"a metric of round {record.round} is no finite number")
+                raise ValueError(f"a metric of round {record.round} is not a finite number")
 
     def _changed(self) -> str:
         """Return what does not match its own hash, "" if all does."""
@@ -165,7 +165,7 @@ class RunResult:
 
 
 def _rounds(content: dict[str, Any]) -> list[dict[str, Any]]:
-    """Take the rounds out of a record and return them as they are now; those of before had no other answers than labels."""
+    """Take the rounds out of a record and return them in today's form; older ones had only labels as answers."""
     rounds = content.pop("rounds")
     for record in rounds:
         record.setdefault("n_asked", record["n_paid"])

@@ -1,1 +1,1 @@
-"""Who shows a run elsewhere: one service a file, each imported where it is used. Read and written without torch."""
+"""Trackers, which show a run elsewhere: one service per file, each imported where it is used, without torch."""

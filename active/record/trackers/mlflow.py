@@ -17,9 +17,9 @@ from dassl.data.dataset import Dataset
 from dassl.utils.extras import required
 from dassl.utils.registry import Given
 
-TAG = "active.run"  # by which a run that goes on is found again
-BATCH = 1000  # metrics that MLflow takes at once
-LENGTH = 500  # letters of a parameter that every store takes
+TAG = "active.run"  # by which a continued run is found again
+BATCH = 1000  # metrics that MLflow takes in one call
+LENGTH = 500  # letters of a parameter that every store accepts
 
 
 def check_mlflow() -> None:
@@ -29,7 +29,7 @@ def check_mlflow() -> None:
 
 @RECORDERS.register("mlflow", check=check_mlflow)
 class MLflow(Tracker):
-    """Numbers stand over the labels so far, losses and rates over the epochs of their round; images and config are artifacts.
+    """Numbers are plotted over the labels so far, losses and rates over a round's epochs; images and config are artifacts.
 
     "" for `uri` leaves it to MLflow: MLFLOW_TRACKING_URI, or a database in the working folder.
     """
@@ -64,7 +64,7 @@ class MLflow(Tracker):
         if found is None:
             try:
                 return self._client.create_experiment(self._experiment)
-            except MlflowException:  # another run of a sweep was faster
+            except MlflowException:  # another run of the sweep has created it meanwhile
                 found = self._client.get_experiment_by_name(self._experiment)
                 if found is None:
                     raise
@@ -76,7 +76,7 @@ class MLflow(Tracker):
         run = self._client.create_run(experiment, run_name=title(result), tags={TAG: self.run}).info.run_id
         config = CfgNode(result.config)
         params = [Param(key, str(lookup(config, key))[:LENGTH]) for key in dotted_keys(config)]
-        for start in range(0, len(params), 100):  # as many as MLflow takes at once
+        for start in range(0, len(params), 100):  # the most that MLflow takes in one call
             self._client.log_batch(run, params=params[start:start + 100])
         return run
 
@@ -93,7 +93,7 @@ class MLflow(Tracker):
         epochs = [Metric(name, value, now, epoch) for name, values in told.epochs.items() for epoch, value in enumerate(values)]
         for start in range(0, len(epochs), BATCH):
             self._client.log_batch(self._id, metrics=epochs[start:start + BATCH])
-        self._client.log_batch(self._id, metrics=[  # last, since "round" says that all of it is there
+        self._client.log_batch(self._id, metrics=[  # last, since "round" marks the round as complete
             Metric(name, value, now, told.n_labeled) for name, value in told.numbers.items()])
 
     def close(self, status: str) -> None:

@@ -1,4 +1,4 @@
-"""TensorBoard, by event files in the output folder."""
+"""TensorBoard, through event files in the output folder."""
 
 import json
 import time
@@ -32,9 +32,9 @@ def check_tensorboard() -> None:
 
 @RECORDERS.register("tensorboard", check=check_tensorboard)
 class TensorBoard(Recorder):
-    """The numbers of each round over the labels so far, what its epochs were like, and its images, as event files.
+    """Each round's numbers over the labels so far, losses and rates over its epochs, and its images, as event files.
 
-    Each file is whole or not there, and a repeated round replaces its own. Rounds of before that have none get theirs.
+    Each file is complete or absent, and a repeated round replaces its file. Earlier rounds without a file get one.
     """
 
     def __init__(self, output: Path, *, dataset: Annotated[Dataset | None, Given()] = None):
@@ -57,7 +57,7 @@ class TensorBoard(Recorder):
         return self._folder / f"events.out.tfevents.{name}"
 
     def _write(self, name: str, steps: list[tuple[int, list["Summary.Value"]]]) -> None:
-        """Write an event file of steps and what stands at each."""
+        """Write an event file of steps and the values at each."""
         from tensorboard.compat.proto.event_pb2 import Event
         from tensorboard.compat.proto.summary_pb2 import Summary
         from tensorboard.summary.writer.record_writer import RecordWriter

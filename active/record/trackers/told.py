@@ -1,4 +1,4 @@
-"""What trackers are told of a round, and the part that all services have in common."""
+"""What trackers are told about a round, and the part that all services have in common."""
 
 import logging
 import uuid
@@ -48,7 +48,7 @@ def told(result: RunResult, losses: Losses, dataset: Dataset | None) -> Told:
 
 def _sheet(result: RunResult, dataset: Dataset) -> bytes | None:
     """Return the contact sheet of the last query as a PNG file, None where an image can no longer be read."""
-    from active.analysis.picks import draw_sheet  # here, as it takes pandas and matplotlib
+    from active.analysis.picks import draw_sheet  # imported here because it needs pandas and matplotlib
 
     try:
         return _png(draw_sheet(replace(result, rounds=result.rounds[-1:]), dataset))
@@ -58,22 +58,22 @@ def _sheet(result: RunResult, dataset: Dataset) -> bytes | None:
 
 
 def _png(figure: "Figure") -> bytes:
-    from active.analysis.style import png_of  # here, as it takes matplotlib
+    from active.analysis.style import png_of  # imported here because it needs matplotlib
 
     return png_of(figure, 150)
 
 
 def title(result: RunResult) -> str:
-    """Return what a run is called: data set, learner, sampler and seed."""
+    """Return a name for a run: data set, learner, sampler and seed."""
     config = result.config
     return f"{result.dataset['name']} {config['TRAINER']['NAME']} {config['ACTIVE']['SAMPLER']} seed {config['SEED']}"
 
 
 class Tracker(Recorder, ABC):
-    """Tells a service each round once, also in a run that goes on.
+    """Tells a service each round once, also in a continued run.
 
-    A note in the output folder holds the name of the run at the service, chosen before it is begun there, and how many rounds
-    were told. Rounds that are in the record alone are told when a run goes on, without their losses, which no record holds.
+    A note in the output folder holds the run's name at the service, chosen before it is begun there, and the number of rounds
+    told. Rounds that are only in the record are told when the run is continued, without losses, which no record holds.
     """
 
     service: str
@@ -84,7 +84,7 @@ class Tracker(Recorder, ABC):
 
     @abstractmethod
     def open(self, result: RunResult) -> None:
-        """Begin the run `self.run`, or go on with it; set `n_told` to 0 where the service knows it no longer."""
+        """Begin the run `self.run`, or go on with it; set `n_told` to 0 if the service no longer knows it."""
 
     @abstractmethod
     def tell(self, told: Told) -> None:

@@ -1,4 +1,4 @@
-"""Weights & Biases, in the cloud, on a server of one's own, or offline, to be sent by `wandb sync` later."""
+"""Weights & Biases, in the cloud, on one's own server, or offline, to be sent later by `wandb sync`."""
 
 import io
 import logging
@@ -17,8 +17,8 @@ from dassl.utils.extras import required
 from dassl.utils.registry import Given
 from dassl.utils.run_folder import RECORDERS as FOLDER
 
-STEPS = 10**6  # of a round: more than it has epochs, so that W&B's steps ascend and a round told again adds nothing
-SECONDS = 30  # that a start may take without an answer
+STEPS = 10**6  # per round: more than its epochs, so that W&B's steps ascend and a round told again adds nothing
+SECONDS = 30  # that a start may take to answer
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ def check_wandb() -> None:
 
 @RECORDERS.register("wandb", check=check_wandb)
 class WandB(Tracker):
-    """Numbers stand over the labels so far, losses and rates over the epochs of their round.
+    """Numbers are plotted over the labels so far, losses and rates over the epochs of their round.
 
     "" for `mode` and `entity` leaves them to W&B's own settings, such as WANDB_MODE.
     """
