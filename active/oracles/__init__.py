@@ -1,1 +1,1 @@
-"""Who labels a query: one oracle a file."""
+"""Oracles, which label queries: one per file."""

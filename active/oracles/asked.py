@@ -1,7 +1,7 @@
 """Stores the query that people are asked until they answer.
 
-Selecting again elsewhere, with other versions or on a GPU, may ask for other images than those that people have labeled by
-then, since a last bit may differ; so the query is stored.
+Selecting again elsewhere, with other versions or on a GPU, may ask for other images than those that people have already
+labeled, since a last bit may differ; so the query is stored.
 """
 
 import math
@@ -26,7 +26,7 @@ ANOTHER_FOLDER = "choose another --output-dir, or --overwrite to move it aside"
 def stands_on(config: Mapping[str, Any], pool: LabelPool) -> tuple[str, str]:
     """Return hashes of what a query is selected with: the config of the record and the labels so far.
 
-    The first leaves out how many rounds the run has, which may grow; the second, of files that were written before, does not.
+    The first leaves out the number of rounds, which may grow; the second, found in older files, does not.
     """
     rows = pool.settled
     labels = rows.tolist(), pool.labels_of(rows).tolist()
@@ -36,7 +36,7 @@ def stands_on(config: Mapping[str, Any], pool: LabelPool) -> tuple[str, str]:
 
 
 def write_query(path: Path, basis: tuple[str, str], query: Query, dataset: Dataset) -> None:
-    """Write a query, in rows of the train split, to a file; `basis` is what `stands_on` says."""
+    """Write a query, in rows of the train split, to a file; `basis` is the value of `stands_on`."""
     paths = [datum.path for datum in dataset.train]
     content: dict[str, Any] = {"stands_on": basis[0], "queried": [paths[row] for row in query.rows.tolist()]}
     for kind in ("pseudo", "mined"):
@@ -52,7 +52,7 @@ def write_query(path: Path, basis: tuple[str, str], query: Query, dataset: Datas
 def read_query(path: Path, basis: tuple[str, str], dataset: Dataset, remedy: str = ANOTHER_FOLDER) -> Query | None:
     """Return the query that `write_query` wrote, in rows of the train split; None if there is none.
 
-    `remedy` says what to do where the basis is another now.
+    `remedy` says what to do if the basis has changed.
     Raises DataError if the file is damaged, was written under another config or after other labels, or names other images.
     """
     if not exists(path):

@@ -1,4 +1,4 @@
-"""A contact sheet: images and guesses as one HTML file that needs nothing else, no network and no script."""
+"""A contact sheet: images and guesses as one self-contained HTML file, without network or script."""
 
 import base64
 import html
@@ -32,8 +32,8 @@ ol {{ margin: .3em 0; padding-left: 1.5em }}
 <body>
 <h1>{title}</h1>
 <p>Numbers and paths are those of the CSV file beside this one. Below each image: the model's guesses.</p>
-<p>The column label takes a class name, or <code>!skip</code>: I cannot label it; <code>!none</code>: it is none of the classes;
-<code>!unsure</code>, also with a class name behind it: do not train on it.</p>
+<p>The column label takes a class name, or <code>!skip</code>: I cannot label it; <code>!none</code>: it is of no class;
+<code>!unsure</code>, also with a class name after it: do not train on it.</p>
 <main>
 {figures}
 </main>

@@ -1,12 +1,12 @@
-"""People as oracle: a query is written as files, and the run goes on once they are filled in.
+"""People as the oracle: a query is written as files, and the run goes on once they are filled in.
 
-A round's files stand in `queries/` of the output folder:
+A round's files are in `queries/` of the output folder:
 
 - `round_NNN.csv`, whose column `label` people fill with class names, or with `!skip`, `!none` or `!unsure`;
-- `round_NNN.html`, the images with the model's guesses, in one file without outside parts (`active.oracles.contact_sheet`);
+- `round_NNN.html`, the images with the model's guesses, in one self-contained file (`active.oracles.contact_sheet`);
 - `round_NNN_tasks.json` and `label_config.xml`, to be imported into Label Studio (`active.oracles.label_studio`);
-- `round_NNN_query.json`, what is asked, for the run itself (`active.oracles.asked`);
-- `round_NNN_export.json`, put there by people: Label Studio's JSON export, in place of or beside the filled CSV file.
+- `round_NNN_query.json`, the query, for the run itself (`active.oracles.asked`);
+- `round_NNN_export.json`, put there by people: Label Studio's JSON export, instead of or in addition to the CSV file.
 """
 
 import logging
@@ -41,7 +41,7 @@ HINT = f"label: a class name, or {', '.join(MARK + word for word in WORDS)}"
 
 
 class FileOracle(Oracle):
-    """Asks people for the labels that the data set does not have, by files in the output folder."""
+    """Asks people for the labels that the data set does not have, through files in the output folder."""
 
     def __init__(self, setting: Setting, conflicts: str = "error"):
         super().__init__(setting.labels, setting.budget)
@@ -57,12 +57,12 @@ class FileOracle(Oracle):
     def ask(self, question: Question, rows: Tensor) -> dict[int, int]:
         """Return what people wrote into the files of a round, by row.
 
-        Without a CSV file of the round, it and its companions are written. An export also holds the tasks of earlier rounds:
-        what it says of settled rows does not count. What the CSV file says of rows that were answered before, in a round or
-        before the run, corrects them.
-        Raises WaitingForLabels until every row [n] has an answer, and DataError, listing all faults, if the files name an
-        unknown class, an image that was not asked, or two answers of one: then none of them counts. With `conflicts` majority
-        several answers are opinions, each paid, and most of them decide.
+        If the round has no CSV file yet, it and the other files are written. An export also holds the tasks of earlier
+        rounds: its answers for settled rows do not count. The CSV file's answers for rows that were answered before, in a
+        round or before the run, correct those. Raises WaitingForLabels until every row [n] has an answer, and DataError,
+        listing all faults, if the files name an unknown class, an image that was not asked, or two answers to one image:
+        then none of them counts. With `conflicts` majority several answers are opinions, each paid for, and the majority
+        decides.
         """
         write_query(query_path(self._output, question.round, question.part), question.basis, question.query, self._dataset)
         table, train = table_path(self._output, question.round, question.part), self._dataset.train
@@ -88,21 +88,21 @@ class FileOracle(Oracle):
 
 
 def restore(output: Path, round: int, part: int, names: Mapping[str, str]) -> None:
-    """Write the CSV file of a part of a round that has been labeled: what people wrote, by path."""
+    """Write the CSV file of a part of a round that has been labeled; `names` is what people wrote, by path."""
     write_text(table_path(output, round, part), sheet([("path", "label"), *names.items()]))
 
 
 @ORACLES.register("file", asks_people=True, restore=restore)
 def file(setting: Setting, *, conflicts: Literal["error", "majority"] = "error") -> FileOracle:
-    """Return the oracle that asks people by files. Different answers to an image are an `error`, or their `majority` counts."""
+    """Return the oracle that asks people by files. Different answers to an image are an `error`, or the `majority` decides."""
     return FileOracle(setting, conflicts)
 
 
 def majority(rows: Sequence[LabelRow], known: Known, paid: Collection[str]) -> tuple[list[LabelRow], int, list[str]]:
-    """Return the rows with one answer an image, that of most; how many further opinions are paid; and who waits for a third.
+    """Return the rows with the majority's answer to each image, the number of further paid opinions, and undecided images.
 
-    Where no answer has most, the image waits for a third opinion, or, of three and more, people are unsure. Opinions on images
-    of `paid` are paid, but for skips. Rows that mean nothing, or several things, stay as they are. The order of the rows does
+    Without a majority, an image waits for a third opinion; after three or more, people count as unsure. Opinions on images of
+    `paid` are paid for, except skips. Rows that mean nothing, or several things, stay as they are. The order of the rows does
     not matter.
     """
     opinions: dict[str, list[LabelRow]] = {}
@@ -130,11 +130,11 @@ def _answers(table: Path, known: Known, settled: Collection[str]) -> list[LabelR
     meant = [known.meant(*row[1:]) for row in rows]
     answered = {paths for paths, names in meant if names and names != (SKIPPED,)}
     return [row for row, (paths, names) in zip(rows, meant, strict=True)
-            if names != (SKIPPED,) or paths not in answered]  # who can label it decides
+            if names != (SKIPPED,) or paths not in answered]  # a label outweighs skips
 
 
 def _write(table: Path, dataset: Dataset, question: Question, rows: Tensor) -> None:
-    """Write all files of a question's rows [n]; the CSV file last, as the sign that the others are there."""
+    """Write all files of a question's rows [n]; the CSV file comes last, as a sign that the others are complete."""
     paths, scores = [dataset.train[row].path for row in rows.tolist()], question.scores
     guesses = [[(dataset.classnames[label], share) for label, share in own] for own in largest(question.guess(rows), N_GUESSES)]
     write_text(table.with_suffix(".html"), contact_sheet(
@@ -148,7 +148,7 @@ def _write(table: Path, dataset: Dataset, question: Question, rows: Tensor) -> N
 def _table(paths: Sequence[str], guesses: Sequence[Guesses]) -> str:
     """Return the CSV text: number (as on the contact sheet), path (the image's id), label (empty), the guesses.
 
-    The head of an empty last column says what may be written beside class names.
+    The head of an empty last column says what may be written instead of class names.
     """
     header = ["number", "path", "label", *(f"guess {place + 1}" for place in range(len(guesses[0]))), HINT]
     return sheet([header, *([number, path, "", *(f"{name} ({share:.0%})" for name, share in own), ""]

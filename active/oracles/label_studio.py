@@ -21,7 +21,7 @@ from dassl.utils.text import printable
 
 LOCAL_FILES = "/data/local-files/?d="
 CONTROL = "label"  # the name of the choice that counts, in `label_config`
-UPLOADED = re.compile(r"(^|/)upload/\d+/[0-9a-f]{8}-")  # where Label Studio keeps what was uploaded into a project
+UPLOADED = re.compile(r"(^|/)upload/\d+/[0-9a-f]{8}-")  # where Label Studio keeps images uploaded into a project
 N_SHOWN = 10
 
 logger = logging.getLogger(__name__)
@@ -29,14 +29,14 @@ logger = logging.getLogger(__name__)
 
 def label_config(classnames: Sequence[str]) -> str:
     """Return the labeling interface, XML: one image, one choice of the class names, "none of these" or "unsure"."""
-    names = [*classnames, *(MARK + word for word in WORDS if word != "skip")]  # for which Label Studio has a button
+    names = [*classnames, *(MARK + word for word in WORDS if word != "skip")]  # "skip" has a button in Label Studio
     choices = "\n".join(f'    <Choice value="{html.escape(name)}"/>' for name in names)
     control = f'<Choices name="{CONTROL}" toName="image" choice="single" showInline="true">'
     return f'<View>\n  <Image name="image" value="$image"/>\n  {control}\n{choices}\n  </Choices>\n</View>\n'
 
 
 def tasks(paths: Sequence[str], guesses: Sequence[Guesses], model_version: str) -> list[dict[str, Any]]:
-    """Return a task an image: where Label Studio finds it, its path (the id), and the first guess as prediction."""
+    """Return a task per image: where Label Studio finds it, its path (the id), and the first guess as prediction."""
     return [{"data": {"image": LOCAL_FILES + quote(path, errors="surrogateescape"), "path": path},
              "predictions": [{"model_version": model_version, "score": own[0][1], "result": [_choice(own[0][0])]}]}
             for path, own in zip(paths, guesses, strict=True)]
@@ -45,10 +45,9 @@ def tasks(paths: Sequence[str], guesses: Sequence[Guesses], model_version: str) 
 def export_rows(file: Path) -> list[LabelRow]:
     """Return (place, path, class name) of each choice of the control `label` in a JSON export.
 
-    A task that everybody skipped, so that all its annotations are canceled, is answered by "!skip".
-    What other controls say (remarks, relations, other choices) does not count. Tasks without the path of a query, such as
-    images that were uploaded into Label Studio, are named in the log and passed over. Raises DataError if the file is no such
-    export.
+    A task that everybody skipped, so that all its annotations are canceled, is answered by "!skip". Other controls (remarks,
+    relations, other choices) do not count. Tasks without the path of a query, such as images that were uploaded into Label
+    Studio, are named in the log and passed over. Raises DataError if the file is not such an export.
     """
     content = read_json(file)
     try:
@@ -66,7 +65,7 @@ def export_rows(file: Path) -> list[LabelRow]:
 
 
 def _path(task: dict[str, Any]) -> str:
-    """Return the path of a task's image, "" if it is none of those that were written into a query's tasks."""
+    """Return the path of a task's image, "" if the task is not one that was written for a query."""
     path = task["data"].get("path")
     return path if isinstance(path, str) and not UPLOADED.search(path) else ""
 
@@ -76,7 +75,7 @@ def _is_skipped(annotations: Sequence[Any]) -> bool:
 
 
 def _names(annotations: Sequence[Any], *, others: bool = False) -> list[str]:
-    """Return what was chosen for an image in the control `label`, or in the others; cancelled annotations say nothing."""
+    """Return the choices for an image in the control `label`, or in the others; canceled annotations do not count."""
     results = [result for annotation in annotations if isinstance(annotation, dict) and not annotation.get("was_cancelled")
                for result in annotation.get("result") or () if isinstance(result, dict) and result.get("type") == "choices"]
     choices = [result["value"].get("choices") for result in results

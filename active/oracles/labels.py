@@ -1,4 +1,4 @@
-"""The data set's own labels, handed out as they are asked for: what research on active learning simulates people by."""
+"""The data set's own labels, handed out as they are asked for: how research on active learning simulates people."""
 
 from active.oracles.oracle import ORACLES, Oracle, Setting
 

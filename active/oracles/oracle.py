@@ -1,9 +1,9 @@
-"""What an oracle is: the file to open by who wants to write one.
+"""What an oracle is: the file to read before writing one.
 
 An oracle is registered as a function of a `Setting` that returns an `Oracle`. Facts: `asks_people`, if labels may be unknown
-before they are asked; `check`, a function without arguments that raises ConfigError where the oracle could not work; `restore`,
-a function of output folder, round, part and answers by path, as people write them, that lets the oracle find them there.
-Answers are integers: labels, or the codes of `dassl.data.answers`.
+until they are asked for; `check`, a function without arguments that raises ConfigError where the oracle could not work;
+`restore`, a function of output folder, round, part and answers by path, as people write them, that puts the answers where the
+oracle looks for them. Answers are integers: labels, or the codes of `dassl.data.answers`.
 """
 
 import math
@@ -24,7 +24,7 @@ __all__ = ["ORACLES", "Oracle", "PoolExhausted", "Question", "Setting"]
 
 
 class PoolExhausted(RuntimeError):
-    """More labels are asked for than the budget allows."""
+    """More labels were asked for than the budget allows."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,8 @@ class Question:
 
     `query` and `settled` [M], the rows that have a label or another answer already, are rows of the train split. `basis` is
     what the query was selected with, see `active.oracles.asked.stands_on`. `guess(rows)` returns the model's class
-    probabilities [n, C]. `audit` are further rows that are to be labeled, see `active.audit`. `part` counts the questions of
-    a round from 0: there are further ones where `ACTIVE.REFILL` replaces skipped images.
+    probabilities [n, C]. `audit` are further rows to be labeled, see `active.audit`. `part` counts the questions of a round
+    from 0: there are more than one where `ACTIVE.REFILL` replaces skipped images.
     """
 
     round: int
@@ -47,7 +47,7 @@ class Question:
 
     @property
     def scores(self) -> dict[int, float]:
-        """The sampler's values by row, of rows that have one; none beside an audit, whose images they would give away."""
+        """The sampler's scores by row, where there are any; none beside an audit, whose images they would reveal."""
         if self.query.scores is None or len(self.audit):
             return {}
         pairs = zip(self.query.rows.tolist(), self.query.scores.tolist(), strict=True)
@@ -65,28 +65,28 @@ class Setting:
 
 
 class Oracle:
-    """Who labels: the labels of the train split, int64 [N], and the budget: how many images may be asked in the whole run.
+    """The labels of the train split, int64 [N], and the budget: how many images may be asked in the whole run.
 
-    A label that nobody knows yet is UNLABELED until somebody gives it; an image that people could not label has a code in its
-    place. This class hands out what is known; an oracle that asks
-    somebody overrides `ask`, and `asked` if answers may come after the process has ended.
+    A label that nobody knows yet is UNLABELED until somebody gives it; an image that people could not label has a code
+    instead. This class hands out known labels; an oracle that asks somebody overrides `ask`, and `asked` if answers may come
+    after the process has ended.
     """
 
     def __init__(self, labels: Tensor, budget: int):
         self._labels = labels.clone()
         self._given, self._audited, self._known = (torch.zeros(len(labels), dtype=torch.bool) for _ in range(3))
-        self.n_further = 0  # second and later opinions on an image so far, each of which is paid
+        self.n_further = 0  # second and later opinions on an image so far, each of which is paid for
         self.budget = budget
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many images were asked so far, were skipped, are of no class, and left people unsure."""
+        """How many images so far were asked, were skipped, are of no class, and left people unsure."""
         kinds = [kind_of(code) for code in self._labels[self._given].tolist()]
         return {"asked": len(kinds)} | {kind: kinds.count(kind) for kind in ("skip", "none", "unsure")}
 
     @property
     def n_paid(self) -> int:
-        """Answers paid for so far: all but skips, and but those of the audit; each of several opinions on an image."""
+        """Answers paid for so far: all except skips and those of the audit, with each of several opinions on an image."""
         return self.counts["asked"] - self.counts["skip"] + self.n_further
 
     def unknown(self, rows: Tensor) -> Tensor:
@@ -94,17 +94,17 @@ class Oracle:
         return rows[self._labels[rows] == UNLABELED]
 
     def learn(self, rows: Tensor, labels: Tensor) -> None:
-        """Take the answers [n] that people gave to rows [n]; raises ValueError if one of them was known."""
+        """Store the answers [n] that people gave to rows [n]; raises ValueError if one was already known."""
         if len(self.unknown(rows)) != len(rows):
             raise ValueError(f"the labels of rows {rows[self._labels[rows] != UNLABELED].tolist()} are known already")
         self._labels[rows] = labels
 
     def know(self, rows: Tensor, labels: Tensor) -> None:
-        """Take answers [n] to rows [n] that are there before the run begins: never asked, never paid, but corrected perhaps."""
+        """Store answers [n] to rows [n] known before the run: never asked or paid for, but they may be corrected."""
         self._known[rows], self._labels[rows] = True, labels
 
     def correct(self, rows: Tensor, labels: Tensor) -> None:
-        """Take other answers [n] to rows [n] that were answered before; raises ValueError if one of them was not."""
+        """Store new answers [n] to rows [n] that were answered before; raises ValueError if one of them was not."""
         if not self.answered_before[rows].all():
             raise ValueError(f"rows {rows[~self.answered_before[rows]].tolist()} were not asked before")
         self._labels[rows] = labels
@@ -131,7 +131,7 @@ class Oracle:
         return self._labels[rows].tolist()[: known.index(False) if False in known else None]
 
     def label(self, rows: Tensor) -> Tensor:
-        """Hand out the labels or other answers of rows [n] of the train split, each charged once, but for skips.
+        """Return the labels or other answers of rows [n] of the train split, each charged once, except skips.
 
         Raises ValueError if a row is asked a second time or its label is unknown, PoolExhausted if the budget does not
         cover all of them.
@@ -146,7 +146,7 @@ class Oracle:
         return self._labels[rows]
 
     def precision(self, rows: Tensor, labels: Tensor) -> float | None:
-        """Return which share of the labels guessed for rows [n] is true, of those that are known, None for no row.
+        """Return the share of labels guessed for rows [n] that are right, among rows with a known label; None if none has.
 
         For the record only: nothing is charged, and nothing may depend on it.
         """
@@ -154,35 +154,35 @@ class Oracle:
         return float((self._labels[rows] == labels)[known].double().mean()) if known.any() else None
 
     def asked(self, round: int, part: int, basis: tuple[str, str]) -> Query | None:
-        """Return the query of a part of a round that was asked already on the same basis, in rows of the train split."""
+        """Return the query of a part of a round if it was asked before on the same basis, in rows of the train split."""
         return None
 
     def said(self, rows: Sequence[int]) -> list[tuple[int, int]]:
-        """Return rows with what was said of them."""
+        """Return rows with the answers to them."""
         return list(zip(rows, self._labels[list(rows)].tolist(), strict=True))
 
     @property
     def recorders(self) -> Sequence[Recorder]:
-        """Who of this oracle is told of the rounds."""
+        """The recorders of this oracle, which are told of the rounds."""
         return ()
 
     def close(self) -> None:
-        """Let go what is held open: the run has ended, however it did."""
+        """Release what is held open: the run has ended, in whatever way."""
 
     def ask(self, question: Question, rows: Tensor) -> dict[int, int]:
         """Return the answers, by row, to those rows [n] of a query whose label nobody knows.
 
-        Further rows are those of earlier rounds whose answer is corrected.
+        Rows beyond these are from earlier rounds, with corrected answers.
         """
         raise ValueError(f"nobody has labeled rows {rows.tolist()}")
 
     def answers(self, question: Question) -> tuple[dict[int, int], dict[int, int]]:
-        """Return what somebody said, by row, of those images of a query whose label nobody knew, and learn it.
+        """Return, by row, the new answers to those images of a query whose label nobody knew, and store them.
 
-        The second are corrections, in the order of their rows: other answers to images of earlier rounds.
+        The second dictionary holds corrections, in the order of their rows: changed answers to images of earlier rounds.
         """
         rows = self.unknown(torch.cat([question.query.rows, question.audit]))
-        rows = rows.sort().values if len(question.audit) else rows  # so that nobody can tell them apart
+        rows = rows.sort().values if len(question.audit) else rows  # so that nobody can tell query and audit apart
         said = self.ask(question, rows) if len(rows) else {}
         given = {row: said.pop(row) for row in rows.tolist()}
         corrected = {row: said[row] for row in sorted(said) if said[row] != self._labels[row]}

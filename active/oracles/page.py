@@ -1,8 +1,7 @@
-"""People as oracle, in a browser: the run serves a page (`active.oracles.labeling`), waits for its answers, and goes on.
+"""People as the oracle, in a browser: the run serves a page (`active.oracles.labeling`), waits for its answers, and goes on.
 
-A round's files stand in `queries/` of the output folder: `round_NNN_query.json`, what is asked, and `round_NNN_answers.jsonl`,
-what was answered, one line an answer, on the disk before the page shows the next image. A run that was stopped takes them from
-there.
+A round's files are in `queries/` of the output folder: `round_NNN_query.json`, the query, and `round_NNN_answers.jsonl`, the
+answers, one per line, each on the disk before the page shows the next image. A run that was stopped reads them from there.
 """
 
 import logging
@@ -35,7 +34,7 @@ from dassl.utils.registry import AtLeast, AtMost
 if TYPE_CHECKING:
     from active.oracles.labeling.server import Server
 
-N_GUESSES = 9  # as there are digits to take them by
+N_GUESSES = 9  # one for each of the keys 1 to 9
 EXPOSED = ("the labeling page is open to every machine that reaches %s (ACTIVE.PAGE.HOST), by HTTP, which is not encrypted: "
            "who reads the network reads images and token; `ssh -L` to a page on 127.0.0.1 is safer")
 
@@ -43,7 +42,7 @@ logger = logging.getLogger(__name__)
 
 
 class PageOracle(Oracle):
-    """Asks people by a page, which is served from the first question to the end of the run."""
+    """Asks people on a page, which is served from the first question to the end of the run."""
 
     def __init__(self, setting: Setting, *, host: str, port: int, opens: bool, grace: float):
         super().__init__(setting.labels, setting.budget)
@@ -63,7 +62,7 @@ class PageOracle(Oracle):
     def ask(self, question: Question, rows: Tensor) -> dict[int, int]:
         """Return what people answer in the page, by row, once every row [n] has an answer.
 
-        Answers that the journal holds already are not asked again. Raises DataError, naming the line, if it is damaged.
+        Questions that the journal answers already are not asked again. Raises DataError, naming the line, if it is damaged.
         """
         round, part = question.round, question.part
         write_query(query_path(self._output, round, part), question.basis, question.query, self._dataset)
@@ -93,7 +92,7 @@ class PageOracle(Oracle):
             self._server.stop()
 
     def _serve(self) -> None:
-        """Start the page, unless it is there, and say where it is."""
+        """Start the page, unless it is running, and print its address."""
         if self._server:
             return
         from active.oracles.labeling.guard import is_loopback
@@ -108,7 +107,7 @@ class PageOracle(Oracle):
         logger.info("label in your browser: %s", server.address)
 
     def _waited(self) -> dict[str, int]:
-        """Return the answers once there are all, and open the page before, where somebody sees it."""
+        """Open the page where there is a display, and return the answers once all are there."""
         if self._opens and has_display():
             threading.Thread(target=webbrowser.open, args=(self._server.address,), daemon=True).start()
             self._opens = False
@@ -116,7 +115,7 @@ class PageOracle(Oracle):
 
 
 class Told(Recorder):
-    """Tells the page how the run goes on."""
+    """Tells the page about the progress of the run."""
 
     def __init__(self, board: Board, output: Path):
         self._board, self._output = board, output
@@ -132,7 +131,7 @@ class Told(Recorder):
 
 
 def restore(output: Path, round: int, part: int, names: Mapping[str, str]) -> None:
-    """Write the journal of a part of a round that has been labeled: what people answered, by path."""
+    """Write the journal of a part of a round that has been labeled; `names` is what people answered, by path."""
     Journal(journal_path(output, round, part)).append(
         [{"time": "", "who": "", "path": path, "answer": name} for path, name in names.items()])
 
@@ -142,11 +141,11 @@ def page(
     setting: Setting, *,
     host: Annotated[str, Circumstance()] = "127.0.0.1",  # 0.0.0.0 lets other machines in
     port: Annotated[int, AtLeast(0), AtMost(65535), Circumstance()] = 0,  # 0 is a free one
-    open: Annotated[bool, Circumstance()] = True,  # the page in a browser, where there is a display
+    open: Annotated[bool, Circumstance()] = True,  # whether to open the page in a browser, where there is a display
     # seconds in which the last answer of a round can be taken back
     grace: Annotated[float, AtLeast(0.0), AtMost(3600.0), Circumstance()] = 5.0,
 ) -> PageOracle:
-    """Return the oracle that asks people by a page."""
+    """Return the oracle that asks people on a page."""
     return PageOracle(setting, host=host, port=port, opens=open, grace=grace)
 
 

@@ -11,5 +11,5 @@ ORACLES = Registry("oracle", "ACTIVE", home="active.oracles",
 
 
 def asks_people(node: CfgNode) -> bool:
-    """Tell whether the oracle of an `ACTIVE` node asks people, so that labels may be unknown before."""
+    """Tell whether the oracle of an `ACTIVE` node asks people, so that labels may be unknown at first."""
     return ORACLES[node.get("ORACLE", "labels")].facts.get("asks_people", False)  # older records lack the key

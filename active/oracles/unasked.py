@@ -24,8 +24,8 @@ logger = logging.getLogger(__name__)
 def settle_for_people(cfg: CfgNode, recorded: Mapping[str, Any] | None) -> None:
     """Settle `VAL` and `COPIES` of a folder of images where they are left open.
 
-    Where people label, nothing is held out as val, and copies are not asked; else 0.2 is, as ever. A run that is begun, in
-    `recorded`, goes on as it was begun, and a split that is drawn keeps its val.
+    Where people label, nothing is held out as val, and copies are not asked; otherwise 0.2 is held out, as before. A run
+    that has begun (`recorded`) keeps its settings, and a split that has been drawn keeps its val.
     """
     if "IMAGEFOLDER" not in cfg.DATASET:
         return
@@ -41,7 +41,7 @@ def settle_for_people(cfg: CfgNode, recorded: Mapping[str, Any] | None) -> None:
 def asked_once(files: "ImageFiles", cfg: CfgNode) -> "ImageFiles":
     """Return the files of a run without copies that people would be asked a second time, if the config leaves them out.
 
-    These are train images without a label whose bytes are those of an image with one, in any split, or of an earlier one.
+    Left out are train images without a label whose bytes equal those of a labeled image in any split, or of an earlier image.
     """
     if "IMAGEFOLDER" not in cfg.DATASET or not asks_people(cfg.ACTIVE):
         return files
@@ -61,6 +61,6 @@ def asked_once(files: "ImageFiles", cfg: CfgNode) -> "ImageFiles":
         return files
     row, twin = next(iter(copies.items()))
     logger.info("%s: %d images are copies of others, byte for byte, and are not asked: %s = %s%s "
-                "(DATASET.IMAGEFOLDER.COPIES ask asks them too)", dataset.name, len(copies),
+                "(DATASET.IMAGEFOLDER.COPIES ask asks about them too)", dataset.name, len(copies),
                 printable(dataset.train[row].path), printable(twin), ", ..." if len(copies) > 1 else "")
     return files.keeping([row for row in range(len(dataset.train)) if row not in copies])

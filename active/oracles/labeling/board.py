@@ -1,7 +1,7 @@
 """What the page knows: the query that is asked, what was answered, by whom, and what the run is doing.
 
 The run's thread and those of the server share it. An answer is in the journal before it is here, and so before any page hears
-that it is taken. Who answers an image says which answer it had on the screen; another one that has come since is a conflict.
+that it was taken. A page sends with each answer the one that it replaces; if a newer one has come since, that is a conflict.
 """
 
 import threading
@@ -20,7 +20,7 @@ from dassl.data.answers import SKIP, UNSURE, recorded
 from dassl.utils.journal import Journal
 
 ASKING, WORKING, ENDED = "asking", "working", "ended"
-EVERY = 0.25  # seconds between two notices of one loop's progress
+EVERY = 0.25  # seconds between two progress notices of one loop
 N_EXAMPLES = 24
 
 Guesses = Sequence[tuple[int, float]]  # labels with their probabilities, the largest first
@@ -36,7 +36,7 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Answer:
-    """What somebody said of an image; `number` is that of the change by which it came here."""
+    """What somebody said of an image; `number` is that of the change that brought it here."""
 
     code: int
     who: str
@@ -46,7 +46,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Given:
-    """An answer that comes from a page: `code` None takes one back; `seen` is the number of the answer that it replaces."""
+    """An answer sent by a page: `code` None takes one back; `seen` is the number of the answer that it replaces."""
 
     image: int
     code: int | None
@@ -71,7 +71,7 @@ class Asked:
 
 @dataclass
 class Told:
-    """What the run has told of itself so far."""
+    """What the run has reported so far."""
 
     result: RunResult | None = None
     doing: dict[str, Any] = field(default_factory=lambda: {"kind": WORKING, "text": "starting"})
@@ -87,10 +87,10 @@ class Board:
         self._asked: Asked | None = None
         self._answers: dict[str, Answer] = {}
         self._changed: dict[str, int] = {}  # the number of the last change of each image of the question
-        self._paths: list[str] = []  # images have the number of their place here
+        self._paths: list[str] = []  # an image's number is its index here
         self._numbers: dict[str, int] = {}
         self._is_sent = False
-        self._unrecorded: list[str] = []  # images that were asked since the record was told last, but for those of the audit
+        self._unrecorded: list[str] = []  # images asked since the last record, except those of the audit
         self._told = Told()
 
     def ask(self, asked: Asked, lines: Sequence[Line], earlier: Mapping[str, int]) -> None:
@@ -104,7 +104,7 @@ class Board:
                 self._number(path)
             for place, line in enumerate(lines):
                 self.changes.number += not place or (line.time, line.who) != (lines[place - 1].time, lines[place - 1].who)
-                self._put(line)  # lines of one moment were given together, and are taken back so
+                self._put(line)  # lines with the same time were given together, and are taken back together
             self._changed, self._is_sent = {}, False
             self._asked = asked
             self._unrecorded += [path for path in asked.paths if path not in asked.audit]
@@ -119,8 +119,8 @@ class Board:
     def wait(self) -> dict[str, int]:
         """Return the answers by path once every image of the question has one, and close it.
 
-        The last answer can be taken back for some seconds, unless somebody has sent them off. Those of earlier rounds are
-        among them, since they may have been corrected.
+        The last answer can be taken back for some seconds, unless somebody has sent the answers off. Answers of earlier
+        rounds are included, since they may have been corrected.
         """
         with self._lock:
             while not self._is_sent:
@@ -130,7 +130,7 @@ class Board:
             return self.close()
 
     def close(self) -> dict[str, int]:
-        """Take no further answers, and return those that there are, by path."""
+        """Take no further answers, and return those given so far, by path."""
         with self._lock:
             self._asked, self._is_sent = None, False
             self._say(WORKING, "training")
@@ -139,8 +139,8 @@ class Board:
     def answer(self, who: str, round: int, given: Sequence[Given]) -> tuple[int, list[dict[str, Any]]]:
         """Take answers, each unless it conflicts with one that its page has not seen.
 
-        Return the number of the change, and what stands where there is a conflict. Those that are taken are on the
-        disk then. Raises Refused if the round is not asked, or an image is none of the run's.
+        Return the number of the change, and the present answers where there are conflicts. Answers that were taken
+        are on the disk by then. Raises Refused if the round is not open, or an image does not belong to the run.
         """
         with self._lock:
             asked = self._open(round)
@@ -149,7 +149,7 @@ class Board:
                 if own.code is None and path not in asked.paths:
                     raise Refused(400, "an answer of an earlier round can be replaced, but not taken back")
             conflicting = [path for path, own in pairs if self._conflicts(path, own)]
-            now = datetime.now().astimezone().isoformat(timespec="milliseconds")  # one of all: they are taken back together
+            now = datetime.now().astimezone().isoformat(timespec="milliseconds")  # one for all: they are taken back together
             lines = [Line(now, who, path, own.code)
                      for path, own in pairs if path not in conflicting and own.code != self._code(path)]
             if lines:
@@ -169,14 +169,14 @@ class Board:
             self.changes.made()
 
     def path(self, number: int) -> str:
-        """Return the path of an image by its number; raises Refused if the query has none of it."""
+        """Return the path of an image by its number; raises Refused if there is none with this number."""
         with self._lock:
             if not 0 <= number < len(self._paths):
                 raise Refused(404, f"there is no image {number}")
             return self._paths[number]
 
     def question(self) -> dict[str, Any]:
-        """Return the images of the question that is open, with their guesses; none between two."""
+        """Return the images of the open question, with their guesses; none between two questions."""
         with self._lock:
             asked = self._asked
             images = [{"number": self._numbers[path], "name": path, "guesses": guesses}
@@ -185,7 +185,7 @@ class Board:
             return {"round": asked.round if asked else None, "part": asked.part if asked else 0, "images": images}
 
     def state(self, since: int) -> dict[str, Any]:
-        """Return what pages show, with those answers to the question that have changed since a change of this number."""
+        """Return what pages show, with the answers to the question that have changed since this change."""
         with self._lock:
             paths = self._asked.paths if self._asked else ()
             fresh = paths if since > self.changes.number else [p for p in paths if self._changed.get(p, 0) > since]
@@ -196,25 +196,25 @@ class Board:
                     "grace": self._grace} | self._numbers_of_run()
 
     def labeled(self, code: int) -> list[dict[str, Any]]:
-        """Return the newest images with an answer; UNSURE is also that of people who name a class."""
+        """Return the newest images with an answer; UNSURE includes unsure answers that name a class."""
         with self._lock:
             paths = [path for path, own in self._answers.items() if own.code == code or (code == UNSURE and own.code < code)]
             return [self._shown(path) for path in paths[: -N_EXAMPLES - 1: -1]]
 
     def tell(self, result: RunResult, kind: str, text: str) -> None:
-        """Take the record as it is now, and what the run does next."""
+        """Take the present record, and what the run does next."""
         with self._lock:
             self._told.result, self._unrecorded = result, []
             self._say(kind, text)
 
     def end(self, text: str) -> None:
-        """Say that the run has ended, unless it was said."""
+        """Say that the run has ended, unless this has been said already."""
         with self._lock:
             if self._told.doing["kind"] != ENDED:
                 self._say(ENDED, text)
 
     def progress(self, description: str, done: int, total: int, unit: str) -> None:
-        """Say how far a loop of the run is; a notice now and then will do."""
+        """Report how far a loop of the run is, at most every so often."""
         with self._lock:
             if self._told.doing["kind"] != WORKING:
                 return
@@ -239,7 +239,7 @@ class Board:
         return self._numbers[path]
 
     def _put(self, line: Line) -> None:
-        """Set the answer of an image, as the newest one, or take it away."""
+        """Set the answer of an image, as the newest one, or remove it."""
         self._number(line.path)
         self._changed[line.path] = self.changes.number
         self._answers.pop(line.path, None)
@@ -261,7 +261,7 @@ class Board:
         return shown
 
     def _numbers_of_run(self) -> dict[str, Any]:
-        """Return counts and curve: of the record, and of the answers of the round that it does not hold yet."""
+        """Return counts and curve, from the record and from the round's answers that it does not hold yet."""
         result = self._told.result
         rounds = result.rounds if result else []
         last = rounds[-1] if rounds else None

@@ -6,11 +6,11 @@ import threading
 
 
 class Changes:
-    """The number, and the condition under which whatever changes is read and written."""
+    """The number, and the condition (a lock) under which everything that changes is read and written."""
 
     def __init__(self) -> None:
         self.condition = threading.Condition(threading.RLock())
-        self.number = 1  # so that 0 can be that of nothing
+        self.number = 1  # so that 0 can stand for nothing
         self._waiting: set[asyncio.Future] = set()
 
     def made(self) -> None:
@@ -23,7 +23,7 @@ class Changes:
         self._waiting.clear()
 
     async def after(self, since: int, seconds: float) -> None:
-        """Return once the number is another one than `since`, or so many seconds have passed."""
+        """Return once the number differs from `since`, or after this many seconds."""
         future = asyncio.get_running_loop().create_future()
         with self.condition:
             if self.number != since:

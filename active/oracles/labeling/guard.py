@@ -1,7 +1,7 @@
 """Who may ask what: the token, the Host header, the method, and the headers of every response.
 
-The page shows private images, and other pages in the same browser, other users of the machine and names that an attacker lets
-point to it (DNS rebinding) must not get at them. What the guard refuses, no route ever sees.
+The page shows private images. Other pages in the same browser, other users of the machine, and names that an attacker points
+at it (DNS rebinding) must not reach them. No route ever sees a request that the guard refuses.
 """
 
 import hmac
@@ -31,7 +31,7 @@ class Guard:
     def __init__(self, app: ASGIApp, token: str, host: str, port: int):
         self._app, self._token, self._port = app, token, port
         self._hosts = allowed_hosts(host)
-        self.cookie = f"page_{port}"  # cookies are those of a host, and there may be several runs
+        self.cookie = f"page_{port}"  # all ports of a host share cookies, and there may be several runs
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -51,7 +51,7 @@ class Guard:
         await (refusal or self._app)(scope, receive, guarded)
 
     def _refusal(self, method: str, headers: Headers, given: str) -> PlainTextResponse | None:
-        """Return the response to a request that is not let through, None for one that is."""
+        """Return the response to a request that is refused, None for one that is let through."""
         if len(headers.getlist("host")) != 1 or not self._is_ours(headers["host"]):
             return PlainTextResponse("this page has another address", 421)
         if method not in ("GET", "HEAD", "POST"):
@@ -75,7 +75,7 @@ class Guard:
     def _is_ours(self, host: str) -> bool:
         name, _, port = host.lower().rpartition(":")
         if not port.isdecimal():
-            name, port = host.lower(), "80"  # which browsers leave out
+            name, port = host.lower(), "80"  # browsers leave port 80 out
         if port != str(self._port):
             return False
         return name in self._hosts or ("*" in self._hosts and _is_address(name))
@@ -89,10 +89,10 @@ class Guard:
 
 
 def allowed_hosts(host: str) -> Collection[str]:
-    """Return the names, as a Host header has them, under which a page bound to a host is asked for; "*" is any address.
+    """Return the names in a Host header under which a page bound to a host may be requested; "*" is any address.
 
-    A page that listens everywhere is asked for by addresses and by the name of the machine: a name of somebody else's that
-    points here is none of them.
+    A page that listens everywhere may be requested by addresses and by the machine's name, but not by a foreign name that
+    points here.
     """
     if is_loopback(host):
         return {"localhost", "127.0.0.1", "[::1]", shown_host(host)}
@@ -107,7 +107,7 @@ def is_loopback(host: str) -> bool:
 
 
 def shown_host(host: str) -> str:
-    """Return a host as an address has it."""
+    """Return a host as written in an address."""
     return f"[{host.lower()}]" if ":" in host else host.lower()
 
 

@@ -1,4 +1,4 @@
-"""The lines of a round's journal: when, who, which image, and what was said of it, as people write it in a sheet."""
+"""The lines of a round's journal: when, who, which image, and the answer, as people write it in a sheet."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ KEYS = {"time", "who", "path", "answer"}
 
 @dataclass(frozen=True)
 class Line:
-    """An answer, a label or a code of `dassl.data.answers`; None takes the one before back."""
+    """An answer: a label or a code of `dassl.data.answers`; None takes the previous one back."""
 
     time: str
     who: str
@@ -22,7 +22,7 @@ class Line:
     code: int | None
 
     def written(self, classnames: Sequence[str]) -> dict[str, str]:
-        """Return the line as it stands in the journal; an answer that is taken back is an empty one, as in a sheet."""
+        """Return the line as written in the journal; an answer that is taken back is empty, as in a sheet."""
         return {"time": self.time, "who": self.who, "path": self.path,
                 "answer": "" if self.code is None else written(self.code, classnames)}
 

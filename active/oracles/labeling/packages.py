@@ -1,4 +1,4 @@
-"""Whether the page's server could start, told without importing what oracles compute with."""
+"""A check that the page's server could start, without importing what oracles compute with."""
 
 from dassl.utils.errors import ConfigError
 

@@ -1,4 +1,4 @@
-"""Images as the page shows them: decoded, upright, made smaller and encoded anew, so that only pixels leave the file."""
+"""Images as the page shows them: decoded, upright, scaled down and encoded again, so that only pixels leave the file."""
 
 import functools
 import io
@@ -16,14 +16,14 @@ N_KEPT = 128
 
 def picture(file: Place, size: str) -> tuple[bytes, str]:
     """Return an image in one of `SIDES` and its media type; raises DataError, naming the file, if it cannot be decoded."""
-    return (_made if size == "full" else _kept)(file, size)  # those of the zoom are megabytes each
+    return (_made if size == "full" else _kept)(file, size)  # those for the zoom are megabytes each, so they are not kept
 
 
 def _made(file: Place, size: str) -> tuple[bytes, str]:
     side = SIDES[size]
-    image = read_image(file, Decoding(exif_rotation=True, draft=3 * side // 4))  # a photograph's shorter side, of 4 : 3
+    image = read_image(file, Decoding(exif_rotation=True, draft=3 * side // 4))  # the shorter side of a 4 : 3 photograph
     image.thumbnail((side, side), Image.Resampling.BICUBIC)
-    image.info.clear()  # comments, profiles and the like, which encoders copy
+    image.info.clear()  # comments, profiles and the like, which encoders would copy
     stream = io.BytesIO()
     if max(image.size) <= LOSSLESS:
         image.save(stream, "PNG")

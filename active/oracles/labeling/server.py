@@ -1,8 +1,8 @@
 """The page's server: a few routes over a board, on a thread of the run's process.
 
-Starlette and uvicorn, since they are small, in wide use and pure Python; routes, HTTP and its limits are theirs. The server
-lives in the process of the run, not in one of its own: the answers have one owner, the run's lock on its folder holds for them
-too, and there is no second process that could outlive the first. While people label, the run's own thread sleeps.
+It uses Starlette and uvicorn, which are small, widely used and pure Python, for routes, HTTP and its limits. The server lives
+in the process of the run, not in a separate one: the answers have one owner, the run's lock on its folder covers them too, and
+there is no second process that could outlive the first. While people label, the run's own thread sleeps.
 """
 
 import json
@@ -32,20 +32,20 @@ from dassl.utils.errors import DataError, UserError
 
 STATIC = Path(__file__).with_name("static")
 TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
-PATIENCE = 20.0  # seconds that a page waits for news in one request, as long as the server does not stop
-FAREWELL = 1.0  # seconds that pages have at the end to ask for the last news
+PATIENCE = 20.0  # seconds that a page waits for news in one request, unless the server stops
+FAREWELL = 1.0  # seconds that pages have at the end to fetch the last news
 LONGEST_NAME = 100
 
 
 class _Ascii(JSONResponse):
-    """JSON whose text is ASCII: names of files need not be Unicode, and UTF-8 has no lone surrogates."""
+    """JSON as ASCII text: file names need not be Unicode, and UTF-8 has no lone surrogates."""
 
     def render(self, content: Any) -> bytes:
         return json.dumps(content, allow_nan=False, separators=(",", ":")).encode("ascii")
 
 
 class Pages:
-    """The routes: what a page may ask of a board. `about` is what does not change; `place` says where an image is."""
+    """The routes: what a page may ask of a board. `about` holds what never changes; `place` says where an image is."""
 
     def __init__(self, board: Board, place: Callable[[str], Place], about: dict[str, Any]):
         self._board, self._place, self._about = board, place, about
@@ -69,7 +69,7 @@ class Pages:
         return _Ascii(self._board.question())
 
     async def _state(self, request: Request) -> Response:
-        """Answer once there is news, or after a while without."""
+        """Answer once there is news, or after a while without any."""
         since = _integer(request.query_params.get("since", "-1"))
         self.last_read = time.monotonic()
         await self._board.changes.after(since, self.patience)
@@ -108,14 +108,14 @@ class Pages:
         return _Ascii({})
 
     def _code(self, answer: int | str | None) -> int | None:
-        """Return the code of an answer as records have it, a label perhaps as text; raises Refused for any other."""
+        """Return the code of an answer in the form of records, where a label may be text; raises Refused for anything else."""
         if answer is None:
             return None
         try:
             code = code_of(int(answer) if str(answer).isdecimal() else str(answer))
         except ValueError as error:
             raise Refused(400, f"{answer!r} is no answer") from error
-        label = code if code >= 0 else UNSURE - 1 - code  # below 0 for words without a class
+        label = code if code >= 0 else UNSURE - 1 - code  # below 0 for answers without a class
         if label >= self._n_classes:
             raise Refused(400, f"there is no class {label}")
         return code
@@ -148,24 +148,24 @@ def _refused(request: Request, error: Refused) -> Response:
 
 
 def _failed(request: Request, error: UserError) -> Response:
-    """Answer that what the page sent is not on the disk. The log does not say it: that may have no room either."""
+    """Answer that the page's data could not be written to the disk. It is not logged: the log may have no room either."""
     return _Ascii({"error": str(error)}, 507)
 
 
 class Server:
-    """A server on a thread. It listens from the start on, and ends with the process at the latest."""
+    """A server on a thread. It listens from the start, and ends with the process at the latest."""
 
     def __init__(self, board: Board, place: Callable[[str], Place], about: dict[str, Any], host: str, port: int):
         self._board, self._pages, self._socket = board, Pages(board, place, about), _bound(host, port)
         port, self._token = self._socket.getsockname()[1], secrets.token_urlsafe(24)
         name = socket.gethostname() if host in ("0.0.0.0", "::", "") else shown_host(host)
         self.address = f"http://{name}:{port}/?token={self._token}"
-        # No signal handlers of its own, as these are for main threads alone; no log of requests, as they have the token.
+        # No signal handlers, since only main threads may have them; no log of requests, since these contain the token.
         self._server = uvicorn.Server(uvicorn.Config(
             Guard(self._pages.app(), self._token, host, port), http="h11", loop="asyncio", ws="none", lifespan="off",
             log_config=None, log_level="error", access_log=False, server_header=False, timeout_graceful_shutdown=2))
         self._thread = threading.Thread(target=self._server.run, args=([self._socket],), name="labeling page", daemon=True)
-        os.register_at_fork(after_in_child=self._socket.close)  # or a loader's process would hold the port after a kill
+        os.register_at_fork(after_in_child=self._socket.close)  # else a loader's process would hold the port after a kill
         self._thread.start()
 
     def stop(self) -> None:
@@ -175,7 +175,7 @@ class Server:
         self._pages.patience = 0.0
         self._server.should_exit = True
         with self._board.changes.condition:
-            self._board.changes.made()  # so that no request is left waiting
+            self._board.changes.made()  # so that no request keeps waiting
         self._thread.join()
         self._socket.close()
 
