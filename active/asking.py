@@ -1,4 +1,4 @@
-"""What a round asks: its query, further ones in place of skipped images, and what was said of them."""
+"""What a round asks: its query, further ones that replace skipped images, and the answers."""
 
 import logging
 from collections.abc import Sequence
@@ -24,10 +24,10 @@ logger = logging.getLogger(__name__)
 
 
 def asked(plan: Run, state: State, round: int) -> tuple[list[Query], dict[int, int], dict[int, int]]:
-    """Ask the query of a round and, where the run refills, others for what was skipped; return all of them.
+    """Ask the query of a round and, where the run refills, further ones for skipped images; return all of them.
 
-    With them, by row, what people said of images without a label of the data set's, and the corrections of earlier answers.
-    These count once the round is over.
+    Also return, by row, people's answers for images that have no label in the data set, and corrections of earlier answers.
+    Corrections take effect once the round is over.
     """
     before = dict(plan.oracle.said(plan.oracle.answered_before.nonzero().flatten().tolist()))
     queries, given, corrected = [], {}, {}
@@ -42,7 +42,7 @@ def asked(plan: Run, state: State, round: int) -> tuple[list[Query], dict[int, i
         plan.oracle.audit(audit)
         acquire(plan, state, query, round)
         given |= plan.oracle.said([row for row in torch.cat([query.rows, audit]).tolist()
-                                   if plan.dataset.train[row].label == UNLABELED])  # also what a replayed record says
+                                   if plan.dataset.train[row].label == UNLABELED])  # including answers of a replayed record
         corrected |= corrections
         queries.append(query)
     said = before | given
@@ -50,13 +50,13 @@ def asked(plan: Run, state: State, round: int) -> tuple[list[Query], dict[int, i
 
 
 def _n_wanted(plan: Run, state: State, round: int, queries: Sequence[Query]) -> int:
-    """Return how many images a round asks next, after `queries`: of those skipped no more than it may pay for, and ask, by now.
+    """Return how many images a round asks after `queries`: replacements for skips, as far as its budget and limit allow.
 
-    No round depends on how many follow, nor on what is corrected while it is asked.
+    No round depends on how many follow, nor on corrections made during its own question.
     """
     if not plan.refills:
         return 0 if queries else plan.n_query
-    if state.sampler.sizes is not None:  # what was skipped there may have been corrected since
+    if state.sampler.sizes is not None:  # skips in the record may have been corrected since
         sizes = state.sampler.sizes(round)
         return min(plan.n_query, sizes[len(queries)]) if len(queries) < len(sizes) else 0
     n_open = int((state.pool.labels_of(queries[-1].rows) == SKIP).sum()) if queries else plan.n_query
@@ -74,11 +74,11 @@ def _select(plan: Run, state: State, round: int, part: int, n_query: int) -> Que
 
 
 def _explained(plan: Run, sampler: str, ctx: SelectionContext, query: Query) -> Query:
-    """Write down why images were picked, where that is asked for; return the query as people are to see it."""
+    """Write down why images were picked, if that is asked for; return the query as people should see it."""
     if plan.scores == "none":
         return without_scores(query)
     if query.scores is None:
-        logger.info("round %d: %s has no scores to be written", ctx.round, sampler)
+        logger.info("round %d: %s has no scores to write", ctx.round, sampler)
         return query
     paths = [plan.dataset.train[row].path for row in ctx.ids.tolist()]
     write_text(scores_path(plan.output, ctx.round, ctx.part), score_table(query, paths, with_pool=plan.scores == "pool"))
@@ -86,7 +86,7 @@ def _explained(plan: Run, sampler: str, ctx: SelectionContext, query: Query) -> 
 
 
 def context_of(plan: Run, state: State, now: Predicted, round: int, part: int = 0) -> SelectionContext:
-    """Return what the sampler of a round sees; `now` is what the model that selects says of the train split."""
+    """Return what the sampler of a round sees; `now` holds the selecting model's predictions of the train split."""
     stream = f"select {state.sampler.stream}" + (f" part {part + 1}" if part else "")
     rows, labeled, skipped, flagged = state.pool.unlabeled, state.pool.labeled, state.pool.skipped, state.pool.flagged
     logits = now.logits[rows]
@@ -111,6 +111,6 @@ def _guesses(plan: Run, state: State, rows: Tensor) -> Tensor:
 
 
 def acquire(plan: Run, state: State, query: Query, round: int) -> None:
-    """Move what a query asks, and what it labels itself, out of the pool, with the answers."""
+    """Move the images that a query asks, or labels itself, out of the pool, with the answers."""
     state.pool.acquire(query.rows, plan.oracle.label(query.rows), round)
     state.pool.acquire(query.pseudo_rows, query.pseudo_labels, round, pseudo=True)

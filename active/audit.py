@@ -1,12 +1,13 @@
 """How good a model is, told by a few random labels that it never trains on.
 
-Before round 0 a part of the pool is reserved, uniformly at random: it is never a query, never trained on and never mined.
-People label its first images. The model's confidence on all of the reserved part, corrected by what these labels say of it,
-estimates the accuracy on new images like those of the pool. On what is left of the pool it would be another number, as active
-selection takes the hard images out.
+Before round 0 a part of the pool is reserved, uniformly at random: it is never queried, trained on or mined. People label its
+first images. The model's confidence on the whole reserved part, corrected by these labels, estimates the accuracy on new
+images like those of the pool. The rest of the pool would give another number, since active selection takes the hard images
+out.
 
 Sources: Angelopoulos et al., "Prediction-Powered Inference", Science 2023 (with lambda 1); Wilson, JASA 1927. Ours: the
-effective size of the sample is held between half and twice its own, and not above it while fewer than three are wrong or right.
+effective sample size is kept between half and twice the number of labels, and not above it while fewer than three are wrong or
+right.
 """
 
 from collections.abc import Sequence
@@ -22,26 +23,26 @@ from dassl.utils.seeding import rng_for
 LEVEL = 0.95
 RESERVED = 10  # images for each audited one
 LARGEST_SHARE = 0.2  # of the pool
-MIN_CORRELATION = 0.1  # of confidence and being right, below which confidence says nothing
-GUARDED = 3  # as long as fewer are wrong, or right, the interval is not narrower than Wilson's
+MIN_CORRELATION = 0.1  # between confidence and being right; below it, confidence is ignored
+GUARDED = 3  # while fewer are wrong, or right, the interval is not narrower than Wilson's
 
 
 @dataclass(frozen=True)
 class Reserved:
-    """Rows of the train split that are reserved, in random order; the first are labeled, beside the queries of some rounds."""
+    """Rows of the train split that are reserved, in random order; the first are labeled along with queries of some rounds."""
 
     rows: np.ndarray
     n_audited: int
     n_rounds: int = 1
 
     def asked(self, round: int) -> np.ndarray:
-        """Return the rows that are labeled in a round."""
+        """Return the reserved rows that are labeled in a round."""
         parts = np.array_split(self.rows[: self.n_audited], self.n_rounds)
         return parts[round] if round < self.n_rounds else self.rows[:0]
 
 
 def reserve(rows: np.ndarray, n_audited: int, n_rounds: int, seed: int) -> Reserved:
-    """Return what is set aside of rows for so many labels; raises ConfigError if that is more than a fifth of them."""
+    """Return what is set aside of rows for this many labels; raises ConfigError if they exceed a fifth of the rows."""
     most = int(LARGEST_SHARE * len(rows))
     if n_audited > most:
         raise ConfigError(f"ACTIVE.AUDIT asks for {n_audited} labels, but at most a fifth of {len(rows)} images can be set "
@@ -51,11 +52,12 @@ def reserve(rows: np.ndarray, n_audited: int, n_rounds: int, seed: int) -> Reser
 
 
 def audited(confidence: np.ndarray, guesses: Sequence[int], answers: Sequence[int]) -> dict[str, float]:
-    """Return what a record says of an audit: accuracy, its interval and counts; {} without an answer that tells.
+    """Return an audit as in the record: accuracy, its interval and counts; {} without a usable answer.
 
     `confidence` [N] is of all reserved images; `guesses` and `answers` [n], labels or codes of `dassl.data.answers`, are of the
-    first n. Images of no class are left out, and the labels count alone then: which others of the reserved images are of none,
-    nobody knows. Of images that nobody could label, one end of the interval takes all guesses for wrong, the other for right.
+    first n. If some images are of no class, they are left out and only labels count, since nobody knows which other reserved
+    images are of no class. For images that nobody could label, one end of the interval takes all guesses as wrong, the other as
+    right.
     """
     kept = [place for place, code in enumerate(answers) if code != NONE]
     labels = [UNSURE - 1 - answers[place] if answers[place] < UNSURE else answers[place] for place in kept]
@@ -65,7 +67,7 @@ def audited(confidence: np.ndarray, guesses: Sequence[int], answers: Sequence[in
     if unknown.all():
         return {}
     if len(kept) < len(answers):
-        confidence = known = np.ones(len(kept))  # which says nothing
+        confidence = known = np.ones(len(kept))  # carries no information
     found = estimate(confidence, known[~unknown], right[~unknown])
     worst, best = (estimate(confidence, known, right | (unknown & value)) for value in (False, True))
     share = found["accuracy"]
@@ -74,10 +76,10 @@ def audited(confidence: np.ndarray, guesses: Sequence[int], answers: Sequence[in
 
 
 def estimate(confidence: np.ndarray, known: np.ndarray, right: np.ndarray) -> dict[str, float]:
-    """Return accuracy, low, high, n, wilson_low and wilson_high: an accuracy with its interval, and that by labels alone.
+    """Return accuracy, low, high, n, wilson_low and wilson_high: an accuracy, its interval, and the one from labels alone.
 
     `confidence` [N], the largest probabilities, are of all reserved images, `known` [n] of the labeled ones among them; `right`
-    [n] says whether their guess is right. Where confidence does not go with being right, the labels count alone.
+    [n] says whether their guess is right. If confidence does not correlate with being right, only labels count.
     """
     n, known, right = len(right), known.astype(np.float64), right.astype(np.float64)
     share = float(right.mean())
@@ -93,7 +95,7 @@ def estimate(confidence: np.ndarray, known: np.ndarray, right: np.ndarray) -> di
 
 
 def effective_size(value: float, variance: float, right: np.ndarray) -> float:
-    """Return how many labels alone would give the variance of an estimate, within the two guards."""
+    """Return the number of labels that would give an estimate's variance without confidences, within the two guards."""
     n = len(right)
     inside = min(max(value, 1 / (2 * n)), 1 - 1 / (2 * n))
     size = min(max(inside * (1 - inside) / variance, n / 2), 2 * n) if variance > 0 else n
@@ -101,7 +103,7 @@ def effective_size(value: float, variance: float, right: np.ndarray) -> float:
 
 
 def wilson(share: float, n: float) -> tuple[float, float]:
-    """Return the score interval of a share of n, of any n > 0."""
+    """Return Wilson's score interval of a share of n, for any n > 0."""
     z = NormalDist().inv_cdf((1 + LEVEL) / 2)
     center, scale = (share + z**2 / (2 * n)) / (1 + z**2 / n), z / (1 + z**2 / n)
     half = scale * np.sqrt(share * (1 - share) / n + z**2 / (4 * n**2))

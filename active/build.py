@@ -57,7 +57,7 @@ def carry_out(
 def build_run(
     cfg: CfgNode, dataset: Dataset, trainer: Trainer, selector: Trainer | None = None, known: Mapping[str, int] | None = None
 ) -> Run:
-    """Return the run of a whole config; `known` are answers by path that are there before.
+    """Return the run of a whole config; `known` are answers, by path, from before the run.
 
     Raises ConfigError if a sampler needs more than the selecting learner has.
     """
@@ -82,30 +82,30 @@ def build_run(
 
 
 def build_oracle(cfg: CfgNode, dataset: Dataset, budget: int) -> Oracle:
-    """Return the oracle of a whole config, of which at most `budget` images may be asked."""
+    """Return the oracle of a whole config, which may be asked for at most `budget` images."""
     component = ORACLES[cfg.ACTIVE.ORACLE]
     setting = Setting(dataset, _known_labels(cfg.ACTIVE, dataset), budget, Path(cfg.OUTPUT_DIR))
     return component.build(setting, **component.arguments(cfg.ACTIVE.get(component.key, {})))
 
 
 def _named(node: CfgNode) -> list[str]:
-    """Return the names of all samplers of a node, also of those inside others."""
+    """Return the names of all samplers of a node, including those inside others."""
     return list(dict.fromkeys(name for sampler in (initial_sampler(node), node.SAMPLER) for name in wrapped(sampler, node)))
 
 
 def _repeated(node: CfgNode, fact: str) -> dict[str, int]:
-    """Return what the record that a sampler repeats says, {} without one."""
+    """Return a fact of the record that a sampler repeats, {} without a record."""
     return next((SAMPLERS[name].facts[fact](node) for name in _named(node) if fact in SAMPLERS[name].facts), {})
 
 
 def _check_reserved(cfg: CfgNode, dataset: Dataset, reserved: Reserved, known: Mapping[str, int]) -> None:
-    """Raise ConfigError if a record that is to be repeated asked for images of the audit; say what known labels do to it."""
+    """Raise ConfigError if a record to be repeated asked for images of the audit; warn if known labels bias the audit."""
     held = {dataset.train[row].path for row in reserved.rows.tolist()}
     if held & set(_repeated(cfg.ACTIVE, "asks")):
         raise ConfigError("the audit sets images aside that the record asked for; give the run the SEED and ACTIVE.AUDIT of "
                           "the record, or none")
     if held and known:
-        logger.warning("the audit is of images without a known label; where those with one were chosen, such as by an earlier "
+        logger.warning("the audit covers images without a known label; if those with one were chosen, such as by an earlier "
                        "run, it says how good the model is on what that run left over, not on new images")
 
 
@@ -118,7 +118,7 @@ def _check_selector(cfg: CfgNode, is_given: bool, chooser: Trainer) -> None:
 
 
 def _check_weights(cfg: CfgNode, *trainers: Trainer) -> None:
-    """Raise ConfigError, before people have labeled anything, if a trainer knows no half labels and may be given some."""
+    """Raise ConfigError, before people label anything, if a trainer does not support half labels but may be given some."""
     for trainer in trainers if UNSURE_WEIGHTS[cfg.ACTIVE.UNSURE] else ():
         parameters = inspect.signature(trainer.fit).parameters.values()
         if not any(own.name == "weights" or own.kind is own.VAR_KEYWORD for own in parameters):

@@ -1,4 +1,4 @@
-"""What a sampler sees and what it answers."""
+"""What a sampler sees, and what it returns."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,15 +16,14 @@ class SelectionContext:
     """One selection: N pool rows in the order of their ids, M labeled rows, C classes, D feature dimensions.
 
     Features are unit norm and belong to the current model (zero-shot CLIP before round 0); all tensors are on the CPU. Those of
-    a very large pool arrive as float16, also memory-mapped (`active.selection.UPCAST_LIMIT`): bring blocks of them to float32.
-    `text_features` are the rows that images are compared with. Those of texts are unit norm; in AS mode
-    (`TRAINER.DESCRIPTIONS.MODE`) they are means of unit vectors, so their norm is below 1; the rows of a linear head have any
-    norm, which is evidence. Of linear learners, logits are a scale times (features @ text_features.T + bias): rebuild them from
-    rows as they are. A sampler that does says so by the fact `needs_linear`, and learners that are not linear are refused. Take
-    `directions` where a place among features is meant.
-    Images that people could not label (`!skip`) are no pool rows, but will be classified like them: a sampler that covers the
-    pool covers `unlabeled_features`, in which they stand behind the pool's.
-    The pool's labels, the model and the config are not here, so a sampler cannot look at them.
+    a very large pool arrive as float16, possibly memory-mapped (`active.selection.UPCAST_LIMIT`): convert them to float32 in
+    blocks. `text_features` are the rows that images are compared with. Those of texts are unit norm; in AS mode
+    (`TRAINER.DESCRIPTIONS.MODE`) they are means of unit vectors, so their norm is below 1; the rows of a linear head may have
+    any norm, which carries information. For linear learners, logits are a scale times (features @ text_features.T + bias):
+    rebuild them from the unscaled rows. A sampler that does so is registered with the fact `needs_linear`, and learners that
+    are not linear are refused. Use `directions` for the position of a class among features. Images that people could not label
+    (`!skip`) are not pool rows, but will be classified like them: a sampler that covers the pool covers `unlabeled_features`,
+    in which they follow the pool's. The pool's labels, the model and the config are not here, so a sampler cannot look at them.
     """
 
     ids: Tensor  # [N] int64, ascending: positions in the train split
@@ -35,7 +34,7 @@ class SelectionContext:
     labeled_features: Tensor  # [M, D] float32
     labeled_logits: Tensor  # [M, C] float32
     labels: Tensor  # [M] int64
-    text_features: Tensor  # [C, D] float32, of any norm: see above and `directions`
+    text_features: Tensor  # [C, D] float32, with any norm: see above and `directions`
     n_query: int  # rows to ask for; `select` caps it at N
     round: int  # counted from 0
     n_total: int  # images in the whole train split
@@ -43,11 +42,11 @@ class SelectionContext:
     negative_text_features: Tensor | None = None  # [C, D] float32, of the same kind, for models with negative prompts
     bias: Tensor | None = None  # [C] float32, of learners that have one
     class_directions: Tensor | None = None  # [C, D] float32, of learners whose classes do not lie along `text_features`
-    find: Callable[[str], int | None] | None = None  # position in the train split of a dataset id, for recorded queries
+    find: Callable[[str], int | None] | None = None  # a dataset id's position in the train split, for recorded queries
     skipped_features: Tensor | None = None  # [S, D] float32, of images that people could not label; None for none
     skipped_logits: Tensor | None = None  # [S, C] float32
-    part: int = 0  # of the round; further ones ask in place of skipped images, see `ACTIVE.REFILL`
-    flagged_features: Tensor | None = None  # [F, D] float32, of images of none of the classes, as people said; None for none
+    part: int = 0  # of the round; later parts replace skipped images, see `ACTIVE.REFILL`
+    flagged_features: Tensor | None = None  # [F, D] float32, of images that people said are of no class; None for none
     skipped_ids: Tensor | None = None  # [S] int64, positions in the train split
     relations: Relations | None = None  # of the features of the whole train split, kept over rounds and runs
 
@@ -58,7 +57,7 @@ class SelectionContext:
 
     @cached_property
     def directions(self) -> Tensor:
-        """Where classes lie among features: what the learner gives (under AS mean texts), or `text_features` at length 1."""
+        """The classes' positions among features: given by the learner (under AS mean texts), else unit `text_features`."""
         if self.class_directions is not None:
             return self.class_directions
         norms = self.text_features.norm(dim=1, keepdim=True)
@@ -89,7 +88,7 @@ class Query:
 
     Pseudo-labeled rows leave the pool for good, as if they had been asked, but are not paid for. Mined rows stay in the
     pool: they are trained on in this round only.
-    Scores are the sampler's own acquisition values, larger ones asked first: they explain picks and change nothing.
+    Scores are the sampler's acquisition scores, higher asked first: they explain picks and change nothing.
     """
 
     rows: Tensor  # [n] int64
@@ -98,7 +97,7 @@ class Query:
     pseudo_confidence: Tensor = field(default_factory=torch.FloatTensor)  # [m] in [0, 1]
     mined_rows: Tensor = field(default_factory=torch.LongTensor)  # [k] int64, none of them in the others
     mined_labels: Tensor = field(default_factory=torch.LongTensor)  # [k] int64
-    scores: Tensor | None = None  # [n], of `rows`; None of samplers without such values, NaN where one pick has none
+    scores: Tensor | None = None  # [n], of `rows`; None for samplers without scores, NaN where a pick has none
     pool_scores: Tensor | None = None  # [N], of all pool rows before the first pick
     approximation: dict[str, int | float | str] = field(default_factory=dict)  # what was done instead of comparing all pairs
 

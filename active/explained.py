@@ -1,4 +1,4 @@
-"""Why images were picked: the sampler's own values, as a table that people can read."""
+"""Why images were picked: the sampler's scores, as a table that people can read."""
 
 import math
 from collections.abc import Sequence
@@ -10,15 +10,15 @@ from dassl.data.sheets import sheet
 
 
 def without_scores(query: Query) -> Query:
-    """Return a query that does not say why."""
+    """Return a query without its scores."""
     return replace(query, scores=None, pool_scores=None)
 
 
 def score_table(query: Query, paths: Sequence[str], *, with_pool: bool) -> str:
     """Return the CSV text of a query in pool rows, `paths` [N] of the pool: path, number of the pick from 1, score.
 
-    With `with_pool`, and a sampler that has a value of every row, those that are not asked follow by falling score; theirs are
-    of before the first pick, as those of a pick may depend on the picks before it. Where there is no value, the cell is empty.
+    With `with_pool`, and a sampler that scores every row, rows that are not asked follow by falling score, as before the first
+    pick; a pick's score may depend on earlier picks. Without a score the cell is empty.
     """
     rows: list[tuple[str, int | str, float | str]] = [(paths[row], number, _shown(score)) for number, (row, score) in enumerate(
         zip(query.rows.tolist(), query.scores.tolist(), strict=True), start=1)]

@@ -1,4 +1,4 @@
-"""Labels that are there before a run begins: from a table, a Label Studio export, or the record of another run."""
+"""Labels known before a run begins: from a table, a Label Studio export, or the record of another run."""
 
 import logging
 from collections import Counter
@@ -25,7 +25,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Said:
-    """Rows (place, path, class name or word) of a file, and the classes that they were said of, where the file tells."""
+    """Rows (place, path, class name or word) of a file, and the classes that they refer to, if the file names them."""
 
     rows: list[LabelRow]
     classnames: tuple[str, ...] = ()
@@ -34,9 +34,9 @@ class Said:
 def read_known(file: str, renamed: str, dataset: Dataset) -> dict[str, int]:
     """Return the labels, or other answers, of a file by path, of those images that are in the train split.
 
-    `renamed` is a CSV file with the columns `old` and `new`, class names; an empty new one drops the label. Labels of classes
-    that are not there are named in the log. That an image is of no class, or unsure, does not count where classes were added.
-    Raises DataError for a file that is neither, and, listing all, for images of two labels.
+    `renamed` is a CSV file with the columns `old` and `new`, class names; an empty new one drops the label. Labels of unknown
+    classes are named in the log. "Of no class" and "unsure" do not count where classes were added. Raises DataError for a
+    file of another kind, and, listing all, for images with two labels.
     """
     path, words_of = expanded(file), words(dataset.classnames)
     known = Known([datum.path for datum in dataset.train], dataset.classnames, words_of)
@@ -63,7 +63,7 @@ def _said(path: Path, known: Known, dataset: Dataset) -> Said:
     names = record.dataset["classnames"]
     answers = {image: written(code_of(answer), names) for image, answer in record.known.items()}
     for round in record.rounds:
-        own = (dataset.train_rows.get(image) for image in (*round.queried, *round.audited))  # of labels that nobody had to give
+        own = (dataset.train_rows.get(image) for image in (*round.queried, *round.audited))  # nobody gave the others
         answers |= {dataset.train[row].path: dataset.classnames[dataset.train[row].label] for row in own
                     if row is not None and dataset.train[row].label != UNLABELED}
         answers |= {image: written(code_of(answer), names) for image, answer in (round.answers | round.corrections).items()}
@@ -71,7 +71,7 @@ def _said(path: Path, known: Known, dataset: Dataset) -> Said:
 
 
 def _now(name: str, new_names: Mapping[str, str]) -> str:
-    """Return what people wrote with the class's new name, also behind a word: "!unsure heron"."""
+    """Return what people wrote with the class's new name, even after a word: "!unsure heron"."""
     word, _, behind = name.partition(" ")
     if word.casefold() == MARK + "unsure" and class_key(behind) in new_names:
         return f"{word} {new_names[class_key(behind)]}".strip()
@@ -79,14 +79,14 @@ def _now(name: str, new_names: Mapping[str, str]) -> str:
 
 
 def _renamed(file: str, classnames: Sequence[str]) -> Mapping[str, str]:
-    """Return new class names by old ones, without case; raises DataError if a new one is no class."""
+    """Return new class names by old ones, ignoring case; raises DataError if a new one is not a class."""
     if not file:
         return {}
     path, names = expanded(file), Names(classnames, class_key)
     found = {}
     for place, old, new in pairs(path, ("old", "new")):
         if new and not names.meant(new):
-            raise DataError(f"{path} {place}: {printable(new)!r} is no class of this data set")
+            raise DataError(f"{path} {place}: {printable(new)!r} is not a class of this data set")
         found[class_key(old)] = new
     return found
 

@@ -30,10 +30,11 @@ logger = logging.getLogger(__name__)
 
 
 def run(plan: Run, result: RunResult) -> RunResult:
-    """Do all rounds that a record does not hold yet and return the whole record; its recorders are told of each.
+    """Do all rounds that a record does not hold yet and return the whole record; the recorders are told of each.
 
     The run ends early, and says so, when the pool is used up. Raises TrainingError, with the record marked "failed", if a
-    round goes out of the numbers, UserError if the record names other images, and WaitingForLabels when it is people's turn.
+    round's numbers stop being finite, UserError if the record names other images, and WaitingForLabels when it is people's
+    turn.
     """
     if result.finished:
         return result
@@ -88,7 +89,7 @@ def _end(plan: Run, result: RunResult, status: str, failure: str = "") -> None:
 
 
 def _replay(plan: Run, state: State, result: RunResult) -> None:
-    """Bring the state to where the last recorded round left it."""
+    """Bring the state to the point where the last recorded round left it."""
     if not result.rounds:
         return
     row_of = plan.dataset.train_rows
@@ -99,7 +100,7 @@ def _replay(plan: Run, state: State, result: RunResult) -> None:
             raise UserError(f"the record in {plan.output} names images that are not in the train split, first {unknown[0]!r}")
         guesses, answers, corrections = (
             as_tensors({row_of[path]: code_of(answer) for path, answer in own.items()}) for own in known)
-        is_new = torch.isin(answers[0], plan.oracle.unknown(answers[0]))  # else from the record that a sampler repeats
+        is_new = torch.isin(answers[0], plan.oracle.unknown(answers[0]))  # others come from the record that a sampler repeats
         plan.oracle.learn(*(own[is_new] for own in answers))
         audit = plan.audit_rows(record.round)
         if [plan.dataset.train[row].path for row in audit.tolist()] != record.audited:
@@ -118,7 +119,7 @@ def _replay(plan: Run, state: State, result: RunResult) -> None:
 
 
 def _round(plan: Run, state: State, round: int) -> RoundRecord:
-    """Do one round, keep its models, and return its record."""
+    """Do one round, store its models, and return its record."""
     state.seconds, state.losses, state.sampler = {}, {}, plan.sampler(round, state.pool)
     if not round:
         _warm_start(plan, state)
@@ -159,7 +160,7 @@ def _correct(plan: Run, state: State, rows: Tensor, answers: Tensor) -> None:
 def _fit(plan: Run, state: State, query: Query, round: int) -> Any:
     """Fit fresh models to all labels so far; return the reported one and leave the selecting one in the state.
 
-    Mined images are for the learner that selects: a reported one beside it is fitted to the labeled set alone.
+    Mined images are for the learner that selects: a separate reported learner is fitted to the labeled set alone.
     """
     step = "fit_selector" if plan.selector else "fit"
     state.model = state.fitted(step, plan.chooser, round, **_mined(query))
@@ -167,12 +168,12 @@ def _fit(plan: Run, state: State, query: Query, round: int) -> Any:
 
 
 def _mined(query: Query) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return the further argument of `fit` for mined images, none without them: most learners do not take it."""
+    """Return the argument `mined` of `fit`, or nothing without mined images, since most learners do not take it."""
     return {"mined": (query.mined_rows, query.mined_labels)} if len(query.mined_rows) else {}
 
 
 def _evaluate(plan: Run, model: Any, names: Sequence[str] = ()) -> dict[str, Value | None]:
-    """Return metrics of a model on the test split, all or some of them; None for each where there are no test images."""
+    """Return metrics of a model on the test split, all or some of them; None for each without test images."""
     metrics = {name: plan.metrics[name] for name in names or plan.metrics}
     if not plan.dataset.test:
         return dict.fromkeys(metrics)
@@ -180,7 +181,7 @@ def _evaluate(plan: Run, model: Any, names: Sequence[str] = ()) -> dict[str, Val
 
 
 def _save(plan: Run, state: State, model: Any, round: int) -> dict[str, str]:
-    """Keep the models that a round ended with, and return the hashes of their files."""
+    """Store the models of a finished round, and return the hashes of their files."""
     files = {prompts_path(plan.output, round): (plan.trainer, model)}
     if plan.selector:
         files[plan.model_path(round)] = plan.selector, state.model
@@ -190,7 +191,7 @@ def _save(plan: Run, state: State, model: Any, round: int) -> dict[str, str]:
 
 
 def _record(plan: Run, state: State, query: Query, *, round: int, **known: Any) -> RoundRecord:
-    """Return the record of a round; `known` are those of its fields that the state does not tell."""
+    """Return the record of a round; `known` holds the fields that do not follow from the state."""
     pool, paths = state.pool, [datum.path for datum in plan.dataset.train]
     queried = [paths[row] for row in query.rows.tolist()]
     pseudo = zip(query.pseudo_rows.tolist(), query.pseudo_labels.tolist(), strict=True)

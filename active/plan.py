@@ -19,14 +19,15 @@ from active.relations import Relations
 from dassl.data.dataset import Dataset
 from dassl.evaluation.evaluate import Metric
 
-ASKS_A_LABEL = 2  # images that may be asked for each label of the budget where skipped ones are replaced
+ASKS_A_LABEL = 2  # images that may be asked per label of the budget where skipped ones are replaced
 
 
 class Predicted(Protocol):
     """What the loop reads of a prediction: float32 on the CPU, rows in the order of the split.
 
-    A model with negative prompts also gives `negative_text_features` [C, D], a linear one with a bias `bias` [C], one
-    whose classes lie elsewhere among features `class_directions` [C, D]. Texts are those of logits, see `active.context`.
+    A model with negative prompts also has `negative_text_features` [C, D], a linear one with a bias has `bias` [C], and
+    one whose classes lie elsewhere among features has `class_directions` [C, D]. Texts are those of the logits, see
+    `active.context`.
     """
 
     features: Tensor  # [N, D], unit norm
@@ -37,12 +38,12 @@ class Predicted(Protocol):
 class Trainer(Protocol):
     """What the loop asks of a trainer; the model itself is opaque to it.
 
-    Where people were unsure of a label and `ACTIVE.UNSURE` is half, `fit` takes further `weights` [M] of the labels.
+    If people were unsure of a label and `ACTIVE.UNSURE` is half, `fit` also takes `weights` [M] of the labels.
 
-    One whose models have negative prompts says so by `has_negative_texts = True`, and its `fit` takes a further `mined`:
-    rows and labels that it trains on beside the labeled ones. One whose logits are no product of features and class features
-    says `is_linear = False`. One that learns from images without a label has `leave_out`, and never reads the rows that it is
-    given. A model may have `losses`: the mean loss of each epoch, perhaps with `rates`.
+    A trainer whose models have negative prompts sets `has_negative_texts = True`, and its `fit` also takes `mined`: rows and
+    labels to train on beside the labeled ones. One whose logits are not a product of features and class features sets
+    `is_linear = False`. One that learns from unlabeled images has `leave_out`, and never reads the rows given there. A model
+    may have `losses`: the mean loss of each epoch, perhaps with `rates`.
     """
 
     def zero_shot(self) -> Any: ...
@@ -56,12 +57,12 @@ class Trainer(Protocol):
 class Run:
     """All that a run is made of. With a `selector`, its models select and the trainer's are reported.
 
-    `samplers` are that of round 0 and that of all others; `n_query` labels are asked for in each of `n_rounds` rounds; models
-    are kept in the folder `output`. `reserved` images are for the audit alone. With `watches`, predictions of the pool are
-    compared from round to round; the run ends once their kappa is at `stop`, unless that is 0. `known` are answers, by path,
-    that are there before it begins. Where it `refills`, a round asks other images in place of skipped ones. A class that
-    people were unsure of is a label of `unsure_weight`, or none. `scores` is `LOG.SCORES`; `relations` the folder of
-    `active.relations`.
+    `samplers` are the one of round 0 and the one of all other rounds; `n_query` labels are asked for in each of `n_rounds`
+    rounds; models are stored in the folder `output`. `reserved` images are for the audit alone. With `watches`, predictions
+    of the pool are compared from round to round; the run ends once their kappa reaches `stop`, unless that is 0. `known` are
+    answers, by path, known before it begins. If it `refills`, a round asks other images in place of skipped ones. A class
+    that people were unsure of is a label with `unsure_weight`, or none. `scores` is `LOG.SCORES`; `relations` is the
+    folder of `active.relations`.
     """
 
     dataset: Dataset
@@ -90,12 +91,12 @@ class Run:
         return self.selector or self.trainer
 
     def sampler(self, round: int, pool: LabelPool) -> ChosenSampler:
-        """Return what selects in a round: as in round 0 as long as nothing is labeled."""
+        """Return the sampler that selects in a round: that of round 0 as long as nothing is labeled."""
         n_labeled = len(pool.labeled)
         return self.samplers[1 if round and n_labeled else 0].at(round, n_labeled, len(self.dataset.classnames))
 
     def audit_rows(self, round: int, part: int = 0) -> Tensor:
-        """Return the rows that are labeled for the audit in a round: beside the first part of its query."""
+        """Return the rows that are labeled for the audit in a round, along with the first part of its query."""
         return torch.from_numpy(self.reserved.asked(round).astype("int64"))[: 0 if part else None]
 
     def model_path(self, round: int) -> Path:
@@ -111,23 +112,23 @@ class State:
     zero_shot: Predicted  # of the train split
     pool: LabelPool
     sampler: ChosenSampler  # of the round, in all of its parts
-    model: Any = None  # of the learner that selects; None while that is zero-shot CLIP
-    predicted: tuple[Any, Predicted] | None = None  # the last model whose predictions of the train split were asked for
-    guesses: dict[int, Tensor] = field(default_factory=dict)  # labels [N] that the reported models of rounds predict
+    model: Any = None  # of the learner that selects; None means zero-shot CLIP
+    predicted: tuple[Any, Predicted] | None = None  # the last model that predicted the train split
+    guesses: dict[int, Tensor] = field(default_factory=dict)  # labels [N] that the reported model of each round predicts
     n_labeled: dict[int, int] = field(default_factory=dict)  # by round
     seconds: dict[str, float] = field(default_factory=dict)
     losses: dict[str, Sequence[float]] = field(default_factory=dict)
     relations: Relations | None = None  # of the features that the last selection saw
 
     def timed(self, step: str, function: Callable, *arguments: Any, **named: Any) -> Any:
-        """Return the function's answer and add its seconds to those of the step in this round."""
+        """Return the function's result and add its seconds to those of the step in this round."""
         start = time.perf_counter()
         answer = function(*arguments, **named)
         self.seconds[step] = round(self.seconds.get(step, 0.0) + time.perf_counter() - start, 3)
         return answer
 
     def predict(self, trainer: Trainer, model: Any) -> Predicted:
-        """Return a model's predictions of the train split, made once for the model of a round."""
+        """Return a model's predictions of the train split, made once per model."""
         if self.predicted is None or self.predicted[0] is not model:
             self.predicted = None  # so that two are never in memory
             self.predicted = model, trainer.predict(model, "train")

@@ -15,7 +15,7 @@ class LabelPool:
     def __init__(self, n_images: int, reserved: Sequence[int] | np.ndarray = (), unsure_weight: float = 0.0):
         """Rows that are `reserved` never leave it: they cannot be asked and get no label.
 
-        A class that people named but were unsure of is a label of `unsure_weight`, or none if that is 0.
+        A class that people named but were unsure of is a label with `unsure_weight`, or none if that is 0.
         """
         self._unsure_weight = unsure_weight
         self._is_free = torch.ones(n_images, dtype=torch.bool)
@@ -84,7 +84,7 @@ class LabelPool:
         self.round_of[rows], self._labels[rows], self._pseudo[rows] = round, labels, pseudo
 
     def correct(self, rows: Tensor, labels: Tensor) -> None:
-        """Give rows [n] other labels or answers than they have; raises ValueError if one of them has none."""
+        """Replace the labels or answers of rows [n]; raises ValueError if one of them has none."""
         if (self.round_of[rows] < 0).any():
-            raise ValueError(f"rows {rows[self.round_of[rows] < 0].tolist()} have no label to be corrected")
+            raise ValueError(f"rows {rows[self.round_of[rows] < 0].tolist()} have no label to correct")
         self._labels[rows] = labels

@@ -1,4 +1,4 @@
-"""The samplers by their names, and what an `ACTIVE` node says of them and of their queries."""
+"""The samplers by name, and what an `ACTIVE` node says about them and their queries."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -24,10 +24,10 @@ Samplers = Annotated[tuple[BoundSampler, ...], NameOf("sampler")]  # several of 
 class ChosenSampler:
     """A sampler with its parameters, as the loop uses it.
 
-    `begin`, if it has one, gives the pseudo-labels that the model is trained on before the first query. `stream` names its
-    random stream. One that hands over to samplers inside it has them in `inner`, and `stage` tells which, of round, labels and
-    classes. One that only filters what the one in `inner` sees has no `stage`, and draws from the random stream of that one.
-    One that repeats a record has `sizes`: of a round, how many images each part of its query picked.
+    `begin`, if there is one, gives the pseudo-labels that the model is trained on before the first query. `stream` names its
+    random stream. A sampler that hands over to others has them in `inner`, and `stage` tells which one, given round, labels
+    and classes. One that only filters what the sampler in `inner` sees has no `stage`, and draws from that sampler's random
+    stream. One that repeats a record has `sizes`: for a round, how many images each part of its query picked.
     """
 
     name: str
@@ -52,8 +52,8 @@ def build_chosen(name: str, node: CfgNode) -> ChosenSampler:
 
     It, or the one that it wraps, begins by mining if it is registered with the fact `warm_start`, a function of the context and
     the sampler's parameters that returns a Query. One with the fact `stage`, a function of round, labels, classes and its
-    parameters, is in each round the sampler of that index inside it, with its name and its random stream. One with the fact
-    `filters` has the random stream of the one inside it. The fact `sizes` is a function of the node and a round.
+    parameters, acts in each round as the inner sampler with that index, under its name and with its random stream. One with the
+    fact `filters` uses the random stream of the sampler inside it. The fact `sizes` is a function of the node and a round.
     """
     own = SAMPLERS[name]
     begins = [partial(component.facts["warm_start"], **component.arguments(node[component.key]))
@@ -65,24 +65,24 @@ def build_chosen(name: str, node: CfgNode) -> ChosenSampler:
 
 
 def build_sampler(name: str, node: CfgNode) -> BoundSampler:
-    """Return a sampler that already carries its parameters from the `ACTIVE` node.
+    """Return a sampler with its parameters from the `ACTIVE` node already bound.
 
-    A parameter annotated `Sampler` holds the name of another sampler and is replaced by that one, built the same way; one
-    annotated `Samplers` holds several.
-    Raises ConfigError for an unknown name or for a sampler that wraps itself.
+    A parameter annotated `Sampler` holds the name of another sampler and is replaced by that sampler, built the same way;
+    one annotated `Samplers` holds several names. Raises ConfigError for an unknown name or for a sampler that wraps
+    itself.
     """
     return _build(name, node, ())
 
 
 def choosing_samplers() -> list[str]:
-    """Return the names of the samplers that choose by the context: all but those that repeat a record."""
+    """Return the names of the samplers that choose from the context: all but those that repeat a record."""
     return [component.name for component in SAMPLERS if "answers" not in component.facts]
 
 
 def check_sampler_names(node: CfgNode) -> None:
     """Raise ConfigError unless every sampler that an `ACTIVE` node names is known and its parameters fit the node.
 
-    A sampler says the latter by the fact `check`, a function of the node that raises what it finds wrong.
+    A sampler checks the latter by the fact `check`, a function of the node that raises ConfigError.
     """
     for sampler in (node.SAMPLER, *([node.INITIAL_SAMPLER] if node.INITIAL_SAMPLER != "auto" else [])):
         build_sampler(sampler, node)
@@ -93,8 +93,8 @@ def check_sampler_names(node: CfgNode) -> None:
 def check_learner(node: CfgNode, learner: str, *, has_negative_texts: bool, is_linear: bool = True) -> None:
     """Raise ConfigError if a sampler of an `ACTIVE` node needs more than the learner that selects has.
 
-    That is negative prompts, or logits that are a product of features and class features. Round 0 is zero-shot CLIP's, which
-    is linear.
+    It may need negative prompts, or logits that are a product of features and class features. Round 0 uses zero-shot CLIP,
+    which is linear.
     """
     check_sampler_names(node)
     for sampler in (initial_sampler(node), node.SAMPLER):
@@ -118,14 +118,14 @@ def refuse_own_labels(key: str, names: Iterable[str], why: str) -> None:
 
 
 def initial_sampler(node: CfgNode) -> str:
-    """Return the name of the sampler of a round 0 without labels: the one asked for, `random` if it needs labels, or itself."""
+    """Return the name of round 0's sampler without labels: the one asked for, `random` if it needs labels, or itself."""
     if node.INITIAL_SAMPLER != "auto":
         return node.INITIAL_SAMPLER
     return "random" if _needs_labels(node.SAMPLER, node) else node.SAMPLER
 
 
 def _needs_labels(name: str, node: CfgNode) -> bool:
-    """Return whether a sampler needs labels: of one that stands for others, whether the first of them does."""
+    """Return whether a sampler needs labels; for one that hands over to others, whether the first of them does."""
     if _stands_for_others(name):
         return _needs_labels(_inside(name, node)[0], node)
     return SAMPLERS[name].facts.get("needs_labels", False)
@@ -156,7 +156,7 @@ def audit_size(size: int | str, n_train: int) -> int:
 
 
 def _images(size: int | str, n_train: int) -> int | None:
-    """Return how many images an integer or a share is, rounded and 1 at least; None for anything else."""
+    """Return how many images an integer or a share is, rounded and at least 1; None for anything else."""
     share = str(size).removesuffix("%").strip()
     try:
         if isinstance(size, int):
@@ -169,7 +169,7 @@ def _images(size: int | str, n_train: int) -> int | None:
 
 
 def wrapped(name: str, node: CfgNode) -> list[str]:
-    """Return the names of a sampler, of the one it wraps, of the one that wraps, ..."""
+    """Return the names of a sampler, of the one that it wraps, of the one that this wraps, and so on."""
     return [name, *(found for sampler in _inside(name, node) for found in wrapped(sampler, node))]
 
 

@@ -1,4 +1,4 @@
-"""The one place where samplers are called, and their answers checked."""
+"""The one place where samplers are called and their answers checked."""
 
 import contextlib
 from collections.abc import Iterator, Sequence
@@ -21,7 +21,7 @@ LABELED_ROWS = ("labeled_ids", "labels", "labeled_features", "labeled_logits")
 
 
 class ContractError(RuntimeError):
-    """A sampler's answer, or what it was given, breaks the contract of `active.testing`."""
+    """A sampler's answer, or its input, breaks the contract of `active.testing`."""
 
 
 class NotFiniteError(ContractError):
@@ -56,9 +56,9 @@ def select(sampler: BoundSampler, ctx: SelectionContext) -> Query:
     """Return the sampler's answer to a context whose rows may stand in any order, checked.
 
     Rows are brought into the order of their ids first, so that no answer depends on the order of the pool. A budget at or
-    above the pool is answered with the whole pool and one of 0 with nothing, without calling the sampler. Raises
+    above the pool's size gives the whole pool, and one of 0 gives nothing, without calling the sampler. Raises
     ContractError, naming the ids, if features or logits are not finite, and if the rows to ask and to pseudo-label are
-    not `min(n_query, N)` distinct pool rows together, or the mined ones not others.
+    not together `min(n_query, N)` distinct pool rows, or the mined rows are among them.
     """
     _check_finite(ctx)
     order, n_query = ctx.ids.argsort(), min(ctx.n_query, ctx.n_pool)
@@ -75,9 +75,9 @@ def select(sampler: BoundSampler, ctx: SelectionContext) -> Query:
 
 
 def _ordered(ctx: SelectionContext, ids: str, order: Tensor, names: Sequence[str]) -> dict[str, Any]:
-    """Return the named tensors with their rows in order and in float32; where they are so already, without a copy.
+    """Return the named tensors with their rows in order and in float32, without a copy where they already are.
 
-    float16 tensors above `UPCAST_LIMIT` stay as they are, also memory-mapped: samplers bring blocks of them to float32.
+    float16 tensors above `UPCAST_LIMIT`, and memory-mapped ones, stay as they are: samplers convert them in blocks.
     """
     in_order = bool((getattr(ctx, ids).diff() > 0).all())
     ordered, done = {}, {}

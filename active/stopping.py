@@ -1,8 +1,8 @@
 """Whether further labels are worth their price: how much the predictions of the pool still change.
 
-Cohen's kappa compares the predictions of a round's model with those of the newest model that has at least C labels less (C
-classes); of consecutive rounds it would measure the size of a round. What the next C labels bring follows it.
-Source of kappa as a criterion: Bloodgood and Vijay-Shanker, CoNLL 2009.
+Cohen's kappa compares the predictions of a round's model with those of the newest model that had at least C labels fewer
+(C classes); between consecutive rounds it would measure the size of a round. The gain of the next C labels is predicted
+from it. Source of kappa as a criterion: Bloodgood and Vijay-Shanker, CoNLL 2009.
 """
 
 from collections.abc import Mapping
@@ -24,19 +24,19 @@ def kappa(first: Tensor, second: Tensor, n_classes: int) -> float:
 
 
 def reference(n_labeled: Mapping[int, int], now: int, n_classes: int) -> int | None:
-    """Return the newest of the earlier rounds, by their labels, that has at least `n_classes` labels less than `now`."""
+    """Return the newest earlier round, given each round's labels, with at least `n_classes` labels fewer than `now`."""
     return max((round for round, number in n_labeled.items() if number <= now - n_classes), default=None)
 
 
 def expected_gain(found: float) -> tuple[float, float]:
-    """Return how many points of accuracy the next C labels are expected to bring at a kappa, and the spread of that."""
+    """Return how many points of accuracy the next C labels are expected to bring at this kappa, and the spread."""
     return next((points, spread) for least, points, spread in GAINS if found >= least)
 
 
 def advice(found: float | None, n_classes: int) -> str:
     """Return one line for people."""
     if found is None:
-        return f"too few labels yet to say what more would bring; a model of {n_classes} labels less is needed to compare with"
+        return f"too few labels yet to say what more would bring; a model with {n_classes} fewer is needed to compare with"
     points, spread = expected_gain(found)
     gain = f"the next {n_classes} labels are expected to bring {points:.1f} ± {spread:.1f} points (measured on three data sets)"
     if found >= GAINS[0][0]:

@@ -1,4 +1,4 @@
-"""The contract every sampler is held to, for samplers of this project and of others.
+"""The contract that every sampler must keep, for samplers of this project and of others.
 
     from active.testing import sampler_contract
 
@@ -105,7 +105,7 @@ def picks(sampler: BoundSampler, ctx: SelectionContext) -> list[int]:
 
 
 def answer(sampler: BoundSampler, ctx: SelectionContext) -> tuple[list[int], dict[int, int], dict[int, int]]:
-    """Return what `picks` does, and the labels that the sampler itself gives: of each pseudo-labeled and each mined id."""
+    """Return what `picks` does, and the labels that the sampler itself gives to pseudo-labeled and to mined ids."""
     query = select(sampler, replace(ctx, rng=rng_for(0, "picks")))
     assert len(set(query.rows.tolist())) == len(query.rows), "a row is asked twice"
     pseudo, mined = (dict(zip(ctx.ids[rows].tolist(), labels.tolist(), strict=True)) for rows, labels in (
@@ -139,7 +139,7 @@ def check_cold_start(sampler: BoundSampler) -> None:
 
 
 def check_identical_features(sampler: BoundSampler) -> None:
-    """A pool of one and the same image works, alone and beside the same image labeled."""
+    """A pool of copies of a single image works, with and without that image labeled."""
     ctx = make_context()
     same = replace(ctx, features=ctx.features[:1].expand_as(ctx.features), logits=ctx.logits[:1].expand_as(ctx.logits),
                    zero_shot_logits=ctx.zero_shot_logits[:1].expand_as(ctx.logits))
@@ -148,7 +148,7 @@ def check_identical_features(sampler: BoundSampler) -> None:
 
 
 def check_duplicates(sampler: BoundSampler) -> None:
-    """Rows that stand in the pool several times are never picked twice as one row, at any budget."""
+    """In a pool with duplicate images, no row is picked twice, at any budget."""
     ctx, twice = make_context(n_query=30), torch.arange(70) // 2
     double = replace(ctx, features=ctx.features[twice], logits=ctx.logits[twice], zero_shot_logits=ctx.zero_shot_logits[twice])
     for n_query in (1, 30, 69):
@@ -206,7 +206,7 @@ def check_global_random_state(sampler: BoundSampler) -> None:
 def check_inputs_unmodified(sampler: BoundSampler) -> None:
     """No tensor of the context is written to."""
     ctx, untouched = make_context(), make_context()
-    sampler(ctx)  # not through `select`, which hands out copies of rows that it puts in order
+    sampler(ctx)  # not through `select`, which passes copies of rows that it reorders
     for name, value in vars(untouched).items():
         if isinstance(value, Tensor):
             assert torch.equal(getattr(ctx, name), value), f"{name} was modified"
@@ -224,7 +224,7 @@ def check_row_order(sampler: BoundSampler) -> None:
 
 
 def check_skipped(sampler: BoundSampler) -> None:
-    """Images that people could not label are never asked, whatever a sampler makes of them, and the answer repeats."""
+    """Images that people could not label are never asked, however a sampler uses them, and the answer repeats."""
     ctx = make_context(n_pool=50, n_labeled=8)
     rest, skipped = slice(0, 40), slice(40, 50)
     ctx = replace(ctx, ids=ctx.ids[rest], features=ctx.features[rest], logits=ctx.logits[rest],
@@ -263,7 +263,7 @@ def check_restart(sampler: BoundSampler) -> None:
 def check_scale(sampler: BoundSampler) -> None:
     """25,000 rows, 10 classes and 100 picks stay below 30 s of CPU time and 1.5 GiB of further memory (no N x N matrix)."""
     ctx = make_context(n_pool=SCALE, n_labeled=100, n_classes=10, width=64, n_query=100)
-    forget_peak()  # else what the process took earlier hides what is taken now
+    forget_peak()  # else an earlier peak of the process would hide this one
     before, start = peak_resident_mb(), time.process_time()
     picks(sampler, ctx)
     seconds, growth = time.process_time() - start, (peak_resident_mb() - before) / 2**10

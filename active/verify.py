@@ -3,10 +3,10 @@
     python -m active.verify output/run/results.json [--root DATA] [--fresh]
 
 The recorded config is run in a temporary folder, with the recorded number of threads; picks, labels and metrics of every
-round must be equal bit for bit, as they are on the same machine with the same versions. Labels that people gave are those of
-the record. `--fresh` also extracts the features again instead of taking them from the cache; `--plugins` allows the code that
-the record names as ACTIVE.PLUGINS to be run. The exit code is 0 if all is equal and 1 if not, or if the run could not be
-repeated; 2 for a wrong command line; 130 for Ctrl-C.
+round must be equal bit for bit, as they are on the same machine with the same versions. Labels that people gave come from the
+record. `--fresh` also extracts the features again instead of taking them from the cache; `--plugins` allows the code that the
+record names as ACTIVE.PLUGINS to run. The exit code is 0 if all is equal and 1 if not, or if the run could not be repeated; 2
+for a wrong command line; 130 for Ctrl-C.
 """
 
 import argparse
@@ -44,14 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = Parser(prog="active.verify", description=__doc__,
                    formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("results", type=Path, help="the results.json of a finished run")
-    flags.add_argument("--root", help="folder that holds the data sets, where it is not the recorded one")
+    flags.add_argument("--root", help="folder that holds the data sets, if it is not the recorded one")
     flags.add_argument("--fresh", action="store_true", help="extract the features again")
     flags.add_argument("--plugins", action="store_true", help="run the code of the plug-ins that the record names")
     try:
         arguments = flags.parse_args(argv)
         old = RunResult.read(arguments.results)
         if not old.finished:
-            raise UserError(f"{arguments.results} is a run that is not finished")
+            raise UserError(f"{arguments.results} is of a run that is not finished")
         if (plugins := old.config["ACTIVE"]["PLUGINS"]) and not arguments.plugins:
             named = ", ".join(map(repr, plugins))
             raise UserError(f"the record names plug-ins, which are code: {named}; look at them, and allow them by --plugins")
@@ -66,9 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     versions = [(what, version) for what, version in old.environment.items() if what != "commit"]
     different = [what for what, value in (*old.certificate.items(), *versions)
                  if what != "config" and (new.certificate | new.environment).get(what) != value]
-    changed = [own for own in config_differences(old.config, new.config) if own.old is not ABSENT]  # keys may have come since
+    changed = [own for own in config_differences(old.config, new.config) if own.old is not ABSENT]  # others are newer keys
     different += ["config"] if changed else []
-    note = f" (now of other {', '.join(different)} than recorded)" if different else ""
+    note = f" (now with other {', '.join(different)} than recorded)" if different else ""
     first = next(differences(old, new), None)
     print(f"equal: {len(old.rounds)} rounds, all picks, labels and metrics{note}" if first is None  # noqa: T201
           else f"different{note}, first {first}")
@@ -79,11 +79,11 @@ def run_again(old: RunResult, folder: Path, root: str | None, *, fresh: bool) ->
     """Return the record of the same config, run in `folder`; raises UserError with what `train.py` said if it failed."""
     output, config = folder / "run", folder / "config.yaml"
     if images := old.config["DATASET"].get("IMAGEFOLDER"):
-        images.setdefault("COPIES", "ask")  # as before there was the key
+        images.setdefault("COPIES", "ask")  # as before the key existed
     for component in SAMPLERS:
         for parameter in component.parameters if component.key in old.config["ACTIVE"] else ():
             old.config["ACTIVE"][component.key].setdefault(parameter.key, parameter.before)
-    if old.config["ACTIVE"].get("KNOWN_LABELS"):  # the file may be elsewhere by now, or another
+    if old.config["ACTIVE"].get("KNOWN_LABELS"):  # the file may have moved or changed by now
         known = {path: written(code_of(answer), old.dataset["classnames"]) for path, answer in old.known.items()}
         write_text(folder / "known.csv", sheet([("path", "label"), *known.items()]))
         old.config["ACTIVE"] |= {"KNOWN_LABELS": str(folder / "known.csv"), "RENAMED_CLASSES": ""}
@@ -103,7 +103,7 @@ def run_again(old: RunResult, folder: Path, root: str | None, *, fresh: bool) ->
         raise UserError(f"the run could not be repeated; it ended with exit code {done.returncode}:\n{done.stderr.strip()}")
     new = RunResult.read(output / RESULTS)
     for place, (before, now) in enumerate(zip(old.rounds, new.rounds, strict=False)):
-        new.rounds[place] = now = dataclasses.replace(  # a sheet of what was agreed on has no second opinions
+        new.rounds[place] = now = dataclasses.replace(  # a sheet with agreed answers has no second opinions
             now, n_paid=now.n_paid - now.n_further + before.n_further, n_further=before.n_further)
         for name, digest in before.files.items():
             if name in now.files and digest in former_sha256s(output / name):
@@ -112,9 +112,9 @@ def run_again(old: RunResult, folder: Path, root: str | None, *, fresh: bool) ->
 
 
 def former_sha256s(path: Path) -> list[str]:
-    """Return the SHA-256s that a prompts file would have without its template and its checksum, as earlier ones do."""
+    """Return the SHA-256s that a prompts file would have without its template and checksum, as earlier files do."""
     with safe_open(path, "pt") as file:
-        metadata, state = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
+        metadata, state = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  not a dict
     about, found = json.loads(metadata["belongs_to"]), []
     for newer in ("template", "checksum"):
         about.pop(newer, None)
@@ -126,8 +126,8 @@ def differences(old: RunResult, new: RunResult) -> Iterator[str]:
     """Yield a line for each place where two records differ in what they computed, in the order of the rounds."""
     for name in ("dataset", "zero_shot", "known"):
         yield from _differing(name, getattr(old, name), getattr(new, name))
-    for before, after in zip(old.rounds, new.rounds):  # noqa: B905  a different number of rounds is said below
-        leave_out = (*MEASURED, *([] if before.files else ["files"]))  # records of before hashes of prompts have none
+    for before, after in zip(old.rounds, new.rounds):  # noqa: B905  a different number of rounds is reported below
+        leave_out = (*MEASURED, *([] if before.files else ["files"]))  # records older than hashes of prompts have none
         one, other = dataclasses.asdict(before), dataclasses.asdict(after)
         yield from _differing(f"in round {before.round}: ", *({key: value for key, value in record.items()
                                                               if key not in leave_out} for record in (one, other)))

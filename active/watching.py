@@ -1,4 +1,4 @@
-"""What the pool says of a run: the audit of each round's model, and how much predictions still change."""
+"""What the pool tells about a run: the audit of each round's model, and how much predictions still change."""
 
 import logging
 from typing import Any
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 def watched(plan: Run, state: State, model: Any, round: int) -> dict[str, Any]:
-    """Return what the pool says of a round's reported model, as fields of its record: the audit, and kappa."""
+    """Return what the pool tells about a round's reported model, as fields of its record: the audit, and kappa."""
     found: dict[str, Any] = {"audited": [plan.dataset.train[row].path for row in plan.audit_rows(round).tolist()]}
     if not plan.watches:
         return found
@@ -28,7 +28,7 @@ def watched(plan: Run, state: State, model: Any, round: int) -> dict[str, Any]:
     n_classes, open_rows = logits.shape[1], (state.pool.round_of < 0).nonzero().flatten()
     earlier = reference(state.n_labeled, len(state.pool.labeled) - len(state.pool.pseudo_labeled), n_classes)
     if earlier is not None and len(open_rows):
-        if earlier not in state.guesses:  # of a run that goes on
+        if earlier not in state.guesses:  # in a run that was continued
             old = plan.trainer.load(prompts_path(plan.output, earlier))
             state.guesses[earlier] = plan.trainer.predict(old, "train").logits.argmax(1)
         found["kappa"] = kappa(state.guesses[earlier][open_rows], guesses[open_rows], n_classes)
@@ -36,7 +36,7 @@ def watched(plan: Run, state: State, model: Any, round: int) -> dict[str, Any]:
 
 
 def is_enough(plan: Run, result: RunResult) -> bool:
-    """Tell whether the last round's predictions agree as much with earlier ones as the run is to end at, and record it."""
+    """Tell whether the last round's predictions agree enough with earlier ones to end the run, and record it."""
     last = result.rounds[-1] if result.rounds else None
     if not plan.stop or last is None or last.kappa is None or last.kappa < plan.stop:
         return False

@@ -62,7 +62,7 @@ def test_classes_may_have_new_names(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         assert read_known(file, renamed, data()) == {"0.jpg": 0, "1.jpg": 0, "3.jpg": 1}
     assert not caplog.text
-    with pytest.raises(DataError, match="'herron' is no class"):
+    with pytest.raises(DataError, match="'herron' is not a class"):
         read_known(file, written(tmp_path / "bad.csv", "old,new\ncrow,herron\n"), data())
     with pytest.raises(DataError, match="columns old and new"):
         read_known(file, written(tmp_path / "bad.csv", "from,to\ncrow,heron\n"), data())
@@ -220,7 +220,7 @@ def test_a_repeated_run_begins_with_what_was_known(tmp_path):
 def test_an_audit_beside_known_labels_says_what_it_is_of(tmp_path, caplog):
     """The images without one may be the easy ones."""
     finished(tmp_path / "run", ACTIVE__KNOWN_LABELS=known_file(tmp_path, [1, 2, 3]), ACTIVE__AUDIT=5)
-    assert "the audit is of images without a known label" in caplog.text
+    assert "the audit covers images without a known label" in caplog.text
 
 
 def known_run(start, truth, tmp_path, corrections: dict[str, str], output: str = "run") -> tuple[list[str], RunResult]:  # noqa: F811

@@ -1,1 +1,1 @@
-"""Samplers, one a file: dropping a file into this folder registers what it holds."""
+"""Samplers, one per file: dropping a file into this folder registers its sampler."""

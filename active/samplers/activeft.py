@@ -1,17 +1,16 @@
-"""ActiveFT: as many centers as labels are moved until they lie like the pool, and apart; each one's nearest row is asked.
+"""ActiveFT: one center per label is moved until the centers are spread like the pool; each one's nearest row is asked.
 
 Source: Xie et al., "Active Finetuning: Exploiting Annotation Budget in the Pretraining-Finetuning Paradigm", CVPR 2023 (arXiv
-2303.14382). Unit centers theta begin at random rows; `steps` of Adam at `lr` lower
+2303.14382). Unit centers theta start at random rows; `steps` of Adam at `lr` minimize
 
     mean_i log(1 + S_k / exp(v_i.theta_k / tau)), k = argmax_k v_i.theta_k, S_k = sum_j exp(sg(theta_j).theta_k / tau) (1),
 
 tau = `temperature`, sg: held fixed in the gradient; j = k is one of the terms. Then, center by center, the nearest row that is
-not taken. Labeled rows are further centers, which stay where they are. The first round without labels is the paper's own.
-The term j = k is most of S, so that centers repel each other little: picks are much like those of spherical k-means. The model
-is not looked at, its features alone are.
-The gradient is written out: a step is one product of rows and centers, no graph is kept. Above `max_rows` rows a random part of
-them is what centers should lie like; all can be picked.
-What the authors' code gets wrong: labels are not regarded; picks depend on the order of a Python set and on global generators.
+not taken is asked. Labeled rows are further, fixed centers. A first round without labels follows the paper. The term j = k is
+most of S, so centers repel each other little: picks are much like those of spherical k-means. Only the model's features are
+used, not its predictions. The gradient is written out: a step is one product of rows and centers, without a graph. Above
+`max_rows` rows, the centers are fitted to a random subset; all rows can be picked. What the authors' code gets wrong: labels
+are ignored; picks depend on the order of a Python set and on global generators.
 """
 
 from typing import Annotated
@@ -50,16 +49,16 @@ def moved(rows: Tensor, centers: Tensor, fixed: Tensor, steps: int, rates: tuple
     for _ in tqdm(range(steps), "ActiveFT", **BAR):
         unit = F.normalize(centers, dim=1)
         slope = gradient(rows, unit, fixed, near_fixed, temperature)
-        along = slope - (slope * unit).sum(1, keepdim=True) * unit  # of directions alone
+        along = slope - (slope * unit).sum(1, keepdim=True) * unit  # the tangential part
         centers.grad = along / centers.norm(dim=1, keepdim=True)
         optimizer.step()
     return F.normalize(centers, dim=1)
 
 
 def gradient(rows: Tensor, centers: Tensor, fixed: Tensor, near_fixed: Tensor, temperature: float) -> Tensor:
-    """Return the gradient [B, D] of (1) by unit centers; rows [N] whose largest cosine is to a fixed center have none.
+    """Return the gradient [B, D] of (1) with respect to unit centers; rows [N] nearest to a fixed center add nothing.
 
-    `near_fixed` [N] are the largest cosines to fixed centers, -inf without any.
+    `near_fixed` [N] are the largest cosines to fixed centers, -inf if there are none.
     """
     products = centers @ torch.cat([centers, fixed]).T / temperature  # [B, B + M]
     log_sums = products.logsumexp(1)
@@ -71,7 +70,7 @@ def gradient(rows: Tensor, centers: Tensor, fixed: Tensor, near_fixed: Tensor, t
 
 
 def nearest_free(rows: Tensor, centers: Tensor) -> Tensor:
-    """Return, center by center, the row [B] of largest cosine that no center before it took; the lowest of equal ones."""
+    """Return, center by center, the row [B] of largest cosine that no earlier center took; the lowest of equal ones."""
     free, picked = torch.ones(len(rows), dtype=torch.bool), []
     for center in centers:
         cosines = (rows @ center).where(free, -torch.inf)

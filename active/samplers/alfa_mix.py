@@ -2,14 +2,14 @@
 
 Source: Parvaneh et al., "Active Learning by Feature Mixing", CVPR 2022, Sections 3.2 (closed-form alpha, Eq. 5) and 3.3. Row
 u becomes u + alpha * (a_c - u), a_c the mean labeled feature of class c, |alpha| <= cap / sqrt(D); the cap grows in steps of
-`delta` until more than `n_query` rows flip for some class; these are clustered and each cluster's row nearest to its
-center is asked. The closed form moves u by (cap / sqrt(D)) |a_c - u| along b, the unit gradient of the loss of the predicted
-class y: c matters only as a length. With a linear head, rows w of any norms and a bias, y wins along the ray up to
-r = min_k (z_y - z_k) / ((w_k - w_y).b) over rising k, z = w.u + bias, so u flips exactly at caps above
-sqrt(D) r / max_c |a_c - u|: one pass instead of 1/delta * C.
-Differences from the authors' code: only the closed form (there alpha may be trained by 5 Adam steps); the shortfall is
-drawn without replacement; no crash without candidates; without labels the text features are the anchors, while the paper
-begins at random. The delta of their closed-form runs is the default. A class without labels has the mean of all labeled rows.
+`delta` until more than `n_query` rows flip for some class; these are clustered and each cluster's row nearest to its center
+is asked. The closed form moves u by (cap / sqrt(D)) |a_c - u| along b, the unit gradient of the loss of the predicted class
+y: c matters only through this length. With a linear head, rows w of any norms and a bias, y wins along the ray up to r =
+min_k (z_y - z_k) / ((w_k - w_y).b) over rising k, z = w.u + bias, so u flips exactly at caps above sqrt(D) r / max_c |a_c -
+u|: one pass instead of 1/delta * C. Differences from the authors' code: only the closed form (there alpha may be trained by 5
+Adam steps); the shortfall is drawn without replacement; no crash without candidates; without labels the text features are the
+anchors, while the paper starts at random. The delta of their closed-form runs is the default. A class without labels has the
+mean of all labeled rows.
 """
 
 import math
@@ -50,7 +50,7 @@ def flip_caps(ctx: SelectionContext) -> Tensor:
 
 
 def class_anchors(ctx: SelectionContext) -> Tensor:
-    """Return the mean labeled feature [C, D] of each class, or of all classes where it has none, or the text features."""
+    """Return each class's mean labeled feature [C, D], the mean of all if it has none; without labels, the text features."""
     if not len(ctx.labels):
         return ctx.directions
     members = F.one_hot(ctx.labels, ctx.n_classes).float()  # [M, C]

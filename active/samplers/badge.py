@@ -4,10 +4,10 @@ Source: Ash, Zhang, Krishnamurthy, Langford and Agarwal, "Deep Batch Active Lear
 Bounds", ICLR 2020, Algorithm 1: g_i = (p_i - e_i) x f_i (outer product), e_i the one-hot predicted class, f_i the feature.
 The gradients, N (C D) numbers, are never built: |g_i|^2 = |a_i|^2 |f_i|^2 and g_i.g_j = (a_i.a_j)(f_i.f_j), a_i = p_i - e_i,
 so a pick is two matrix-vector products. This is exact: given the same random numbers the picks are those of the dense form.
-Differences from the authors' code and the copy in PCB's: every row's gradient is its own for any pool size (a smaller last
-batch overwrites other rows there); any feature width; once all distances are 0 the rest is drawn uniformly (there: debugger,
+Differences from the authors' code and the copy in PCB's: every row has its own gradient for any pool size (there, a smaller
+last batch overwrites other rows); any feature width; once all distances are 0 the rest is drawn uniformly (there: debugger,
 endless loop or repeated picks). The logit scale, a constant factor, is left out. The first round is BADGE itself on
-zero-shot probabilities, as in CEC's protocol; the paper and PCB begin at random (`ACTIVE.INITIAL_SAMPLER: random`).
+zero-shot probabilities, as in CEC's protocol; the paper and PCB start at random (`ACTIVE.INITIAL_SAMPLER: random`).
 """
 
 import torch
@@ -38,7 +38,7 @@ def badge(ctx: SelectionContext) -> Query:
 
 
 def at_pick(norms: Tensor, products: Tensor) -> Tensor:
-    """Return the squared distance [n] of each row to the nearest one before it, of the first its squared norm."""
+    """Return each row's squared distance [n] to the nearest one before it; for the first, its squared norm."""
     distances = squared_distances(norms[:, None], norms, products)
     later = torch.ones_like(distances, dtype=torch.bool).triu()
     return torch.cat([norms[:1], distances.masked_fill(later, torch.inf).amin(1)[1:]])

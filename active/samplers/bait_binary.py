@@ -1,15 +1,15 @@
-"""BAIT with one Bernoulli a row: labels that lower the expected error of a logistic model most.
+"""BAIT with one Bernoulli variable per row: the labels that lower the expected error of a logistic model most.
 
 Source: Ash, Goel, Krishnamurthy and Kakade, "Gone Fishing: Neural Active Learning with Fisher Embeddings", NeurIPS 2021, whose
 full form takes n C x d C numbers and a (d C)^2 matrix; the binary form is that of arXiv 2404.08981: whether the predicted class
-is right is one Bernoulli, of probability p = max_k p_k. With w = p (1 - p), F = (1/n) sum_U w v v^T and M = ridge I + sum_L w v
-v^T, each pick is the row by which tr(M^-1 F) falls most,
+is right is a Bernoulli variable with probability p = max_k p_k. With w = p (1 - p), F = (1/n) sum_U w v v^T and M = ridge I +
+sum_L w v v^T, each pick is the row by which tr(M^-1 F) falls most,
 
     argmax_i w_i b_i / (1 + w_i a_i), a_i = v_i^T M^-1 v_i, b_i = v_i^T M^-1 F M^-1 v_i (1).
 
 After pick x, with q = M^-1 x, r = M^-1 F q and s = w / (1 + w x.q): b -= 2 s (v.q)(v.r) - s^2 (q^T F q)(v.q)^2, a -= s (v.q)^2,
-M^-1 -= s q q^T: two products of a matrix and a vector a pick, exact, in float64.
-The authors' code over-samples twice the query and takes half of it back by the same formula, which is left out here.
+M^-1 -= s q q^T: two matrix-vector products per pick, exact, in float64. The authors' code first picks twice the query and then
+drops half of it by the same formula, which is left out here.
 """
 
 from typing import Annotated

@@ -1,12 +1,12 @@
 """CB: class-guided clusters of pool and labeled set, labels given to the clusters with the smallest labeled share.
 
 Source: Kim et al., "Active Prompt Learning with Vision-Language Model Priors", TMLR 2025 (arXiv 2411.16722): class-guided
-clustering and cluster-balanced acquisition. The paper's equations could not be had; formulas are read from its figure and
-the authors' released code, as in Eqs. (cb.1) to (cb.3) of `docs/samplers.md`.
-Differences from the authors' code: k-means starts once, from greedy k-means++ seeds drawn by the run's own seed (there:
-the same kind of seeds, once or ten times by scikit-learn's version, from a fixed 42); a cluster may get several labels and
-never more than it has unlabeled members, what is left over goes to the next one, so exactly `n_query` rows are asked;
-duplicate images, which make fewer clusters, are no error. `fusion="mean"` is what the paper's figure draws.
+clustering and cluster-balanced acquisition. The paper's equations were not available; the formulas are read from its
+figure and the authors' released code, as in Eqs. (cb.1) to (cb.3) of `docs/samplers.md`. Differences from the authors'
+code: k-means starts once, from greedy k-means++ seeds drawn by the run's own seed (there: the same kind of seeds, once or
+ten times by scikit-learn's version, from a fixed 42); a cluster may get several labels, but never more than it has
+unlabeled members, and the excess goes to the next one, so exactly `n_query` rows are asked; duplicate images, which make
+fewer clusters, are not an error. `fusion="mean"` follows the paper's figure.
 """
 
 import heapq
@@ -61,7 +61,7 @@ def class_guided_features(ctx: SelectionContext, fusion: Fusion) -> Tensor:
 def balanced_allocation(n_labeled: Sequence[int], n_members: Sequence[int], n: int) -> list[int]:
     """Return the cluster of each of n labels in turn: smallest labeled share, then largest cluster, then lowest index.
 
-    A cluster without unlabeled members gets none. A heap keyed (share, -size, index): O((K + n) log K).
+    A cluster without unlabeled members gets none. A heap with keys (share, -size, index) takes O((K + n) log K).
     """
     heap = [(labeled / size, -size, cluster, labeled)
             for cluster, (labeled, size) in enumerate(zip(n_labeled, n_members, strict=True)) if labeled < size]

@@ -1,9 +1,9 @@
 """Core-set: greedy k-center over the image features.
 
 Source: Sener and Savarese, "Active Learning for Convolutional Neural Networks: A Core-Set Approach", ICLR 2018,
-Algorithm 1 (the greedy 2-approximation, without the mixed-integer program that follows it in the paper).
-Differences from the PCB authors' code: fp32 cosines whatever the precision of the towers; a picked row is never picked
-again, also when every remaining distance is 0; without labels it may begin with the image nearest to the mean.
+Algorithm 1 (the greedy 2-approximation, without the mixed-integer program that follows it in the paper). Differences
+from the PCB authors' code: fp32 cosines whatever the precision of the towers; a picked row is never picked again, even
+when every remaining distance is 0; without labels it may start with the image nearest to the mean.
 """
 
 from typing import Literal

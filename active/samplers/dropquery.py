@@ -1,14 +1,14 @@
 """DropQuery: cluster the rows whose predicted class changes when features are dropped.
 
 Source: Gupte, Aklilu, Nirschl and Yeung-Levy, "Revisiting Active Learning in the Era of Vision Foundation Models", TMLR 2024,
-Section 3: `masks` times a share `dropout` of each row's features is set to 0; rows are candidates whose prediction changes in
-more than half of the masks, or, while there are fewer than 25 candidates a label, in less of them, down to one; k-means with as
-many clusters as labels on the candidates' unit-norm features, and of each cluster the member nearest to its center. A first
-round without labels clusters all rows. With fewer candidates than labels all are asked, and random others.
-Masks are drawn for each image by its own number, so that its predictions do not depend on the rest of the pool.
-What the authors' code gets wrong: faiss on 512 rows a center, on a GPU only; an empty cluster stops it. Features are clustered
-as they are (there behind the head's batch norm).
-At a dropout of 0.75 most predictions of a head with few labels change: it is nearly k-means (see the specification's figures).
+Section 3: `masks` times, a share `dropout` of each row's features is set to 0. Rows whose prediction changes in more than half
+of the masks are candidates; while there are fewer than 25 candidates per label, fewer masks suffice, down to one. k-means with
+as many clusters as labels runs on the candidates' unit-norm features; of each cluster, the member nearest to its center is
+asked. A first round without labels clusters all rows. With fewer candidates than labels, all are asked, and random other rows.
+Masks depend on an image's number, so its predictions do not depend on the rest of the pool. What the authors' code gets wrong:
+faiss on 512 rows per center, on a GPU only; an empty cluster stops it. Here features are clustered as they are (there, after
+the head's batch norm). At a dropout of 0.75 most predictions of a head with few labels change: it is nearly k-means (see the
+specification's figures).
 """
 
 from typing import Annotated
@@ -23,7 +23,7 @@ from active.kernels.scores import row_blocks, without
 from active.registry import SAMPLERS
 from dassl.utils.registry import AtLeast, AtMost
 
-ENOUGH = 25  # candidates a label
+ENOUGH = 25  # candidates per label
 
 
 @SAMPLERS.register("dropquery", needs_linear=True)
@@ -31,7 +31,7 @@ def dropquery(
     ctx: SelectionContext, *, masks: Annotated[int, AtLeast(1), AtMost(1000)] = 3,
     dropout: Annotated[float, AtLeast(0), AtMost(0.999)] = 0.75,
 ) -> Tensor:
-    """Return `n_query` pool rows: of each cluster of the candidates the row nearest to its center."""
+    """Return `n_query` pool rows: the row nearest to the center of each cluster of candidates."""
     kept = torch.arange(ctx.n_pool)
     if len(ctx.labels):
         changes = changed_predictions(ctx, masks, dropout, int(ctx.rng.integers(2**63)))
@@ -46,7 +46,7 @@ def dropquery(
 
 
 def changed_predictions(ctx: SelectionContext, masks: int, dropout: float, key: int) -> Tensor:
-    """Return in how many of the masks the prediction of each pool row changes, [N]."""
+    """Return the number of masks in which each pool row's prediction changes, [N]."""
     predicted, changes = ctx.logits.argmax(1), torch.zeros(ctx.n_pool, dtype=torch.int64)
     for block in row_blocks(ctx.n_pool, max(masks * ctx.features.shape[1], ctx.n_classes)):
         keep = kept_features(ctx.ids[block], masks, ctx.features.shape[1], dropout, key)
@@ -59,7 +59,7 @@ def changed_predictions(ctx: SelectionContext, masks: int, dropout: float, key: 
 
 
 def kept_features(ids: Tensor, masks: int, width: int, dropout: float, key: int) -> Tensor:
-    """Return which features each mask leaves of each image, bool [n, masks, width]."""
+    """Return which features each mask keeps of each image, bool [n, masks, width]."""
     drawn = [np.random.default_rng([key, int(number)]).random((masks, width)) for number in ids]
     return torch.from_numpy(np.stack(drawn)) >= dropout
 

@@ -1,10 +1,10 @@
-"""Dual prompt: ask where the predicted class fits its positive prompt least better than its negative one, class by class.
+"""Dual prompt: ask, class by class, where the positive prompt of the predicted class beats its negative one least.
 
 Source: Wang, Song and Xia, arXiv 2602.04340v1: Eq. 3 (p_clean), the selection and the mining of pseudo-labels. The round
-before the first, zero-shot CLIP's most confident images of each class, is CoFT's (arXiv 2602.04337v1).
-No authors' code was found. Not stated in the paper and chosen here: which images get the B mod C labels that are left over
-(`remainder`; a class smaller than its quota adds to them), and how many images are mined, 16 a class both times. A query for
-the whole pool leaves nothing to mine.
+before the first, which mines zero-shot CLIP's most confident images of each class, is from CoFT (arXiv 2602.04337v1). No
+authors' code was found. Not stated in the paper and chosen here: which images get the B mod C remaining labels (`remainder`;
+a class smaller than its quota adds to them), and how many images are mined, 16 per class both times. A query for the whole
+pool leaves nothing to mine.
 """
 
 from typing import Annotated, Any, Literal
@@ -33,8 +33,8 @@ def dual_prompt(
 ) -> Query:
     """Return the least clean rows of each predicted class to ask, and the `k` cleanest of each as mined.
 
-    Each class is asked floor(n_query / C) rows. The rest goes to the least clean of all that are left ("global"), or
-    ("per_class") to the least clean among the next one of each class, again and again.
+    Each class gets floor(n_query / C) labels. The rest go to the least clean of all remaining rows ("global"), or,
+    wave by wave, to the least clean among the next row of each class ("per_class").
     """
     predicted = ctx.logits.argmax(1)
     margins = clean_margins(ctx, predicted)

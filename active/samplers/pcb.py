@@ -1,14 +1,14 @@
 """PCB: pseudo-class balance over the candidates of another sampler.
 
 Source: Bang, Ahn and Park, "Active Prompt Learning in Vision Language Models", CVPR 2024, Section 3.2 and Algorithm 1. A base
-sampler proposes gamma times the original train split; of these, labels go to the predicted classes with fewest labels.
-`mode: reference` follows the authors' code: while a class of fewest labels is left without a candidate, a random candidate
-is picked and no count grows, so that class stays the smallest and all later picks are random.
-`mode: repaired` goes on to the next smallest class that has a candidate. Inside a class it keeps the base sampler's order
-(`within: rank`) or shuffles (`within: random`, as the reference always does).
-Differences in both modes: never fewer than `n_query` candidates (endless loop there); `random` as the base proposes as many
-as any other. The base is any sampler that has people label all that it proposes; the paper's are entropy, coreset and
-badge, BADGE the best and, with its one pass for each of the gamma N candidates, the slowest. The paper's first round is random.
+sampler proposes gamma times the original train split; of these, labels go to the predicted classes with fewest labels. `mode:
+reference` follows the authors' code: when the class with fewest labels has no candidate, a random candidate is picked and no
+count grows, so that class stays the smallest and all later picks are random. `mode: repaired` goes on to the next smallest
+class that has a candidate. Within a class it keeps the base sampler's order (`within: rank`) or shuffles (`within: random`, as
+the reference always does). Differences in both modes: never fewer than `n_query` candidates (endless loop there); `random` as
+the base proposes as many as any other. The base is any sampler that does not label images itself; the paper's are entropy,
+coreset and badge. BADGE is the best and, with one pass for each of the gamma N candidates, the slowest. The paper's first
+round is random.
 """
 
 import heapq
@@ -25,7 +25,7 @@ from dassl.utils.registry import AtLeast, AtMost
 
 
 def check_base(node: CfgNode) -> None:
-    """Raise ConfigError for a base that labels images itself: its own labels would get lost."""
+    """Raise ConfigError for a base that labels images itself: those labels would be lost."""
     refuse_own_labels("PCB.BASE", wrapped("pcb", node)[1:], "pcb balances what is asked")
 
 
@@ -51,7 +51,7 @@ def pcb(
     picked: dict[int, None] = {}
     while len(picked) < min(ctx.n_query, len(candidates)):
         count, label = heap[0]
-        while queues[label] and queues[label][0] in picked:  # taken as a random candidate
+        while queues[label] and queues[label][0] in picked:  # already picked as a random candidate
             queues[label].popleft()
         if queues[label]:
             picked[queues[label].popleft()] = None

@@ -9,12 +9,14 @@ u_j = 1 - (p(1) - p(2)) the smallness of the model's margin, zero-shot CLIP's in
 exp(-|phi_i - phi_j|^2 / h^2) of unit rows phi, h the radius by mass of `active.kernels.herding`, in the space of phi. phi is
 
 - `whitened`: unit((S + (tr S / D) I)^(-1/2) (v - mu)) (2), mu and S the mean and covariance of all images. Rows of CLIP share a
-  mean of norm 0.7 to 0.9, and few directions rule their cosines; shrunken whitening lets fine differences count as distance.
-- `guided`: unit([v ; 1/2 sum_k p_k t_k]) (3), t_k the class directions: images that the model reads alike cover each other.
+  mean of norm 0.7 to 0.9, and few directions dominate their cosines; shrunken whitening lets fine differences count as
+  distance.
+- `guided`: unit([v ; 1/2 sum_k p_k t_k]) (3), t_k the class directions: images that the model predicts similarly cover each
+  other.
 - `plain`: v.
 
-b_j = sum_k p_jk (1 + n_k)^(-balance) (4), n_k the labels of class k and the sum of p_k over the picks so far: what is uncertain
-between classes with few labels counts more. b only falls as picks are made, so that the lazy search stays exact. Balance 0
+b_j = sum_k p_jk (1 + n_k)^(-balance) (4), n_k the labels of class k plus the sum of p_k over the picks so far: images that are
+uncertain between classes with few labels count more. b only falls as picks are made, so the lazy search stays exact. Balance 0
 leaves it out.
 """
 
@@ -33,7 +35,7 @@ from active.registry import SAMPLERS
 from dassl.utils.registry import AtLeast, AtMost
 
 GUIDANCE = 0.5  # length of the texts beside an image of length 1
-SMALLEST = 1e-12  # mean variance below which all rows are one
+SMALLEST = 1e-12  # mean variance below which all rows are taken as equal
 
 
 @SAMPLERS.register("promptherding")

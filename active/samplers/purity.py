@@ -1,16 +1,15 @@
-"""Purity: any sampler on a pool that also holds images of no class, without the images that look like these.
+"""Purity: runs any sampler on a pool with images of no class, after dropping the rows that look like those.
 
 Source: the idea of arXiv 2408.04917: rows that are likely of no class are dropped, then any sampler (`base`) asks among the
-others. The rule is ours. Images that people called "none of these" are flags. From `min_flags` flags on, a row's score is that
-of a logistic regression on two numbers, which tells labeled from flagged images: its largest softmax of the cosines to the
+others. The rule is ours. Images that people called "none of these" are flagged. From `min_flags` flags on, a row's score is
+that of a logistic regression of labeled against flagged images on two numbers: its largest softmax of the cosines to the
 classes, at temperature 1, and its largest cosine to a labeled image minus that to a flagged one (of a labeled or flagged image,
 to the others of its kind). Rows below Otsu's threshold on the pool's scores are dropped; once there are 60 labels, rows below
-the lowest 5 % of the labeled images' scores. With less than two labels the first number alone is the score.
-With fewer flags the first number alone decides (`unflagged: texts`), which drops some rows of every pool, also of a pure one;
-or nothing is dropped, and this is the base sampler, bit for bit (`unflagged: keep`).
-Dropped rows are no candidates and nothing to cover in this round, and are looked at anew in the next. If fewer rows are left
-than labels asked for, dropped ones are asked too, by falling score, with a warning. The audit is of all images.
-CLIPN's rule with negative prompts is not offered.
+the lowest 5 % of the labeled images' scores. With fewer than two labels the first number alone is the score. With fewer flags
+the first number alone decides (`unflagged: texts`), which drops some rows of every pool, even of a pure one; or nothing is
+dropped, and this is the base sampler, bit for bit (`unflagged: keep`). Dropped rows are neither candidates nor targets to cover
+in this round, and are judged again in the next. If fewer rows are left than labels asked for, dropped ones are asked too, by
+falling score, with a warning. The audit is of all images. CLIPN's rule with negative prompts is not offered.
 """
 
 import logging
@@ -29,8 +28,8 @@ from active.registry import SAMPLERS, Sampler
 from dassl.utils.registry import AtLeast, AtMost
 
 RIDGE = 0.01
-MANY_LABELS, LOW_END = 60, 0.05  # from so many labels on, their own scores tell the threshold
-EQUAL = 1e-6  # share of the largest score below which scores differ by rounding alone
+MANY_LABELS, LOW_END = 60, 0.05  # from this many labels on, their own scores set the threshold
+EQUAL = 1e-6  # share of the largest score below which differences are rounding
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +39,7 @@ def purity(
     ctx: SelectionContext, *, base: Sampler = "margin", min_flags: Annotated[int, AtLeast(1), AtMost(10**9)] = 5,
     unflagged: Literal["keep", "texts"] = "texts",
 ) -> Tensor | Query:
-    """Return what the base sampler asks of the rows that are likely of some class."""
+    """Return what the base sampler asks among the rows that are likely of some class."""
     flagged = ctx.flagged_features
     if flagged is None or len(flagged) < min_flags:
         if unflagged == "keep":
@@ -56,7 +55,7 @@ def purity(
 
 
 def asked_of(ctx: SelectionContext, base: Sampler, pool: Tensor, skipped: Tensor, threshold: float) -> Tensor | Query:
-    """Return what a sampler asks of pool rows whose score [N] reaches the threshold; `skipped` [S] are scores too."""
+    """Return what a sampler asks among pool rows whose score [N] reaches the threshold; `skipped` [S] are scores too."""
     kept = (pool >= threshold).nonzero().flatten()
     logger.info("purity: %d of %d images are likely of a class", len(kept), ctx.n_pool)
     if len(kept) <= ctx.n_query:
@@ -64,7 +63,7 @@ def asked_of(ctx: SelectionContext, base: Sampler, pool: Tensor, skipped: Tensor
     answer = base(_among(ctx, kept, skipped >= threshold))
     query = answer if isinstance(answer, Query) else Query(answer)
     of_pool = query.pool_scores
-    if of_pool is not None:  # a dropped row was not looked at
+    if of_pool is not None:  # dropped rows have no score
         of_pool = of_pool.new_full((ctx.n_pool,), torch.nan).index_copy_(0, kept, of_pool)
     return replace(query, pool_scores=of_pool, **{
         rows: kept[getattr(query, rows)] for rows in ("rows", "pseudo_rows", "mined_rows")})
@@ -96,13 +95,13 @@ def largest_cosine(rows: Tensor, others: Tensor) -> Tensor:
 
 
 def largest_other(rows: Tensor) -> Tensor:
-    """Return the largest cosine [n] of each row to another one; 1 if there is none."""
+    """Return the largest cosine [n] of each row to another row; 1 if there is none."""
     return neighbors(rows, 1)[1].flatten() if len(rows) > 1 else torch.ones(len(rows))
 
 
 def told_apart(own: Tensor, others: Tensor) -> Callable[[Tensor], Tensor]:
-    """Return a function of rows [N, 2]: the logit [N] by which a logistic regression takes them for own rows."""
-    from sklearn.linear_model import LogisticRegression  # here, as it takes long to import
+    """Return a function of rows [N, 2]: a logistic regression's logit [N] that they belong with `own`."""
+    from sklearn.linear_model import LogisticRegression  # imported here because it takes long
 
     known = torch.cat([own, others]).double()
     mean, scale = known.mean(0), known.std(0, correction=0)
@@ -116,8 +115,8 @@ def told_apart(own: Tensor, others: Tensor) -> Callable[[Tensor], Tensor]:
 def otsu(scores: Tensor) -> float:
     """Return the least score of the upper of two parts between which the variance is largest.
 
-    That is the least of all if all are equal. Source: Otsu, "A Threshold Selection Method from Gray-Level Histograms", IEEE
-    Transactions on Systems, Man, and Cybernetics, 1979; here on the scores themselves.
+    If all scores are equal, that is the least of all. Source: Otsu, "A Threshold Selection Method from Gray-Level
+    Histograms", IEEE Transactions on Systems, Man, and Cybernetics, 1979; here on the scores themselves.
     """
     ordered = scores.double().sort().values
     if float(ordered[-1] - ordered[0]) <= EQUAL * float(ordered.abs().max()):
@@ -129,9 +128,9 @@ def otsu(scores: Tensor) -> float:
 
 
 def _short(ctx: SelectionContext, scores: Tensor, kept: Tensor) -> Tensor:
-    """Return all kept rows, then dropped ones by falling score, where no more are kept than asked for."""
+    """Return all kept rows, then dropped ones by falling score, if no more rows are kept than asked for."""
     if len(kept) < ctx.n_query:
-        logger.warning("purity: %d images are asked that are likely of no class, as only %d others are left",
+        logger.warning("purity: %d images that are likely of no class are asked, since only %d others are left",
                        ctx.n_query - len(kept), len(kept))
     dropped = without(kept, ctx.n_pool)
     return torch.cat([kept, dropped[top_rows(scores[dropped], ctx.n_query - len(kept))]])
@@ -146,7 +145,7 @@ def _of_cosines(function: Callable[[Tensor], Tensor], rows: Tensor, others: Tens
 
 
 def _among(ctx: SelectionContext, rows: Tensor, skipped: Tensor) -> SelectionContext:
-    """Return the context with these pool rows alone, and of the skipped images those [S] that are marked."""
+    """Return the context with only these pool rows, and only the marked [S] of the skipped images."""
     pool: dict[str, Any] = {name: getattr(ctx, name)[rows] for name in ("ids", "features", "logits", "zero_shot_logits")}
     others: dict[str, Any] = {} if not len(skipped) else {
         name: getattr(ctx, name)[skipped] if skipped.any() else None

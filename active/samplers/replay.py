@@ -1,8 +1,8 @@
 """Replay: the queries of another run, round by round, so that what was labeled once can be studied again.
 
-Another learner, backbone or text is trained on the very images that a recorded run asked for. Labels that people gave
-in that run come with it (`ACTIVE.ORACLE: file`), so nobody is asked again. Images that it mined for one round alone
-are not in its record and are not replayed.
+Another learner, backbone or text is trained on the same images that a recorded run asked for. Labels that people gave
+in that run come from the record (`ACTIVE.ORACLE: file`), so nobody is asked again. Images that it mined for one round
+alone are not in its record and are not replayed.
 """
 
 from collections.abc import Sequence
@@ -21,9 +21,9 @@ from dassl.utils.paths import is_file
 
 
 def check(node: CfgNode) -> None:
-    """Raise ConfigError unless `ACTIVE.REPLAY.RESULTS` is a record with enough rounds: one for the sampler of round 0 alone."""
+    """Raise ConfigError unless `ACTIVE.REPLAY.RESULTS` is a record with enough rounds (one, if only round 0 replays it)."""
     if not is_file(node.REPLAY.RESULTS):
-        raise ConfigError(f"ACTIVE.REPLAY.RESULTS is {node.REPLAY.RESULTS!r}, but must be the results.json to be replayed")
+        raise ConfigError(f"ACTIVE.REPLAY.RESULTS is {node.REPLAY.RESULTS!r}, but must be the results.json to replay")
     n_rounds = len(_record(node.REPLAY.RESULTS).rounds)
     n_needed = node.ROUNDS if "replay" in wrapped(node.SAMPLER, node) else 1
     if n_rounds < n_needed:
@@ -33,15 +33,15 @@ def check(node: CfgNode) -> None:
 
 
 def answers(node: CfgNode, classnames: Sequence[str]) -> dict[str, int]:
-    """Return what people answered in the record, by dataset id, at its end; raises DataError if its classes are others."""
+    """Return people's answers at the end of the record, by dataset id; raises DataError if its classes differ."""
     record = _record(node.REPLAY.RESULTS)
     if record.dataset["classnames"] != list(classnames):
-        raise DataError(f"{node.REPLAY.RESULTS} is a run of other classes than this data set's")
+        raise DataError(f"{node.REPLAY.RESULTS} is a run with other classes than this data set's")
     return {path: code_of(answer) for round in record.rounds for path, answer in (round.answers | round.corrections).items()}
 
 
 def known(node: CfgNode) -> dict[str, int]:
-    """Return the answers, by dataset id, that were there before the record's first round, as corrected by its end."""
+    """Return the answers, by dataset id, known before the record's first round, with the corrections made by its end."""
     record = _record(node.REPLAY.RESULTS)
     corrected = {path: answer for round in record.rounds for path, answer in round.corrections.items() if path in record.known}
     return {path: code_of(answer) for path, answer in (record.known | corrected).items()}
@@ -53,7 +53,7 @@ def asks(node: CfgNode) -> set[str]:
 
 
 def sizes(node: CfgNode, round: int) -> list[int]:
-    """Return how many images each part of a round of the record picked; the pseudo-labeled ones are of the first."""
+    """Return how many images each part of a recorded round picked; pseudo-labeled ones count in the first."""
     record = _record(node.REPLAY.RESULTS).rounds[round]
     first, *others = map(len, record.parts)
     return [first + len(record.pseudo_labeled), *others]
@@ -61,7 +61,7 @@ def sizes(node: CfgNode, round: int) -> list[int]:
 
 @SAMPLERS.register("replay", needs_model=False, check=check, answers=answers, known=known, asks=asks, sizes=sizes)
 def replay(ctx: SelectionContext, *, results: str = "") -> Query:
-    """Return what the record `results` asked and pseudo-labeled in this part of the round, in its order.
+    """Return the rows that the record `results` asked and pseudo-labeled in this part of the round, in order.
 
     Raises ConfigError if that is not `n_query` images, DataError if one of them is not in the pool.
     """
@@ -70,7 +70,7 @@ def replay(ctx: SelectionContext, *, results: str = "") -> Query:
     n_picked = len(asked) + len(pseudo)
     if n_picked != ctx.n_query:
         raise ConfigError(f"round {ctx.round} of {results} picked {n_picked} images, but this run picks {ctx.n_query}: "
-                          "ACTIVE.QUERY_SIZE, ACTIVE.REFILL or the data set is another")
+                          "ACTIVE.QUERY_SIZE, ACTIVE.REFILL or the data set differs")
     return Query(_rows(ctx, asked, results), _rows(ctx, list(pseudo), results),
                  torch.tensor(list(pseudo.values()), dtype=torch.int64))
 

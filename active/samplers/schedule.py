@@ -1,11 +1,11 @@
-"""Schedule: several samplers one after the other, each from some labels a class on, or from a round on.
+"""Schedule: several samplers in turn, each from some number of labels per class, or from some round, on.
 
 Source: Doucet et al., "Bridging Diversity and Uncertainty in Active Learning with Self-Supervised Pre-Training", 2024 (arXiv
 2403.03728), whose TCM is TypiClust and then margin (`tcm`); this is its general form. `samplers` take turns: each begins at its
-place in `starts`, which counts labels a class on average or, with `by: rounds`, rounds from 0. The last one stays.
-A run is in each round that of the sampler whose turn it is, bit for bit: its parameters, its random stream, its name in the
-record. The first round is that of the first sampler: random if it needs labels. Inside another sampler, the stream is that
-one's.
+value in `starts`, which counts labels per class on average or, with `by: rounds`, rounds from 0. The last one stays. In each
+round the run equals that of the sampler whose turn it is, bit for bit: its parameters, its random stream, its name in the
+record. The first round is that of the first sampler: random if it needs labels. Inside another sampler, the random stream is
+that sampler's.
 """
 
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ from dassl.utils.errors import ConfigError
 
 
 def check_starts(node: CfgNode) -> None:
-    """Raise ConfigError unless there is a start for each sampler, 0 first, each after the one before."""
+    """Raise ConfigError unless there is a start for each sampler, rising from 0."""
     samplers, starts = node.SCHEDULE.SAMPLERS, node.SCHEDULE.STARTS
     if not samplers or len(starts) != len(samplers):
         raise ConfigError(f"ACTIVE.SCHEDULE.STARTS holds {len(starts)} numbers and ACTIVE.SCHEDULE.SAMPLERS {len(samplers)} "

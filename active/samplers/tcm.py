@@ -1,9 +1,9 @@
-"""TCM: one sampler while labels are few, another one from some labels a class on.
+"""TCM: one sampler while labels are few, another one from some number of labels per class on.
 
 Source: Doucet et al., "Bridging Diversity and Uncertainty in Active Learning with Self-Supervised Pre-Training", 2024 (arXiv
-2403.03728): TypiClust first, then margin. From how many labels on could not be checked; `labels_per_class` is ours, one label a
-class. Any two samplers can be named that have people label all that they propose. The first round is that of `first`.
-It is `schedule` with two samplers, but for the name in the record and the random stream, which are its own.
+2403.03728): TypiClust first, then margin. The number of labels at which it switches could not be checked; `labels_per_class` is
+ours, one label per class. Any two samplers can be named that do not label images themselves. The first round is that of
+`first`. It is `schedule` with two samplers, except that the name in the record and the random stream are its own.
 """
 
 from typing import Annotated
@@ -28,5 +28,5 @@ def tcm(
     ctx: SelectionContext, *, first: Sampler = "typiclust", then: Sampler = "margin",
     labels_per_class: Annotated[float, AtLeast(0.0), AtMost(1e6)] = 1.0,
 ) -> Tensor | Query:
-    """Return the rows of `first`, or of `then` once there are `labels_per_class` labels a class on average."""
+    """Return the rows of `first`, or of `then` once there are `labels_per_class` labels per class on average."""
     return schedule(ctx, samplers=(first, then), starts=(0.0, labels_per_class))

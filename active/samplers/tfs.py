@@ -1,11 +1,11 @@
 """TFS: tail first, the most uncertain image predicted to be of the class with fewest labels.
 
-Source: the tail-first sampling of ALOR (its authors' code, leowangtong/ALOR): until the query is full, take the class of fewest
-labels that is still predicted somewhere, ask its image of largest entropy, and count it as one of the class. That is PCB,
-repaired, with entropy as its base and the whole pool as candidates. The first round is the sampler itself, on zero-shot
-probabilities.
-What the authors' code gets wrong: it asks for exactly a label a class; 200 classes are written into it; labeled images are
-removed from a list while it is read, by parts of their names; it may return fewer rows than asked for.
+Source: the tail-first sampling of ALOR (its authors' code, leowangtong/ALOR): until the query is full, take the class with
+fewest labels that is still predicted somewhere, ask its image of largest entropy, and count that image as one of the class.
+That is PCB, repaired, with entropy as its base and the whole pool as candidates. The first round is the sampler itself, on
+zero-shot probabilities. What the authors' code gets wrong: it asks for exactly one label per class; 200 classes are
+hard-coded; labeled images are removed from a list while it is being read, by parts of their names; it may return fewer rows
+than asked for.
 """
 
 from active.context import Query, SelectionContext

@@ -94,10 +94,10 @@ def test_other_code_is_said_beside_the_verdict(finished, monkeypatch, capsys):
     other.certificate["code"] = "0"
     monkeypatch.setattr(active.verify, "run_again", lambda *_, **__: other)
     assert main([str(finished)]) == 0
-    assert capsys.readouterr().out == "equal: 2 rounds, all picks, labels and metrics (now of other code than recorded)\n"
+    assert capsys.readouterr().out == "equal: 2 rounds, all picks, labels and metrics (now with other code than recorded)\n"
     other.environment |= {"torch": "0", "commit": "0"}
     assert main([str(finished)]) == 0
-    assert "(now of other code, torch than recorded)" in capsys.readouterr().out
+    assert "(now with other code, torch than recorded)" in capsys.readouterr().out
 
 
 @pytest.mark.starts
@@ -116,7 +116,7 @@ def test_a_run_that_was_continued_with_other_threads_says_so(finished, edited, m
     """No single number of threads repeats it."""
     monkeypatch.setattr(active.verify, "run_again", lambda *_, **__: RunResult.read(finished))
     assert main([str(edited(lambda content: content["environment"].update(threads="1 and 2")))]) == 0
-    assert "(now of other threads than recorded)" in capsys.readouterr().out
+    assert "(now with other threads than recorded)" in capsys.readouterr().out
 
 
 def test_a_run_that_cannot_be_repeated_says_why(finished, tmp_path, capsys):

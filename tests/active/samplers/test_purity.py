@@ -180,7 +180,7 @@ def test_where_too_few_are_kept_dropped_ones_are_asked_by_their_score(caplog):
     with caplog.at_level(logging.WARNING):
         found = asked_of(ctx, sampler_by_name("margin"), scores, scores[:0], 6.5)
     assert found.tolist() == [0, 3, 8, 2, 6, 5]
-    assert "3 images are asked that are likely of no class, as only 3 others are left" in caplog.text
+    assert "3 images that are likely of no class are asked, since only 3 others are left" in caplog.text
 
 
 def test_the_bases_own_labels_are_of_the_rows_it_saw():

@@ -108,7 +108,7 @@ def test_a_record_of_other_classes_is_refused(tmp_path):
     other = dataclasses.replace(dataset, classnames=("a", "b", "c", "d", "e"))
     cfg = toy_config(tmp_path / "again", ACTIVE__SAMPLER="replay",
                      ACTIVE__REPLAY__RESULTS=tmp_path / "first" / "results.json")
-    with pytest.raises(DataError, match="a run of other classes"):
+    with pytest.raises(DataError, match="a run with other classes"):
         run(cfg, other, ToyTrainer(features, texts))
 
 
