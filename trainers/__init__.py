@@ -1,1 +1,1 @@
-"""CLIP and what is tuned on it: one learner a file, `learner.py` says how to write one."""
+"""CLIP and its learners: one learner per file; `learner.py` says how to write one."""

@@ -4,11 +4,11 @@ Source: Gao et al., "CLIP-Adapter: Better Vision-Language Models with Feature Ad
 
     v' = r relu(U relu(D v)) + (1 - r) v (1),
 
-n(.) of length 1, D [width / 4, width] and U [width, width / 4] without biases, drawn from U(-1, 1) / sqrt(inputs); r 0.2. It is
-not zero-shot CLIP before its first step, as its network is random then.
-What the authors' code gets wrong: r is chosen for each data set, on its test split as far as one can tell; the text tower runs
-in each step though it is constant; a width of 1024, that of one backbone, is written into it. Here r is fixed, and the node
-`OPTIM` says the steps: Adam at 1e-3, 200 of all labels.
+n(.) of length 1, D [width / 4, width] and U [width, width / 4] without biases, drawn from U(-1, 1) / sqrt(inputs); r = 0.2.
+Before its first step it is not zero-shot CLIP, since its network is random.
+What the authors' code gets wrong: r is chosen for each data set, apparently on its test split; the text tower runs in each
+step although its output is constant; a width of 1024, that of one backbone, is hard-coded. Here r is fixed, and the node
+`OPTIM` sets the steps: 200 of Adam at 1e-3, each on all labels.
 """
 
 from typing import Annotated, Any

@@ -1,14 +1,14 @@
 """CLIPLoRA: low-rank changes of the attention matrices of both towers.
 
 Source: Zanella and Ben Ayed, "Low-Rank Few-Shot Adaptation of Vision-Language Models", CVPR Workshops 2024. A matrix W becomes
-W + (alpha / sqrt(r)) B A of rank r, with A [r, in] drawn from U(+-1/sqrt(in)) and B [out, r] begun at 0, so that the first step
-is zero-shot CLIP's. The scale is that of the authors' code. Texts are encoded anew in every step.
-The paper's 500 steps a shot, of 32 labels each, are 16,000 / C epochs for C classes, whatever the number of shots: that is how
-`OPTIM.MAX_EPOCH` says it.
+W + (alpha / sqrt(r)) B A of rank r, with A [r, in] drawn from U(+-1/sqrt(in)) and B [out, r] starting at 0, so that training
+starts at zero-shot CLIP. The scale is that of the authors' code. Texts are encoded again in every step. The paper's 500 steps
+per shot, of 32 labels each, are 16,000 / C epochs for C classes, whatever the number of shots: `OPTIM.MAX_EPOCH` is set
+accordingly.
 Differences from the authors' code: texts are encoded without their padding and with their common beginning once, so that its
 tokens share one dropout mask in a step, where theirs drop each text's own copy; blocks are chosen by number in towers of any
-depth (theirs are listed by name for three ViTs); the data set's template stands in training and evaluation (theirs evaluates by
-the first of a list).
+depth (theirs are listed by name for three ViTs); the data set's template is used in training and evaluation (theirs evaluates
+with the first of a list).
 """
 
 import math
@@ -31,7 +31,7 @@ Matrices = Literal["q", "k", "v", "o", "qk", "qv", "qo", "kv", "ko", "vo", "qkv"
 
 @LEARNERS.register("CLIPLoRA", without_draws={"dropout": 0.0})
 class CLIPLoRA(Head):
-    """Changes such as `text.3.q`, by tower, block and matrix of its attention: `down` [r, width] and `up` [width, r]."""
+    """Changes, such as `text.3.q`, by tower, block and attention matrix: `down` [r, width] and `up` [width, r]."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class CLIPLoRA(Head):
     ):
         """`matrices` are of queries, keys, values, output; `blocks` of each tower "all", "top N" (the last ones) or "bottom N".
 
-        `dropout` is the share of inputs of a change that are dropped in training; `template` is as for heads.
+        `dropout` is the share of a change's inputs that are dropped in training; `template` is as for heads.
         """
         super().__init__(clip, texts, template)
         self.tunes_images = towers != "text"
@@ -74,7 +74,7 @@ class CLIPLoRA(Head):
                 for block, matrices in tower.items()}
 
     def _drop(self, x: Tensor) -> Tensor:
-        """Return x with a share of its entries at 0 and the others raised, by a random stream of the learner's own."""
+        """Return x with a share of its entries set to 0 and the others scaled up, using the learner's own random stream."""
         if not self.dropout:
             return x
         if self._generator is None:
@@ -84,7 +84,7 @@ class CLIPLoRA(Head):
 
 
 def chosen_blocks(blocks: str, n_blocks: int) -> range:
-    """Return which of a tower's blocks "all", "top N" or "bottom N" are.
+    """Return the blocks of a tower that "all", "top N" or "bottom N" stands for.
 
     Raises ConfigError for other words, UserError for more blocks than there are.
     """

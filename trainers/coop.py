@@ -1,4 +1,4 @@
-"""CoOp: learned context words in front of, around or behind the class name.
+"""CoOp: learned context words before, around or after the class name.
 
 Source: Zhou et al., "Learning to Prompt for Vision-Language Models", IJCV 2022, Section 3.2.
 Differences from the authors' code: prompts are fp32 whatever the precision of the towers; a context given in words
@@ -23,7 +23,7 @@ from trainers.registry import LEARNERS
 class CoOp(PromptLearner):
     """Context `ctx`: [n, width] shared by all classes, or class-specific, [C, n, width], with `csc`.
 
-    With several descriptions a class, every description owns a class-specific context: [T, n, width].
+    With several descriptions per class, every description has its own class-specific context: [T, n, width].
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class CoOp(PromptLearner):
         ctx_init: str = "",
         class_token_position: Position = "end",
     ):
-        """`ctx_init` gives the first context in words and then sets its length; else `n_ctx` tokens ~ N(0, 0.02^2)."""
+        """`ctx_init` gives the initial context in words, and thus its length; otherwise it is `n_ctx` tokens ~ N(0, 0.02^2)."""
         super().__init__()
         words = word_ids(clip.tokenizer, ctx_init)
         n_tokens = len(words) or n_ctx
@@ -55,7 +55,7 @@ class CoOp(PromptLearner):
 
 
 class TaughtCoOp(CoOp):
-    """CoOp whose loss knows `template_texts` [C, D], the unit-norm texts of zero-shot CLIP; they are no part of its state."""
+    """CoOp whose loss uses `template_texts` [C, D], the unit-norm texts of zero-shot CLIP; they are not part of its state."""
 
     template_texts: Tensor
 

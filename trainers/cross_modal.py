@@ -1,16 +1,16 @@
 """CrossModal: a linear probe that is trained on texts too, each a sample of its class.
 
 Source: Lin et al., "Multimodality Helps Unimodality: Cross-Modal Few-Shot Learning with Multimodal Models", CVPR 2023. Rows w_k
-begin at the zero-shot texts t_k; logits are s x.w_k for images and texts x alike, w_k of any length; the loss of a step is
+start at the zero-shot texts t_k; logits are s x.w_k for both images and texts x, w_k of any length; the loss of a step is
 
     1/2 CE of images + 1/2 CE of the C texts (1),
 
 as in the authors' batches, half texts and half images. Here a step sees all labels and all texts. The texts are compared with
-all classes even where the images' CE leaves those without a label out; a row of such a class is moved by them and by weight
-decay.
+all classes even where the images' CE leaves out those without a label; the row of such a class is moved by the texts and by
+weight decay.
 What the authors' code gets wrong: learning rate, decay, batch size and the iteration are chosen on validation labels, up to
-four a class (here AdamW at 1e-3, decay 0.01, 1,000 steps, the last one); batches as large as the data are dropped, an error
-for four labels or fewer; two widths of features are written into it.
+four per class (here AdamW at 1e-3, decay 0.01, the last of 1,000 steps); batches as large as the data are dropped, an error
+for four labels or fewer; two feature widths are hard-coded.
 """
 
 import numpy as np
@@ -24,7 +24,7 @@ from trainers.learner import LEARNERS, Batch, Classifier, ClassTexts, Head, Labe
 
 @LEARNERS.register("CrossModal", moves_absent=True)
 class CrossModal(Head):
-    """`weight` [C, D] are the rows, which decay to 0, not to the texts; they are those once the labels are known."""
+    """`weight` [C, D] are the rows, which decay to 0, not to the texts; `prepare` sets them to the texts."""
 
     texts: Tensor
 
@@ -42,7 +42,7 @@ class CrossModal(Head):
         return Classifier(self.weight)
 
     def loss(self, classifier: Classifier, batch: Batch) -> Tensor:
-        """Return (1), by one product for images and texts, of the shape that is fast also for an odd number of classes."""
+        """Return (1), by one product for images and texts, in the shape that is fast even for an odd number of classes."""
         rows = torch.cat([batch.features, self.texts])
         logits = batch.scale * (classifier.texts @ rows.T).T
         of_images, of_texts = logits.split([len(batch.features), len(self.texts)])

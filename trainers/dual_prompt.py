@@ -6,11 +6,11 @@ complement label y' drawn uniformly from the other classes is
 
     CE(s v.t+, y) + lambda [ -log p_clean(y) - log(1 - p_clean(y')) ].
 
-Differences from the paper: Eq. 5 prints the last term with a plus sign, which would raise p_clean of wrong labels against
-the paper's own text; `l2_sign="printed"` keeps it for ablation. Unknown there, with the default taken here: lambda (1, as in
-DeFT), whether the second loss also moves the positive context and the visual prompts (yes; `l2_detach`), the depth of the
-visual prompts (all blocks, in DeFT's layout). `n_ctx_vision` 0 leaves the visual prompts out, as an ablation: the learner then
-reads frozen features, and fits ResNets too.
+Differences from the paper: Eq. 5 prints the last term with a plus sign, which would raise p_clean of wrong labels, contrary to
+the paper's text; `l2_sign="printed"` keeps it for ablation. Not stated in the paper, with the default chosen here: lambda (1,
+as in DeFT), whether the second loss also moves the positive context and the visual prompts (yes; `l2_detach`), the depth of
+the visual prompts (all blocks, in DeFT's layout). `n_ctx_vision` 0 leaves the visual prompts out, as an ablation: the learner
+then reads frozen features, and works with ResNets too.
 """
 
 from typing import Annotated, Literal
@@ -64,7 +64,7 @@ class DualPrompt(PromptLearner):
                        negative=(self.negative,), after_ln_pre=self.layout == "deft")
 
     def loss(self, classifier: Classifier, batch: Batch) -> Tensor:
-        """Return the mean of Eq. 6 over a batch; with one class that counts there is no complement."""
+        """Return the mean of Eq. 6 over a batch; if only one class counts there is no complement."""
         features, targets, scale = batch.features, batch.targets, batch.scale
         logits = self.logits(scale, features, classifier)
         seen = features.detach() if self.l2_detach == "pos+visual" else features

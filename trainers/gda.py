@@ -1,19 +1,19 @@
 """GDA: Gaussian discriminant analysis of frozen features beside the zero-shot texts; nothing is trained.
 
-Classes are Gaussians of means mu_k and one covariance, of which P is the precision; logits are
-s v.t_k + alpha q_k, q_k = v.P mu_k - 1/2 mu_k.P mu_k (1).
+Classes are Gaussians with means mu_k and one covariance, whose inverse is the precision P; logits
+are s v.t_k + alpha q_k, q_k = v.P mu_k - 1/2 mu_k.P mu_k (1).
 
-- `pool` (default; ours, semi-supervised): the pool has no labels, but its features cost nothing. With zero-shot posteriors
-  p_ik of pool images, m_k = sum_i p_ik v_i / sum_i p_ik and mu_k = (kappa m_k + sum_{i in k} v_i) / (kappa + n_k) (2);
-  P = inverse of (1 - 0.1) S + 0.1 tr(S)/D I (3), S the covariance of v_i - sum_k p_ik m_k over the pool; alpha 1, kappa 3.
-  It is defined without a label, and then is not zero-shot CLIP. kappa was chosen by accuracy on DTD, Flowers102 and Caltech101,
-  where it is optimistic. Beside learners that read labeled images alone, say that it reads the pool.
+- `pool` (default; ours, semi-supervised): the pool has no labels, but its features cost nothing. With zero-shot posteriors p_ik
+  of pool images, m_k = sum_i p_ik v_i / sum_i p_ik and mu_k = (kappa m_k + sum_{i in k} v_i) / (kappa + n_k) (2); P = inverse
+  of (1 - 0.1) S + 0.1 tr(S)/D I (3), S the covariance of v_i - sum_k p_ik m_k over the pool; alpha 1, kappa 3. It is defined
+  even without a label, and then differs from zero-shot CLIP. kappa was chosen by accuracy on DTD, Flowers102 and Caltech101, so
+  results there are optimistic. When you compare it with learners that read only labeled images, say that it reads the pool.
 - `labels`: Wang et al., "A Hard-to-Beat Baseline for Training-free CLIP-based Adaptation", ICLR 2024. mu_k are means of labeled
-  images, P = D [(M - 1) S + tr(S) I]^-1 (4), S their covariance within classes. With less than two labels a class it is poor:
-  (4) is estimated from the few classes that have two; where none has, this is zero-shot CLIP.
-  What the authors' code gets wrong: the mean of a class without a label is NaN, which then is the answer to every image; alpha
-  is chosen on the whole validation split, on ImageNet on the test split. Here q is centered over the classes with a label and 0
-  for the others, alpha is 0.3, and P comes from Cholesky's decomposition, not from a pseudo-inverse.
+  images, P = D [(M - 1) S + tr(S) I]^-1 (4), S their covariance within classes. With fewer than two labels per class it is
+  poor: (4) is estimated from the few classes that have two; if none has, this is zero-shot CLIP. What the authors' code gets
+  wrong: the mean of a class without a label is NaN, which then is the answer for every image; alpha is chosen on the whole
+  validation split, or, for ImageNet, on the test split. Here q is centered over the classes with a label and 0 for the others,
+  alpha is 0.3, and P comes from Cholesky's decomposition, not from a pseudo-inverse.
 """
 
 from typing import Literal
@@ -29,12 +29,12 @@ from trainers.learner import LEARNERS, Classifier, ClassTexts, Head, Labels
 KAPPA, SHRINKAGE = 3.0, 0.1
 ALPHA = {"pool": 1.0, "labels": 0.3}
 BLOCK = 65536  # pool rows at once
-NO_SPREAD = 1e-10  # trace of a covariance that is rounding alone
+NO_SPREAD = 1e-10  # trace below which a covariance is only rounding
 
 
 @LEARNERS.register("GDA", begins_as_zero_shot=False, moves_absent=True)
 class GDA(Head):
-    """`rows_added` [C, D] and `bias` [C] are alpha / s times what q adds to texts; `means` [C, D] is where classes lie, mu."""
+    """`rows_added` [C, D] and `bias` [C] are alpha / s times what q adds to texts; `means` [C, D] are mu, the class means."""
 
     rows_added: Tensor
     bias: Tensor
@@ -74,7 +74,7 @@ def pool_rows(labels: Labels, texts: Tensor, scale: float) -> tuple[Tensor, Tens
         features = block.double()
         probs = (scale * features @ texts.double().T).softmax(1)  # [block, C]
         squares, sums, joint = squares + features.T @ features, sums + probs.T @ features, joint + probs.T @ probs
-    means = sums / joint.sum(1, keepdim=True)  # m, since probabilities of a row sum to 1
+    means = sums / joint.sum(1, keepdim=True)  # m, since each row's probabilities sum to 1
     crossed = means.T @ sums
     spread = (squares - crossed - crossed.T + means.T @ joint @ means) / len(labels.pool)
     trace = spread.trace()
@@ -103,13 +103,13 @@ def label_rows(labels: Labels, texts: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _counts_and_sums(labels: Labels, n_classes: int) -> tuple[Tensor, Tensor]:
-    """Return the weights of the labels of each class, [C, 1], and the sums of their features, [C, D], in float64."""
+    """Return the sum of the weights of each class's labels, [C, 1], and of their features, [C, D], in float64."""
     members = F.one_hot(labels.targets, n_classes).double() * labels.weights.double()[:, None]  # [M, C]
     return members.sum(0)[:, None], members.T @ labels.features.double()
 
 
 def _discriminants(means: Tensor, spread: Tensor, trace: Tensor) -> tuple[Tensor, Tensor]:
-    """Return P mu [C, D] and -1/2 mu.P mu [C]; zeros where no feature differs from its class's mean, so that P is unknown."""
+    """Return P mu [C, D] and -1/2 mu.P mu [C]; zeros if every feature equals its class's mean, so that P is undefined."""
     if trace <= NO_SPREAD:
         return torch.zeros_like(means), torch.zeros_like(means[:, 0])
     rows = torch.cholesky_solve(means.T, torch.linalg.cholesky(spread)).T

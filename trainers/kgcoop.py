@@ -1,10 +1,10 @@
-"""KgCoOp: CoOp held near the texts of zero-shot CLIP, by which classes without a label are held too.
+"""KgCoOp: CoOp kept near the texts of zero-shot CLIP, including those of classes without a label.
 
 Source: Yao et al., "Visual-Language Prompt Tuning with Knowledge-guided Context Optimization", CVPR 2023, Eqs. 4 and 5. The
 penalty is W times the mean over classes of 1 - cos(w_k, t_k), which is W/2 times the mean squared distance of unit vectors; t_k
-is the text of the data set's template.
+is the text feature of the data set's template.
 Differences from the authors' code: a context given in words is taken as it is (theirs reads any `CTX_INIT` as "a photo of a");
-the checkpoint holds the context alone (theirs carries unused bias vectors, a meta-net and an adapter).
+the checkpoint holds only the context (theirs carries unused bias vectors, a meta-net and an adapter).
 """
 
 from typing import Annotated
@@ -22,7 +22,7 @@ from trainers.learner import LEARNERS, Batch, Classifier, ClassTexts
 
 @LEARNERS.register("KgCoOp")
 class KgCoOp(TaughtCoOp):
-    """Context `ctx` as CoOp's, held near the texts of the template."""
+    """Context `ctx` like CoOp's, kept near the template's texts."""
 
     def __init__(
         self,

@@ -1,7 +1,7 @@
-"""What a learner is: the file to open by who wants to write one.
+"""What a learner is: the file to read before writing one.
 
-A learner is a class in a file of its own, in this folder or anywhere (`ACTIVE.PLUGINS`). Its keyword-only parameters are its
-YAML node. A linear probe on frozen features, begun at the texts of zero-shot CLIP, is all of this:
+A learner is a class in its own file, in this folder or anywhere (`ACTIVE.PLUGINS`). Its keyword-only parameters are its YAML
+node. This is a complete linear probe on frozen features, starting at the texts of zero-shot CLIP:
 
     @LEARNERS.register("Probe")
     class Probe(Learner):
@@ -13,7 +13,7 @@ YAML node. A linear probe on frozen features, begun at the texts of zero-shot CL
         def classifier(self, texts):
             return Classifier(texts.texts + self.shift)
 
-`TRAINER.NAME Probe` then trains, evaluates and asks by it. What a learner need not say has a default below.
+`TRAINER.NAME Probe` then trains it, evaluates it and selects with it. Whatever a learner leaves out has a default below.
 """
 
 from abc import abstractmethod
@@ -37,13 +37,13 @@ __all__ = ["LEARNERS", "Batch", "ClassTexts", "Classifier", "Head", "Labels", "L
 class Learner(nn.Module):
     """What is tuned for one list of classes. Holds parameters and the texts of the classes, never CLIP.
 
-    A learner is built as `Learner(clip, texts, rng, *, yaml parameters)` from a FrozenCLIP, ClassTexts and a NumPy
-    generator, from which all of its randomness comes. A fresh one is built in every round. `rows` are the texts;
-    `tunes_images` says whether its prompts enter the image tower, so that features are no longer those of the cache; `reads`,
-    what its `features` are made of: "tokens" then, else "features", or "pre_projection" for the class token's rows [B, width]
-    before the linear projection of a ViT, as the tower makes them. `reads_frozen` says whether its loss reads the frozen
-    tower's features too; `teacher` are the templates of the texts that `prepare` is given, if more than one. It is in torch's
-    training mode in the steps of a fit, and in evaluation mode else.
+    A learner is built as `Learner(clip, texts, rng, *, yaml parameters)` from a FrozenCLIP, ClassTexts and a NumPy generator,
+    from which all of its randomness comes. A fresh one is built in every round. `rows` are the texts. `tunes_images` says
+    whether its prompts enter the image tower, so that features no longer come from the cache. `reads` says what its
+    `features` are made from: "tokens" in that case, else "features", or "pre_projection" for the class token's rows [B,
+    width] before the linear projection of a ViT. `reads_frozen` says whether its loss also reads the frozen tower's features;
+    `teacher` are the templates of the texts that `prepare` is given, if more than one. It is in torch's training mode during
+    the steps of a fit, and otherwise in evaluation mode.
     """
 
     rows: TokenRows
@@ -57,15 +57,15 @@ class Learner(nn.Module):
         return "tokens" if self.tunes_images else "features"
 
     def forward(self) -> Prompts:
-        """Return the prompts as they are now: none, unless overridden."""
+        """Return the current prompts: none, unless overridden."""
         return Prompts()
 
     def features(self, features: Tensor) -> Tensor:
-        """Return the features [B, D] that are classified, of what is read or a tuned tower makes: the same by default."""
+        """Return the features [B, D] to classify, from what is read or a tuned tower gives: unchanged, unless overridden."""
         return features
 
     def classifier(self, texts: Classifier) -> Classifier:
-        """Return what classes are compared by, of their unit-norm text features [C, D]: the same, unless overridden."""
+        """Return the classifier, given the unit-norm text features [C, D] of classes: unchanged, unless overridden."""
         return texts
 
     def logits(self, scale: float, features: Tensor, classifier: Classifier) -> Tensor:
@@ -78,24 +78,24 @@ class Learner(nn.Module):
         return cross_entropy(self.logits(batch.scale, batch.features, classifier), batch)
 
     def prepare(self, labels: Labels, texts: Tensor, scale: float) -> None:
-        """Take from all labels what steps cannot learn, once, before the first: counts, a start, or the whole solution.
+        """Compute from all labels, once, before the first step, what steps cannot learn: counts, a start, or the solution.
 
-        `texts` [C, D] are the unit-norm texts of the learner's own template, or, where it learns text prompts, of the data
-        set's; or the means over the templates of `teacher`. Steps follow if a parameter requires a gradient.
+        `texts` [C, D] are the unit-norm texts of the learner's own template, or of the data set's if it learns text
+        prompts, or the means over the templates of `teacher`. Steps follow if a parameter requires a gradient.
         """
 
     def after_epoch(self, epoch: int, n_epochs: int) -> None:
-        """Do what is to be done after the last step of an epoch, counted from 0: nothing, unless overridden."""
+        """Is called after the last step of an epoch, counted from 0: does nothing, unless overridden."""
 
     def constants(self) -> dict[str, Any]:
         """Return numbers and words that give the state its meaning and are not in it: none, unless overridden.
 
-        A model is read only where they are the same. What matters in training alone is not among them.
+        A model is read only if they are the same. What matters only in training is not among them.
         """
         return {}
 
     def adopt(self, state: Mapping[str, Tensor]) -> None:
-        """Take a stored state; raises ValueError for other shapes. A learner whose shapes depend on the labels overrides it."""
+        """Load a stored state; raises ValueError for other shapes. A learner whose shapes depend on the labels overrides it."""
         own, stored = ({name: tuple(value.shape) for name, value in own.items()} for own in (self.state_dict(), state))
         if own != stored:
             raise ValueError(f"another shape: {stored}, not {own}")
@@ -105,7 +105,7 @@ class Learner(nn.Module):
 def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
     """Return the weighted mean of the cross-entropy of logits [B, C] over the classes that count.
 
-    A class that does not count has no gradient: its logits are no part of the softmax. They are in every prediction.
+    A class that does not count has no gradient: its logits are left out of the softmax here, though not in predictions.
     """
     if batch.counted is not None:
         logits = logits.masked_fill(~batch.counted, -torch.inf)
@@ -115,22 +115,22 @@ def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
 
 
 def weighted_mean(losses: Tensor, batch: Batch) -> Tensor:
-    """Return the mean of w_i l_i over the images of a batch, of their losses l [B]: a weight says how much of one counts."""
+    """Return the mean of w_i l_i over the images of a batch, for losses l [B]: a weight says how much an image counts."""
     return (losses if batch.weights is None else losses * batch.weights).mean()
 
 
 class Head(Learner):
-    """A learner beside the texts of a template, most often on frozen features."""
+    """A learner that adds to the texts of a template, usually on frozen features."""
 
     def __init__(self, clip: FrozenCLIP, texts: ClassTexts, template: str = "dataset"):
-        """`template` holds one `{}` for the class name; "dataset" is the data set's own."""
+        """`template` holds one `{}` for the class name; "dataset" is the data set's template."""
         super().__init__()
         template = texts.template if template == "dataset" else template
         self.rows = template_rows(clip.tokenizer, texts.classnames, template)
 
 
 class PromptLearner(Learner):
-    """Learns prompts: tokens that enter one tower or both."""
+    """A learner of prompts: tokens that enter one tower or both."""
 
     @abstractmethod
     def forward(self) -> Prompts:

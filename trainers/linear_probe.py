@@ -1,20 +1,22 @@
-"""LinearProbe: a row of weights for each class on frozen features, begun at the zero-shot texts.
+"""LinearProbe: a row of weights for each class on frozen features, starting at the zero-shot texts.
 
-Four forms, all of which learn x [C, D] beside the texts t_k.
+It has four forms, all of which learn x [C, D] added to the texts t_k.
 
-- `map` (default): logits s v.w_k, w_k = t_k + x_k, at the one minimum of sum_i CE_i + kappa/2 sum_k |x_k|^2 (1). The minimum
-  lies at x_k = s/kappa sum_i (1[y_i = k] - p_ik) v_i (2), in the span of the labeled features, and is solved for there; no
-  learning rate, epochs or seed matter. Not published; kappa 100 was chosen by accuracy on DTD, where it is optimistic.
-- `zs_lp`: logits s v.n(t_k + x_k), n(.) of length 1, mean CE (3). Lin et al. begin linear probes at the texts; the setting is
-  that of the repository of Silva-Rodriguez et al. (4), whose grid search keeps the best epoch of the test split, a leak.
+- `map` (default): logits s v.w_k, w_k = t_k + x_k, at the unique minimum of sum_i CE_i + kappa/2 sum_k |x_k|^2 (1). The minimum
+  lies at x_k = s/kappa sum_i (1[y_i = k] - p_ik) v_i (2), in the span of the labeled features, and is solved for there;
+  learning rate, epochs and seed do not matter. Not published; kappa 100 was chosen by accuracy on DTD, so results there are
+  optimistic.
+- `zs_lp`: logits s v.n(t_k + x_k), n(.) of length 1, mean CE (3). Lin et al. start linear probes at the texts; the setting is
+  that of the repository of Silva-Rodriguez et al. (4), whose grid search keeps the epoch with the best test accuracy, a leak.
 - `clap`: (3) plus rho^2/C sum_k lambda_k |x_k|^2 (4), lambda_k the mean zero-shot probability of class k on its own images.
   Silva-Rodriguez et al., "A Closer Look at the Few-Shot Adaptation of Large Vision-Language Models", CVPR 2024. Their lambda of
-  a class without a label is 0/0, after two steps every row is NaN; here it is the mean of the others, as in their later code.
+  a class without a label is 0/0, so that after two steps every row is NaN; here it is the mean of the others, as in their later
+  code.
 - `taskres`: logits s v.n(t_k + alpha/rho x_k) (5): (3) under Adam with another rate and decay. Yu et al., "Task Residual for
-  Tuning Vision-Language Models", CVPR 2023. Their alpha is another one for Flowers102, which cannot be known beforehand.
+  Tuning Vision-Language Models", CVPR 2023. They use another alpha for Flowers102, which cannot be known beforehand.
 
-The authors' rows are texts of length rho, about 10, under a cosine classifier. Rows of length 1 take the same path under SGD
-with the learning rate divided by rho^2 (0.1 is 0.001 here), as these forms do; their views are many, here one is fixed.
+The authors' rows are texts of length rho, about 10, under a cosine classifier. Rows of length 1, as here, take the same path
+under SGD with the learning rate divided by rho^2 (0.1 is 0.001 here). They train on many views, here on a fixed one.
 """
 
 from typing import Annotated, Any, Literal
@@ -47,7 +49,7 @@ class LinearProbe(Head):
         kappa: Annotated[float, AtLeast(1e-3), AtMost(1e9)] = 100.0,
         template: str = "dataset",
     ):
-        """`kappa` is of the form `map` alone, which takes no steps; the others are trained by the node `OPTIM`."""
+        """`kappa` belongs to the form `map` alone, which takes no steps; the others are trained by the node `OPTIM`."""
         super().__init__(clip, texts, template)
         shape = len(texts.classnames), clip.feature_width
         self.form, self.kappa = form, kappa
@@ -106,7 +108,7 @@ def map_shift(labels: Labels, texts: Tensor, scale: float, kappa: float) -> Tens
 
 
 def class_strengths(labels: Labels, texts: Tensor, scale: float) -> Tensor:
-    """Return lambda [C]: the mean zero-shot probability of each class on its own images, of the others where it has none."""
+    """Return lambda [C]: each class's mean zero-shot probability on its images; without any, the mean of the others."""
     probs = (scale * labels.features @ texts.T).softmax(1).gather(1, labels.targets[:, None])[:, 0]
     counts, sums = (texts.new_zeros(len(texts)).index_add_(0, labels.targets, own)
                     for own in (labels.weights, labels.weights * probs))

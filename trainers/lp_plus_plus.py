@@ -2,18 +2,18 @@
 
 Source: Huang et al., "LP++: A Surprisingly Strong Linear Probe for Few-Shot CLIP", CVPR 2024. Logits are v.(w_k + alpha_k t_k)
 + b_k (1), without CLIP's scale. On the mean CE, 300 steps of all labels with momentum 0.9 in w and b. With V [M, D] the
-labeled features, (1) is smooth in w by lambda_max(V^T V) / (2 M) (2), from which comes the rate.
+labeled features, (1) is smooth in w by lambda_max(V^T V) / (2 M) (2), which gives the learning rate.
 
-- `repaired` (default): rate 2 M / lambda_max, one over (2); w begins at class means less their mean over the classes with a
-  label, 0 for the others; no bias; alpha stays at CLIP's scale, or, by `alpha` "data", at the authors' start, 250 times the
-  mean over classes of the mean v_i.t_k of their own images.
-- `reference`: rate 4 M / lambda_max; w begins at the sums of class features, b at U(-1, 1) / sqrt(D); alpha begins as under
-  "data" and at every 10th step moves by M / (4 max_k sum_i (v_i.t_k)^2) times its gradient, as the authors' code has it.
+- `repaired` (default): rate 2 M / lambda_max, one over (2); w starts at class means minus their mean over the classes with
+  a label, 0 for the others; no bias; alpha stays at CLIP's scale, or, with `alpha` "data", at the authors' start, 250 times
+  the mean over classes of the mean v_i.t_k of their images.
+- `reference`: rate 4 M / lambda_max; w starts at the sums of class features, b at U(-1, 1) / sqrt(D); alpha starts as under
+  "data" and at every 10th step moves by M / (4 max_k sum_i (v_i.t_k)^2) times its gradient, as in the authors' code.
 
-What the authors' code gets wrong: the gradient of alpha is never set to 0, so that each of its steps adds up all since the
-first (kept in `reference`); the number of classes is taken from the labels, an error if a class has none (here it begins at
-0); weights are in half precision; the epoch is chosen on as many validation labels as there are labels (here the last step is
-taken).
+What the authors' code gets wrong: the gradient of alpha is never set to 0, so that each of its steps adds up all gradients
+since the first (kept in `reference`); the number of classes is taken from the labels, an error if a class has none (here its
+row starts at 0); weights are in half precision; the epoch is chosen on as many validation labels as there are labels (here
+the last step is taken).
 """
 
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ class LPpp(Head):
         steps: Annotated[int, AtLeast(0), AtMost(100000)] = 300,
         template: str = "dataset",
     ):
-        """`alpha` is of the repaired form; "scale" is safer with few labels, "data" better where texts are poor."""
+        """`alpha` belongs to the repaired form; "scale" is safer with few labels, "data" better where texts are poor."""
         super().__init__(clip, texts, template)
         n_classes, width = len(texts.classnames), clip.feature_width
         self.is_repaired, self.alpha, self.steps = form == "repaired", alpha, steps
@@ -76,7 +76,7 @@ class LPpp(Head):
 
 @dataclass(frozen=True)
 class _Data:
-    """Labels in float64: features, v_i.t_k, members [M, C] by their weights, and what counts in the loss."""
+    """Labels in float64: features, v_i.t_k, weighted membership [M, C], and the classes that count in the loss."""
 
     features: Tensor
     cosines: Tensor
@@ -97,18 +97,18 @@ class _Data:
         return self.members.T @ self.features
 
     def centered_means(self) -> Tensor:
-        """Return the class means [C, D] less their mean over classes with a label, 0 for the others."""
+        """Return the class means [C, D] minus their mean over classes with a label, 0 for the others."""
         has_label = self.counts > 0
         means = self.sums / self.counts.where(has_label, 1)[:, None]
         return (means - means[has_label].mean(0)) * has_label[:, None]
 
     def alpha(self) -> Tensor:
-        """Return 250 times the mean over classes of the mean cosine of their own images, for each class."""
+        """Return, for each class, 250 times the mean over classes of the mean cosine of their own images."""
         own = (self.members * self.cosines).sum(0)[self.counts > 0] / self.counts[self.counts > 0]
         return (ALPHA_FACTOR * own.mean()).expand(len(self.counts))
 
     def errors(self, shift: Tensor, alpha: Tensor, bias: Tensor) -> Tensor:
-        """Return the gradient [M, C] of the mean CE by the logits of (1)."""
+        """Return the gradient [M, C] of the mean CE with respect to the logits of (1)."""
         logits = (self.features @ shift.T + alpha * self.cosines + bias).masked_fill(~self.counted, -torch.inf)
         weights = self.members.sum(1, keepdim=True)
         return (weights * logits.softmax(1) - self.members) / weights.sum()

@@ -1,11 +1,11 @@
-"""MaPLe: text prompts in several blocks, from which linear maps make the image prompts.
+"""MaPLe: text prompts in several blocks, which linear maps turn into the image prompts.
 
-Source: Khattak et al., "MaPLe: Multi-modal Prompt Learning", CVPR 2023, Eqs. 1 to 7.
-`deep_maps: cloned` starts the maps of all blocks but the first from the same numbers, as the authors' code does; they are
-trained apart from then on. `drawn`, the default, draws each.
-Differences from the authors' code: any widths of the towers; all maps fp32; the context may be given in any number of
-words, of which the first `n_ctx` tokens are learned and the others stay ordinary tokens; only prompts and maps are given to
-the optimizer.
+Source: Khattak et al., "MaPLe: Multi-modal Prompt Learning", CVPR 2023, Eqs. 1 to 7. `deep_maps: cloned` starts the maps of
+all blocks but the first from the same numbers, as the authors' code does; they are trained separately from then on.
+`drawn`, the default, draws each separately.
+Differences from the authors' code: any widths of the towers; all maps in fp32; the context may be given in any number of
+words, whose first `n_ctx` tokens are learned while the others stay ordinary tokens; only prompts and maps are given to the
+optimizer.
 """
 
 import math

@@ -1,8 +1,8 @@
-"""PromptSRC: IVLP's prompts in both towers, held near what zero-shot CLIP says, and averaged over the epochs.
+"""PromptSRC: IVLP's prompts in both towers, kept near zero-shot CLIP, and averaged over the epochs.
 
 Source: Khattak et al., "Self-regulating Prompts: Foundational Model Adaptation without Forgetting", ICCV 2023. With f the
-unit-norm features of images and w those of texts, f0 the frozen tower's of the same views, t the teacher's texts, p and p0 the
-probabilities by f and w, and by f0 and t, and B images of C classes, the loss is
+unit-norm features of images and w those of texts, f0 the frozen tower's for the same views, t the teacher's texts, p and p0
+the probabilities from f and w, and from f0 and t, and B images of C classes, the loss is
 
     CE + 25 mean |w - t| + 10 mean |f - f0| + KL(p0 || p) / (B C),
 
@@ -28,14 +28,14 @@ from trainers.ivlp import IVLP
 from trainers.learner import LEARNERS, Batch, Classifier, ClassTexts, Labels, cross_entropy
 from trainers.registry import InBlocksOf, TunesImages
 
-N_TEMPLATES = 60  # of OpenAI's 80 for ImageNet, the ones that the authors took
+N_TEMPLATES = 60  # of OpenAI's 80 for ImageNet, those that the authors use
 
 Weight = Annotated[float, AtLeast(0.0), AtMost(1e6)]
 
 
 @LEARNERS.register("PromptSRC")
 class PromptSRC(IVLP):
-    """Prompts `text[j]` and `image[j]` as IVLP's. The teacher's texts `template_texts` [C, D] are no part of the state."""
+    """Prompts `text[j]` and `image[j]` as in IVLP. The teacher's texts `template_texts` [C, D] are not part of the state."""
 
     reads_frozen = True
     template_texts: Tensor
@@ -58,7 +58,7 @@ class PromptSRC(IVLP):
         average_mean: Annotated[float, AtLeast(0.0), AtMost(10.0)] = 0.6,
         average_std: Annotated[float, AtLeast(0.001), AtMost(1e6)] = 0.6,
     ):
-        """The teacher's texts are those of the data set's template, or the mean over 60 templates that were made for ImageNet.
+        """The teacher's texts are those of the data set's template, or the mean over 60 templates made for ImageNet.
 
         `average_mean` and `average_std` are those of the Gaussian over the epochs, as shares of `OPTIM.MAX_EPOCH`: a mean of 1
         and a deviation of 0.001 keep the last epoch, a large deviation takes the plain mean.
@@ -75,7 +75,7 @@ class PromptSRC(IVLP):
         self._average = [torch.zeros_like(prompt) for prompt in self.parameters()]
 
     def loss(self, classifier: Classifier, batch: Batch) -> Tensor:
-        """Return the cross-entropy and the three terms that hold texts, images and probabilities near zero-shot CLIP's."""
+        """Return the cross-entropy plus the three terms that keep texts, images and probabilities near zero-shot CLIP's."""
         logits = self.logits(batch.scale, batch.features, classifier)
         known = self.logits(batch.scale, batch.frozen, Classifier(self.template_texts))
         divergence = F.kl_div(logits.log_softmax(1), known.log_softmax(1), reduction="sum", log_target=True) / logits.numel()
@@ -83,7 +83,7 @@ class PromptSRC(IVLP):
         return cross_entropy(logits, batch) + sum(weight * term for weight, term in zip(self.loss_weights, terms, strict=True))
 
     def after_epoch(self, epoch: int, n_epochs: int) -> None:
-        """Add an epoch's prompts to their mean, which takes their place after the last epoch."""
+        """Add an epoch's prompts to their mean, which replaces them after the last epoch."""
         weight = epoch_weights(n_epochs, self.average_mean, self.average_std)[epoch]
         for prompt, mean in zip(self.parameters(), self._average, strict=True):
             mean += weight * prompt

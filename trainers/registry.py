@@ -1,4 +1,4 @@
-"""Learners and trainers by their names, and the keys of learners that depend on the backbone."""
+"""Learners and trainers by name, and the learners' keys that depend on the backbone."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,12 +14,12 @@ _FOR_TESTING = {  # see trainers.testing
     "begins_as_zero_shot": bool, "moves_absent": bool, "draws_classes": bool, "without_draws": dict}
 LEARNERS = Registry("learner", "TRAINER", home="trainers", leave_out=("testing",),
                     facts={"absent": str, **_FOR_SAMPLERS, **_FOR_TESTING})
-# which of a trainers.core.trainer.Setting make what active.plan.Trainer says
+# functions of a trainers.core.trainer.Setting that return an active.plan.Trainer
 TRAINERS = Registry("trainer", "TRAINER", facts=_FOR_SAMPLERS)
 
 
 def is_learner(name: str) -> bool:
-    """Tell whether `TRAINER.NAME` is a learner, else a trainer of its own; raises ConfigError if it is neither."""
+    """Tell whether `TRAINER.NAME` is a learner or, if not, a trainer; raises ConfigError if it is neither."""
     if name not in LEARNERS and name not in TRAINERS:
         known = [component.name for registry in (TRAINERS, LEARNERS) for component in registry]
         raise ConfigError(f"unknown trainer {name!r}; {did_you_mean(name, known)}")
@@ -27,7 +27,7 @@ def is_learner(name: str) -> bool:
 
 
 def has_negative_texts(name: str) -> bool:
-    """Tell whether a learner has negative prompts, by which a sampler can tell right from wrong pseudo-labels."""
+    """Tell whether a learner has negative prompts, with which a sampler can tell right from wrong pseudo-labels."""
     return (LEARNERS if is_learner(name) else TRAINERS)[name].facts.get("has_negative_texts", False)
 
 
@@ -37,19 +37,19 @@ def is_linear(name: str) -> bool:
 
 
 def read_by(name: str) -> str:
-    """Return what a learner says that it `reads`: unit-norm "features" if nothing, or the tokens of images that it tunes.
+    """Return what a learner `reads`: unit-norm "features" unless it says otherwise, or the image tokens that it tunes.
 
     This imports the learner's file.
     """
     build = LEARNERS[name].build
     said = getattr(build.resolve() if isinstance(build, Reference) else build, "reads", "features")
-    return said if isinstance(said, str) else "features"  # of each learner of its own whether it tunes images
+    return said if isinstance(said, str) else "features"  # else a property, which depends on whether the learner tunes images
 
 
 def absent(asked: str, name: str) -> str:
-    """Return what becomes of classes without a label in the loss, "masked" or "pushed", for a `TRAINER.ABSENT`.
+    """Return how the loss treats classes without a label, "masked" or "pushed", for a value of `TRAINER.ABSENT`.
 
-    "auto" is what a learner is registered with by the fact `absent`: masked, unless it says pushed, as its paper did.
+    "auto" is the learner's fact `absent`: masked, unless it was registered as pushed, following its paper.
     """
     if asked != "auto":
         return asked
@@ -61,9 +61,9 @@ def absent(asked: str, name: str) -> str:
 
 @dataclass(frozen=True)
 class InBlocksOf:
-    """Marks a parameter as a number of prompted blocks of one tower, or of the one of two that has fewer, for `Annotated`.
+    """Marks a parameter, in `Annotated`, as a number of prompted blocks of one tower, or of the one of two with fewer.
 
-    It is an integer, "all", or "at most N", and `least` at the least.
+    It is an integer, "all", or "at most N", and not below `least`.
     """
 
     towers: tuple[str, ...]
@@ -72,13 +72,13 @@ class InBlocksOf:
 
 @dataclass(frozen=True)
 class TunesImages:
-    """Marks a parameter by which a learner tunes the image tower, unless it has a value, for `Annotated`."""
+    """Marks a parameter that makes a learner tune the image tower, unless it has a certain value, for `Annotated`."""
 
     unless: int | str = 0
 
 
 def tunes_images(name: str, node: CfgNode) -> bool:
-    """Tell whether a learner, as a `TRAINER` node has it, says by the keys of its own that it tunes the image tower."""
+    """Tell whether a learner's keys in a `TRAINER` node say that it tunes the image tower."""
     component = LEARNERS[name]
     values = component.arguments(node.get(component.key, {}))
     return any(isinstance(extra, TunesImages) and values[parameter.name] != extra.unless
@@ -101,7 +101,7 @@ def _depth(depth: int | str, n_blocks: int) -> int:
     number = str(depth).removeprefix("at most ")
     at_most = number != str(depth)
     if not number.isdecimal() or len(number) > 9 or int(number) < 1:
-        raise ConfigError(f"{depth!r} is no number of blocks; it may be an integer from 1 on, 'all', or 'at most 9'")
+        raise ConfigError(f"{depth!r} is not a number of blocks; it may be an integer from 1 on, 'all', or 'at most 9'")
     if at_most:
         return min(int(number), n_blocks)
     if int(number) > n_blocks:
@@ -110,9 +110,10 @@ def _depth(depth: int | str, n_blocks: int) -> int:
 
 
 def settle_depths(node: CfgNode, n_blocks: Mapping[str, int]) -> None:
-    """Replace each depth in the learners' nodes of a `TRAINER` node by the number of blocks that it takes of these towers.
+    """Replace each depth in the learners' nodes of a `TRAINER` node by the number of blocks that it means in these towers.
 
-    Raises ConfigError and UserError as `checked_depth` does, naming the key. Depths in towers that are not given stay.
+    Raises ConfigError and UserError as `checked_depth` does, naming the key. Depths of towers that are not given stay
+    as they are.
     """
     for component in LEARNERS:
         for parameter in component.parameters:

@@ -1,14 +1,14 @@
-"""TCP: KgCoOp with class-specific tokens deep in the text tower, which a small network makes of each class's zero-shot text.
+"""TCP: KgCoOp with class-specific tokens deep in the text tower, made from each class's zero-shot text by a small network.
 
 Source: Yao et al., "TCP: Textual-based Class-aware Prompt tuning for Visual-Language Model", CVPR 2024. With t_k the unit-norm
 text of the template, n tokens U q(D t_k) [n, width] (1) replace the context of class k at the entry of one block of the text
 tower, the ninth of twelve in the paper; D and U are linear maps with biases, q(x) = x sigmoid(1.702 x). The loss is KgCoOp's.
-Classes without a label are served too, as their tokens are made by the same network. Up to that block the context is one for
-all texts, from there on each text has its own.
+Classes without a label benefit too, since the same network makes their tokens. Before that block all texts share one context;
+from there on each has its own.
 Differences from the authors' code: any number of tokens (theirs always makes four); the loss's weight is a key, and the tokens
-replace the context wholly (theirs has one key for how far they do, and overwrites it by 1); the text is "context, name." for
-every data set, and the teacher's is that of the data set's template (theirs has a second list of templates, which differ from
-the first); context and network are fp32, so that Adam needs no epsilon of 1e-3 against NaN: torch's 1e-8 is taken.
+replace the context completely (theirs has a key for how far they do, but overwrites it with 1); the text is "context, name."
+for every data set, and the teacher's is that of the data set's template (theirs has a second list of templates, which differ
+from the first); context and network are fp32, so Adam needs no epsilon of 1e-3 against NaN: torch's 1e-8 is used.
 """
 
 from typing import Annotated
@@ -28,7 +28,7 @@ from trainers.maple import drawn_linear
 from trainers.registry import InBlocksOf, checked_depth
 
 REDUCTION = 4
-FIRST = 2  # block that can hold class tokens: in the one before they would be the context
+FIRST = 2  # first block that can hold class tokens: in block 1 they would be the context
 
 
 @LEARNERS.register("TCP")
@@ -46,7 +46,7 @@ class TCP(KgCoOp):
         block: Annotated[int | str, InBlocksOf(("text",), least=FIRST)] = "at most 9",
         weight: Annotated[float, AtLeast(0.0), AtMost(1e6)] = 8.0,
     ):
-        """The tokens of classes enter at the `block`-th block, counted from 1."""
+        """Class tokens enter at the `block`-th block, counted from 1."""
         super().__init__(clip, texts, rng, n_ctx=n_ctx, ctx_init=ctx_init, weight=weight)
         self.block = checked_depth(block, clip.text_depth, FIRST)
         inner = max(1, clip.feature_width // REDUCTION)
@@ -59,7 +59,7 @@ class TCP(KgCoOp):
         return Prompts(text=(self.ctx, *[untouched] * (self.block - 2), self.class_tokens()))
 
     def class_tokens(self) -> Tensor:
-        """Return the tokens [T, n, width] of (1), those of its class for each text."""
+        """Return the tokens [T, n, width] of (1), for each text those of its class."""
         hidden = self.down(self.template_texts)
         tokens = self.up(hidden * torch.sigmoid(QUICK * hidden)).unflatten(1, self.ctx.shape)
         return tokens if self.averaging is None else tokens[self.averaging.matrix.argmax(0)]

@@ -1,4 +1,4 @@
-"""The contract every learner is held to, for learners of this project and of others.
+"""The contract that every learner must keep, for learners of this project and of others.
 
     from trainers.testing import learner_contract
 
@@ -6,11 +6,11 @@
     def test_contract(check):
         check()
 
-The checks train the learner through `trainers.core.trainer.PromptTrainer`, as a run does, on a CLIP of random weights. What a
-learner is by its nature it says when it is registered: `is_linear=False` (logits are no product with class features),
+The checks train the learner through `trainers.core.trainer.PromptTrainer`, as a run does, on a CLIP with random weights. A
+learner states its properties when it is registered: `is_linear=False` (logits are not a product with class features),
 `begins_as_zero_shot=False` (without a label it is not zero-shot CLIP), `moves_absent=True` (a class without a label changes
-although it is left out of the loss), `draws_classes=True` (its loss draws classes by their numbers), and, if its steps draw
-something for each place in a batch, by which parameters they draw nothing: `without_draws={"dropout": 0.0}`.
+although it is left out of the loss), `draws_classes=True` (its loss draws classes by number), and, if its steps draw
+something for each place in a batch, the parameters with which they draw nothing: `without_draws={"dropout": 0.0}`.
 """
 
 import random
@@ -50,7 +50,7 @@ def learner_contract(*names: str, plugins: Sequence[str] = ()) -> Any:
 
 @dataclass(frozen=True)
 class Subject:
-    """A learner under test: its name, what it is built by, and the facts that it is registered with."""
+    """A learner under test: its name, what builds it, and the facts that it is registered with."""
 
     name: str
     build: Callable[..., Learner]
@@ -105,7 +105,7 @@ def rows_of(trainer: PromptTrainer, *classes: int) -> Tensor:
 
 
 def class_features(model: PromptedCLIP) -> Classifier:
-    """Return what classes are compared by, as the model has it now."""
+    """Return the model's current classifier."""
     with torch.no_grad():
         return model.classifier(model.learner())
 
@@ -134,7 +134,7 @@ def _same_state(one: PromptedCLIP, other: PromptedCLIP) -> bool:
 
 
 def check_no_label(subject: Subject) -> None:
-    """Without a label its logits are finite; those of a learner without prompts are zero-shot CLIP's, unless it says not."""
+    """Without a label its logits are finite; without prompts they are zero-shot CLIP's, unless its facts say otherwise."""
     trainer = make_trainer(subject, make_inputs())
     model = fitted(trainer, [])
     found, zero_shot = logits_of(trainer, model), trainer.predict(trainer.zero_shot(), "test").logits
@@ -143,7 +143,7 @@ def check_no_label(subject: Subject) -> None:
 
 
 def check_label_counts(subject: Subject) -> None:
-    """Classes of no, one and many labels together, and one label in all, give finite features, rows and logits."""
+    """Classes with no, one and many labels together, and one label in all, give finite features, rows and logits."""
     for masked in (True, False):
         trainer = make_trainer(subject, make_inputs(), masked=masked)
         for rows in (torch.cat([rows_of(trainer, 1), rows_of(trainer, 0)[:1]]), rows_of(trainer, 2)[:1]):
@@ -157,7 +157,7 @@ def check_one_class(subject: Subject) -> None:
 
 
 def check_identical_features(subject: Subject) -> None:
-    """Images that are all one and the same, under different labels, work."""
+    """Identical images under different labels work."""
     trainer = make_trainer(subject, make_inputs(alike=True))
     for rows in (all_rows(trainer), rows_of(trainer, 0, 2)):
         logits_of(trainer, fitted(trainer, rows))
@@ -180,7 +180,7 @@ def check_class_permutation(subject: Subject) -> None:
 
 
 def check_row_order(subject: Subject) -> None:
-    """With all labels in one batch their order changes nothing."""
+    """With all labels in one batch, their order changes nothing."""
     subject = subject.without_draws()
     trainer = make_trainer(subject, make_inputs())
     rows = all_rows(trainer)[:-3]
@@ -210,7 +210,7 @@ def check_all_present(subject: Subject) -> None:
 
 
 def check_save_and_load(subject: Subject) -> None:
-    """A model that was written and read gives equal logits, whatever the number of labels."""
+    """A model that was written and read back gives equal logits, whatever the number of labels."""
     trainer = make_trainer(subject, make_inputs())
     with tempfile.TemporaryDirectory() as folder:
         for number, rows in enumerate(([], rows_of(trainer, 1)[:1], all_rows(trainer))):
@@ -222,7 +222,7 @@ def check_save_and_load(subject: Subject) -> None:
 
 
 def check_weights(subject: Subject) -> None:
-    """Weights of 1 change nothing; a label of weight 0 might name any other class that has labels, and half of one counts."""
+    """Weights of 1 change nothing; the class of a label of weight 0 does not matter; a half label counts as neither 0 nor 1."""
     trainer = make_trainer(subject, make_inputs())
     rows = rows_of(trainer, 0, 1, 2)
     labels = trainer.inputs.dataset.labels("train")[rows]
@@ -248,7 +248,7 @@ def check_linear(subject: Subject) -> None:
 
 
 def check_prediction_is_pure(subject: Subject) -> None:
-    """Predicting moves nothing: the state stays, and a second time gives the same."""
+    """Predicting changes nothing: the state stays, and a second prediction equals the first."""
     trainer = make_trainer(subject, make_inputs())
     model = fitted(trainer, all_rows(trainer))
     before = {name: value.clone() for name, value in model.learner.state_dict().items()}
@@ -258,7 +258,7 @@ def check_prediction_is_pure(subject: Subject) -> None:
 
 
 def check_poisoned_labels(subject: Subject) -> None:
-    """Wrong labels for all test images, and for those of the pool that have none, change no parameter."""
+    """Wrong labels for all test images, and for pool images without a label, change no parameter."""
     inputs = make_inputs()
     trainer = make_trainer(subject, inputs)
     rows = rows_of(trainer, 0, 2)
@@ -269,7 +269,7 @@ def check_poisoned_labels(subject: Subject) -> None:
 
 
 def check_test_images(subject: Subject) -> None:
-    """Other test images change no parameter: what `prepare` is given is the pool alone."""
+    """Other test images change no parameter: `prepare` is given only the pool."""
     inputs = make_inputs()
     others = {name: {**own, "test": own["test"].flip(0) + 1} for name, own in
               (("features", inputs.features), ("tokens", inputs.tokens), ("before_projection", inputs.before_projection))}

@@ -2,15 +2,14 @@
 
 Source: Zhang et al., "Tip-Adapter: Training-free Adaption of CLIP for Few-shot Classification", ECCV 2022. With keys K_i, the
 labeled features, logits are s v.t_k + alpha a_k, a_k = sum_{i in k} exp(-beta (1 - v.K_i)) (1). TipAdapter learns nothing;
-TipAdapterF trains the keys by the node `OPTIM`, on (1), from the labeled features on.
-What the authors' code gets wrong: alpha and beta are searched on the whole validation split, on ImageNet on the test split;
-the trained form keeps the epoch of the best test accuracy; the width of the one-hot labels is the highest label + 1, an error
-if the last classes have none; every class with a label gains from every image, the more the more labels it has. Here alpha is
-1 and beta 5.5, the first defaults of the paper, and a_k is centered (`centered`): its mean over the classes with a label is
-taken off them, a class without one has 0 (2). Their keys are means of ten augmented views, here of one fixed view; their AdamW
-has an epsilon of 1e-4, here it is torch's.
-Logits are no product of features and class features, so samplers that need that refuse both. A file of either holds features of
-the labeled images.
+TipAdapterF trains the keys by the node `OPTIM`, on (1), starting at the labeled features.
+What the authors' code gets wrong: alpha and beta are searched on the whole validation split, or, for ImageNet, on the test
+split; the trained form keeps the epoch with the best test accuracy; the width of the one-hot labels is the highest label + 1,
+an error if the last classes have none; every class with a label gains from every image, and gains more the more labels it has.
+Here alpha is 1 and beta 5.5, the first defaults of the paper, and a_k is centered (`centered`): its mean over the classes with
+a label is subtracted from them, and a class without one has 0 (2). Their keys are means of ten augmented views, here features
+of one fixed view; their AdamW has an epsilon of 1e-4, here it is torch's. Logits are not a product of features and class
+features, so samplers that need this refuse both. A stored model of either holds features of the labeled images.
 """
 
 from collections.abc import Mapping
@@ -26,7 +25,7 @@ from trainers.learner import LEARNERS, Classifier, ClassTexts, Head, Labels
 
 
 class _Cache(Head):
-    """`keys` [M, D], and what each adds to its class: `targets` [M], `weights` [M]."""
+    """`keys` [M, D], with the class of each, `targets` [M], and its `weights` [M]."""
 
     learns_keys = False
 
@@ -45,7 +44,7 @@ class _Cache(Head):
         count: Literal["sum", "mean"] = "sum",
         template: str = "dataset",
     ):
-        """`centered` is (2), and `count` "mean" divides a_k by the labels of k; the paper has neither."""
+        """`centered` is (2), and `count` "mean" divides a_k by the number of labels of k; the paper has neither."""
         super().__init__(clip, texts, template)
         self.alpha, self.beta, self.centered, self.count = alpha, beta, centered, count
         self._keep(torch.zeros(0, clip.feature_width), torch.zeros(0, dtype=torch.int64), torch.zeros(0))
@@ -69,7 +68,7 @@ class _Cache(Head):
         return {"alpha": self.alpha, "beta": self.beta, "centered": self.centered, "count": self.count}
 
     def adopt(self, state: Mapping[str, Tensor]) -> None:
-        """Take a stored state of any number of keys; raises ValueError for other shapes."""
+        """Load a stored state with any number of keys; raises ValueError for other shapes."""
         keys, targets, weights = (state.get(name, torch.zeros(0)) for name in ("keys", "targets", "weights"))
         n_keys, width = len(keys), self.keys.shape[1]
         if len(state) != 3 or keys.shape != (n_keys, width) or not targets.shape == weights.shape == (n_keys,):

@@ -1,9 +1,10 @@
-"""VPT: learned tokens behind the image tokens of a ViT; the text classifier is fixed.
+"""VPT: learned tokens after the image tokens of a ViT; the text classifier is fixed.
 
 Source: Jia et al., "Visual Prompt Tuning", ECCV 2022, Section 3.2 (shallow: depth 1; deep: depth up to the tower's), as
 used for CLIP in the MaPLe repository: the classifier is that of the template, not a trained linear head.
-`layout="deft"` is the one of DeFT (NeurIPS 2024): the first tokens, too, enter behind `ln_pre`, and all are drawn
-uniformly. Differences from the authors' code: prompts stay fp32 in the forward pass.
+`layout="deft"` is the one of DeFT (NeurIPS 2024): the first tokens, too, enter after `ln_pre`, and all are drawn
+uniformly.
+Differences from the authors' code: prompts stay fp32 in the forward pass.
 """
 
 import math
@@ -51,7 +52,7 @@ class VPT(PromptLearner):
 
 
 def image_tokens(clip: FrozenCLIP, rng: np.random.Generator, n: int, depth: int, layout: Layout) -> nn.ParameterList:
-    """Return initial image prompts, [n, width] a block: N(0, 0.02^2), or DeFT's uniform +-sqrt(6 / (3 patch^2 + width))."""
+    """Return initial image prompts, [n, width] per block: N(0, 0.02^2), or DeFT's uniform +-sqrt(6 / (3 patch^2 + width))."""
     bound = math.sqrt(6 / (3 * math.prod(clip.patch_size) + clip.image_width))
 
     def drawn() -> Tensor:

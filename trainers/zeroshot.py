@@ -11,7 +11,7 @@ from trainers.learner import LEARNERS, ClassTexts, Head
 
 @LEARNERS.register("ZeroShot", absent="pushed")
 class ZeroShot(Head):
-    """The classifier of a fixed template; also the model that scores the pool before round 0, whatever is trained."""
+    """The classifier of a fixed template; also the model that scores the pool before round 0, whichever learner is trained."""
 
     def __init__(self, clip: FrozenCLIP, texts: ClassTexts, rng: np.random.Generator, *, template: str = "dataset"):
         """`template` holds one `{}` for the class name; "dataset" is the data set's own."""

@@ -9,8 +9,8 @@ tau = `temperature`, sg: held fixed in the gradient; j = k is one of the terms. 
 not taken is asked. Labeled rows are further, fixed centers. A first round without labels follows the paper. The term j = k is
 most of S, so centers repel each other little: picks are much like those of spherical k-means. Only the model's features are
 used, not its predictions. The gradient is written out: a step is one product of rows and centers, without a graph. Above
-`max_rows` rows, the centers are fitted to a random subset; all rows can be picked. What the authors' code gets wrong: labels
-are ignored; picks depend on the order of a Python set and on global generators.
+`max_rows` rows, the centers are fitted to a random subset; all rows can be picked.
+What the authors' code gets wrong: labels are ignored; picks depend on the order of a Python set and on global generators.
 """
 
 from typing import Annotated

@@ -6,10 +6,10 @@ u becomes u + alpha * (a_c - u), a_c the mean labeled feature of class c, |alpha
 is asked. The closed form moves u by (cap / sqrt(D)) |a_c - u| along b, the unit gradient of the loss of the predicted class
 y: c matters only through this length. With a linear head, rows w of any norms and a bias, y wins along the ray up to r =
 min_k (z_y - z_k) / ((w_k - w_y).b) over rising k, z = w.u + bias, so u flips exactly at caps above sqrt(D) r / max_c |a_c -
-u|: one pass instead of 1/delta * C. Differences from the authors' code: only the closed form (there alpha may be trained by 5
-Adam steps); the shortfall is drawn without replacement; no crash without candidates; without labels the text features are the
-anchors, while the paper starts at random. The delta of their closed-form runs is the default. A class without labels has the
-mean of all labeled rows.
+u|: one pass instead of 1/delta * C.
+Differences from the authors' code: only the closed form (there alpha may be trained by 5 Adam steps); the shortfall is drawn
+without replacement; no crash without candidates; without labels the text features are the anchors, while the paper starts at
+random. The delta of their closed-form runs is the default. A class without labels has the mean of all labeled rows.
 """
 
 import math

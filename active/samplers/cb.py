@@ -2,11 +2,11 @@
 
 Source: Kim et al., "Active Prompt Learning with Vision-Language Model Priors", TMLR 2025 (arXiv 2411.16722): class-guided
 clustering and cluster-balanced acquisition. The paper's equations were not available; the formulas are read from its
-figure and the authors' released code, as in Eqs. (cb.1) to (cb.3) of `docs/samplers.md`. Differences from the authors'
-code: k-means starts once, from greedy k-means++ seeds drawn by the run's own seed (there: the same kind of seeds, once or
-ten times by scikit-learn's version, from a fixed 42); a cluster may get several labels, but never more than it has
-unlabeled members, and the excess goes to the next one, so exactly `n_query` rows are asked; duplicate images, which make
-fewer clusters, are not an error. `fusion="mean"` follows the paper's figure.
+figure and the authors' released code, as in Eqs. (cb.1) to (cb.3) of `docs/samplers.md`.
+Differences from the authors' code: k-means starts once, from greedy k-means++ seeds drawn by the run's own seed (there: the
+same kind of seeds, once or ten times by scikit-learn's version, from a fixed 42); a cluster may get several labels, but never
+more than it has unlabeled members, and the excess goes to the next one, so exactly `n_query` rows are asked; duplicate images,
+which make fewer clusters, are not an error. `fusion="mean"` follows the paper's figure.
 """
 
 import heapq

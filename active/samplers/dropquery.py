@@ -5,10 +5,10 @@ Section 3: `masks` times, a share `dropout` of each row's features is set to 0. 
 of the masks are candidates; while there are fewer than 25 candidates per label, fewer masks suffice, down to one. k-means with
 as many clusters as labels runs on the candidates' unit-norm features; of each cluster, the member nearest to its center is
 asked. A first round without labels clusters all rows. With fewer candidates than labels, all are asked, and random other rows.
-Masks depend on an image's number, so its predictions do not depend on the rest of the pool. What the authors' code gets wrong:
-faiss on 512 rows per center, on a GPU only; an empty cluster stops it. Here features are clustered as they are (there, after
-the head's batch norm). At a dropout of 0.75 most predictions of a head with few labels change: it is nearly k-means (see the
-specification's figures).
+Masks depend on an image's number, so its predictions do not depend on the rest of the pool.
+What the authors' code gets wrong: faiss on 512 rows per center, on a GPU only; an empty cluster stops it. Here features are
+clustered as they are (there, after the head's batch norm). At a dropout of 0.75 most predictions of a head with few labels
+change: it is nearly k-means (see the specification's figures).
 """
 
 from typing import Annotated

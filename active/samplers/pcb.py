@@ -5,10 +5,10 @@ sampler proposes gamma times the original train split; of these, labels go to th
 reference` follows the authors' code: when the class with fewest labels has no candidate, a random candidate is picked and no
 count grows, so that class stays the smallest and all later picks are random. `mode: repaired` goes on to the next smallest
 class that has a candidate. Within a class it keeps the base sampler's order (`within: rank`) or shuffles (`within: random`, as
-the reference always does). Differences in both modes: never fewer than `n_query` candidates (endless loop there); `random` as
-the base proposes as many as any other. The base is any sampler that does not label images itself; the paper's are entropy,
-coreset and badge. BADGE is the best and, with one pass for each of the gamma N candidates, the slowest. The paper's first
-round is random.
+the reference always does).
+Differences in both modes: never fewer than `n_query` candidates (endless loop there); `random` as the base proposes as many as
+any other. The base is any sampler that does not label images itself; the paper's are entropy, coreset and badge. BADGE is the
+best and, with one pass for each of the gamma N candidates, the slowest. The paper's first round is random.
 """
 
 import heapq

@@ -2,9 +2,9 @@
 
 Source: the sampler of arXiv 2506.00910, 2025: each pick is the row whose probability vector is farthest, by Euclidean distance,
 from those of all labeled and picked rows. Their probabilities are the average of a trained head's and a distilled one's; here
-they are the learner's. There, it starts with one label per class; here the first round is random. Difference from the authors'
-code: distances to all centers are not recomputed for each pick, which changes no pick. Once every predicted class has been
-picked with one-hot probabilities, all distances are 0, and the lowest ids are asked.
+they are the learner's. There, it starts with one label per class; here the first round is random.
+Difference from the authors' code: distances to all centers are not recomputed for each pick, which changes no pick. Once every
+predicted class has been picked with one-hot probabilities, all distances are 0, and the lowest ids are asked.
 """
 
 from active.context import Query, SelectionContext
