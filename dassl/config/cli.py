@@ -1,4 +1,4 @@
-"""The command line: flags, and KEY VALUE pairs that may stand before, between and after them."""
+"""The command line: flags, and KEY VALUE pairs that may come before, between and after them."""
 
 import argparse
 import errno
@@ -16,7 +16,7 @@ from dassl.utils.paths import printable, text_fault
 
 KEY = re.compile(r"[A-Z][A-Z0-9_]*(\.[A-Z0-9_]+)*")
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF)  # what a full disk and a terminal that has gone answer
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF)  # the errors of a full disk and of a closed terminal
 
 Pairs = list[tuple[str, str]]
 
@@ -24,7 +24,7 @@ Pairs = list[tuple[str, str]]
 class Parser(argparse.ArgumentParser):
     """An argparse parser whose errors are one `ConfigError` line and which leaves KEY VALUE pairs aside.
 
-    A word that looks like KEY or KEY.SUBKEY is a key, unless a flag with one value stands right before it.
+    A word that looks like KEY or KEY.SUBKEY is a key, unless it directly follows a flag with one value.
     """
 
     def __init__(self, **arguments):
@@ -34,7 +34,7 @@ class Parser(argparse.ArgumentParser):
         raise ConfigError(message)
 
     def parse(self, argv: Sequence[str]) -> tuple[argparse.Namespace, Pairs]:
-        """Return the flags and the KEY VALUE pairs, the latter in their order."""
+        """Return the flags, and the KEY VALUE pairs in their order."""
         _check_texts(argv)
         words, pairs = self._split(list(argv))
         known, unknown = self.parse_known_args(words)
@@ -46,7 +46,7 @@ class Parser(argparse.ArgumentParser):
         return known, pairs
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None) -> tuple:
-        """Return what argparse does, after a look at every word."""
+        """Return what argparse returns, after a check of every word."""
         _check_texts(args := sys.argv[1:] if args is None else args)
         return super().parse_known_args(args, namespace)
 
@@ -68,9 +68,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def count(text: str) -> int:
-    """Return the number of threads or processes that a flag asks for, from 1 to 1024; to be the `type` of an argument."""
+    """Return the number of threads or processes that a flag asks for, from 1 to 1024; use it as an argument's `type`."""
     if not text.isdecimal() or len(text) > 4 or not 1 <= int(text) <= 1024:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1 to 1024")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1 to 1024")
     return int(text)
 
 
@@ -81,14 +81,15 @@ def _check_texts(words: Sequence[str]) -> None:
 
 
 def command(name: str, main: Callable[[], int]) -> NoReturn:
-    """Exit with the code of a command; whatever becomes of the terminal or of who reads its output, there is no trace.
+    """Exit with the code of a command, without a traceback whatever happens to the terminal or the reader of its output.
 
-    A reader that has gone, as in `... | head`, is no error (141, as by SIGPIPE); an output that cannot be written is one line
-    and 1; Ctrl-C that `main` did not answer is 130, SIGTERM 143. Where a standard stream is closed, what is written is lost.
+    A reader that has gone, as in `... | head`, is not an error (141, as by SIGPIPE); an output that cannot be written gives
+    one line and 1; Ctrl-C that `main` did not handle gives 130, SIGTERM 143. What is written to a closed standard stream is
+    lost.
     """
     _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show is no reason to stop
+        stream.reconfigure(errors="backslashreplace")  # names that the terminal cannot show must not stop the command
     starting.end()
     try:
         code = main()
@@ -97,7 +98,7 @@ def command(name: str, main: Callable[[], int]) -> NoReturn:
         code = 143 if isinstance(error, Terminated) else 130
     except BrokenPipeError:
         if not _is_broken(sys.stdout):
-            raise  # another pipe than this one
+            raise  # a pipe other than this one
         code = 141
     except OSError as error:
         if error.filename is not None or error.errno not in NO_ROOM:
@@ -110,7 +111,7 @@ def command(name: str, main: Callable[[], int]) -> NoReturn:
 
 
 def _open_closed_streams() -> None:
-    """Give the standard streams that the caller has closed to /dev/null, before a file gets their numbers."""
+    """Connect standard streams that the caller has closed to /dev/null, before a file gets their numbers."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.open(os.devnull, os.O_RDWR), mode, closefd=False))  # noqa: SIM115
@@ -123,7 +124,7 @@ def _is_broken(stream: IO) -> bool:
 
 
 def _flush_nowhere(stream: IO) -> None:
-    """Let what is left in the buffer of a stream that may take no more go to /dev/null: Python flushes once more at its end."""
+    """Send the rest of a broken stream's buffer to /dev/null, since Python flushes once more at its end."""
     try:
         stream.flush()
     except OSError:

@@ -1,7 +1,7 @@
 """A strict merge of YAML files and KEY VALUE pairs into a yacs tree.
 
-yacs alone executes a `.py` config, lets a duplicate key win in silence, refuses `LR: 1` for a float and reports an unknown
-key without its neighbors. Here every fault is one `ConfigError` line: file, key, what came, what would be right.
+yacs alone executes a `.py` config, lets a duplicate key win silently, refuses `LR: 1` for a float and reports an unknown
+key without similar ones. Here every fault is one `ConfigError` line: file, key, what was given, what would be right.
 """
 
 import ast
@@ -21,7 +21,7 @@ Parameters = Mapping[str, Parameter]  # by dotted name
 
 
 def merge_tree(cfg: CfgNode, tree: Mapping[str, Any], source: str, parameters: Parameters, prefix: str = "") -> None:
-    """Merge a nested mapping into `cfg`; `source` (a file name) stands in front of every message.
+    """Merge a nested mapping into `cfg`; `source` (a file name) begins every message.
 
     `parameters` declare all keys of `cfg`: they say which types a key may hold.
     """
@@ -32,7 +32,7 @@ def merge_tree(cfg: CfgNode, tree: Mapping[str, Any], source: str, parameters: P
             raise ConfigError(f"{source}: unknown key {shown(full_key)[1:-1]}; {_hint(full_key, known, parameters)}")
         if isinstance(cfg[key], CfgNode):
             if not isinstance(value, Mapping):
-                raise ConfigError(f"{source}: {full_key} holds keys of its own, but {shown(value)} came")
+                raise ConfigError(f"{source}: {full_key} holds keys of its own, but was given {shown(value)}")
             merge_tree(cfg[key], value, source, parameters, f"{full_key}.")
         else:
             cfg[key] = _converted(value, parameters[full_key].types, full_key, source)
@@ -63,7 +63,7 @@ def lookup(cfg: CfgNode, dotted: str) -> Any:
 
 
 def _hint(key: str, known: list[str], all_leaves: Iterable[str]) -> str:
-    """Return what may be meant: the only key of the same last part (for TRAINER.COOP.PREC), or the nearest in its node."""
+    """Return what may be meant: the only key with the same last part (for TRAINER.COOP.PREC), or the nearest in its node."""
     if key in known:
         return "a file holds it as nested keys"
     same = [leaf for leaf in all_leaves if leaf.rpartition(".")[2] == key.rpartition(".")[2]]
@@ -75,7 +75,7 @@ def _all_keys(cfg: CfgNode) -> list[str]:
 
 
 def _converted(value: Any, wanted: tuple[type, ...], key: str, source: str) -> Any:
-    """Return `value` in one of the wanted types; strings are read as Python literals where a string is not wanted."""
+    """Return `value` in one of the wanted types; strings are read as Python literals unless a string is wanted."""
     if isinstance(value, str) and str not in wanted:
         value = _literal(value)
     if isinstance(value, str) and int in wanted and _is_int(value):
@@ -105,7 +105,7 @@ def _literal(value: Any) -> Any:
 
 
 def _flow_list(text: str) -> Any:
-    """Return a list whose words are not quoted, such as [random_flip, normalize]; the text itself if it is none."""
+    """Return a list whose words are not quoted, such as [random_flip, normalize]; other text is returned as it is."""
     try:
         return parse_yaml(text, "")
     except ConfigError:

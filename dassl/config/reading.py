@@ -1,6 +1,6 @@
-"""YAML text as a tree, strictly: what is surprising or could exhaust memory is one `ConfigError` line.
+"""YAML text as a tree, read strictly: anything surprising, or that could exhaust memory, is one `ConfigError` line.
 
-A key may stand only once. 1:2:3 and 010 are words, where YAML 1.1 would read 3723 and 8. Aliases are read, but no more than
+A key may occur only once. 1:2:3 and 010 are words, while YAML 1.1 would read 3723 and 8. Aliases are read, but no more than
 `MAX_NODES` values in all, counting what each alias repeats; an alias within itself is refused.
 """
 
@@ -24,7 +24,7 @@ class _StrictLoader(yaml.SafeLoader):
     def compose_document(self) -> yaml.Node:
         node = super().compose_document()
         if (n_nodes := _size(node, {})) > MAX_NODES:
-            raise ValueError(f"its aliases stand for {n_nodes:,} values, and {MAX_NODES:,} are read")
+            raise ValueError(f"its aliases stand for {n_nodes:,} values, but at most {MAX_NODES:,} are read")
         return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
@@ -32,7 +32,7 @@ class _StrictLoader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key, line = str(key_node.value), key_node.start_mark.line + 1
             if key in seen:
-                raise ValueError(f"key {shown(key)} stands twice, in lines {seen[key]} and {line}")
+                raise ValueError(f"key {shown(key)} occurs twice, in lines {seen[key]} and {line}")
             seen[key] = line
         return super().construct_mapping(node, deep)
 
@@ -78,19 +78,19 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 
 
 def parse_yaml(text: str, source: str) -> Any:
-    """Return what a YAML text holds; raises ConfigError, in one line that begins with `source`, if it breaks a rule."""
+    """Return the content of a YAML text; raises ConfigError, in one line that begins with `source`, if it breaks a rule."""
     try:
         return _StrictLoader(text).get_single_data()
     except RecursionError:
         raise ConfigError(f"{source}: nested more than {MAX_DEPTH} levels deep") from None
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{source}: {_one_line(error)}") from None
-    except Exception as error:  # such as for !!bool x: PyYAML raises whatever it trips over
+    except Exception as error:  # PyYAML may raise anything, for example for !!bool x
         raise ConfigError(f"{source}: a value does not fit its tag ({type(error).__name__}: {_one_line(error)})") from None
 
 
 def shown(value: Any) -> str:
-    """Return a value as a message shows it, in one line of moderate length."""
+    """Return a value as shown in a message, in one line of moderate length."""
     text = ascii(value) if isinstance(value, str) and not value.isprintable() else repr(value)
     return text if len(text) <= 200 else f"{text[:200]}..."
 
@@ -105,14 +105,14 @@ NAMES = {bool: "true or false", int: "an integer", float: "a number", str: "a st
 
 
 def _size(node: yaml.Node, sizes: dict[yaml.Node, int], depth: int = 0) -> int:
-    """Return how many values a node stands for, counting those of an alias at each of its places."""
+    """Return how many values a node stands for, counting those of an alias each time it occurs."""
     if depth > MAX_DEPTH:
         raise RecursionError
     if node not in sizes:
         children = node.value if isinstance(node, yaml.CollectionNode) else []
         if isinstance(node, yaml.MappingNode):
             children = [child for pair in children for child in pair]
-        sizes[node] = MAX_NODES  # should it stand within itself
+        sizes[node] = MAX_NODES  # in case it occurs within itself
         sizes[node] = 1 + sum(_size(child, sizes, depth + 1) for child in children)
     return sizes[node]
 

@@ -23,9 +23,9 @@ from dassl.utils.registry import Registry
 
 ABSENT = "(absent)"  # the value of a key in a config that does not use its component
 
-# The name of its component and its default, as JSON holds it, of each key that this process has configured.
+# The component's name and the default, as in JSON, of each key that this process has configured.
 _component_defaults: dict[str, tuple[str, Any]] = {}
-_component_circumstances: set[str] = set()  # the keys among them that say where and how fast a run happens
+_component_circumstances: set[str] = set()  # those of these keys that say where and how fast a run happens
 _imported: dict[str, str] = {}  # SHA-256 of the files of plug-ins when they were imported, by the names of their modules
 
 
@@ -33,12 +33,13 @@ def setup_config(
     files: Iterable[str], pairs: Pairs, registries: Sequence[Registry], *, nodes: Collection[str] = (),
     recorded: Mapping[str, Any] | None = None,
 ) -> CfgNode:
-    """Return the config of files merged left to right, then the KEY VALUE pairs. Not frozen yet, see `check_config`.
+    """Return the config from files, merged left to right, and then the KEY VALUE pairs. Not frozen yet, see `check_config`.
 
-    `recorded` is the config of a record, merged first; plug-ins that it names are not imported, as they may be anybody's code.
+    `recorded` is the config of a record, merged first; plug-ins that it names are not imported, since they may be anybody's
+    code.
 
-    Plug-ins are imported first, so that their components' nodes are known. With `nodes` only those nodes of the files are
-    merged, for commands that do not know the others. Raises ConfigError.
+    Plug-ins are imported first, so that their components' nodes are known. With `nodes`, only those nodes of the files
+    are merged, for commands that do not know the others. Raises ConfigError.
     """
     trees = [(str(path), read_yaml(path)) for path in files]
     plugins = CfgNode({"ACTIVE": CfgNode({"PLUGINS": []})})
@@ -47,7 +48,7 @@ def setup_config(
             merge_tree(plugins, {"ACTIVE": {"PLUGINS": tree["ACTIVE"]["PLUGINS"]}}, source, SHARED)
     merge_pairs(plugins, [pair for pair in pairs if pair[0] == "ACTIVE.PLUGINS"], SHARED)
     for registry in registries:
-        registry.fill()  # first, so that a plug-in that takes a name twice is told so
+        registry.fill()  # first, so that a plug-in that reuses a name gets an error
     for plugin in plugins.ACTIVE.PLUGINS:
         load_plugin(str(plugin))
     _check_names(registries)
@@ -65,7 +66,7 @@ def setup_config(
 
 
 def _parameters(registries: Iterable[Registry]) -> Parameters:
-    """Return what declares each key that a config may hold, shared keys first, then those of components."""
+    """Return the declaration of each key that a config may hold, shared keys first, then those of components."""
     parameters = dict(SHARED)
     for registry in registries:
         parameters |= registry.parameters()
@@ -73,7 +74,7 @@ def _parameters(registries: Iterable[Registry]) -> Parameters:
 
 
 def _take_canonical_names(cfg: CfgNode, parameters: Parameters, registries: Sequence[Registry]) -> None:
-    """Write the canonical names of components where others stand, so that their nodes are found and records are alike."""
+    """Replace other names of components by their canonical names, so that their nodes are found and records agree."""
     by_kind = {registry.kind: registry for registry in registries}
     for key, parameter in parameters.items():
         for kind in by_kind.keys() & set(parameter.names):
@@ -88,11 +89,11 @@ def _check_names(registries: Sequence[Registry]) -> None:
         for component in registry:
             said = f"{registry.kind} {component.name!r}"
             if (other := seen.setdefault((registry.node, component.key), said)) != said:
-                raise ConfigError(f"{other} and {said} have one name; register yours under another one")
+                raise ConfigError(f"{other} and {said} have the same name; register yours under another one")
 
 
 def load_plugin(name: str) -> None:
-    """Import a plug-in, a `.py` file or a module's dotted name, once a process; raises ConfigError if it cannot be."""
+    """Import a plug-in, a `.py` file or a module's dotted name, once per process; raises ConfigError if that fails."""
     try:
         path, module_name = resolved(expanded(name)), _module_name(name)
         if path.suffix != ".py":
@@ -145,7 +146,7 @@ def add_component_nodes(cfg: CfgNode, registry: Registry) -> None:
 def drop_unused(cfg: CfgNode, registries: Iterable[Registry], always: Collection[str] = ()) -> None:
     """Delete the nodes of components that no value of the config names, so that adding a component elsewhere changes no run.
 
-    A component that a used one names (the sampler inside a wrapper) is used; so are those in `always`.
+    A component that a used one names (the sampler inside a wrapper) counts as used, as do those in `always`.
     """
     unused = {f"{registry.node}.{component.key}": component.name
               for registry in registries for component in registry if component.parameters}
@@ -168,14 +169,14 @@ def check_config(cfg: CfgNode, registries: Iterable[Registry]) -> None:
 
 
 def cache_path(cfg: CfgNode) -> Path:
-    """Return the folder of a whole config for what is kept of a data set: `CACHE_DIR`, or `.cache` in the data root."""
+    """Return a whole config's folder for what is cached of a data set: `CACHE_DIR`, or `.cache` in the data root."""
     return expanded(cfg.get("CACHE_DIR") or Path(cfg.DATASET.ROOT) / ".cache")
 
 
 def as_dict(cfg: CfgNode) -> dict[str, Any]:
-    """Return the config as a record holds it: plain nested dictionaries, as JSON has them.
+    """Return the config as stored in a record: plain nested dictionaries, as in JSON.
 
-    Circumstances of components are left out: who reads a record need not know the component to tell that they change no run.
+    Components' circumstances are left out: a reader of a record may not know the component, or that they change no run.
     """
     tree = json.loads(json.dumps(cfg))
     for key in _component_circumstances:
@@ -194,7 +195,7 @@ def _drop(tree: dict[str, Any], path: Sequence[str]) -> None:
 
 @dataclass(frozen=True)
 class Difference:
-    """A key and its values in two configs, as JSON holds them, or `ABSENT`; as text, a line `KEY: old -> new`."""
+    """A key and its values in two configs, as in JSON, or `ABSENT`; as text, a line `KEY: old -> new`."""
 
     key: str
     old: Any
@@ -207,8 +208,8 @@ class Difference:
 def differences(old: dict[str, Any], new: dict[str, Any]) -> list[Difference]:
     """Return each key, sorted, that changes what a run computes and differs between two configs.
 
-    A key that one of them lacks, as records of before the key do, has its default there, or what `Before` says; those of a
-    component that it does not use are `ABSENT`, unless the other does not use it either.
+    A key that one of them lacks, as in records older than the key, has its default there, or the value of `Before`; keys
+    of a component that it does not use are `ABSENT`, unless the other does not use it either.
     """
     old_values, new_values = _values(old), _values(new)
     named = _names(old_values) | _names(new_values)
@@ -219,10 +220,10 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[Difference]:
 
 
 def _values(config: dict[str, Any]) -> dict[str, Any]:
-    """Return the leaves of a config by dotted key, with the defaults of what it leaves out."""
+    """Return the leaves of a config by dotted key, with the defaults of the keys that it leaves out."""
     shared = {key: json.loads(json.dumps(parameter.before)) for key, parameter in SHARED.items()}
     own = shared | _leaves(config)
-    if own["ACTIVE.SELECTOR_OPTIM.ABSENT"] == "auto":  # in records of before it was settled
+    if own["ACTIVE.SELECTOR_OPTIM.ABSENT"] == "auto":  # in records from before it was settled
         own["ACTIVE.SELECTOR_OPTIM.ABSENT"] = "pushed"
     nodes, named = {key.rpartition(".")[0] for key in own}, _names(own)
     used = {key: default for key, (component, default) in _component_defaults.items()
@@ -231,7 +232,7 @@ def _values(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _names(leaves: Mapping[str, Any]) -> set[str]:
-    """Return the strings among values and in lists of them that may name a component: no path, no label."""
+    """Return the strings among values, and in lists, that may name a component: paths and labels do not."""
     lists = (value if isinstance(value, (list, tuple)) else [value] for key, value in leaves.items()
              if is_part_of_a_run(key) or key in ("LOG.RECORDERS", "LOG.TRACKERS"))
     return {name for names in lists for name in names if isinstance(name, str)}

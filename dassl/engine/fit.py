@@ -36,10 +36,10 @@ def fit(
     description: str = "training",
     after_epoch: Callable[[int], None] = lambda epoch: None,
 ) -> Epochs:
-    """Take one optimizer step a batch and one scheduler step an epoch; return the mean loss and rate of each epoch.
+    """Take one optimizer step per batch and one scheduler step per epoch; return the mean loss and rate of each epoch.
 
     `after_epoch` is told the number of each epoch after its last step. Raises TrainingError, naming epoch, batch and
-    learning rate, at the first loss that is not finite; the parameters then still are those before that batch.
+    learning rate, at the first loss that is not finite; the parameters are then still those before that batch.
     """
     means = Epochs()
     with Progress(description, n_epochs, "epoch") as progress:

@@ -20,8 +20,9 @@ def predict(
 ) -> Tensor:
     """Return `encode` of all batches, stacked on the CPU as float32 [n_rows, ...]; row i belongs to image i.
 
-    A batch that finds no room on the GPU is halved, and so are those after it, until one image finds none: UserError.
-    Raises RuntimeError if the batches do not hold `n_rows` images: a row must never be left unwritten or shifted.
+    A batch that finds no room on the GPU is halved, and so are those after it; if even one image does not fit,
+    UserError. Raises RuntimeError if the batches do not hold `n_rows` images: a row must never be left unwritten or
+    shifted.
     """
     rows, filled = None, 0
     with Progress(description, n_rows, "img") as progress:
@@ -39,7 +40,7 @@ def predict(
 
 
 def in_batches(rows: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Return ascending rows, cut where a pass over all rows in batches of this size begins a new batch."""
+    """Return ascending rows, split where a pass over all rows in batches of this size begins a new batch."""
     return [list(own) for _, own in itertools.groupby(rows, lambda row: row // batch_size)]
 
 
@@ -49,8 +50,8 @@ def predict_some(
 ) -> Iterator[Tensor]:
     """Yield `encode` of some of `n_rows` images, float32 on the CPU, as a pass over all in batches would compute it.
 
-    `batches` holds the images of `in_batches(...)`, which is `rows`. The last digits of a product of matrices depend on their
-    shapes, so that each image keeps its place in a batch of the full size, with zeros in the places of the others.
+    `batches` holds the images of `in_batches(...)`, which is `rows`. The last digits of a matrix product depend on the
+    shapes, so each image keeps its place in a batch of the full size, with zeros in place of the others.
     """
     places = [[row % batch_size for row in own] for own in rows]
     sizes = [min(batch_size, n_rows - own[0] // batch_size * batch_size) for own in rows]
@@ -59,7 +60,7 @@ def predict_some(
         parts = encoded_parts(placed, encode)
         for own, size in zip(places, sizes, strict=True):
             encoded = next(parts)
-            while len(encoded) < size:  # a GPU without room for a whole batch gives it in parts
+            while len(encoded) < size:  # a GPU without room for a whole batch yields it in parts
                 encoded = torch.cat([encoded, next(parts)])
             yield encoded[own] if len(own) < size else encoded
             progress.update(len(own))
@@ -78,8 +79,8 @@ def _placed(images: Tensor, places: list[int], size: int) -> Tensor:
 
 
 def encoded_parts(batches: Iterable[Tensor], encode: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
-    """Yield `encode` of each batch, float32 on the CPU, or of its parts in their order where the whole does not fit."""
-    most = None  # rows that may fit; None: not known to be fewer than a batch has
+    """Yield `encode` of each batch, float32 on the CPU, or of its parts in order if the whole does not fit."""
+    most = None  # rows that may fit; None until a batch did not
     for batch in batches:
         done = 0
         while done < len(batch):

@@ -11,7 +11,7 @@ from yacs.config import CfgNode
 from dassl.evaluation.metrics import METRICS, is_per_class
 from dassl.utils.errors import TrainingError
 
-# of probabilities [N, C] and labels [N]: a number, or of a metric `per_class` one for each class [C]
+# a function of probabilities [N, C] and labels [N] that returns a number or, if `per_class`, one for each class [C]
 Metric = Callable[[np.ndarray, np.ndarray], float | np.ndarray]
 Value = float | list[float | None]
 
@@ -23,9 +23,9 @@ def build_metrics(cfg: CfgNode) -> dict[str, Metric]:
 
 
 def evaluate(logits: Tensor, labels: Tensor, metrics: Mapping[str, Metric]) -> dict[str, Value]:
-    """Return the values of metrics, by name, for logits [N, C] and labels [N]; None for a class that has none.
+    """Return the values of metrics, by name, for logits [N, C] and labels [N]; None for a class without a value.
 
-    Raises TrainingError if a logit, which no metric would show, or a value is not finite.
+    Raises TrainingError if a value is not finite, or a logit, which a metric might hide.
     """
     if not logits.isfinite().all():
         raise TrainingError(f"the logits of {int((~logits.isfinite()).any(1).sum())} of {len(logits)} rows hold NaN or Inf")
@@ -38,7 +38,7 @@ def _value(name: str, metric: Metric, probs: np.ndarray, labels: np.ndarray) -> 
     try:
         found = metric(probs, labels)
         values = np.asarray(found, np.float64).reshape(probs.shape[1]).tolist() if has_many else [float(found)]
-    except Exception as error:  # whatever a stranger's metric may do
+    except Exception as error:  # a plug-in's metric may raise anything
         raise TrainingError(f"the metric {name} failed: {type(error).__name__}: {error}") from error
     if has_many:
         values = [None if math.isnan(value) else value for value in values]

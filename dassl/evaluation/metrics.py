@@ -1,6 +1,6 @@
 """Metrics of a classifier: pure functions of probabilities [N, C] and labels [N], registered under their names in records.
 
-Facts: `title`, in tables and figures; `lower_is_better`; `percent=False` for one that is no fraction in [0, 1];
+Facts: `title`, for tables and figures; `lower_is_better`; `percent=False` for one that is not a fraction in [0, 1];
 `per_class=True` for one that returns a number for each class [C], NaN where there is none: it goes to the record, not to tables
 and figures.
 """
@@ -27,7 +27,7 @@ def accuracy(probs: np.ndarray, labels: np.ndarray) -> float:
 def macro_f1(probs: np.ndarray, labels: np.ndarray) -> float:
     """Return the mean F1 over the classes that occur in `labels` (as Dassl does), in [0, 1].
 
-    F1 is 2 TP / (labels + predictions). As scikit-learn's `f1_score`, whose import would take a second of every run.
+    F1 is 2 TP / (labels + predictions). Equals scikit-learn's `f1_score`, whose import would cost every run a second.
     """
     predicted = probs.argmax(1)
     n_labels, n_predicted, n_right = (np.bincount(own, minlength=probs.shape[1])
@@ -40,7 +40,7 @@ def macro_f1(probs: np.ndarray, labels: np.ndarray) -> float:
 def expected_calibration_error(
     probs: np.ndarray, labels: np.ndarray, *, n_bins: Annotated[int, AtLeast(1), AtMost(10**6)] = 15
 ) -> float:
-    """Return the mean over rows of |accuracy - confidence| of the row's confidence bin, in [0, 1].
+    """Return the mean over rows of |accuracy - confidence| in the row's confidence bin, in [0, 1].
 
     Bins are of equal width, open at the left: (0, 1/n], ..., (1 - 1/n, 1].
     Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017, Eq. 3, with its 15 bins.
@@ -48,13 +48,13 @@ def expected_calibration_error(
     confidence = probs.max(1).astype(np.float64)
     correct = probs.argmax(1) == labels
     bins = np.clip(np.ceil(confidence * n_bins).astype(int) - 1, 0, n_bins - 1)
-    gaps = np.bincount(bins, correct - confidence, minlength=n_bins)  # sum of (accuracy - confidence) a bin
+    gaps = np.bincount(bins, correct - confidence, minlength=n_bins)  # sum of (accuracy - confidence) per bin
     return float(np.abs(gaps).sum() / len(labels))
 
 
 @METRICS.register("nll", title="NLL", lower_is_better=True, percent=False)
 def negative_log_likelihood(probs: np.ndarray, labels: np.ndarray) -> float:
-    """Return the mean of -log p of the label, in nats; a p of 0 counts as the smallest positive number."""
+    """Return the mean of -log p of the label, in nats; p = 0 counts as the smallest positive number."""
     own = probs[np.arange(len(labels)), labels].astype(np.float64)
     return float(-np.log(np.maximum(own, np.finfo(np.float64).tiny)).mean())
 
@@ -71,7 +71,7 @@ def brier_score(probs: np.ndarray, labels: np.ndarray) -> float:
 
 @METRICS.register("top5", title="top-5 accuracy")
 def top_5_accuracy(probs: np.ndarray, labels: np.ndarray) -> float:
-    """Return the share of rows whose label is among the five largest probabilities, in [0, 1]; of equal ones the first."""
+    """Return the share of rows whose label is among the five largest probabilities, in [0, 1]; ties go to the first classes."""
     own = probs[np.arange(len(labels)), labels][:, None]
     is_before = (probs > own) | ((probs == own) & (np.arange(probs.shape[1]) < labels[:, None]))
     return float((is_before.sum(1) < 5).mean())
@@ -85,7 +85,7 @@ def balanced_accuracy(probs: np.ndarray, labels: np.ndarray) -> float:
 
 @METRICS.register("class_accuracy", title="accuracy of each class", per_class=True)
 def class_accuracy(probs: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """Return the share of rows of each class [C] that are predicted right, in [0, 1]; NaN for a class without rows."""
+    """Return the share of rows of each class [C] that are predicted correctly, in [0, 1]; NaN for a class without rows."""
     n_rows, n_right = (np.bincount(own, minlength=probs.shape[1]) for own in (labels, labels[probs.argmax(1) == labels]))
     return np.where(n_rows > 0, n_right / np.maximum(n_rows, 1), np.nan)
 
@@ -99,7 +99,7 @@ def check_metrics(cfg: CfgNode) -> None:
 
 
 def title_of(name: str) -> str:
-    """Return what tables and figures call a metric; that of a plug-in which is not loaded is its name."""
+    """Return what tables and figures call a metric: its name, if it is from a plug-in that is not loaded."""
     return METRICS[name].facts.get("title", name) if name in METRICS else name
 
 
@@ -109,12 +109,12 @@ def head_of(name: str) -> str:
 
 
 def factor_of(name: str) -> int:
-    """Return what a metric's values are multiplied by where they are shown."""
+    """Return the factor by which a metric's values are multiplied for display."""
     return 100 if is_percent(name) else 1
 
 
 def is_percent(name: str) -> bool:
-    """Tell whether a metric is a fraction that is shown in percent; of one whose plug-in is not loaded nobody knows."""
+    """Tell whether a metric is a fraction shown in percent; unknown, so False, if its plug-in is not loaded."""
     return name in METRICS and METRICS[name].facts.get("percent", True)
 
 
@@ -124,5 +124,5 @@ def is_per_class(name: str) -> bool:
 
 
 def lower_is_better(name: str) -> bool:
-    """Tell whether a smaller value of a metric is the better one."""
+    """Tell whether a smaller value of a metric is better."""
     return name in METRICS and METRICS[name].facts.get("lower_is_better", False)

@@ -1,4 +1,4 @@
-"""Learning-rate schedules in closed form, one factor an epoch, with Dassl's warm-up.
+"""Learning-rate schedules in closed form, one factor per epoch, with Dassl's warm-up.
 
 In the warm-up epochs the rate is constant (or linear); then the main schedule begins at its own epoch 0 and still counts
 `MAX_EPOCH`. So cosine with one warm-up epoch over E epochs is `1e-5` in epoch 0 and
@@ -18,7 +18,7 @@ from dassl.utils.errors import ConfigError
 
 
 def build_scheduler(optimizer: torch.optim.Optimizer, cfg: CfgNode) -> LambdaLR:
-    """Return the schedule of an `OPTIM` node. Step it once an epoch, after the epoch's last optimizer step."""
+    """Return the schedule of an `OPTIM` node. Step it once per epoch, after the epoch's last optimizer step."""
     return LambdaLR(optimizer, lambda epoch: _factor(epoch, cfg))
 
 

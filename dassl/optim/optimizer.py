@@ -24,4 +24,4 @@ def build_optimizer(parameters: Iterable[nn.Parameter], cfg: CfgNode) -> torch.o
         return torch.optim.SGD(parameters, momentum=cfg.MOMENTUM, dampening=cfg.SGD_DAMPNING,
                                nesterov=cfg.SGD_NESTEROV, **common)
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[cfg.NAME]
-    return kind(parameters, betas=(cfg.ADAM_BETA1, cfg.ADAM_BETA2), fused=True, **common)  # one pass over memory a step
+    return kind(parameters, betas=(cfg.ADAM_BETA1, cfg.ADAM_BETA2), fused=True, **common)  # one pass over memory per step

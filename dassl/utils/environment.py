@@ -1,4 +1,4 @@
-"""What a result depends on besides its config: code, versions, device, threads, commit; and its memory."""
+"""What a result depends on besides its config: code, versions, device, threads, commit; and the memory in use."""
 
 import contextlib
 import ctypes
@@ -21,7 +21,7 @@ CODE = ("active", "dassl", "datasets", "trainers")  # the folders whose files ca
 def code() -> dict[str, str]:
     """Return the SHA-256 of each of the project's `.py` files that can change a result, by relative path.
 
-    They are read once, when this is called first, so that a process that lives for hours names what it runs.
+    They are read once, at the first call, so that a process that lives for hours names the code that it runs.
     """
     files = [PROJECT / "train.py", *(path for name in CODE for path in sorted((PROJECT / name).rglob("*.py")))]
     return {path.relative_to(PROJECT).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
@@ -30,7 +30,7 @@ def code() -> dict[str, str]:
 def environment() -> dict[str, str]:
     """Return the versions, the device, torch's threads and the commit that a record of a run carries.
 
-    The number of threads decides in which order torch adds up numbers, and so their last digits.
+    The number of threads decides the order in which torch adds numbers, and thus their last digits.
     """
     import torch
 
@@ -52,7 +52,7 @@ def commit() -> str:
     return described.stdout.strip() or "unknown"
 
 
-COMMIT = commit()  # of what this process has imported, whatever becomes of the checkout
+COMMIT = commit()  # of the code that this process imported, even if the checkout changes
 
 
 def peak_memory_mb() -> float:
@@ -71,7 +71,7 @@ def give_back_memory() -> None:
 
 
 def forget_peak() -> None:
-    """Let the largest memory of this process count from now on, where the system can: on Linux, see proc(5), clear_refs."""
+    """Restart the measurement of this process's peak memory, where the system can: on Linux, see proc(5), clear_refs."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

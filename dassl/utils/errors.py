@@ -12,7 +12,7 @@ class UserError(Exception):
     exit_code = 1
 
     def __str__(self) -> str:
-        """Return the message, whatever the files hold that it quotes, as `dassl.utils.text.harmless` does."""
+        """Return the message with whatever it quotes from files made harmless, see `dassl.utils.text.harmless`."""
         return harmless(super().__str__())
 
 
@@ -27,7 +27,7 @@ class DataError(UserError):
 
 
 class InUseError(UserError):
-    """Another process is at work in the folder."""
+    """Another process is working in the folder."""
 
 
 class WaitingForLabels(UserError):
@@ -37,7 +37,7 @@ class WaitingForLabels(UserError):
 
 
 class TrainingError(UserError):
-    """Training went out of the numbers: a loss or a prediction is NaN or Inf."""
+    """Training diverged: a loss or a prediction is NaN or Inf."""
 
 
 def first_line(error: Exception) -> str:

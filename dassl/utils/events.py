@@ -1,7 +1,7 @@
-"""Moments of a run with a name, at which a test can kill the process: see `scripts/kill_test.py`.
+"""Named moments of a run at which a test can kill the process: see `scripts/kill_test.py`.
 
-`KILL_AT=after-select:2 python train.py ...` ends the process with SIGKILL when it comes to that event the second time.
-Without the variable an event is one comparison.
+`KILL_AT=after-select:2 python train.py ...` ends the process with SIGKILL when it reaches that event the second time.
+Without the variable, an event costs one comparison.
 """
 
 import os
@@ -16,16 +16,16 @@ _seen: Counter[str] = Counter()
 
 
 class Terminated(KeyboardInterrupt):
-    """SIGTERM came; like Ctrl-C it unwinds the process from wherever it is, and every file stays whole."""
+    """SIGTERM arrived; like Ctrl-C it unwinds the process from wherever it is, and every file stays whole."""
 
 
 def stopped_by(error: KeyboardInterrupt) -> tuple[int, str]:
-    """Return the exit code of a command that was stopped so, and what stopped it."""
+    """Return the exit code of a command that was stopped by this error, and what stopped it."""
     return (143, "SIGTERM") if isinstance(error, Terminated) else (130, "Ctrl-C")
 
 
 def event(name: str) -> None:
-    """Say that the run has come to one of `EVENTS`."""
+    """Say that the run has reached one of `EVENTS`."""
     if _kill_at:
         _seen[name] += 1
         if _kill_at == f"{name}:{_seen[name]}":
@@ -33,14 +33,14 @@ def event(name: str) -> None:
 
 
 def kill_at(event: str) -> None:
-    """Do what the environment variable does, for the rest of this process; "" never kills."""
+    """Set the event to kill at, as the environment variable does, from now on; "" never kills."""
     global _kill_at
     _kill_at = event
     _seen.clear()
 
 
 def stop_on_sigterm() -> None:
-    """Make SIGTERM raise `Terminated` in the main thread of this process, once: on the way out a second one changes nothing."""
+    """Make SIGTERM raise `Terminated` in the main thread of this process, once: a second one changes nothing."""
 
     def stop(*_: object) -> NoReturn:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

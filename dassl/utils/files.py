@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: every write goes to a temporary name, is flushed to disk and then renamed."""
+"""Files that are either complete or absent: every write goes to a temporary name, is flushed to disk and then renamed."""
 
 import contextlib
 import errno
@@ -24,7 +24,7 @@ from dassl.utils.text import printable
 
 logger = logging.getLogger(__name__)
 
-NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)  # of file systems without flock
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)  # errors of file systems without flock
 HALVES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 _held: dict[str, tuple[int, int]] = {}  # device and inode of each lock's file, by its absolute path
 
@@ -33,9 +33,9 @@ _held: dict[str, tuple[int, int]] = {}  # device and inode of each lock's file, 
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; on a clean exit it takes the place of `path`, otherwise it is removed.
 
-    Raises UserError with the path, and the bytes that found room, if the folder cannot be written or the disk is full, or if
-    it is no longer the one that this process has locked, see `lock`; the old file stays as it was. Only kill -9 leaves a
-    temporary file behind, see `remove_leftovers`.
+    Raises UserError with the path, and the number of bytes written, if the folder cannot be written, the disk is full, or
+    the folder is no longer the one that this process has locked, see `lock`; the old file stays as it was. Only kill -9
+    leaves a temporary file behind, see `remove_leftovers`.
     """
     path = Path(path)
     check_not_replaced(path)
@@ -68,7 +68,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 def new_folder(path: Path) -> Iterator[Path]:
     """Yield a temporary folder beside `path`; on a clean exit it takes the name of `path`, otherwise it is removed.
 
-    Raises UserError if there is something at `path` but an empty folder, or if nothing can be written there.
+    Raises UserError if there is anything but an empty folder at `path`, or if nothing can be written there.
     """
     check_new_folder(path)
     temporary = None
@@ -86,7 +86,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def check_new_folder(path: Path) -> None:
-    """Raise UserError if there is something at `path` but an empty folder."""
+    """Raise UserError if there is anything but an empty folder at `path`."""
     try:
         if exists(path) and any(path.iterdir()):
             raise UserError(f"the folder {printable(path)} holds files already; name a new one")
@@ -97,7 +97,7 @@ def check_new_folder(path: Path) -> None:
 def remove_leftovers(folder: Path, name: str | None = None) -> None:
     """Remove the temporary files that killed processes left in a folder, those for the file `name` or all of them.
 
-    Only for who holds the lock under which they are written.
+    The caller must hold the lock under which they are written.
     """
     pattern = "*" if name is None else glob.escape(name[-40:])
     for leftover in folder.glob(f".{pattern}.????????.tmp"):
@@ -107,7 +107,7 @@ def remove_leftovers(folder: Path, name: str | None = None) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file atomically.
 
-    Bytes of file names that are not UTF-8 survive (surrogateescape); halves of characters, as JSON may hold, become U+FFFD.
+    Bytes of file names that are not UTF-8 survive (surrogateescape); lone surrogates, which JSON may hold, become U+FFFD.
     """
     content = HALVES.sub("\ufffd", text).encode("utf-8", "surrogateescape")
     with atomic_path(path) as temporary:
@@ -120,7 +120,7 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Return what a JSON file holds; raises DataError with the path if it is missing or not JSON."""
+    """Return the content of a JSON file; raises DataError with the path if it is missing or not JSON."""
     try:
         with open_file(path) as file:
             content = file.read()
@@ -132,7 +132,7 @@ def read_json(path: Path) -> Any:
 
 
 def json_hash(value: Any) -> str:
-    """Return the SHA-256, in hexadecimal, of what JSON can hold; the order of keys is none of it."""
+    """Return the SHA-256, in hexadecimal, of a JSON value, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 
@@ -155,12 +155,12 @@ def digest_of(path: Path, kind: str) -> str:
 
 @contextlib.contextmanager
 def lock(path: Path, *, wait: bool) -> Iterator[None]:
-    """Hold an exclusive lock on `path` (made if absent); the system frees it when the process ends, however it ends.
+    """Hold an exclusive lock on `path` (created if absent); the system frees it when the process ends, however it ends.
 
-    Processes that this one forks do not hold it. On a file system without locks a file beside `path` says who holds it. With
-    `wait` the caller says so and waits for its turn, without it InUseError says that another process is at work; so does
-    a folder that was moved away in the meantime. As long as it is held, `atomic_path` writes nothing to a folder that has
-    taken the place of the locked one.
+    Processes that this one forks do not hold it. On a file system without locks, a file beside `path` says who holds it.
+    With `wait` this logs a line and waits for its turn; without it, InUseError says that another process is at work, as it
+    does if the folder was moved away in the meantime. While the lock is held, `atomic_path` writes nothing to a folder that
+    has replaced the locked one.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -184,7 +184,7 @@ def lock(path: Path, *, wait: bool) -> Iterator[None]:
 
 
 def _acquired(path: Path, wait: bool) -> BaseFileLock:
-    """Return a lock that is held, by the system or, where its file system has none, by a file of its own."""
+    """Return a held lock: the system's or, on a file system without locks, one made of a file."""
     try:
         return _turn(FileLock(path, fallback_to_soft=False), path, wait)
     except OSError as error:
@@ -205,7 +205,7 @@ def _turn(own: BaseFileLock, path: Path, wait: bool) -> BaseFileLock:
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
-    """Return what tells a file from another one that has its name later; None if there is none."""
+    """Return what distinguishes a file from a later one with the same name; None if there is no file."""
     try:
         found = path.stat()
     except FileNotFoundError:
@@ -228,7 +228,7 @@ def _umask() -> int:
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk."""
+    """Flush the names in a folder to the disk."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)

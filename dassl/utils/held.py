@@ -5,15 +5,16 @@ from typing import Any
 
 
 class Held:
-    """A cache of one entry a kind, shared by the runs of a process."""
+    """A cache of one entry per kind, shared by the runs of a process."""
 
     def __init__(self):
         self._last: dict[str, tuple[str, Any]] = {}
 
     def get(self, kind: str, key: object, make: Callable[[], Any], *, holders: Collection[str] = ()) -> Any:
-        """Return what `make` made for this key, if that was the last one of its kind, or what it makes now.
+        """Return the entry of this kind if it was made for this key, else make, keep and return a new one.
 
-        The last one, and entries of the kinds in `holders` that refer to it, are dropped before: memory need not hold two.
+        The old entry, and entries of the kinds in `holders` that refer to it, are dropped first, so that memory never
+        holds two.
         """
         if kind not in self._last or self._last[kind][0] != repr(key):
             for old in (kind, *holders):

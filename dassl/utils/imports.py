@@ -1,4 +1,4 @@
-"""Imports that do not go by names alone: without a library that another one takes along, and of this project's own packages."""
+"""Special imports: with a library hidden from another one, and of this project's packages under a safe name."""
 
 import contextlib
 import importlib.util
@@ -8,16 +8,16 @@ from collections.abc import Iterator
 from dassl.utils.environment import PROJECT
 from dassl.utils.paths import resolved
 
-OWN = "of_this_project_"  # before the name of a package of this project, if another one has that name
+OWN = "of_this_project_"  # prefix for a package of this project, if another package has its name
 
 
 @contextlib.contextmanager
 def hidden(name: str) -> Iterator[None]:
-    """Let a module look as if it were not installed, for imports in the block; nothing is hidden that is imported already."""
+    """Make a module look as if it were not installed, for imports in the block; one that is imported already stays visible."""
     if name in sys.modules:
         yield
         return
-    sys.modules[name] = None  # which is how Python marks a module that cannot be imported
+    sys.modules[name] = None  # Python's mark for a module that cannot be imported
     try:
         yield
     finally:
@@ -27,15 +27,15 @@ def hidden(name: str) -> Iterator[None]:
 def own_name(name: str) -> str:
     """Return the name by which a package of this project, or what is in it, can be imported in this process.
 
-    That is its own, unless it leads to a package of others: Hugging Face's `datasets`, where that is imported already or found
-    first. Then both live side by side, and that of this project has `OWN` before its name.
+    That is its own name, unless this leads to a foreign package: Hugging Face's `datasets`, if that is imported already or
+    found first. Then both live side by side, and this project's has the prefix `OWN`.
     """
     package, _, rest = name.partition(".")
     file = PROJECT / package / "__init__.py"
     if not file.is_file():
         return name
-    with contextlib.suppress(ValueError):  # of a module that somebody has made by hand
-        spec = importlib.util.find_spec(package)  # of what is imported, or would be
+    with contextlib.suppress(ValueError):  # for a module that was created by hand
+        spec = importlib.util.find_spec(package)  # of the module that is imported, or would be
         if spec is not None and spec.origin is not None and resolved(spec.origin) == resolved(file):
             return name
     if (own := f"{OWN}{package}") not in sys.modules:

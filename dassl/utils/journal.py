@@ -1,7 +1,7 @@
-"""A file that only grows: JSON values, one a line, on the disk before anybody is told that they are taken.
+"""A file that only grows: JSON values, one per line, on the disk before anybody is told that they are saved.
 
 A process that is killed in the middle of a line leaves a torn one, which is dropped: nobody was told of it. `dassl.utils.files`
-has the files that are replaced whole.
+is for files that are replaced as a whole.
 """
 
 import json
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class Journal:
-    """The lines of a file, which need not exist yet. One process at a time may append."""
+    """The lines of a file, which need not exist yet. Only one process at a time may append."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -30,7 +30,7 @@ class Journal:
         """Return the values of all lines, the first one first.
 
         A torn last line is removed from the file, with a line in the log. Raises DataError, naming file and line, for any other
-        line that is no JSON.
+        line that is not JSON.
         """
         if not exists(self.path):
             return []

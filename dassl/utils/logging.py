@@ -1,6 +1,6 @@
 """Logging of a run: INFO lines to the terminal and, with the project's DEBUG lines, to `log.txt` in the output folder.
 
-Commands whose standard output is for results show warnings alone, on the standard error.
+Commands whose standard output is for results show only warnings, on standard error.
 """
 
 import logging
@@ -19,7 +19,7 @@ PROJECT = ("dassl", "trainers", "active", "datasets", "__main__", "train")
 
 
 class _Formatter(logging.Formatter):
-    """Whatever a record quotes from files, it forges no other record and sends the terminal no escape."""
+    """Formats records so that nothing they quote from files can forge a record or send the terminal an escape."""
 
     def format(self, record: logging.LogRecord) -> str:
         return harmless(super().format(record))
@@ -40,7 +40,7 @@ class _ErrorHandler(_TerminalHandler):
 
 
 class _LogFile(logging.FileHandler):
-    """The handler of `log.txt`, told from file handlers that somebody else added. A line that finds no room is an error."""
+    """The handler of `log.txt`, a class of its own to tell it from others. A line that cannot be written is an error."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         error = sys.exc_info()[1]
@@ -52,7 +52,7 @@ class _LogFile(logging.FileHandler):
 def setup_logging(output_dir: Path) -> logging.Handler:
     """Send INFO and above to the terminal and, with the time, to `output_dir/log.txt`; return the file's handler.
 
-    The file also gets the project's DEBUG lines (config, losses); the terminal no INFO of other packages.
+    The file also gets the project's DEBUG lines (config, losses); the terminal gets no INFO lines of other packages.
     """
     root = logging.getLogger()
     root.setLevel(logging.INFO)
@@ -77,9 +77,9 @@ def setup_logging(output_dir: Path) -> logging.Handler:
 
 @contextmanager
 def warnings_on_stderr() -> Iterator[None]:
-    """Within, warnings go to the standard error as they are, each once.
+    """Within the block, warnings go to standard error as they are, each once.
 
-    Without a handler, a library that logs first would set one of its own, whose lines begin with levels and module names.
+    Without a handler, the first library to log would install its own, whose lines begin with levels and module names.
     """
     root, handler, said = logging.getLogger(), _ErrorHandler(logging.WARNING), set()
     handler.setFormatter(_Formatter("%(message)s"))

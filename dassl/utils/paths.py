@@ -1,4 +1,4 @@
-"""Looking at paths and opening files, so that whatever lies there is an answer or an error, never a wait or a trace."""
+"""Looking at paths and opening files: whatever is there gives an answer or an error, never a wait or a traceback."""
 
 import os
 import stat
@@ -15,8 +15,8 @@ AnyPath = str | os.PathLike
 def open_file(path: AnyPath) -> BinaryIO:
     """Return an ordinary file, opened for reading its bytes; OSError, at once, for folders, pipes, sockets and devices.
 
-    Opening a pipe would wait for who writes into it, and a device may have no end. A path that no system can hold, with a NUL
-    byte in it, is an OSError too.
+    Opening a pipe would wait for a writer, and a device may have no end. An impossible path, with a NUL byte in it, is an
+    OSError too.
     """
     try:
         return open(path, "rb", opener=_ordinary)
@@ -32,16 +32,16 @@ def check_file(path: AnyPath) -> None:
 def _ordinary(path: AnyPath, flags: int) -> int:
     descriptor = os.open(path, flags | os.O_NONBLOCK)
     mode = os.fstat(descriptor).st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # of a folder `open` says what it is
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # for a folder, `open` gives the error
         os.close(descriptor)
         raise OSError("a pipe, a socket or a device, not a file")
     return descriptor
 
 
 def status(path: AnyPath) -> os.stat_result | None:
-    """Return what the system says of a file, links followed; None where nothing is.
+    """Return the system's status of a file, following links; None if there is nothing.
 
-    Raises UserError if the system cannot tell: too long a name, a link to itself, no right to look.
+    Raises UserError if the system cannot tell: too long a name, a link to itself, no permission.
     """
     try:
         return os.stat(path)
@@ -52,7 +52,7 @@ def status(path: AnyPath) -> os.stat_result | None:
 
 
 def exists(path: AnyPath) -> bool:
-    """Return whether there is anything; raises UserError as `status` does."""
+    """Return whether there is anything at a path; raises UserError as `status` does."""
     return status(path) is not None
 
 
@@ -69,9 +69,9 @@ def is_folder(path: AnyPath) -> bool:
 
 
 def files_below(folder: AnyPath, names: Container[str]) -> tuple[list[Path], list[str]]:
-    """Return the files of some names at any depth below a folder, sorted, and what is wrong with folders that cannot be read.
+    """Return the files with some names at any depth below a folder, sorted, and what is wrong with unreadable folders.
 
-    Links to folders are not followed. However deep the folders are, nothing recurses.
+    Links to folders are not followed. Nothing recurses, however deep the folders are.
     """
     found, faults, folders = [], [], [os.fspath(folder)]
     while folders:
@@ -89,7 +89,7 @@ def files_below(folder: AnyPath, names: Container[str]) -> tuple[list[Path], lis
 
 
 def expanded(path: AnyPath) -> Path:
-    """Return a path with the home folder for ~; a user that nobody knows stays as it stands."""
+    """Return a path with ~ replaced by the home folder; an unknown user's ~name stays as it is."""
     return Path(os.path.expanduser(path))
 
 
@@ -99,12 +99,12 @@ def resolved(path: AnyPath) -> Path:
 
 
 def reason(error: Exception) -> str:
-    """Return what an error says of why, without the file's name."""
+    """Return the reason that an error gives, without the file's name."""
     return getattr(error, "strerror", None) or str(error)
 
 
 def text_fault(text: str) -> str:
-    """Return why a text can be no path and no name, "" if it can: a NUL byte, or half of a character."""
+    """Return why a text cannot be a path or a name (a NUL byte, or a lone surrogate), "" if it can."""
     if "\0" in text:
         return "holds a NUL byte"
     try:

@@ -1,4 +1,4 @@
-"""Import every module of a package, so that dropping a file into a folder is enough to register what it holds."""
+"""Import every module of a package, so that dropping a file into a folder is enough to register its components."""
 
 import importlib
 import pkgutil

@@ -1,4 +1,4 @@
-"""How far a long loop is: a bar on a terminal, elsewhere a line in the log now and then."""
+"""The progress of a long loop: a bar on a terminal, elsewhere a line in the log now and then."""
 
 import logging
 import time
@@ -8,16 +8,16 @@ from typing import TypeVar
 from tqdm import tqdm
 
 LOG_EVERY = 30.0  # seconds
-BAR = {"leave": False, "disable": None, "delay": 1}  # of a bar of tqdm's alone: on a terminal, from the first second on
+BAR = {"leave": False, "disable": None, "delay": 1}  # for tqdm's bar: only on a terminal, and only after one second
 
 Item = TypeVar("Item")
-Listener = Callable[[str, int, int, str], None]  # of what a loop does, how much is done, of how much, and the unit
+Listener = Callable[[str, int, int, str], None]  # takes what a loop does, how much is done, of how much, and the unit
 logger = logging.getLogger(__name__)
 _listeners: list[Listener] = []
 
 
 def listen(listener: Listener) -> Callable[[], None]:
-    """Tell a listener of the progress of every loop of this process from now on; return a function that ends it."""
+    """Tell a listener about the progress of every loop of this process from now on; return a function that ends this."""
     _listeners.append(listener)
     return lambda: _listeners.remove(listener)
 
@@ -32,7 +32,7 @@ class Progress:
         self._tell()
 
     def update(self, n: int = 1, **shown: str) -> None:
-        """Say that n more are done; `shown` are names and values to show beside."""
+        """Say that n more are done; `shown` are names and values to show with it."""
         self._done += n
         if shown:
             self.bar.set_postfix(shown)
@@ -57,7 +57,7 @@ class Progress:
 
 
 def progress(items: Iterable[Item], description: str, *, total: int, unit: str) -> Iterator[Item]:
-    """Yield items, and show how many of them have come."""
+    """Yield items, and show how many have been yielded."""
     with Progress(description, total, unit) as shown:
         for item in items:
             yield item

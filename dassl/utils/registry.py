@@ -1,9 +1,9 @@
 """One registry class for data sets, learners, trainers, samplers, oracles, recorders and metrics.
 
 A component's keyword-only parameters are its YAML node: `pcb(ctx, *, gamma: float = 0.1)`, registered as "pcb" in the
-registry of node `ACTIVE`, is configured by `ACTIVE.PCB.GAMMA`. What the annotation says is checked when the YAML is
-merged: `Literal["end", "front"]` lists the choices, `Annotated[int, AtLeast(1), AtMost(77)]` sets bounds, `int | str` allows
-either. Shared keys, in `dassl.config.defaults`, are annotated in the same way.
+registry of node `ACTIVE`, is configured by `ACTIVE.PCB.GAMMA`. The annotation is checked when the YAML is merged:
+`Literal["end", "front"]` lists the choices, `Annotated[int, AtLeast(1), AtMost(77)]` sets bounds, `int | str` allows either
+type. Shared keys, in `dassl.config.defaults`, are annotated in the same way.
 """
 
 import importlib
@@ -37,30 +37,30 @@ class AtMost:
 
 @dataclass(frozen=True)
 class Before:
-    """What records of before a parameter mean, where that is not its default, for use in `Annotated`."""
+    """The value of a parameter in records older than it, if that is not its default, for use in `Annotated`."""
 
     value: Any
 
 
 @dataclass(frozen=True)
 class NameOf:
-    """Marks a parameter, in `Annotated`, that names components of the registry of a kind, one or several."""
+    """Marks a parameter, in `Annotated`, that names one or several components of a kind's registry."""
 
     kind: str
 
 
 @dataclass(frozen=True)
 class Given:
-    """Marks a parameter, in `Annotated`, that is no YAML key: the caller gives it to components that have it."""
+    """Marks a parameter, in `Annotated`, that is not a YAML key: the caller gives it to components that have it."""
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One key of the YAML. `extras` is what stands in its `Annotated` beside the type."""
+    """One key of the YAML. `extras` is what its `Annotated` holds besides the type."""
 
     name: str
     default: Any
-    types: tuple[type, ...]  # that of the default first
+    types: tuple[type, ...]  # the default's first
     choices: tuple = ()
     minimum: float | None = None
     maximum: float | None = None
@@ -72,7 +72,7 @@ class Parameter:
 
     @property
     def before(self) -> Any:
-        """What a record without the parameter means."""
+        """The value of the parameter in a record without it."""
         return next((extra.value for extra in self.extras if isinstance(extra, Before)), self.default)
 
     @property
@@ -98,14 +98,14 @@ class Component:
     build: Callable
     parameters: tuple[Parameter, ...]
     facts: Mapping[str, Any]
-    given: tuple[str, ...] = ()  # names of parameters that are no YAML keys
+    given: tuple[str, ...] = ()  # names of parameters that are not YAML keys
 
     @property
     def key(self) -> str:
         return self.name.upper().replace("-", "_")
 
     def arguments(self, node: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the keyword arguments that a YAML node holds for this component; one of a record may lack newer keys."""
+        """Return this component's keyword arguments from a YAML node; a recorded node may lack newer keys."""
         return {parameter.name: node.get(parameter.key, parameter.before) for parameter in self.parameters}
 
 
@@ -115,10 +115,10 @@ _registries: list["Registry"] = []  # all of this process
 class Registry:
     """Names to components. `kind` is the word used in messages, `node` the YAML node above the components' own.
 
-    `home` is the package whose modules, but those in `leave_out`, register components of their own, so that dropping a file
-    into it is enough; or one module. They are imported when a component is used; names and parameters are remembered from
-    start to start. `facts` are what a component may be registered with, and their types: `Callable` for a function; None leaves
-    them open.
+    `home` is the package whose modules, except those in `leave_out`, register components, so that dropping a file into it is
+    enough; or a single module. They are imported when a component is used; names and parameters are remembered from start to
+    start. `facts` are the facts that a component may be registered with, and their types: `Callable` for a function; None
+    allows any.
     """
 
     def __init__(self, kind: str, node: str, home: str = "", leave_out: Collection[str] = (),
@@ -132,10 +132,10 @@ class Registry:
         _registries.append(self)
 
     def register(self, name: str, *, also_known_as: Sequence[str] = (), **facts: Any) -> Callable:
-        """Return a decorator that registers a function or class under `name`, and under the names it has elsewhere.
+        """Return a decorator that registers a function or class under `name`, and under the names that it has elsewhere.
 
-        Raises TypeError if a parameter is not keyword-only, has no default, or its default cannot stand in YAML, and
-        ValueError if the name is taken or a fact is not one that is known here.
+        Raises TypeError if a parameter is not keyword-only, has no default, or its default cannot be written in
+        YAML, and ValueError if the name is taken or a fact is unknown here.
         """
         self._check_facts(name, facts)
 
@@ -162,16 +162,16 @@ class Registry:
                                  f"{self.facts[fact].__name__}")
 
     def canonical(self, name: str) -> str:
-        """Return the name under which records and messages know a component; a name that nobody knows stays as it is."""
+        """Return the name of a component in records and messages; an unknown name stays as it is."""
         self.fill()
         return self._canonical.get(name, name) if isinstance(name, str) else name
 
     def canonical_value(self, value: Any) -> Any:
-        """Return a config's value with the canonical names of the components that it names, one or a list of them."""
+        """Return a config's value with canonical names for the components that it names, one or a list."""
         return type(value)(map(self.canonical, value)) if isinstance(value, (list, tuple)) else self.canonical(value)
 
     def fill(self) -> None:
-        """Register what is at home here, if that has not happened yet."""
+        """Register the components of `home`, if that has not happened yet."""
         if self._is_filled:
             return
         self._is_filled, home, before = True, own_name(self.home), set(self._components)
@@ -180,10 +180,10 @@ class Registry:
             own = [component for component in self._components.values() if _lives_in(home, component)]
             if any(_lives_in(home, component) and not (registry.home and _lives_in(registry.home, component))
                    for registry in _registries if registry is not self for component in registry._components.values()):
-                return  # what the files register elsewhere would be unknown at a start that does not import them
+                return  # what the files register elsewhere would be missing at a start that does not import them
             if {component.name for component in own} < self._components.keys() - before:
-                return  # so would what lives elsewhere
-            with suppress(ValueError):  # one that no name leads to is imported at each start
+                return  # so would components that live elsewhere
+            with suppress(ValueError):  # a component that cannot be found by name is imported at each start
                 names = {known: name for known, name in self._canonical.items() if name in {one.name for one in own}}
                 remember(home, ([_referred(component) for component in own], names))
         else:
@@ -215,13 +215,13 @@ def _lives_in(home: str, component: Component) -> bool:
 
 
 def _referred(component: Component) -> Component:
-    """Return a component as it can be remembered: functions, also those among its facts, by their names."""
+    """Return a component in a form to remember: functions, including those among its facts, by name."""
     facts = {name: Reference.of(fact) if callable(fact) else fact for name, fact in component.facts.items()}
     return replace(component, build=Reference.of(component.build), facts=facts)
 
 
 def _is_reference(known: Callable, build: Callable) -> bool:
-    """Tell whether what is known is the name of a function or class that is now there itself."""
+    """Tell whether `known` is a reference to the function or class `build`, which has now been imported."""
     return isinstance(known, Reference) and known == Reference(build.__module__, build.__qualname__)
 
 
@@ -247,7 +247,7 @@ def _parameters(owner: str, build: Callable) -> tuple[Parameter, ...]:
 
 
 def parameter_of(owner: str, name: str, default: Any, hint: Any) -> Parameter:
-    """Return what a name, its default and its annotation declare.
+    """Return the parameter that a name, its default and its annotation declare.
 
     Raises TypeError, naming the owner, if there is no default or YAML cannot hold it.
     """
@@ -261,7 +261,7 @@ def parameter_of(owner: str, name: str, default: Any, hint: Any) -> Parameter:
     choices = typing.get_args(hint) if typing.get_origin(hint) is Literal else ()
     minimum = next((extra.minimum for extra in extras if isinstance(extra, AtLeast)), None)
     maximum = next((extra.maximum for extra in extras if isinstance(extra, AtMost)), None)
-    if isinstance(default, float):  # typing takes AtLeast(0) and AtLeast(0.0) for one, that which came first in the process
+    if isinstance(default, float):  # typing caches AtLeast(0) and AtLeast(0.0) as one, whichever came first in the process
         minimum, maximum = (bound if bound is None else float(bound) for bound in (minimum, maximum))
     others = typing.get_args(hint) if isinstance(hint, UnionType) else ()
     types = dict.fromkeys([type(default), *(typing.get_origin(other) or other for other in others)])

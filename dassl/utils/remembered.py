@@ -1,8 +1,8 @@
-"""What importing a package has told, remembered for the next start.
+"""What was learned by importing a package, remembered for the next start.
 
-To list components, and to check the keys of a config, their names and parameters are enough, while importing them takes the
-libraries that they compute with, seconds of torch. So this is kept in `__pycache__`, as JSON bound to the content of all of the
-project's code; what is missing, damaged or of other code is made anew.
+Listing components and checking the keys of a config needs only their names and parameters, but importing them loads the
+libraries that they compute with, seconds for torch. So names and parameters are kept in `__pycache__`, as JSON bound to the
+content of all of the project's code; an entry that is missing, damaged or of other code is made again.
 """
 
 import importlib
@@ -21,16 +21,16 @@ from dassl.utils.files import json_hash, read_json, write_json
 
 @dataclass(frozen=True)
 class Reference:
-    """A function or class by its name; its module is imported when it is called for the first time."""
+    """A function or class by name; its module is imported when it is first called."""
 
     module: str
     name: str
 
     @staticmethod
     def of(value: Callable) -> "Reference":
-        """Return the reference to a function or class; raises ValueError for one that no name leads to, such as a lambda."""
+        """Return a reference to a function or class; raises ValueError if it cannot be found by name, such as a lambda."""
         if "<" in value.__qualname__:
-            raise ValueError(f"{value} has no name of its own")
+            raise ValueError(f"{value} cannot be found by name")
         return Reference(value.__module__, value.__qualname__)
 
     def resolve(self) -> Callable:
@@ -42,8 +42,8 @@ class Reference:
 
 
 def recall(home: str) -> Any | None:
-    """Return what is remembered of a package or module and holds for the code as it is; None if there is nothing."""
-    with suppress(UserError, AttributeError, KeyError, TypeError, ValueError):  # whatever may stand in a damaged file
+    """Return what is remembered of a package or module for the present code; None if there is nothing."""
+    with suppress(UserError, AttributeError, KeyError, TypeError, ValueError):  # a damaged file may hold anything
         kept = read_json(_file(home))
         if kept["code"] == json_hash(code()) and kept["checksum"] == json_hash(kept["value"]):
             return _read(kept["value"])
@@ -51,9 +51,9 @@ def recall(home: str) -> Any | None:
 
 
 def remember(home: str, value: Any) -> None:
-    """Keep a value of plain values, tuples, dataclasses, classes of the project and references, of any depth.
+    """Store a value made of plain values, tuples, dataclasses, classes of the project and references, nested at any depth.
 
-    Where nothing can be written the next start imports again. Raises ValueError for anything else.
+    If nothing can be written, the next start imports again. Raises ValueError for any other value.
     """
     written = _written(value)
     with suppress(UserError):
@@ -66,7 +66,7 @@ def _file(home: str) -> Path:
 
 
 def _written(value: Any) -> Any:
-    """Return a value as JSON holds it: a list begins with its kind, "list", "tuple", "class" or the class of a dataclass."""
+    """Return a value in JSON form: a list begins with its kind, "list", "tuple", "class" or the class of a dataclass."""
     if isinstance(value, (list, tuple)):
         return [type(value).__name__, *map(_written, value)]
     if isinstance(value, dict):
@@ -99,5 +99,5 @@ def _class(name: str) -> type:
     """Return a class by its name; raises ValueError unless it is one of this project's or a built-in one."""
     module, _, qualname = name.partition(":")
     if module.partition(".")[0] not in ("builtins", *CODE):
-        raise ValueError(f"{name} is none of this project")
+        raise ValueError(f"{name} is not part of this project")
     return Reference(module, qualname).resolve()

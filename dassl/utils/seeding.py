@@ -13,7 +13,7 @@ import numpy as np
 
 def seed_for(seed: int, purpose: str, *key: int | str) -> int:
     """Return a 63-bit integer that is a fixed function of the seed, the purpose and the key."""
-    text = ascii((int(seed), purpose, *key))  # unlike repr the same under every Unicode version
+    text = ascii((int(seed), purpose, *key))  # unlike repr, the same under every Unicode version
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 1
 
 
@@ -23,19 +23,19 @@ def rng_for(seed: int, purpose: str, *key: int | str) -> np.random.Generator:
 
 
 def use_deterministic_algorithms(only: bool) -> None:
-    """Let torch use nothing but deterministic algorithms, or what is fastest. To be called before the first GPU call.
+    """Let torch use only deterministic algorithms, or else the fastest. Call it before the first GPU call.
 
     With `only`, an operation that has no deterministic algorithm raises RuntimeError and names itself.
     """
     import torch
 
     if only:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS may add in another order, see its manual
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # else cuBLAS may add in varying order, see its manual
     torch.use_deterministic_algorithms(only)
 
 
 def forbid_tf32() -> None:
-    """Let fp32 be fp32 on GPUs: cuDNN's convolutions, a ResNet's and a ViT's patches, would round to TF32's 10 bits."""
+    """Keep fp32 exact on GPUs: cuDNN's convolutions, in ResNets and ViT patches, would round to TF32's 10 bits."""
     import torch
 
     torch.backends.cudnn.allow_tf32 = False

@@ -1,4 +1,4 @@
-"""Tensors of the cache, each in a file that says what it is of and proves that it is whole."""
+"""Tensors of the cache, in files that say what they hold and have a checksum."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ Types = Mapping[str, torch.dtype]
 
 
 def save_tensors(path: Path, key: Key, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors and the key of what they are, atomically; UserError, with the bytes that they take, if that fails."""
+    """Write tensors and their key atomically; UserError, with the number of bytes needed, if that fails."""
     try:
         with atomic_path(path) as temporary:
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, temporary,
@@ -37,9 +37,9 @@ def save_tensors(path: Path, key: Key, tensors: Mapping[str, Tensor]) -> None:
 
 
 def load_tensors(path: Path, key: Key, types: Types) -> dict[str, Tensor] | None:
-    """Return the tensors of these names and types; None if there is no file, or, after a warning, if it is not that of the key.
+    """Return the tensors with these names and types; None if there is no file or, after a warning, if it does not fit the key.
 
-    A file that was cut off, altered in one bit, or written for another key counts as none.
+    A file that was cut off, altered in a single bit, or written for another key counts as missing.
     """
     if not exists(path):
         return None
@@ -68,7 +68,7 @@ def key_of(path: Path) -> dict[str, Any]:
 
 
 def state_hash(state: Mapping[str, Tensor], said: Callable[[str, Tensor], str], first: bytes = b"") -> str:
-    """Return the SHA-256, in hexadecimal, of tensors in the order of their names: what is said of each, then its bytes.
+    """Return the SHA-256, in hexadecimal, of tensors in the order of their names: the text `said` of each, then its bytes.
 
     `first` comes before them all.
     """
@@ -80,7 +80,7 @@ def state_hash(state: Mapping[str, Tensor], said: Callable[[str, Tensor], str], 
 
 
 def _stated(key: Key, tensors: Mapping[str, Tensor]) -> str:
-    """Return what a file says of itself: its key and the CRC-32 of its tensors. One text, so that files repeat exactly."""
+    """Return a file's description: its key and the CRC-32 of its tensors, as one text, so that equal files are identical."""
     checksum = 0
     for _, tensor in sorted(tensors.items()):
         checksum = zlib.crc32(tensor.contiguous().numpy().data, checksum)

@@ -91,7 +91,7 @@ def test_a_number_of_threads_is_bounded(text, number):
     if number:
         assert flags.parse(["--workers", text])[0].workers == number
     else:
-        with pytest.raises(ConfigError, match=r"--workers: .* is no whole number from 1 to 1024"):
+        with pytest.raises(ConfigError, match=r"--workers: .* is not a whole number from 1 to 1024"):
             flags.parse(["--workers", text])
 
 

@@ -51,7 +51,7 @@ def test_bounds_choices_and_names_are_said(pages):
 
 def test_docstrings_are_this_projects(pages):
     """What a class inherits from here is said of it too; torch's own words, which change with it, are not."""
-    assert '`count` "mean" divides a_k by the labels of k' in pages["docs/gallery/learners/TipAdapterF.md"]
+    assert '`count` "mean" divides a_k by the number of labels of k' in pages["docs/gallery/learners/TipAdapterF.md"]
     assert [name for name, text in pages.items() if "internal Module state" in text] == []
 
 

@@ -66,7 +66,7 @@ def test_a_file_makes_nothing_but_what_is_the_project_s(file):
 
 def test_what_has_no_name_is_refused(file):
     """A lambda cannot be imported."""
-    with pytest.raises(ValueError, match="no name of its own"):
+    with pytest.raises(ValueError, match="cannot be found by name"):
         Reference.of(lambda: None)
     with pytest.raises(ValueError, match="cannot be remembered"):
         remember("home", [object()])
