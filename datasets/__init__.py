@@ -1,4 +1,4 @@
-"""Data sets, one a file: dropping a file into this folder registers what it holds."""
+"""Data sets, one per file: dropping a file into this folder registers its data set."""
 
 import sys
 

@@ -5,8 +5,8 @@
 
 Errors (exit code 1): files that are missing, empty, or cannot be read or decoded, and the same image in two splits.
 Warnings (exit code 0): the same image twice in a split, or under two labels; classes without an image in a split; images
-that are not RGB or grey, that EXIF rotates, that store white as zero or leave upper bits unused, or that look as if half of
-them were missing; class names that CLIP may not understand. Exit code 2: a wrong command line.
+that are not RGB or grey, that EXIF rotates, that store white as zero or leave upper bits unused, or that look as if a part
+were missing; class names that CLIP may not understand. Exit code 2: a wrong command line.
 """
 
 import argparse
@@ -66,7 +66,7 @@ def check(dataset: Dataset, *, n_threads: int) -> dict[str, Any]:
 
 
 def _broken(files: dict[str, FileReport]) -> dict[str, list[str]]:
-    """Return what cannot be decoded, each file in one of four lists."""
+    """Return the files that cannot be used, each in one of four lists."""
     faulty = {path: file for path, file in files.items() if file.error}
     missing = [path for path, file in faulty.items() if not os.path.lexists(holder(file.path))]
     empty = [path for path, file in faulty.items() if file.sha256 and not file.n_bytes]
@@ -76,7 +76,7 @@ def _broken(files: dict[str, FileReport]) -> dict[str, list[str]]:
 
 
 def _copies(dataset: Dataset, files: dict[str, FileReport]) -> dict[str, list[str]]:
-    """Return files of the same bytes: across splits, within one, and under two labels."""
+    """Return files with equal bytes: across splits, within one, and under two labels."""
     same: dict[str, list[tuple[str, str, int]]] = {}
     for split in SPLITS:
         for datum in dataset.split(split):
@@ -97,7 +97,7 @@ def _empty_classes(dataset: Dataset) -> list[str]:
     found = []
     for split in SPLITS:
         labels = {datum.label for datum in dataset.split(split)}
-        if labels and UNLABELED not in labels:  # else nobody knows yet
+        if labels and UNLABELED not in labels:  # else it is not known yet
             found += [f"{name} in {split}" for label, name in enumerate(dataset.classnames) if label not in labels]
     return found
 
@@ -114,7 +114,7 @@ def _too_long(classnames: Sequence[str]) -> list[str]:
 
 
 def summary(report: dict[str, Any]) -> str:
-    """Return the report as text: a line a kind of finding, with the first few of each."""
+    """Return the report as text: a line per kind of finding, with the first few of each."""
     lines = [f"{report['dataset']}: {report['n_train']} train, {report['n_val']} val, {report['n_test']} test images of "
              f"{report['n_classes']} classes; {report['n_files']} files read in {report['seconds']} s "
              f"({report['files_per_minute']:,} a minute)"]

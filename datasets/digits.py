@@ -1,8 +1,8 @@
 """Digits: 1,797 real handwritten digits of 8x8 pixels that ship inside scikit-learn.
 
-Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI repository, 1998 (the test part, 13
-writers), as `sklearn.datasets.load_digits`. CC BY 4.0. The images are written once, as PNG files, below the data root, so
-that everything else treats them as it treats any data set. The split is fixed: 1,197 train, 150 val, 450 test, stratified.
+Source: Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI repository, 1998 (the test part, 13 writers),
+as `sklearn.datasets.load_digits`. CC BY 4.0. The images are written once, as PNG files, below the data root, so that they
+are treated like any other data set. The split is fixed: 1,197 train, 150 val, 450 test, stratified.
 """
 
 from pathlib import Path
@@ -20,7 +20,7 @@ CLASSNAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "ei
 
 @DATASETS.register("Digits")
 def digits(root: Path) -> Dataset:
-    """Return the data set; its images lie in `root/digits/images` and are written there if they are not yet."""
+    """Return the data set; its images lie in `root/digits/images`, where they are written if they are missing."""
     folder = root / "digits"
     with lock(folder / ".lock", wait=True):
         if not exists(folder / "split_digits.json"):
@@ -30,8 +30,8 @@ def digits(root: Path) -> Dataset:
 
 
 def _write(folder: Path) -> None:
-    """Write the images and then, as the sign that all are there, the split file."""
-    from sklearn.datasets import load_digits  # here, as it takes long to import
+    """Write the images and then, as a sign that all are there, the split file."""
+    from sklearn.datasets import load_digits  # imported here because it takes long
     from sklearn.model_selection import train_test_split
 
     bunch = load_digits()

@@ -23,7 +23,7 @@ def flowers102(root: Path, *, split: SplitSource = "published") -> Dataset:
 
 
 def _draw(folder: Path) -> Rows:
-    """Labels of image 1, 2, ... are in imagelabels.mat, from 1; their names in CoOp's cat_to_name.json."""
+    """Labels of image 1, 2, ..., counted from 1, are in imagelabels.mat; their names are in CoOp's cat_to_name.json."""
     labels, names = read_mat(folder / "imagelabels.mat", "labels"), read_json(folder / "cat_to_name.json")
     unnamed = sorted({int(label) for label in labels if str(label) not in names})
     if unnamed:

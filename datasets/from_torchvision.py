@@ -1,10 +1,11 @@
-"""Torchvision: a data set that torchvision knows, by the name of its class.
+"""Torchvision: one of torchvision's data sets, by the name of its class.
 
     python train.py --config-file ... --root DATA DATASET.NAME Torchvision DATASET.TORCHVISION.NAME CIFAR10
 
-The data root is what torchvision calls so. Images that are files stay where they are. Those that torchvision keeps in arrays
-(CIFAR, MNIST, ...) are written once, pixel by pixel, into a tar file beside them, `torchvision-CIFAR10/train.tar`: so they have
-bytes and names as all images here do. torchvision compares what it unpickles (CIFAR) with the published checksum first.
+The data root is what torchvision calls `root`. Images that are files stay where they are. Those that torchvision keeps in
+arrays (CIFAR, MNIST, ...) are written once, pixel by pixel, into a tar file beside them, `torchvision-CIFAR10/train.tar`, so
+that they have bytes and names like all images here. Before torchvision unpickles a file (CIFAR), it compares it with the
+published checksum.
 """
 
 import inspect
@@ -29,7 +30,7 @@ from dassl.utils.registry import AtLeast, AtMost, Given
 
 from .torchvision_sets import OTHERS, SETS, Collection
 
-KNOWN = ("classes", "categories", "all_categories")  # where its classes have the names of theirs
+KNOWN = ("classes", "categories", "all_categories")  # attributes in which its data sets hold their class names
 NO_OPTIONS = {"self", "root", "transform", "target_transform", "transforms", "download", "loader", "train", "kwargs"}
 
 
@@ -43,7 +44,8 @@ def torchvision(
     """Return the data set that the class `torchvision.datasets.<name>` finds in `root`.
 
     `download` lets it fetch what is missing. `options` are further keywords of that class, such as `split=letters` for EMNIST.
-    The splits are its own; where it has none, one is drawn as for ImageFolder. An empty `template` is one for the data set.
+    The splits are torchvision's; if it has none, one is drawn as for ImageFolder. An empty `template` stands for the data
+    set's.
     """
     collection, parts = _collection(name), shares("DATASET.TORCHVISION", val, test)
     if not is_folder(root) and not download:
@@ -60,7 +62,7 @@ def torchvision(
 
 
 def _collection(name: str) -> Collection:
-    """Return what is known of a class; raises ConfigError if it yields no image and class, or is none of torchvision's."""
+    """Return what is known of a class; raises ConfigError if it yields no image and label, or is not torchvision's."""
     if name in OTHERS:
         raise ConfigError(f"DATASET.TORCHVISION.NAME is {name!r}, but torchvision's {name} holds no image with its class: "
                           f"{OTHERS[name]}")
@@ -79,7 +81,7 @@ def _class(name: str) -> type:
 
 
 def _options(name: str, options: Sequence[str]) -> dict[str, str | int]:
-    """Return keywords of a class, given as "key=value"; raises ConfigError for what it does not know."""
+    """Return keyword arguments of a class, given as "key=value"; raises ConfigError for unknown ones."""
     pairs = dict(option.partition("=")[::2] for option in options)
     known = set(inspect.signature(_class(name)).parameters) - NO_OPTIONS
     if unknown := [key for key in pairs if key not in known]:
@@ -97,7 +99,7 @@ def _made(name: str, root: Path, keywords: dict[str, Any], download: bool) -> An
         return build(str(root), **keywords)
     except MemoryError:
         raise
-    except Exception as error:  # whatever it trips over in files that are missing, damaged or of another version
+    except Exception as error:  # files that are missing, damaged or of another version may raise anything
         raise DataError(f"torchvision's {name} is not to be had from {root}: {first_line(error)}; bring its files there in the "
                         "published layout, or DATASET.TORCHVISION.DOWNLOAD True fetches what torchvision can fetch") from error
 
@@ -108,7 +110,7 @@ def _items(found: Any, split: str, places: tuple[Path, Path], collection: Collec
     if collection.pairs:
         pairs = collection.pairs(found)
     elif loader := next((own for own in ("loader", "_loader") if hasattr(found, own)), ""):
-        setattr(found, loader, str)  # so that an image is its path
+        setattr(found, loader, str)  # so that it returns an image's path
         pairs = (found[row] for row in range(len(found)))
     else:
         shard = Shard(_shard(found, folder / f"{split or 'all'}.tar"))
@@ -120,14 +122,14 @@ def _items(found: Any, split: str, places: tuple[Path, Path], collection: Collec
 
 
 def _shard(found: Any, file: Path) -> Path:
-    """Return the tar file of images in arrays, with their classes, which is written if it is not there."""
+    """Return the tar file of images from arrays, with their classes; it is written if it is missing."""
     with lock(file.with_name(f".{file.name}.lock"), wait=True):
         if not exists(file):
             with atomic_path(file) as temporary, tarfile.open(temporary, "w") as tar:
                 for row in progress(range(len(found)), f"writing {file}", total=len(found), unit="img"):
                     image, label = found[row]
                     stream = io.BytesIO()
-                    image.save(stream, "PPM")  # its bytes are the pixels, whatever library writes them
+                    image.save(stream, "PPM")  # its bytes are the pixels, whichever library writes them
                     _add(tar, f"{row:06d}.ppm", stream.getvalue())
                     if label is not None:
                         _add(tar, f"{row:06d}.{CLASS}", str(int(label)).encode())
@@ -141,7 +143,7 @@ def _add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 
 
 def _classnames(found: Any, collection: Collection, items: Sequence[Item]) -> dict[str, str]:
-    """Return the names of the classes by their numbers, in the order of these; where nobody knows names, the numbers are."""
+    """Return class names by number, in the order of the numbers; if no names are known, the numbers serve as names."""
     if collection.classnames:
         return {str(number): name for number, name in enumerate(collection.classnames)}
     names = next((own for key in KNOWN if (own := getattr(found, key, None))), ()) or sorted(getattr(found, "_characters", ()))
@@ -155,11 +157,11 @@ def _classnames(found: Any, collection: Collection, items: Sequence[Item]) -> di
 
 
 def _first(name: str | Sequence[str]) -> str:
-    """Return the first of the words for a class, where there are several (ImageNet)."""
+    """Return the first of the words for a class, if there are several (ImageNet)."""
     return name if isinstance(name, str) else name[0]
 
 
 def _plain(name: str) -> str:
-    """Return a name as people write it, without the number or the path that stands before it."""
+    """Return a name as people write it, without the number or the path before it."""
     name = re.sub(r"^(\d+ - |\d{3}\.|\d{5}_|/\w/)", "", name)  # "0 - zero", "001.ak47", "00000_Animalia", "/a/airfield"
     return " ".join(name.replace("_", " ").replace("/", " ").split())

@@ -1,9 +1,10 @@
-"""What a person means by folders that are not quite what ImageFolder asks for; each is done and said in one line.
+"""What a person means by folders that are not quite what ImageFolder asks for; each case is handled and logged in one line.
 
-- A folder called `inbox`, `unsorted`, `to label`, ... beside folders of classes is none of a class: its images wait for people.
-  It is one if the file of class names, the stored split or the test folder has it.
+- A folder called `inbox`, `unsorted`, `to label`, ... beside class folders is not a class: its images wait for people. It is a
+  class if the file of class names, the stored split or the test folder has it.
 - `train` and `val` without `test`: val is the test split, as ImageNet's is.
-- A class whose folder in val or test differs from that in train in case alone, or in blanks for underscores, is one class.
+- If a class's folder in val or test differs from the one in train only in case, or in blanks for underscores, it is the
+  same class.
 """
 
 import logging
@@ -19,13 +20,13 @@ logger = logging.getLogger(__name__)
 
 
 def unsorted_folders(tree: Tree, part: str, classes: Collection[str]) -> list[str]:
-    """Return the folders in a part of a tree whose images nobody has sorted yet; those of `classes` are sorted."""
+    """Return the folders in a part of a tree whose images are not sorted yet; those in `classes` are sorted."""
     known = Names(classes, class_key)
     return [folder for folder in tree.folders(part) if class_key(folder) in INBOXES and not known.meant(folder)]
 
 
 def pool(tree: Tree, inboxes: Mapping[str, Sequence[str]]) -> tuple[Datum, ...]:
-    """Return the images in folders, given by the part that they lie in, as images without a label."""
+    """Return the images in folders, given by the part that holds them, as images without a label."""
     folders = tuple(f"{part}{folder}/" for part, own in inboxes.items() for folder in own)
     paths = [path for path in tree.paths(IMAGE) if path.startswith(folders)] if folders else []
     if paths:
@@ -35,7 +36,7 @@ def pool(tree: Tree, inboxes: Mapping[str, Sequence[str]]) -> tuple[Datum, ...]:
 
 
 def tested(tree: Tree, parts: Mapping[str, str]) -> dict[str, str]:
-    """Return the splits of folders, in which val is the test split if there is no other."""
+    """Return the splits of folders; val is the test split if there is no other."""
     if "test" in parts.values():
         return dict(parts)
     logger.warning("%s has no test folder: %s is taken as test, and there is no val", tree.root,
@@ -44,7 +45,7 @@ def tested(tree: Tree, parts: Mapping[str, str]) -> dict[str, str]:
 
 
 def classes_of_parts(tree: Tree, parts: Sequence[str], inbox: Collection[str]) -> dict[str, str]:
-    """Return the class names that folders have, sorted, by themselves; the first part's spelling counts."""
+    """Return the class names of class folders, sorted, each mapped to itself; the first part's spelling counts."""
     names: dict[str, str] = {}
     for part in parts:
         known = Names(names, class_key)

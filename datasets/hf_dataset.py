@@ -2,8 +2,8 @@
 
     python train.py --config-file ... --root DATA DATASET.NAME HFDataset DATASET.HFDATASET.REPO owner/name
 
-It is fetched once, to a folder of its own below the data root, and read there ever after, without a network. Its tables are
-read as `Table` reads them, and one that has none as `ImageFolder` reads folders.
+It is fetched once, to its own folder below the data root, and later read there without a network. Its tables are read as by
+`Table`; a repository without tables is read as by `ImageFolder`.
 """
 
 from dataclasses import replace
@@ -31,7 +31,8 @@ def hf_dataset(
 ) -> Dataset:
     """Return the data set of a repository, such as `ethz/food101`, which lies in `root/ethz--food101`.
 
-    `revision` is a branch, a tag or a commit; `subset` one of several data sets in the repository. The others are as for Table.
+    `revision` is a branch, a tag or a commit; `subset` one of several data sets in the repository. The other parameters are as
+    for Table.
     """
     if not repo:
         raise ConfigError("DATASET.HFDATASET.REPO is not set; it must be the name of a data set on huggingface.co, owner/name")

@@ -1,17 +1,17 @@
-"""ImageFolder: anybody's images, by one flag.
+"""ImageFolder: your own images, with one flag.
 
     python train.py --config-file ... --root my_photos DATASET.NAME ImageFolder
 
 `my_photos` holds one of these:
 
-- a folder a class, with images in it (the folders' names are the class names);
-- the folders `train` and `test`, perhaps `val` (or `valid`), each with a folder a class: the split is then as given;
-  what else a person may mean by such folders is in `datasets.half_sorted`;
+- one folder per class, with images in it (the folders' names are the class names);
+- the folders `train` and `test`, perhaps `val` (or `valid`), each with one folder per class, which give the split;
+  for other things that a person may mean by such folders see `datasets.half_sorted`;
 - images in any folders, with `CLASSES`, a file of class names, and perhaps `LABELS`, a CSV file with the columns path and
   label. Images without a label are pool images that somebody has to label.
 
-A random split is drawn once and stored in `my_photos`, in a file whose name holds its parameters; of a folder that cannot be
-written, it is kept in `CACHE_DIR`. What is left out stands in the log, see `dassl.data.folders` and `datasets.left_out`.
+A random split is drawn once and stored in `my_photos`, in a file whose name holds its parameters, or in `CACHE_DIR` if the
+folder cannot be written. The log says what is left out, see `dassl.data.folders` and `datasets.left_out`.
 """
 
 import difflib
@@ -51,8 +51,8 @@ def image_folder(
 
     `classes`, `labels` and `split` are files, looked up in `root` and then in the working folder: class names (see
     `dassl.data.class_lists`), labels (CSV), and a split as in CoOp's JSON files, with paths relative to `root`, which then
-    alone says what the data set holds. Without `split`, the shares `val` (-1 is 0.2; where people label, 0) and `test` of the
-    labeled images of each class are drawn with `split_seed`. `copies` is for who asks people, see `active.oracles.files`.
+    alone defines the data set. Without `split`, the shares `val` (-1 is 0.2; where people label, 0) and `test` of the labeled
+    images of each class are drawn with `split_seed`. `copies` is for oracles that ask people, see `active.oracles.files`.
     """
     parts = shares("DATASET.IMAGEFOLDER", val, test)
     if not is_folder(root):
@@ -70,7 +70,7 @@ def image_folder(
 
 
 def _listed(tree: Tree, names: Mapping[str, str], labels: Path | None, draw: Draw) -> tuple[Splits, tuple[str, ...]]:
-    """Return the splits and class names of what lies in a folder, by its layout."""
+    """Return the splits and class names of a folder, according to its layout."""
     inbox = unsorted_folders(tree, "", names or draw.names())
     folders = [folder for folder in tree.folders() if folder not in inbox]
     if labels or (names and not _is_split(tree, folders) and not _are_classes(tree, names)):
@@ -106,7 +106,7 @@ def _from_table(
 
 
 def _from_given_folders(tree: Tree, parts: Mapping[str, str], names: Mapping[str, str]) -> tuple[Splits, tuple[str, ...]]:
-    """The folders train, test and perhaps val, each with a folder a class; a class may be missing in some of them."""
+    """Read the folders train, test and perhaps val, each with one folder per class; some may lack a class."""
     train = next(part for part, split in parts.items() if split == "train")
     others = [folder for part in parts if part != train for folder in tree.folders(f"{part}/")]
     inbox = unsorted_folders(tree, f"{train}/", names or others)
@@ -122,7 +122,7 @@ def _from_given_folders(tree: Tree, parts: Mapping[str, str], names: Mapping[str
 def _from_class_folders(
     tree: Tree, names: Mapping[str, str], draw: Draw, part: str = ""
 ) -> tuple[Splits, tuple[str, ...]]:
-    """The folders of the classes lie in `part`, which is the root or ends with a slash."""
+    """Read the class folders in `part`, which is the root or ends with a slash."""
     inbox = unsorted_folders(tree, part, names or draw.names())
     names = names or {folder: folder for folder in tree.folders(part) if folder not in inbox}
     classnames = _required(names, f"make a folder for each class in {tree.root}, or name a file of class names in "
@@ -138,9 +138,9 @@ def _from_class_folders(
 
 
 def _class_rows(tree: Tree, part: str, names: Mapping[str, str], inbox: Collection[str]) -> list[Row]:
-    """Return the rows of a folder with a folder a class, labels in the order of `names`, whose keys the folders mean.
+    """Return the rows of a folder with one folder per class, labels in the order of `names`, whose keys the folders match.
 
-    Folders of the `inbox` are none of a class.
+    Folders in `inbox` are not classes.
     """
     known, labels = Names(names, class_key), {name: label for label, name in enumerate(names)}
     rows, folder_of = [], {}
@@ -155,7 +155,7 @@ def _class_rows(tree: Tree, part: str, names: Mapping[str, str], inbox: Collecti
 
 
 def _check_same_classes(file: Path, stored: set[str], now: set[str], classnames: Sequence[str]) -> None:
-    """Raise DataError if folders of classes have come or gone since a split was drawn; one without images has not."""
+    """Raise DataError if class folders were added or removed since a split was drawn; empty ones do not count."""
     if stored and (new := [name for name in classnames if name in now - stored]):
         raise DataError(f"{file} was drawn before there were images of {', '.join(map(repr, new[:9]))}; move what is new out "
                         "of the folder to go on with the runs so far, or remove the file to draw a new split for new runs")
@@ -165,7 +165,7 @@ def _check_same_classes(file: Path, stored: set[str], now: set[str], classnames:
 
 
 def _check_classes(root: Path, classnames: Sequence[str]) -> None:
-    """Raise DataError for names that cannot be told apart by who reads them, and for one class alone."""
+    """Raise DataError for names that a reader cannot tell apart, and for a single class."""
     if blank := [name for name in classnames if name != name.strip() or not name]:
         raise DataError(f"{root}: the class name {blank[0]!r} has blanks at its ends; rename its folder, or map it to a name "
                         "in DATASET.IMAGEFOLDER.CLASSES")
@@ -176,9 +176,9 @@ def _check_classes(root: Path, classnames: Sequence[str]) -> None:
 
 
 def _are_classes(tree: Tree, names: Mapping[str, str]) -> bool:
-    """Tell whether folders are those of classes in a list of names; raises DataError if they only look so.
+    """Tell whether folders are those of the classes in a list of names; raises DataError if they only look like it.
 
-    Then labels would vanish, and people be asked for images that are sorted already.
+    In that case labels would be lost, and people would be asked about images that are already sorted.
     """
     folders = [folder for folder in tree.folders() if tree.images(f"{folder}/")]
     known = Names(names, class_key)
@@ -204,13 +204,13 @@ def _required(names: Mapping[str, str], hint: str) -> tuple[str, ...]:
 
 
 def _parts(folders: Sequence[str]) -> dict[str, str]:
-    """Return the splits that folders are named after, by folder; none without one for train."""
+    """Return the splits that folders are named after, by folder; empty if none is named after train."""
     parts = {folder: PARTS[folder.lower()] for folder in folders if folder.lower() in PARTS}
     return parts if "train" in parts.values() else {}
 
 
 def _is_split(tree: Tree, folders: Sequence[str]) -> bool:
-    """Tell whether folders are those of a given split, and nothing else; without test, only if they hold folders of classes."""
+    """Tell whether folders are exactly those of a given split; without test, only if they hold class folders."""
     parts = _parts(folders)
     if len(set(parts.values())) != len(folders) or "train" not in parts.values():
         return False

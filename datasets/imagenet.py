@@ -26,7 +26,7 @@ def imagenet(root: Path) -> Dataset:
 
 
 def _classnames(file: Path) -> dict[str, str]:
-    """Return the class names by their folders, sorted: "n01440764 tench" is a line of the file."""
+    """Return the class names by folder, sorted: "n01440764 tench" is a line of the file."""
     pairs = sorted(read_pairs(file))
     if twice := [folder for folder, count in Counter(folder for folder, _ in pairs).items() if count > 1]:
         raise DataError(f"{file}: {len(twice)} folders stand twice, first {twice[0]!r}")

@@ -1,4 +1,4 @@
-"""What ImageFolder leaves out of a folder, said in a line a kind."""
+"""What ImageFolder leaves out of a folder, logged in one line per kind."""
 
 import logging
 import os
@@ -9,7 +9,7 @@ from dassl.data.folders import DANGLING, FILE, IMAGE, LOOP, RUN, SYSTEM, Tree
 from dassl.data.formats import plug_in_for
 from dassl.utils.text import printable
 
-NOTES = {".txt", ".yaml", ".yml", ".csv", ".json"}  # suffixes of files that stand beside images
+NOTES = {".txt", ".yaml", ".yml", ".csv", ".json"}  # suffixes of files that usually lie beside images
 WORDS = {RUN: "folders or files are of this project's runs and hold no images of a class",
          SYSTEM: "folders or files are the operating system's",
          LOOP: "links lead back to a folder that they lie in, or to themselves", DANGLING: "links lead nowhere"}
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 
 def say_left_out(tree: Tree, used: Collection[str]) -> None:
-    """Log how many entries of a tree are none of the images, which are `used`, except notes and what is hidden."""
+    """Log how many entries of a tree are not among the images `used`, except notes and hidden files."""
     root = os.path.abspath(tree.root)
     for kind, words in WORDS.items():
         if found := tree.paths(kind):
@@ -36,7 +36,7 @@ def say_left_out(tree: Tree, used: Collection[str]) -> None:
 
 
 def _say_what_to_install(root: str, files: Collection[str]) -> None:
-    """Log the images that a package which is not installed would read, with the command that installs it."""
+    """Log the images that need a package that is not installed, with the command that installs it."""
     for command in sorted({plug_in.command for path in files if (plug_in := plug_in_for(os.path.splitext(path)[1]))}):
         own = [path for path in files if (plug_in := plug_in_for(os.path.splitext(path)[1])) and plug_in.command == command]
         logger.warning("%s: %d images are left out, as what reads them is not installed; %s: %s%s", root, len(own), command,

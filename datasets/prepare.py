@@ -1,12 +1,12 @@
-"""Download a data set of the field, verify it and lay it out as CoOp does.
+"""Download one of the field's data sets, verify it and lay it out as CoOp does.
 
     python -m datasets.prepare DTD --root DATA
 
-Downloads go to `.prepare` in the data set's folder and are continued where they stopped; what is there is not fetched again,
-but compared with its checksum, where one is known of the file itself. A file takes its place in the data set's folder only
-whole and verified. When something fails, the steps to do by hand are printed, and the exit code is 1.
+Downloads go to `.prepare` in the data set's folder and are continued where they stopped; existing files are not fetched
+again, but compared with their checksums, if known. A file is moved to its place in the data set's folder only when it is
+complete and verified. When something fails, the steps to do by hand are printed, and the exit code is 1.
 
-gdown downloads, also what is not on Google Drive: torchvision and pooch begin a broken transfer from the start.
+gdown does all downloads, not only those from Google Drive: torchvision and pooch restart a broken transfer from the beginning.
 """
 
 import argparse
@@ -34,14 +34,14 @@ from datasets.sources import SOURCES, Download, Source
 
 logger = logging.getLogger(__name__)
 
-N_RETRIES = 3  # of a transfer that breaks off; each goes on where it stopped
+N_RETRIES = 3  # of a transfer that breaks off; each continues where it stopped
 TIMEOUT = 60  # seconds without a byte
 
 
 def prepare(name: str, source: Source, root: Path) -> None:
-    """Bring the data set `name` below `root`; raises UserError if something cannot be had or is not what it should be."""
+    """Put the data set `name` below `root`; raises UserError if something cannot be fetched or is not what it should be."""
     folder = root / source.folder
-    staging = folder / ".prepare"  # in the folder, which may be a link to another disk
+    staging = folder / ".prepare"  # inside the folder, which may be a link to another disk
     with lock(staging / ".lock", wait=False):
         for download in source.downloads:
             if all((folder / target).exists() for target in download.targets):
@@ -56,7 +56,7 @@ def prepare(name: str, source: Source, root: Path) -> None:
 
 
 def _bring(download: Download, staging: Path, folder: Path) -> None:
-    """Fetch one file and move it, or what it holds, to the data set's folder."""
+    """Fetch one file and move it, or its contents, to the data set's folder."""
     file = fetch(download.url, staging / download.file, download.digest)
     if not download.products:
         os.replace(file, folder / download.file)
@@ -76,7 +76,7 @@ def _bring(download: Download, staging: Path, folder: Path) -> None:
 def fetch(url: str, file: Path, digest: str) -> Path:
     """Return `file` after downloading it, continuing an earlier attempt, and verifying it.
 
-    A file that is not what it should be is removed. Raises DataError.
+    A wrong file is removed. Raises DataError.
     """
     if not file.exists():
         parts = sorted(file.parent.glob(f"{file.name}*.part"))
@@ -86,7 +86,7 @@ def fetch(url: str, file: Path, digest: str) -> Path:
             if not parts:
                 raise
             logger.info("%s cannot be continued; starting it again", file.name)
-            for part in parts:  # the server does not serve ranges, or has another file now
+            for part in parts:  # the server does not support ranges, or has another file now
                 part.unlink(missing_ok=True)
             _download(url, file)
     if fault := _fault(file, digest):
@@ -96,7 +96,7 @@ def fetch(url: str, file: Path, digest: str) -> Path:
 
 
 def _check_present(download: Download, folder: Path) -> None:
-    """Raise DataError for a file that lies in its place and is not the published one; say what could be compared."""
+    """Raise DataError for a file in its place that is not the published one; log what could be compared."""
     if download.products:  # the checksum is that of the archive, which is gone
         logger.info("%s: there; no checksum is known of what is in it (datasets.check reads every file)",
                     ", ".join(download.targets))
@@ -116,7 +116,7 @@ def _download(url: str, file: Path) -> None:
 
 
 def _fault(file: Path, digest: str) -> str:
-    """Return what a file is instead of the one of this digest, or ""; a split file may differ from it in white space."""
+    """Return what a file is instead of the one with this digest, or ""; a split file may differ in white space."""
     try:
         with open(file, "rb") as opened:
             start = opened.read(512).lstrip().lower()
@@ -134,7 +134,7 @@ def _fault(file: Path, digest: str) -> str:
 
 
 def _digest_as_published(file: Path, kind: str) -> str:
-    """Return the digest of a JSON file's content in the white space of CoOp's split files."""
+    """Return the digest of a JSON file's content, formatted with the white space of CoOp's split files."""
     try:
         content = json.loads(file.read_text("utf-8"))
     except ValueError:
@@ -161,7 +161,7 @@ def _verify(name: str, source: Source, root: Path) -> None:
 
 
 def manual_steps(name: str, source: Source, root: Path) -> str:
-    """Return what a person can do instead, a step a line."""
+    """Return what a person can do instead, one step per line."""
     folder = root / source.folder
     steps = [f"make the folder {folder}"]
     for download in source.downloads:

@@ -1,7 +1,7 @@
-"""Where the data sets of the field come from: addresses, checksums, and what goes where below the data root.
+"""Where the field's data sets come from: addresses, checksums, and what goes where below the data root.
 
 Checksums (MD5) and addresses of images are torchvision's; split files are CoOp's, with SHA-256 sums of their mirrored copies.
-What has no checksum is checked by its content: an archive must unpack, a split file must have the published sizes.
+Files without a checksum are checked by content: an archive must unpack, a split file must have the published sizes.
 """
 
 from dataclasses import dataclass, field
@@ -14,8 +14,8 @@ OXFORD = "https://www.robots.ox.ac.uk/~vgg/data"
 class Download:
     """One file. `digest` is "md5:..." or "sha256:...", or empty where none is known.
 
-    A plain file goes to `file` in the data set's folder. Of an archive, `products` maps paths inside it to paths in that
-    folder; `inner` is an archive inside it that is unpacked too, in the same place.
+    A plain file goes to `file` in the data set's folder. For an archive, `products` maps paths inside it to paths in
+    that folder; `inner` is an archive inside it that is unpacked too, in the same place.
     """
 
     url: str
@@ -26,7 +26,7 @@ class Download:
 
     @property
     def targets(self) -> tuple[str, ...]:
-        """What is in the data set's folder when this is done."""
+        """The paths in the data set's folder once this is done."""
         return tuple(self.products.values()) or (self.file,)
 
 
@@ -34,7 +34,7 @@ class Download:
 class Source:
     """A data set: its folder below the data root, its downloads, and its number of train, val and test images.
 
-    `by_hand` maps what no address serves, as paths in the folder, to what a person has to do.
+    `by_hand` maps paths in the folder that no address serves to what a person has to do.
     """
 
     folder: str

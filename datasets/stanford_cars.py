@@ -1,7 +1,7 @@
 """Stanford Cars: 16,185 photographs of 196 car models, with the official test split.
 
 Source: Krause et al., "3D Object Representations for Fine-Grained Categorization", 3dRR 2013. Split into train and val,
-and the year in front of the class name: Zhou et al. (CoOp).
+and the year before the class name: Zhou et al. (CoOp).
 """
 
 from pathlib import Path

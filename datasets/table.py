@@ -2,8 +2,8 @@
 
     python train.py --config-file ... --root my_data DATASET.NAME Table
 
-The table says of each image where it is (a path, or its bytes, in Parquet), its class (a name or a number) and perhaps its
-split. Which files and columns are meant is known by their names, see `dassl.data.table_files` and `COLUMNS`, or said.
+The table gives for each image its place (a path or, in Parquet, its bytes), its class (a name or a number) and perhaps its
+split. Files and columns are recognized by name, see `dassl.data.table_files` and `COLUMNS`, or named in the config.
 """
 
 import os
@@ -28,14 +28,14 @@ from dassl.utils.text import printable
 COLUMNS = {
     "IMAGE": ("image", "img", "file_name", "filename", "file", "path", "image_path", "filepath", "file_path", "jpg", "png"),
     "LABEL": ("label", "labels", "class", "class_name", "classname", "category", "target", "fine_label", "cls"),
-    "SPLIT": ("split", "subset", "partition")}  # names that are known, the first one that a table has
+    "SPLIT": ("split", "subset", "partition")}  # recognized names; the first one that a table has is used
 
-CLASSNAMES = "classnames.txt"  # the class names of WebDataset shards, as those of CLIP benchmark have them beside them
+CLASSNAMES = "classnames.txt"  # the class names beside WebDataset shards, as in CLIP benchmark's
 
 
 @dataclass(frozen=True)
 class Columns:
-    """The names of the columns; "" is one that is known. `node` is what errors call the keys' node."""
+    """The names of the columns; "" means a recognized one. `node` is the name of the keys' node in errors."""
 
     image: str = ""
     label: str = ""
@@ -52,9 +52,9 @@ def table(
 ) -> Dataset:
     """Return the data set of the table or tables in `root`.
 
-    `file` names them where they are not known by themselves (`animals.csv`, `en/*.parquet`); `image`, `label` and `split` name
-    columns. `classes` is a file of class names, see `dassl.data.class_lists`. Where nothing says of a split, the shares `val`
-    (-1 is 0.2) and `test` of each class are drawn with `split_seed`, as for ImageFolder.
+    `file` names them if they are not recognized (`animals.csv`, `en/*.parquet`); `image`, `label` and `split` name columns.
+    `classes` is a file of class names, see `dassl.data.class_lists`. If there is no split, the shares `val` (-1 is 0.2) and
+    `test` of each class are drawn with `split_seed`, as for ImageFolder.
     """
     parts = shares("DATASET.TABLE", val, test)
     if not is_folder(root):
@@ -65,7 +65,7 @@ def table(
 
 
 def from_tables(setting: Setting, files: Files, columns: Columns, names: dict[str, str]) -> Dataset:
-    """Return the data set of tables by split. The class names that they hold themselves count where `names` are not given."""
+    """Return the data set of tables by split. Without `names`, the class names that the tables hold are used."""
     tables = [(split, read_table(file)) for split, own in files.items() for file in own]
     own, names = _own_classes([table for _, table in tables], columns), names or _beside(setting.root, files)
     if not names and all(_column(table, "LABEL", columns) is None for _, table in tables):
@@ -77,7 +77,7 @@ def from_tables(setting: Setting, files: Files, columns: Columns, names: dict[st
 
 
 def _beside(root: Path, files: Files) -> dict[str, str]:
-    """Return the class names beside shards, which have no place for them."""
+    """Return the class names beside shards, which cannot hold them."""
     has_shards = any(file.suffix == SHARD for own in files.values() for file in own)
     return read_classnames(root / CLASSNAMES) if has_shards and exists(root / CLASSNAMES) else {}
 
@@ -104,7 +104,7 @@ def _items(root: Path, split: str, table: Table, columns: Columns, own: Sequence
 
 
 def _column(table: Table, role: str, columns: Columns) -> str | None:
-    """Return the column of a role; None if no name is known. Raises an error if a column that is named is not there."""
+    """Return the column of a role; None if no name is recognized. Raises an error if a named column is missing."""
     wanted = getattr(columns, role.lower())
     if wanted:
         if wanted not in table.columns:
@@ -121,7 +121,7 @@ def _column(table: Table, role: str, columns: Columns) -> str | None:
 
 
 def _located(root: Path, file: Path, places: Sequence[str | Part]) -> list[str | Part]:
-    """Return the places with paths relative to the root. A table's are relative to its own folder, or else to the root."""
+    """Return the places with paths relative to the root. In a table they are relative to its folder, or else to the root."""
     first = next((place for place in places if isinstance(place, str)), "")
     base = next((base for base in (file.parent, root) if exists(base / first)), file.parent)
     found = [place if isinstance(place, Part) else _relative(root, base, place) for place in places]
@@ -132,7 +132,7 @@ def _located(root: Path, file: Path, places: Sequence[str | Part]) -> list[str |
 
 
 def _relative(root: Path, base: Path, text: str) -> str | None:
-    """Return a path in a table as one relative to the root; None if it leads out of it, or is an address in the net."""
+    """Return a path in a table as one relative to the root; None if it leads out of the root, or is a web address."""
     path = text if "\\" not in text or exists(base / text) else text.replace("\\", "/")
     path = os.path.relpath(os.path.join(base, path), root)
     return None if "://" in text or path.split("/")[0] == ".." else path

@@ -1,4 +1,4 @@
-"""What `torchvision.datasets` holds that yields an image and a class, and how each is asked for its splits.
+"""The classes of `torchvision.datasets` that yield an image and a label, and how each is asked for its splits.
 
 All others yield something else: `OTHERS` says what.
 """
@@ -33,7 +33,7 @@ TISSUE = ("healthy lymph node tissue", "lymph node tumor tissue")
 @dataclass(frozen=True)
 class Collection:
     """A class of `torchvision.datasets`: the keywords of each split ("" for one that is not split), and names of its classes
-    where the class has none. `pairs` gives (path, label) of what opens its images itself.
+    where the class has none. `pairs` gives (path, label) for a class that opens its images itself.
     """
 
     splits: Mapping[str, Keywords]
@@ -54,7 +54,7 @@ def _caltech256(found: Any) -> list[tuple[str, int]]:
 
 
 def _omniglot(found: Any) -> list[tuple[str, int]]:
-    """Return the classes in the order of their names; torchvision's is that of the file system."""
+    """Return the classes in the order of their names; torchvision's order is that of the file system."""
     order = {name: label for label, name in enumerate(sorted(found._characters))}
     return [(f"{found.target_folder}/{found._characters[label]}/{file}", order[found._characters[label]])
             for file, label in found._flat_character_images]

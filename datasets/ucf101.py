@@ -27,7 +27,7 @@ def _draw(folder: Path) -> Rows:
 
 
 def _rows(file: Path, actions: list[str]) -> list[Row]:
-    """Lines are "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi", in the train list with the label behind."""
+    """Lines are "ApplyEyeMakeup/v_ApplyEyeMakeup_g08_c01.avi", in the train list followed by the label."""
     videos = [line.split()[0].split("/") for line in read_lines(file)]
     labels = labels_of([action for action, _ in videos], actions, file)
     names = ["_".join(re.findall("[A-Z][^A-Z]*", action)) for action, _ in videos]

@@ -29,12 +29,12 @@ def read_pairs(file: Path) -> list[tuple[str, str]]:
 
 def read_mat(file: Path, variable: str) -> np.ndarray:
     """Return a variable of a MATLAB file (version 4 to 7.2) as a vector; raises DataError if it cannot be read."""
-    from scipy.io import loadmat  # here, as it takes long to import
+    from scipy.io import loadmat  # imported here because it takes long
 
     try:
         check_file(file)
         variables = loadmat(file, squeeze_me=True)
-    except Exception as error:  # on damaged files SciPy raises whatever its parser trips over
+    except Exception as error:  # on damaged files SciPy's parser may raise anything
         raise DataError(f"cannot read {file}: {reason(error)}") from error
     if variable not in variables:
         raise DataError(f"{file} has no variable {variable!r}")

@@ -1,7 +1,7 @@
 """Unpacking archives from the internet: nothing outside the folder, no links, no devices, no bombs.
 
-No library is used, as none keeps this: torchvision, pooch and gdown unpack bombs and take links of zip files for files, and
-the first two, before Python 3.12, unpack what leads out of the folder.
+No library is used, since none ensures this: torchvision, pooch and gdown unpack bombs and take links in zip files for
+files, and the first two, before Python 3.12, unpack members outside the folder.
 """
 
 import stat
@@ -15,7 +15,7 @@ from tqdm import tqdm
 from dassl.utils.errors import DataError
 from dassl.utils.text import printable
 
-MAX_RATIO = 20  # of unpacked to packed bytes; archives of JPEG files have a ratio of about 1
+MAX_RATIO = 20  # of unpacked to packed bytes; for archives of JPEG files it is about 1
 MAX_SMALL = 2**30  # bytes that any archive may unpack to, whatever its ratio
 
 Member = tuple[str, int, Callable[[], object]]  # name, unpacked bytes, extract it
@@ -24,8 +24,8 @@ Member = tuple[str, int, Callable[[], object]]  # name, unpacked bytes, extract 
 def unpack(archive: Path, folder: Path) -> None:
     """Unpack a .zip or .tar file, compressed or not, into `folder`.
 
-    Raises DataError if it is damaged or no archive, at a member that is a link, a device or outside the folder, and when
-    it unpacks to more than `MAX_RATIO` times its size. What was unpacked until then stays there.
+    Raises DataError if it is damaged or not an archive, at a member that is a link, a device or outside the folder, and
+    when it unpacks to more than `MAX_RATIO` times its size. Files that were unpacked until then stay there.
     """
     members = _zip_members if zipfile.is_zipfile(archive) else _tar_members
     room = max(MAX_SMALL, MAX_RATIO * archive.stat().st_size)

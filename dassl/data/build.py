@@ -1,4 +1,4 @@
-"""From a `DATASET` node to the data set of a run, with everything said aloud that is odd about it."""
+"""From a `DATASET` node to the data set of a run, with a report of everything odd about it."""
 
 import logging
 from collections import Counter
@@ -19,9 +19,9 @@ logger = logging.getLogger(__name__)
 
 
 def load_dataset(cfg: CfgNode, cache: Path | None = None) -> Dataset:
-    """Return the whole data set that `DATASET` names, as its files say; no image is looked at.
+    """Return the whole data set that `DATASET` names, from its files; no image is opened.
 
-    `cache` is the folder for what cannot be written to a data root.
+    `cache` is the folder for files that cannot be written to a data root.
     """
     component = DATASETS[cfg.NAME]
     arguments = component.arguments(cfg[component.key]) if component.parameters else {}
@@ -36,7 +36,7 @@ def build_dataset(
     """Return the data set of a `DATASET` node, with its few shots and its half of the classes, ready for a run.
 
     `seed` draws the few shots; for `cache`, see `load_dataset`. Raises DataError if an image file
-    is missing, unless the caller looks at the files anyway.
+    is missing, unless the caller checks the files itself.
     """
     if cfg.NUM_SHOTS == 0:
         raise ConfigError("DATASET.NUM_SHOTS is 0, but must be -1 (all images) or at least 1")
@@ -67,7 +67,7 @@ def check_labeled(dataset: Dataset) -> None:
 def _without_corrupt(dataset: Dataset, n_threads: int) -> Dataset:
     """Return the data set without the images that a decoder refuses, which are counted and named in the log.
 
-    Each of them is looked at a second time, alone. Raises DataError if one cannot be read for another reason.
+    Each of them is tried a second time, alone. Raises DataError if one cannot be read for another reason.
     """
     paths = list(dict.fromkeys(path for split in SPLITS for path in dataset.files(split)))
     suspects = [report.path for report in scan(paths, n_threads=n_threads) if report.error]
@@ -86,7 +86,7 @@ def _without_corrupt(dataset: Dataset, n_threads: int) -> Dataset:
 
 
 def classname_problems(classnames: tuple[str, ...]) -> list[str]:
-    """Return a line for each class name that is doubled, nearly doubled, blank, or not plain ASCII text."""
+    """Return a line for each class name that occurs twice or nearly so, is blank, or is not plain ASCII."""
     counts = Counter(classnames)
     lines = [f"{name!r} is the name of {count} classes" for name, count in counts.items() if count > 1]
     folded: dict[str, str] = {}

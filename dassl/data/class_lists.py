@@ -12,7 +12,7 @@ import yaml
 from dassl.data.sheets import decoded
 from dassl.utils.errors import DataError
 
-MAX_BYTES = 2**20  # of a list; that of ImageNet-21k takes 0.6 MB
+MAX_BYTES = 2**20  # of a list; ImageNet-21k's takes 0.6 MB
 MAX_LENGTH = 1000  # characters of a name; CLIP reads 77 tokens
 N_SHOWN = 10
 
@@ -20,12 +20,12 @@ Pair = tuple[Any, Any]  # folder, class name
 
 
 def read_classnames(file: Path) -> dict[str, str]:
-    """Return class names by the names of their folders, in the order of the labels.
+    """Return class names by folder name, in the order of the labels.
 
-    The file is text (one name a line, or all in one line with commas, semicolons or tabs between them; `# ` begins a
+    The file is text (one name per line, or all in one line with commas, semicolons or tabs between them; `# ` begins a
     comment), or a list or a mapping of folders to names in YAML or JSON. Raises DataError if it is something else, if a name
-    is blank, has blanks at its ends or more than `MAX_LENGTH` characters, or if a folder or a name stands twice: two folders
-    of one class would be two classes of one name.
+    is blank, has blanks at its ends or more than `MAX_LENGTH` characters, or if a folder or a name occurs twice: two folders
+    of one class would be two classes with the same name.
     """
     text = _text(file)
     if file.suffix.lower() in (".yaml", ".yml"):
@@ -47,7 +47,7 @@ def read_classnames(file: Path) -> dict[str, str]:
 
 
 def _text(file: Path) -> str:
-    """Return the text of a file; raises DataError before it is read if it is larger than any list of classes."""
+    """Return the text of a file; raises DataError, without reading it, if it is larger than any list of classes."""
     try:
         if (n_bytes := file.stat().st_size) > MAX_BYTES:
             raise DataError(f"{file} has {n_bytes:,} bytes, but a list of class names at most {MAX_BYTES:,}")
@@ -67,7 +67,7 @@ def _parsed(file: Path, text: str, parse: Callable[[str], list[Pair]]) -> list[P
 
 
 def _of_yaml(text: str) -> list[Pair]:
-    """Return the pairs of a YAML list or mapping, as it is written: keys that stand twice, and aliases, are not resolved."""
+    """Return the pairs of a YAML list or mapping, as written: repeated keys and aliases are not resolved."""
     node = yaml.compose(text, yaml.SafeLoader)
     if isinstance(node, yaml.MappingNode):
         return [(_scalar(key), _scalar(value)) for key, value in node.value]
@@ -75,7 +75,7 @@ def _of_yaml(text: str) -> list[Pair]:
 
 
 def _scalar(node: yaml.Node) -> Any:
-    """Return the text of a node; of anything but text, a value that is no string and shows what was written."""
+    """Return the text of a node; for anything but text, a value that is not a string and shows what was written."""
     if isinstance(node, yaml.ScalarNode):
         return node.value if node.tag == "tag:yaml.org,2002:str" else (node.value,)
     return ("a list or mapping",)
@@ -89,7 +89,7 @@ def _of_json(text: str) -> list[Pair]:
 
 
 class _Object(list):
-    """The pairs of a JSON object, in which a key may stand twice."""
+    """The pairs of a JSON object, in which a key may occur twice."""
 
 
 def _of_text(file: Path, text: str) -> list[Pair]:
@@ -97,7 +97,7 @@ def _of_text(file: Path, text: str) -> list[Pair]:
         try:
             return _of_json(text)
         except (ValueError, RecursionError):
-            pass  # a class name may begin so
+            pass  # a class name may begin like this
     lines = [line.strip() for line in text.splitlines()]
     lines = [line for line in lines if line and line != "#" and not re.match(r"#\s", line)]
     if marked := [line for line in lines if line.startswith("#")]:

@@ -1,4 +1,4 @@
-"""Lists of images with their splits and labels, from wherever they come, as data sets."""
+"""Lists of images with splits and labels, from any source, as data sets."""
 
 import logging
 import re
@@ -20,9 +20,9 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Item:
-    """One image: its split ("" if none is named), where it is, and its class as a name or number, None if nobody knows.
+    """One image: its split ("" if none is named), its place, and its class as a name or number, None if unknown.
 
-    `place` is a path relative to the data root, or a part of a file that has its name there, if any.
+    `place` is a path relative to the data root, or a part of a file, with its name in that file if it has one.
     """
 
     split: str
@@ -31,13 +31,13 @@ class Item:
 
     @property
     def path(self) -> str:
-        """The id, once the items of a data set have names of their own."""
+        """The id, once the items of a data set have distinct names."""
         return self.place.name if isinstance(self.place, Part) else self.place
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a data set is called, where it lies, what it is prompted with, and how it is split where nobody has."""
+    """A data set's name, root and prompt template, and how it is split if it is not split already."""
 
     name: str
     root: Path
@@ -46,9 +46,10 @@ class Setting:
 
 
 def collected(setting: Setting, items: Sequence[Item], names: Mapping[str, str]) -> Dataset:
-    """Return the data set of images. `names` are class names by what stands in the labels, in the order of their numbers.
+    """Return the data set of images. `names` are class names by the labels' values, in the order of the class numbers.
 
-    Without `names` the labels' own words are the class names. Without a test split, val is it; without both, they are drawn.
+    Without `names`, the labels themselves are the class names. Without a test split, val is test; without either, both are
+    drawn.
     """
     if not items:
         raise DataError(f"{setting.root} lists no images")
@@ -67,13 +68,13 @@ def collected(setting: Setting, items: Sequence[Item], names: Mapping[str, str])
 
 
 def numbered(values: Sequence[Value], names: Mapping[str, str], where: str) -> tuple[list[int], tuple[str, ...]]:
-    """Return the label of each value and the class names. Words may differ from names in case, and in blanks for underscores.
+    """Return the label of each value and the class names. Labels may differ from names in case, and in blanks for underscores.
 
-    Raises DataError that lists the values that are no class; nothing and -1 are UNLABELED.
+    Raises DataError that lists the values that are not a class; empty values and -1 are UNLABELED.
     """
     if not names and (words := {str(value) for value in values} - {"None", "-1"}) and all(map(str.isdecimal, words)):
         names = {word: word for word in sorted(words, key=int)}
-        logger.warning("%s: the classes are numbers, which CLIP knows nothing of; name a file of class names in CLASSES", where)
+        logger.warning("%s: the classes are numbers, which mean nothing to CLIP; name a file of class names in CLASSES", where)
     names = names or _own_names(values, where)
     known, order, found = Names(names, class_key), {key: label for label, key in enumerate(names)}, {}
     for value in dict.fromkeys(values):
@@ -90,7 +91,7 @@ def numbered(values: Sequence[Value], names: Mapping[str, str], where: str) -> t
 
 
 def _own_names(values: Sequence[Value], where: str) -> dict[str, str]:
-    """Return the words of labels, sorted, as class names; of those that differ in case alone the commonest."""
+    """Return the labels' words, sorted, as class names; of words that differ only in case, the most common."""
     counts = Counter(str(value) for value in values if value is not None)
     spellings: dict[str, list[str]] = {}
     for word in sorted(counts, key=lambda word: (-counts[word], word)):
@@ -104,7 +105,7 @@ def _own_names(values: Sequence[Value], where: str) -> dict[str, str]:
 
 
 def _settled(name: str, items: Sequence[Item]) -> list[Item]:
-    """Return the items with the three splits: what stands in none is train, and without a test split val is it."""
+    """Return the items with the three splits: those without a split are train, and without a test split val is test."""
     items = [replace(item, split=item.split or "train") for item in items]
     found = {item.split for item in items}
     if "train" not in found:
@@ -120,7 +121,7 @@ def _settled(name: str, items: Sequence[Item]) -> list[Item]:
 
 
 def _named(items: Sequence[Item]) -> list[Item]:
-    """Return the items whose parts have their ids as names: their split and their names there; a second one is numbered."""
+    """Return the items with ids as names of parts: the split and the name in the file, with a number where it repeats."""
     counts, n_rows, named = Counter(), Counter(), []
     for item in items:
         n_rows[item.split] += 1

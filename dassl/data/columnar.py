@@ -1,7 +1,7 @@
 """Tables that may hold the images themselves: Parquet, and Arrow as Hugging Face's `save_to_disk` writes it.
 
-Names and labels are read without the images. An image is read with its neighbors: of Parquet one row group is in memory, and
-one more while the next is begun; an Arrow file is mapped and not read.
+Names and labels are read without the images. An image is read with its neighbors: for Parquet, one row group is in memory,
+and a second while the next is begun; an Arrow file is memory-mapped, not read.
 """
 
 import functools
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 PARQUET, ARROW = ".parquet", ".arrow"
 N_GROUPS = 2  # row groups of images in memory
-N_MAPPED = 64  # Arrow files
+N_MAPPED = 64  # Arrow files mapped at a time
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +92,7 @@ class _Parquet:
     def names(self, group: int, column: str) -> tuple[list[str | None], list[bool]]:
         """Return the names of the images in a row group, and whether their bytes are here.
 
-        That is looked at in the first row group, and in others if there are images of both kinds.
+        This is checked in the first row group, and in others if there are images of both kinds.
         """
         with self._opened() as opened:
             names = [None] * opened.metadata.row_group(group).num_rows
@@ -117,9 +117,9 @@ class _Arrow:
         source = pyarrow.memory_map(str(file))
         try:
             self._table = pyarrow.ipc.open_stream(source).read_all()
-        except pyarrow.ArrowInvalid:  # the other of the two formats that go by this name
+        except pyarrow.ArrowInvalid:  # Arrow has a second format, the stream
             self._table = pyarrow.ipc.open_file(source).read_all()
-        self._table.validate(full=True)  # or a damaged file would be read beyond its end; pixels are not looked at
+        self._table.validate(full=True)  # else a damaged file would be read beyond its end; pixels are not checked
         self.schema = self._table.schema
         self.n_groups = max((column.num_chunks for column in self._table.columns), default=0)
 
@@ -136,7 +136,7 @@ class _Arrow:
 
 
 class _Images:
-    """The row groups of images that were read last, of one column each; whoever asks for one meanwhile waits for it."""
+    """The row groups of images, of one column each, that were read last; others who ask for one being read wait for it."""
 
     def __init__(self):
         self._kept: OrderedDict[tuple, Any] = OrderedDict()
@@ -161,7 +161,7 @@ os.register_at_fork(after_in_child=_images.forked)
 
 
 def reader(file: Path) -> _Parquet | _Arrow:
-    """Return what reads a file; raises DataError, naming it, if it cannot be read or is damaged."""
+    """Return the reader of a file; raises DataError, naming it, if it cannot be read or is damaged."""
     return _read(lambda: _reader(str(file), *_stamp(file)), file)
 
 
@@ -179,12 +179,12 @@ def _stamp(file: str | Path) -> tuple[int, int]:
 def _read(read: Callable[[], Any], file: str | os.PathLike) -> Any:
     try:
         return read()
-    except (OSError, ValueError, TypeError, LookupError, NotImplementedError) as error:  # pyarrow's own are kinds of these
+    except (OSError, ValueError, TypeError, LookupError, NotImplementedError) as error:  # and thus pyarrow's errors
         raise DataError(f"cannot read {file}: {(reason(error).splitlines() or [type(error).__name__])[0]}") from error
 
 
 def _declared(schema: "pyarrow.Schema") -> tuple[list[str], list[str], dict[str, tuple[str, ...]]]:
-    """Return all columns, those that hold images, and the names of classes by column."""
+    """Return all columns, the columns that hold images, and the names of classes by column."""
     features = _features(schema)
     images = [name for name, kind in features.items() if kind.get("_type") == "Image"] or [
         field.name for field in schema if _holds_images(field.type)]
@@ -214,5 +214,5 @@ def _has_bytes(cells: "pyarrow.Array") -> list[bool]:
 
 
 def _children(cells: "pyarrow.StructArray") -> dict[str, "pyarrow.Array"]:
-    """Return the fields of a column of them; null where the whole is."""
+    """Return the fields of a column of structs, null where the struct is null."""
     return dict(zip((cells.type.field(place).name for place in range(cells.type.num_fields)), cells.flatten(), strict=True))

@@ -1,7 +1,7 @@
-"""Files that were written in part and pass all the same: their decoder invents what is missing, in grey, black or noise.
+"""Files that were written only in part but decode anyway: the decoder fills in grey, black or noise.
 
-A PNG file has checksums, which its decoder does not compare. A JPEG file that was cut and closed by an end marker is one whose
-decoder still waits for data there: bytes that are put in change its pixels. Other formats have nothing to compare, so that
+A PNG file has checksums, which its decoder does not compare. If a JPEG file was cut and closed by an end marker, its decoder
+still waits for data there: bytes inserted before the marker change its pixels. Other formats have nothing to compare, so
 `datasets.check` can only name what looks odd.
 """
 
@@ -14,18 +14,18 @@ from PIL import Image
 
 from dassl.utils.errors import DataError
 
-GREY = (126, 130)  # what a decoder of JPEG paints where it has no data, and copies of such pictures hold
-BAND = 8  # the part of the height that must be grey, and of the file that must be zero, to be named: an eighth
+GREY = (126, 130)  # the grey that a JPEG decoder paints where it has no data, also in copies of such pictures
+BAND = 8  # an eighth of the height must be grey, or of the file zero, to be reported
 N_ZEROS = 64  # at least
-FILLER = bytes(range(1, 255, 3))  # what no whole image needs: any bytes but the 255 that begins a marker
+FILLER = bytes(range(1, 255, 3))  # a complete image ignores it: any bytes but 255, which begins a marker
 CORNER = 8  # pixels, the side of a block of JPEG
 
-_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")  # none that belongs to the data
+_MARKER = re.compile(rb"\xff+([^\x00\xff\xd0-\xd7])")  # except those within image data
 _START_OF_SCAN, _END_OF_IMAGE = 0xDA, 0xD9
 
 
 def check_whole(content: bytes, image: Image.Image) -> None:
-    """Raise DataError if the bytes of a PNG or JPEG file, just loaded as `image`, are certainly not all that was written.
+    """Raise DataError if the bytes of a PNG or JPEG file, just loaded as `image`, are certainly incomplete or damaged.
 
     A JPEG file is decoded a second time if it is progressive, or if its last corner is grey.
     """
@@ -54,7 +54,7 @@ def _is_cut(content: bytes, image: Image.Image) -> bool:
     if end is None:
         return False
     with Image.open(io.BytesIO(content[:end] + FILLER + b"\xff\xd9"), formats=("JPEG",)) as filled:
-        filled.draft(None, image.size)  # at the scale of a decoding in draft mode
+        filled.draft(None, image.size)  # at the same scale, if it was decoded in draft mode
         return filled.tobytes() != image.tobytes()
 
 
@@ -65,7 +65,7 @@ def _end_of_jpeg(content: bytes) -> int | None:
         kind, place = found[1][0], found.end()
         if kind == _END_OF_IMAGE:
             return found.start()
-        place += int.from_bytes(content[place:place + 2], "big")  # a segment; behind that of a scan its data
+        place += int.from_bytes(content[place:place + 2], "big")  # a segment; a scan's segment is followed by its data
         if kind != _START_OF_SCAN and content[place:place + 1] != b"\xff":
             return None
     return None
@@ -91,7 +91,7 @@ def _png_fault(content: bytes) -> str:
 def _may_be_cut(image: Image.Image) -> bool:
     if image.info.get("progressive"):
         return True
-    last = image.getpixel((image.width - 1, image.height - 1))  # of most pictures this is enough
+    last = image.getpixel((image.width - 1, image.height - 1))  # for most pictures this check is enough
     if not GREY[0] <= (last if isinstance(last, int) else min(last)) <= GREY[1]:
         return False
     return _is_grey(image.crop((max(0, image.width - CORNER), max(0, image.height - CORNER), *image.size)))

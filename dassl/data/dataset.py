@@ -24,7 +24,7 @@ UNLABELED = -1  # the label of a train image that nobody has labeled yet
 class Datum:
     """One image: its path relative to the data root, which is also its id, and its label (in train, it may be UNLABELED).
 
-    Of an image within another file the path is a name, see `Dataset.parts`.
+    For an image within another file the path is a name, see `Dataset.parts`.
     """
 
     path: str
@@ -35,8 +35,8 @@ class Datum:
 class Dataset:
     """A data set. `classnames` is given, never derived from the items, so that an empty class keeps its place.
 
-    `template` is the zero-shot prompt of the data set, with one `{}` for the class name. `parts` says by path where images are
-    that are no files of their own.
+    `template` is the zero-shot prompt of the data set, with one `{}` for the class name. `parts` gives, by path, the places of
+    images that are not separate files.
     """
 
     name: str
@@ -75,13 +75,13 @@ class Dataset:
 
     def labels(self, split: str) -> "Tensor":
         """Return the labels of a split, int64 [N]."""
-        from torch import tensor  # here, as data sets are listed without it
+        from torch import tensor  # imported here because data sets are listed without it
 
         return tensor([datum.label for datum in self.split(split)])
 
     @cached_property
     def train_rows(self) -> dict[str, int]:
-        """The position of each train image, by its path."""
+        """The position of each train image, by path."""
         return {datum.path: row for row, datum in enumerate(self.train)}
 
     def place(self, path: str) -> Path | Part:
@@ -89,7 +89,7 @@ class Dataset:
         return self.parts.get(path) or self.root / path
 
     def files(self, split: str) -> list[Path | Part]:
-        """Return where the images of a split are, in its order: full paths, or parts of files."""
+        """Return the places of a split's images, in its order: full paths, or parts of files."""
         return [self.place(datum.path) for datum in self.split(split)]
 
 

@@ -1,7 +1,7 @@
-"""Pixels of more than 8 bits: what their numbers mean is what the file declares, never what it happens to hold.
+"""Pixels of more than 8 bits: their range is the one that the file declares, never the one that it happens to use.
 
-So two photographs of one camera keep their difference in brightness, and a file that declares 16 bits and uses 12 of them
-becomes dark: `datasets.check` names it.
+So two photographs from one camera keep their difference in brightness. A file that declares 16 bits but uses 12 becomes
+dark: `datasets.check` names it.
 """
 
 import numpy as np
@@ -10,12 +10,12 @@ from PIL import Image
 from dassl.utils.errors import DataError
 
 BITS, PHOTOMETRIC = 258, 262  # tags of TIFF
-WHITE_IS_ZERO = 0  # as PHOTOMETRIC
-N_SPARE = 2  # bits that no pixel uses before a file is named: its brightest pixel has less than a quarter of full white
+WHITE_IS_ZERO = 0  # a value of PHOTOMETRIC
+N_SPARE = 2  # unused bits from which a file is reported: its brightest pixel is below a quarter of full white
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Tell whether an image is grey with more than 8 bits a pixel."""
+    """Tell whether an image is grey with more than 8 bits per pixel."""
     return image.mode in ("I", "F") or image.mode.startswith("I;16")
 
 
@@ -23,7 +23,7 @@ def grey_of_8_bits(image: Image.Image) -> Image.Image:
     """Return a deep grey image, just loaded, in 8 bits: 0 stays 0 and the largest number that its bits hold becomes 255.
 
     Pillow's own conversion clips at 255, and leaves 16 bits of WhiteIsZero as a negative. Raises DataError for 32-bit,
-    floating-point and signed pixels: which number is white is not said anywhere.
+    floating-point and signed pixels: nothing says which number is white.
     """
     white = 2 ** _declared_bits(image) - 1
     grey = (np.asarray(image).astype(np.uint32) * 255 + white // 2) // white
@@ -36,9 +36,9 @@ def is_inverted(image: Image.Image) -> bool:
 
 
 def unused_bits(image: Image.Image, *, raw_mode: str) -> str:
-    """Return what to say of a loaded image if the upper bits of its pixels are all zero, "" otherwise.
+    """Return a remark on a loaded image if the upper bits of its pixels are all zero, "" otherwise.
 
-    `raw_mode` is what Pillow called the stored pixels before it loaded them; of color it keeps the upper 8 of 16 bits.
+    `raw_mode` is Pillow's name for the stored pixels before it loaded them; for color it keeps the upper 8 of 16 bits.
     """
     if is_deep(image):
         declared, used = _declared_bits(image), int(np.asarray(image).max()).bit_length()
@@ -51,7 +51,7 @@ def unused_bits(image: Image.Image, *, raw_mode: str) -> str:
 
 
 def raw_mode(image: Image.Image) -> str:
-    """Return Pillow's name of the stored pixels of an image that is open, but not loaded."""
+    """Return Pillow's name for the stored pixels of an image that is open but not loaded."""
     arguments = image.tile[0][3] if image.tile else ""
     return str(arguments[0] if isinstance(arguments, tuple) and arguments else arguments)
 
@@ -63,6 +63,6 @@ def _declared_bits(image: Image.Image) -> int:
 
 
 def _tag(image: Image.Image, number: int, default: int) -> int:
-    """Return a number of a TIFF file; that of another format is the default."""
+    """Return a tag of a TIFF file; the default for other formats."""
     value = getattr(image, "tag_v2", {}).get(number, default) if image.format == "TIFF" else default
     return value[0] if isinstance(value, tuple) else value

@@ -1,8 +1,8 @@
-"""Which bytes the images of a data set are: one look at every file a start, and a reading of those alone that have changed.
+"""Hashes of a data set's images: each start looks at every file once, and reads only those that have changed.
 
-A file counts as unchanged while its size, its times of change (of content, and of content or anything else about it) and its
-number on the disk are the same; for an image in another file it is that file's. Two files that change places have other
-numbers; a copied data root is read once, and known again by its bytes.
+A file counts as unchanged while its size, its two times of change (mtime and ctime) and its inode are the same; for an image
+in another file, that file counts. Two files that swap places have other inodes; a copied data root is read once, and
+recognized by its bytes.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ CHANGED = 2  # column of stamps
 class Contents:
     """The bytes of the images of a split: `sha256` of all paths and bytes, and of each file's stamp and SHA-256.
 
-    `stamps` is int64 [N, 4]: size, times of change (ns) and number on the disk; `digests` uint8 [N, 32].
+    `stamps` is int64 [N, 4]: size, times of change (ns) and inode; `digests` is uint8 [N, 32].
     """
 
     dataset: str
@@ -44,7 +44,7 @@ class Contents:
     sha256: str
 
     def former_digest(self) -> str:
-        """Return what stood for the files in caches that went by paths, sizes and times of change alone."""
+        """Return the digest of the files in older caches, which went by paths, sizes and times of change alone."""
         digest = hashlib.sha256()
         for path, (size, modified, _, _) in zip(self.paths, self.stamps.tolist(), strict=True):
             digest.update(repr((path, size, modified)).encode("utf-8", "surrogateescape"))
@@ -58,7 +58,7 @@ class Contents:
 class ImageFiles:
     """The image files of a data set as they stood at one moment, each looked at once.
 
-    Raises one DataError for all files that are missing. What `contents` reads is kept in `folder`.
+    Raises one DataError for all files that are missing. The hashes that `contents` computes are stored in `folder`.
     """
 
     def __init__(
@@ -76,14 +76,14 @@ class ImageFiles:
     def contents(self, split: str) -> Contents:
         """Return the contents of a split that has images; files that have not changed since they were last read are not read.
 
-        Without `folder` nothing is kept. Raises DataError naming a file that cannot be read.
+        Without `folder` nothing is stored. Raises DataError naming a file that cannot be read.
         """
         if split not in self._contents:
             self._contents[split] = self._read(split) if self.folder is None else self._kept(split, self.folder)
         return self._contents[split]
 
     def keeping(self, rows: Sequence[int]) -> "ImageFiles":
-        """Return the files without all train images but some rows; nothing is looked at or read again."""
+        """Return the files with only some rows of the train images; nothing is looked at or read again."""
         contents, train = self.contents("train"), tuple(self.dataset.train[row] for row in rows)
         stamps = self._stamps | {"train": self._stamps["train"][list(rows)]}
         kept = ImageFiles(replace(self.dataset, train=train), self.folder, n_threads=self.n_threads, stamps=stamps)
@@ -105,7 +105,7 @@ class ImageFiles:
         return contents
 
     def _read(self, split: str, kept: dict[str, Tensor] | None = None) -> Contents:
-        """Return the contents of a split after reading all files but those whose stamps are the kept ones."""
+        """Return the contents of a split after reading all files except those whose stamps equal the stored ones."""
         stamps, files = self._stamps[split], self.dataset.files(split)
         digests, unread = torch.zeros(len(files), 32, dtype=torch.uint8), torch.ones(len(files), dtype=torch.bool)
         if kept is not None:
@@ -129,9 +129,9 @@ class ImageFiles:
 
 
 def data_hash(files: ImageFiles, texts: Iterable[Path] = ()) -> str:
-    """Return the SHA-256 of class names, template, and of path, label and bytes of every image, by split.
+    """Return the SHA-256 of class names, template, and the path, label and bytes of every image, by split.
 
-    `texts`, such as descriptions, count by their bytes.
+    `texts`, such as description files, are hashed by their bytes.
     """
     dataset = files.dataset
     labels = [[datum.label for datum in dataset.split(split)] for split in SPLITS]

@@ -1,4 +1,4 @@
-"""A random split of a person's own images: drawn once, stored, and held to what it was drawn of."""
+"""A random split of a person's own images: drawn once, stored, and checked against the images later."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ class Draw:
         return {name for own in read_rows(self.file, {}).values() for _, _, name in own} if exists(self.file) else set()
 
     def check_same(self, changed: Sequence[str]) -> None:
-        """Raise DataError if there are images, by path, that the stored split does not hold, or with another label."""
+        """Raise DataError if there are images, by path, that the stored split lacks or has with another label."""
         if changed:
             raise DataError(f"{self.file} does not fit the images: {len(changed)} are not in it or have another label now, "
                             f"first {changed[0]!r}; remove the file to draw a new split")

@@ -1,8 +1,8 @@
-"""What lies in folders of images: other folders, images, and what is none of either although it looks so.
+"""What folders of images hold: other folders, images, and entries that only look like one of these.
 
-Left out, whatever layout the images have: hidden entries; what operating systems put there (`__MACOSX`, `@eaDir`, ...); the
-output folders of this project's runs, whose curves are no images of a class; links that lead nowhere or back to a folder
-that they lie in.
+Left out, whatever layout the images have: hidden entries; entries that operating systems add (`__MACOSX`, `@eaDir`, ...);
+the output folders of this project's runs, whose curves are not images of a class; links that lead nowhere or back to a
+folder that they lie in.
 """
 
 import errno
@@ -46,7 +46,7 @@ class Tree:
         return self._names(folder, FOLDER)
 
     def images(self, folder: str = "") -> list[str]:
-        """Return the names of the images right in a folder, sorted."""
+        """Return the names of the images directly in a folder, sorted."""
         return self._names(folder, IMAGE)
 
     def paths(self, kind: str) -> list[str]:
@@ -58,7 +58,7 @@ class Tree:
 
 
 def kinds(folder: Path) -> dict[str, str]:
-    """Return what each entry of a folder is, by its name, sorted, without hidden ones; raises DataError if it is missing."""
+    """Return the kind of each entry of a folder, by name, sorted, without hidden ones; DataError if the folder is missing."""
     try:
         with os.scandir(folder) as entries:
             found = sorted((entry for entry in entries if not entry.name.startswith(".")), key=lambda entry: entry.name)
@@ -102,7 +102,7 @@ def _kind(entry: os.DirEntry, in_run: bool) -> str:
 
 
 def _is_run(folder: str | Path) -> bool:
-    """Tell whether a folder is the output of a run: it holds a lock, or a record or log that begins as this project's do."""
+    """Tell whether a folder is the output of a run: it holds a lock, or a record or log that begins like this project's."""
     return os.path.lexists(os.path.join(folder, LOCK)) or any(
         _begins_with(os.path.join(folder, name), head) for name, head in HEADS.items())
 
@@ -115,7 +115,7 @@ def _begins_with(path: str, head: re.Pattern[bytes]) -> bool:
 
 
 def _holds_runs_alone(folder: str) -> bool:
-    """Tell whether a folder is one of a run or a cache, or holds such folders, at any depth, and no image beside them."""
+    """Tell whether a folder belongs to a run or a cache, or holds only such folders, at any depth, and no other image."""
     pending, found = [folder], False
     while pending:
         current = pending.pop()

@@ -1,4 +1,4 @@
-"""Formats of images: by the ends of files' names, and those that Pillow reads only with a plug-in of another package."""
+"""Image formats: by file suffix, and those that Pillow reads only with another package's plug-in."""
 
 import functools
 import importlib
@@ -12,9 +12,9 @@ SUFFIXES = frozenset({".jpg", ".jpeg", ".jfif", ".png", ".bmp", ".gif", ".webp",
 
 @dataclass(frozen=True)
 class PlugIn:
-    """A format that needs a package: Pillow's name of it, the ends of files, and `brands`, with which their bytes begin.
+    """A format that needs a package: Pillow's name for it, its suffixes, and the `brands` that its bytes begin with.
 
-    A brand stands behind `ftyp`, as in all files of this family, or at the very start.
+    A brand follows `ftyp`, as in all files of this family, or is at the very start.
     """
 
     format: str
@@ -42,32 +42,32 @@ def is_installed(module: str) -> bool:
 
 @functools.cache
 def image_suffixes() -> frozenset[str]:
-    """Return the ends of names of images that can be read here, in lower case."""
+    """Return the suffixes of images that can be read here, in lower case."""
     return SUFFIXES.union(*(own.suffixes for own in PLUG_INS if is_installed(own.module)))
 
 
 def known_suffixes() -> frozenset[str]:
-    """Return the ends of names of images, also of those that need a package that is not installed."""
+    """Return the suffixes of images, including those that need a package that is not installed."""
     return SUFFIXES.union(*(own.suffixes for own in PLUG_INS))
 
 
 def plug_in_for(suffix: str) -> PlugIn | None:
-    """Return the plug-in that files with an end of their names need and that is not installed; None if there is none."""
+    """Return the plug-in that files with a suffix need, if it is not installed; otherwise None."""
     missing = (own for own in PLUG_INS if suffix.lower() in own.suffixes - image_suffixes())
     return next(missing, None)
 
 
 def plug_in_of(content: bytes) -> PlugIn | None:
-    """Return the plug-in whose format the bytes of an image begin as; None for all other formats."""
+    """Return the plug-in for the format that an image's bytes begin with; None for all other formats."""
     start = content[8:12] if content[4:8] == b"ftyp" else content
     return next((own for own in PLUG_INS if start.startswith(own.brands)), None)
 
 
 @functools.cache
 def register(plug_in: PlugIn) -> None:
-    """Let Pillow read a format; raises DataError, with the command that installs it, if its package is not there."""
+    """Let Pillow read a format; raises DataError, with the command that installs its package, if that is missing."""
     try:
         module = importlib.import_module(plug_in.module)
     except ImportError as error:
         raise DataError(f"{plug_in.format} images are read with a package that is not installed: {plug_in.command}") from error
-    getattr(module, "register_heif_opener", lambda: None)()  # the others do so when they are imported
+    getattr(module, "register_heif_opener", lambda: None)()  # the others register on import

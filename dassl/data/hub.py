@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub, by the names of their repositories: fetched once, then read without a network."""
+"""Data sets of the Hugging Face hub, by repository name: fetched once, then read without a network."""
 
 import logging
 import os
@@ -20,7 +20,7 @@ from dassl.utils.files import lock
 from dassl.utils.paths import exists, is_file
 from dassl.utils.text import printable
 
-CARD = "README.md"  # whose head says which files are of which split
+CARD = "README.md"  # its head says which files belong to which split
 MAIN = "main"
 
 logger = logging.getLogger(__name__)
@@ -46,10 +46,10 @@ class Repository:
 
 
 def fetched(root: Path, repository: Repository) -> Path:
-    """Return the folder of a repository below `root`; what is not there yet is fetched, and takes its place only whole.
+    """Return the folder of a repository below `root`, fetching it if it is not there; it appears only once complete.
 
-    Nothing is asked of the hub if the folder is there. Raises ConfigError if no repository can be called so, and DataError,
-    which says what to bring where, if it cannot be had.
+    The hub is not contacted if the folder is there. Raises ConfigError if no repository can have this name, and DataError,
+    which says what to put where, if it cannot be fetched.
     """
     try:
         huggingface_hub.utils.validate_repo_id(repository.name)
@@ -69,7 +69,7 @@ def fetched(root: Path, repository: Repository) -> Path:
 
 
 def files_of(folder: Path, repository: Repository) -> Files | None:
-    """Return the tables of a repository by split, as its card says, or as their names do; None if it has none."""
+    """Return the tables of a repository by split, according to its card or else to their names; None if it has none."""
     if (wanted := _of_card(folder, repository)) is None:
         place = folder / repository.subset
         return table_files(place) if holds_tables(place) else None
@@ -94,9 +94,9 @@ def _fetch(repository: Repository, partial: Path, folder: Path) -> None:
     except (RepositoryNotFoundError, RevisionNotFoundError) as error:
         raise DataError(f"{_endpoint()} has no data set {repository.name} of revision {repository.revision} that you may read "
                         "(DATASET.HFDATASET.REPO, REVISION); of one that is not public, log in by `hf auth login`") from error
-    except OSError as error:  # those of the network and of HTTP are kinds of it
+    except OSError as error:  # network and HTTP errors are subclasses of it
         raise _not_had(repository, folder, first_line(error)) from error
-    except Exception as error:  # the network's own, of whichever library the hub's uses
+    except Exception as error:  # errors of the network library that huggingface_hub uses
         if type(error).__module__.split(".")[0] not in ("httpx", "httpx2", "httpcore", "requests", "urllib3"):
             raise
         raise _not_had(repository, folder, first_line(error)) from error
@@ -128,7 +128,7 @@ def _is_wanted(name: str, names: Mapping[str, Any], of_card: Mapping[str, Sequen
 def _of_card(folder: Path, repository: Repository) -> dict[str, list[str]] | None:
     """Return the patterns of files by split that the card of a repository gives for a subset; None if it gives none.
 
-    Raises ConfigError if the card has several subsets and none is chosen, or if it has not the one that is.
+    Raises ConfigError if the card has several subsets and none is chosen, or if it lacks the chosen one.
     """
     subsets = {str(own.get("config_name", "default")): own for own in _configs(folder / CARD) if own.get("data_files")}
     if not subsets:
@@ -142,7 +142,7 @@ def _of_card(folder: Path, repository: Repository) -> dict[str, list[str]] | Non
 
 
 def _patterns(data_files: Any, repository: Repository) -> dict[str, list[str]]:
-    """Return patterns by split of what a card says: a pattern, several, or several with their split."""
+    """Return patterns by split from a card's entry: a pattern, several, or several with their splits."""
     found: dict[str, list[str]] = {}
     for own in data_files if isinstance(data_files, list) else [data_files]:
         split, paths = (own.get("split", ""), own.get("path", [])) if isinstance(own, dict) else ("", own)
@@ -157,7 +157,7 @@ def _patterns(data_files: Any, repository: Repository) -> dict[str, list[str]]:
 
 
 def _configs(card: Path) -> list[dict[str, Any]]:
-    """Return what the head of a card says of its data sets; [] if there is none that can be read."""
+    """Return the data sets in the head of a card; [] if there is no readable head."""
     if not is_file(card):
         return []
     head = card.read_text("utf-8", "replace").removeprefix("\ufeff").split("---\n")

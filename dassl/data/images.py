@@ -1,19 +1,20 @@
 """Decoding, in one place: any image file to 8-bit RGB, or one error that names the file.
 
-What is done with odd files (the images of this project's field are ordinary RGB or grey JPEG and PNG files, for which
-nothing but the decoder matters):
+Odd files are handled as follows (the field's images are ordinary RGB or grey JPEG and PNG files, for which only the
+decoder matters):
 
-- HEIC and JPEG XL are read where their packages are installed, see `dassl.data.formats`; where not, DataError names them;
-- empty, truncated, cut off and closed by an end marker (JPEG), not of its own checksum (PNG), not an image in one of
-  `FORMATS`, whatever its name: Undecodable; nothing is ever filled in with grey;
-- a file that cannot be read (a folder, no right to it, a disk or network that fails, too many open files) and a lack of
-  memory: DataError, which says nothing of the file;
+- HEIC and JPEG XL are read if their packages are installed, see `dassl.data.formats`; otherwise DataError names them;
+- empty, truncated, cut off and closed by an end marker (JPEG), with a wrong checksum (PNG), or not an image in one
+  of `FORMATS`, whatever its name: Undecodable; nothing is ever filled in with grey;
+- a file that cannot be read (a folder, no permission, a failing disk or network, too many open files) and a lack of
+  memory: DataError, which says nothing about the file's content;
 - more than `MAX_PIXELS` pixels, or a side over `MAX_ASPECT` times the other, which would become a bomb when the shorter
   side is resized: Undecodable, before a pixel is decoded;
 - grey of 9 to 16 bits: scaled to 8 by the bits that the file declares, not clipped, and never by what it happens to hold;
-  32-bit integer, signed and floating-point pixels: Undecodable, whatever they hold, as their range is unknown;
+  32-bit integer, signed and floating-point pixels: Undecodable, whatever their values, since their range is unknown;
 - TIFF with white as zero (faxes, X-rays): black on white as in any other file;
-- transparent pixels lie on `TRANSPARENT_ON`; palette and CMYK are converted as Pillow does; animations give their first frame;
+- transparent pixels are laid over `TRANSPARENT_ON`; palettes and CMYK are converted by Pillow; animations give their first
+  frame;
 - the EXIF rotation is applied, unless `Decoding` says otherwise.
 """
 
@@ -36,9 +37,9 @@ from dassl.utils.text import printable
 
 TRANSPARENT_ON = (255, 255, 255)  # white, as on paper and on most web pages
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000", "AVIF")  # PostScript would start a program
-MAX_PIXELS = 89_478_485  # Pillow's own limit: 256 MiB of 3 bytes a pixel
+MAX_PIXELS = 89_478_485  # Pillow's own limit: 256 MiB at 3 bytes per pixel
 MAX_ASPECT = 1000  # at 224 pixels for the shorter side, 50 million in all
-DECODER_BYTES = 2**26  # that no decoder needs beside `PIXEL_BYTES` for each pixel
+DECODER_BYTES = 2**26  # more than any decoder needs besides `PIXEL_BYTES` per pixel
 PIXEL_BYTES = 16  # the largest need: coefficients of a progressive JPEG, planes of an AVIF
 
 _UPRIGHT = {2: Transpose.FLIP_LEFT_RIGHT, 3: Transpose.ROTATE_180, 4: Transpose.FLIP_TOP_BOTTOM, 5: Transpose.TRANSPOSE,
@@ -53,7 +54,7 @@ class Undecodable(DataError):
 class Decoding:
     """How files become pixels. The defaults are exact.
 
-    `exif_rotation=False` leaves photographs as the sensor saw them, which is what the code of the field's papers does.
+    `exif_rotation=False` leaves photographs as the sensor saw them, as the code of the field's papers does.
     `draft` > 0 lets the JPEG decoder drop resolution as long as the shorter side keeps that many pixels: several times
     faster on large photographs, but no longer the same pixels.
     """
@@ -63,12 +64,12 @@ class Decoding:
 
 
 def read_image(place: Place, decoding: Decoding = Decoding()) -> Image.Image:
-    """Return the image of a file as 8-bit RGB. Raises Undecodable or DataError, naming the file, if it cannot be had."""
+    """Return the image of a file as 8-bit RGB. Raises Undecodable or DataError, naming the file, if that fails."""
     return decode(read_bytes(place), place, decoding)
 
 
 def read_bytes(place: Place) -> bytes:
-    """Return the bytes of an image file, or of an image in another file; raises DataError naming it if they cannot be had."""
+    """Return the bytes of an image file, or of an image in another file; raises DataError naming it if they cannot be read."""
     try:
         return content_of(place)
     except (OSError, MemoryError) as error:
@@ -76,7 +77,7 @@ def read_bytes(place: Place) -> bytes:
 
 
 def decode(content: bytes, name: Place, decoding: Decoding = Decoding()) -> Image.Image:
-    """Return the image in the bytes of a file as 8-bit RGB; `name` is what errors call it."""
+    """Return the image in the bytes of a file as 8-bit RGB; `name` is its name in errors."""
     with opened(content, name) as image:
         pixels = pixels_of(image, decoding)
         check_whole(content, image)
@@ -92,9 +93,9 @@ def image_bytes(content: bytes, name: Place) -> int:
 
 @contextlib.contextmanager
 def opened(content: bytes, name: Place) -> Iterator[Image.Image]:
-    """Open the bytes of an image file for a block, in which all that goes wrong becomes one error with the file's name.
+    """Open the bytes of an image file for a block; any failure in it becomes one error with the file's name.
 
-    Undecodable is what a decoder says of the bytes; DataError is a lack of memory, or a fault of the system.
+    Undecodable means that a decoder refuses the bytes; DataError means a lack of memory, or a system error.
     """
     image = None
     try:
@@ -103,7 +104,7 @@ def opened(content: bytes, name: Place) -> Iterator[Image.Image]:
             return
     except UnidentifiedImageError:
         reason = f"not an image in a format that is read ({', '.join(_formats())})" if content else "empty file"
-    except Exception as error:  # on damaged files Pillow's plug-ins raise whatever their parser trips over
+    except Exception as error:  # on damaged files the parsers of Pillow's plug-ins may raise anything
         if isinstance(error, _NoDecoder):
             raise
         if _is_the_system_s(error, image):
@@ -129,17 +130,17 @@ def orientation(image: Image.Image) -> int:
         value = image.getexif().get(0x0112, 1)
     except MemoryError:
         raise
-    except Exception:  # whatever the parser trips over; the pixels are whole
+    except Exception:  # the parser may raise anything; the pixels are intact
         return 1
     return value if value in range(1, 9) else 1
 
 
 class _NoDecoder(DataError):
-    """A format is read by a package that is not installed: no fault of the file, so that nobody leaves it out."""
+    """The format needs a package that is not installed: not a fault of the file, so it is never left out."""
 
 
 def _formats(plug_in: PlugIn | None = None, name: Place = "") -> tuple[str, ...]:
-    """Return those of `FORMATS` that this Pillow has, and that of a plug-in, which is imported for a file that needs it."""
+    """Return those of `FORMATS` that this Pillow has, and a plug-in's, which is imported for a file that needs it."""
     own = _of_pillow()
     if plug_in is None or plug_in.format in own:
         return own
@@ -162,9 +163,9 @@ def _unreadable(name: Place, error: Exception) -> DataError:
 
 
 def _is_the_system_s(error: Exception, image: Image.Image | None) -> bool:
-    """Tell whether an error is a lack of memory or the operating system's, and no fault of the file.
+    """Tell whether an error is a lack of memory or comes from the operating system, so that the file is not at fault.
 
-    Some decoders call a lack of memory a broken file; so what they may need is asked for again.
+    Some decoders report a lack of memory as a broken file, so the memory that they may need is requested again as a test.
     """
     if isinstance(error, DataError):
         return False
@@ -186,7 +187,7 @@ def _check_size(width: int, height: int) -> None:
 
 
 def _draft(image: Image.Image, shorter_side: int) -> None:
-    """Set a JPEG's decoder to the smallest scale that keeps the shorter side; other formats take no notice."""
+    """Set a JPEG's decoder to the smallest scale that keeps the shorter side; other formats ignore it."""
     scale = shorter_side / min(image.size)
     image.draft(None, (int(np.ceil(image.width * scale)), int(np.ceil(image.height * scale))))
 

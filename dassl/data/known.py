@@ -1,4 +1,4 @@
-"""The names that people may write: paths of images and class names, and what else can only mean one of them."""
+"""The names that people may write: paths of images and class names, and variants that can mean only one of them."""
 
 import re
 import unicodedata
@@ -25,7 +25,7 @@ class Known:
 
 
 class Names:
-    """Names, and those that differ from them only in what `key` leaves out."""
+    """Names, and variants that differ from them only in what `key` leaves out."""
 
     def __init__(self, names: Collection[str], key: Callable[[str], str]):
         self._names, self._key = frozenset(names), key
@@ -38,9 +38,9 @@ class Names:
         return found
 
     def meant(self, text: str) -> tuple[str, ...]:
-        """Return the names that a text may stand for: one as it is written, else all that it is nearly; none if unknown.
+        """Return the names that a text may stand for: the identical one, else all names with the same key; none if unknown.
 
-        An apostrophe before what would be a formula in a spreadsheet is none of the name.
+        An apostrophe before a spreadsheet formula is not part of the name.
         """
         bare = text[1:] if re.match(r"'+[=+\-@\t\r]", text) else text
         for exact in (bare, text):
@@ -50,10 +50,10 @@ class Names:
 
 
 def path_key(path: str) -> str:
-    """Return a path without what programs change in it: Unicode form, direction of slashes, `./` and blanks around it."""
+    """Return a path normalized for what programs change: Unicode form, direction of slashes, `./` and blanks around it."""
     return re.sub(r"^(\./+)+", "", unicodedata.normalize("NFC", path).replace("\\", "/").strip())
 
 
 def class_key(name: str) -> str:
-    """Return a class name without case, Unicode form, and the difference between blanks and underscores."""
+    """Return a class name normalized in case, Unicode form, and blanks for underscores."""
     return " ".join(unicodedata.normalize("NFKC", name).replace("_", " ").casefold().split())

@@ -1,4 +1,4 @@
-"""Labels that people write down, in tables and exports. A file is checked whole before any of it counts."""
+"""Labels that people write down, in tables and exports. The whole file is checked before any of it counts."""
 
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
@@ -15,8 +15,8 @@ N_SHOWN = 20  # faults that one message lists
 def read_labels(file: Path, paths: Collection[str], classnames: Sequence[str]) -> dict[str, int]:
     """Return labels by path from a CSV file with the columns `path` and `label` (a class name); an empty label is none.
 
-    What spreadsheets do to such a file is read, see `dassl.data.sheets`. Raises one DataError that lists every unknown path,
-    unknown class and conflict.
+    Changes that spreadsheets make to such a file are understood, see `dassl.data.sheets`. Raises one DataError that lists
+    every unknown path, unknown class and conflict.
     """
     known = Known(paths, classnames)
     return checked_labels(file, label_rows(file, known), known, stranger="no such image")
@@ -25,8 +25,8 @@ def read_labels(file: Path, paths: Collection[str], classnames: Sequence[str]) -
 def checked_labels(source: object, rows: Iterable[LabelRow], known: Known, *, stranger: str) -> dict[str, int]:
     """Return labels, or codes of other words, by path of rows (place, path, class name); an empty name is no label.
 
-    Raises one DataError that names the source and lists, by place, each path that is not known (called `stranger`), each
-    unknown class, what may mean several, and each path of two labels.
+    Raises one DataError that names the source and lists, by place, each unknown path (called `stranger`), each unknown
+    class, each ambiguous text, and each path with two labels.
     """
     named: dict[str, str] = {}
     faults = []

@@ -1,4 +1,4 @@
-"""Where the bytes of an image are: a file of its own, or a part of a file that holds many, such as an archive."""
+"""Where the bytes of an image are: a separate file, or a part of a file that holds many, such as an archive."""
 
 import os
 from abc import ABC, abstractmethod
@@ -10,9 +10,9 @@ from dassl.utils.paths import open_file
 
 @dataclass(frozen=True, slots=True)
 class Part(os.PathLike, ABC):
-    """One image of a file that holds many; it is small and can be sent to other processes.
+    """One image in a file that holds many; the object is small and can be sent to other processes.
 
-    As a path it goes on into the file, `shard.tar/dog.jpg`, so that what knows nothing of parts finds no such file.
+    As a path it leads into the file, `shard.tar/dog.jpg`, so that code that does not know parts finds no such file.
     """
 
     holder: str
@@ -20,7 +20,7 @@ class Part(os.PathLike, ABC):
 
     @abstractmethod
     def read(self) -> bytes:
-        """Return the bytes of the image; raises OSError or DataError if they cannot be had."""
+        """Return the bytes of the image; raises OSError or DataError if they cannot be read."""
 
     def __fspath__(self) -> str:
         return os.path.join(self.holder, self.name)
@@ -31,7 +31,7 @@ class Part(os.PathLike, ABC):
 
 @dataclass(frozen=True, slots=True)
 class Span(Part):
-    """Bytes that lie in their file as they are, as those of archives do that are not compressed."""
+    """Bytes that are stored in their file unchanged, as in archives without compression."""
 
     start: int
     n_bytes: int
@@ -49,12 +49,12 @@ Place = str | Path | Part
 
 
 def holder(place: Place) -> str | Path:
-    """Return the file that holds an image: its own, or one of many images."""
+    """Return the file that holds an image, alone or with others."""
     return place.holder if isinstance(place, Part) else place
 
 
 def content_of(place: Place) -> bytes:
-    """Return the bytes of an image; raises OSError, MemoryError or DataError if they cannot be had."""
+    """Return the bytes of an image; raises OSError, MemoryError or DataError if they cannot be read."""
     if isinstance(place, Part):
         return place.read()
     with open_file(place) as file:

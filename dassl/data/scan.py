@@ -1,4 +1,4 @@
-"""Read every file once, in parallel: what is in it, or why it cannot be decoded."""
+"""Reads every file once, in parallel: what it holds, or why it cannot be decoded."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -22,8 +22,9 @@ AS_STORED = Decoding(exif_rotation=False)
 class FileReport:
     """What one image file holds. `mode` is Pillow's, such as RGB, L or CMYK.
 
-    `error` is empty if the file can be decoded; `is_refused` says that a decoder has found the fault in its bytes, and not
-    the disk, the network or a lack of memory. `remarks` are what a person should look at, by the kinds of `REMARKS`.
+    `error` is empty if the file can be decoded; `is_refused` says that a decoder found the fault in its bytes, so it is
+    not due to the disk, the network or a lack of memory. `remarks` are points that a person should look at, by the kinds
+    of `REMARKS`.
     """
 
     path: Place
@@ -43,7 +44,7 @@ def scan(paths: Sequence[Place], *, n_threads: int, description: str = "reading 
 
 
 def inspect(path: Place) -> FileReport:
-    """Return the report of one file; what cannot be read or decoded is in `error`, nothing is raised."""
+    """Return the report of one file; a failure to read or decode is in `error`, nothing is raised."""
     try:
         content = read_bytes(path)
     except DataError as error:
@@ -61,7 +62,7 @@ def inspect(path: Place) -> FileReport:
 
 
 def _remarks(content: bytes, image: Image.Image, stored: str) -> dict[str, str]:
-    """Return what is odd about a loaded image; `stored` is Pillow's name of the pixels in the file."""
+    """Return what is odd about a loaded image; `stored` is Pillow's name for the pixels in the file."""
     found = {"inverted": "white is stored as zero" if is_inverted(image) else "",
              "narrow": unused_bits(image, raw_mode=stored), "partial": suspicion(content, image)}
     return {kind: text for kind, text in found.items() if text}

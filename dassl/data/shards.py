@@ -1,4 +1,4 @@
-"""WebDataset shards: tar files in which the files of one sample stand one after the other and have one name.
+"""WebDataset shards: tar files in which the files of one sample follow each other and share a name.
 
 `dog/17.jpg`, `dog/17.cls` (a number or a class name) and `dog/17.json` (an object) are one sample; its key is `dog/17`. Images
 are read where they lie in the shard. Source: the format's description at github.com/webdataset/webdataset.
@@ -20,19 +20,19 @@ from dassl.utils.text import printable
 
 SHARD = ".tar"
 IMAGE, CLASS = "image", "cls"  # the columns of a shard, beside the entries of its JSON files
-MAX_BYTES = 2**20  # of a file that is no image
+MAX_BYTES = 2**20  # of a file that is not an image
 
 
 @dataclass
 class Sample:
-    """The image of a sample, None if it has none, and what its other files say."""
+    """The image of a sample, None if it has none, and the values from its other files."""
 
     image: Span | None = None
     cells: dict[str, object] = field(default_factory=dict)
 
 
 class Shard(Table):
-    """The samples of a shard as the rows of a table. Raises DataError if it is no tar file, or damaged."""
+    """The samples of a shard as the rows of a table. Raises DataError if it is not a tar file, or damaged."""
 
     def __init__(self, file: Path):
         self._samples = [sample for sample in _samples(file) if sample.image]
@@ -57,7 +57,7 @@ def _samples(file: Path) -> Iterator[Sample]:
 
 def _members(tar: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
     for member in tar:
-        tar.members.clear()  # of which it would keep all
+        tar.members.clear()  # else it would keep them all
         if member.isreg() and not member.name.rpartition("/")[2].startswith("."):
             yield member
 
@@ -88,7 +88,7 @@ def _cells(file: Path, member: tarfile.TarInfo, content: bytes, kind: str) -> di
 
 
 def _key(name: str) -> tuple[str, str]:
-    """Return the key of a sample and what its file holds: "dog/17" and "jpg" of "dog/17.jpg"."""
+    """Return the key of a sample and the kind of its file: "dog/17" and "jpg" for "dog/17.jpg"."""
     folder, slash, own = name.rpartition("/")
     stem, _, kind = own.partition(".")
     return f"{folder}{slash}{stem}", kind.lower()

@@ -1,4 +1,4 @@
-"""Tables of labels as people and their spreadsheets write them: CSV in any encoding, read where it can mean one thing only."""
+"""Tables of labels as people and spreadsheets write them: CSV in any encoding, read if it can mean only one thing."""
 
 import codecs
 import csv
@@ -14,19 +14,19 @@ LabelRow = tuple[str, str, str]  # place in the file, path of the image, class n
 
 COLUMNS = ("path", "label")
 DELIMITERS = (",", ";", "\t")
-BLANK = " \r\n" + "".join(DELIMITERS)  # what a cell of a row of separators may hold, where another delimiter is read
+BLANK = " \r\n" + "".join(DELIMITERS)  # what a cell in a row of separators may hold, when read with another delimiter
 MARKS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32-le", codecs.BOM_UTF32_BE: "utf-32-be",
-         codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}  # UTF-32 LE begins as UTF-16 LE does
+         codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}  # UTF-32 LE begins like UTF-16 LE
 OTHERS = {"cp1252": "Windows' cp1252", "mac_roman": "Mac Roman"}
 SEPARATOR = re.compile(r'"?sep=(.)"?(\r\n|\r|\n)', re.IGNORECASE)  # Excel's own first line, which it does not show
 N_SHOWN = 200  # characters of a cell or header that a message quotes
 
 
 def label_rows(file: Path, known: Known) -> list[LabelRow]:
-    """Return the rows of a CSV file with the columns path and label, by the numbers that a spreadsheet shows.
+    """Return the rows of a CSV file with the columns path and label, with row numbers as a spreadsheet shows them.
 
-    Only these two columns count, and rows without both are skipped. Where the file is not UTF-8, it is read in that encoding
-    in which its names are known ones. Raises DataError if it is no such table, or there is no such encoding.
+    Only these two columns count, and rows without both are skipped. A file that is not UTF-8 is read in the encoding in
+    which its names are known. Raises DataError if it is not such a table, or if no encoding fits.
     """
     read = {encoding: _rows(file, text) for encoding, text in decoded(_content(file)).items()}
     if len(read) == 1:
@@ -54,9 +54,9 @@ def _content(file: Path) -> bytes:
 
 
 def decoded(content: bytes) -> dict[str, str]:
-    """Return the text of a file by its encoding: one where it is certain, else all that it may be.
+    """Return the text of a file by encoding: a single one if it is certain, else all possible ones.
 
-    Those are UTF-8 with other bytes in the names of files, as Linux allows, and what spreadsheets save besides.
+    These are UTF-8 with stray bytes in file names, as Linux allows, and the other encodings that spreadsheets use.
     """
     for mark, encoding in MARKS.items():
         if content.startswith(mark) and (text := _strict(content[len(mark):], encoding)) is not None:
@@ -71,7 +71,7 @@ def decoded(content: bytes) -> dict[str, str]:
 
 
 def sheet(rows: Iterable[Sequence[object]]) -> str:
-    """Return rows as CSV text in which no text is a formula: what begins like one gets an apostrophe in front."""
+    """Return rows as CSV text without formulas: text that begins like one gets an apostrophe in front."""
     text = io.StringIO(newline="")
     csv.writer(text).writerows([_quoted(cell) if isinstance(cell, str) else cell for cell in row] for row in rows)
     return text.getvalue()
@@ -110,7 +110,7 @@ def _rows(file: Path, text: str, columns: tuple[str, str] = COLUMNS) -> list[Lab
 
 
 def _cells(file: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Yield the rows that hold anything, with their numbers; raises DataError where it is no CSV."""
+    """Yield the rows that are not empty, with their numbers; raises DataError where the text is not CSV."""
     number = 0
     try:
         for number, row in enumerate(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), start=1):
@@ -136,7 +136,7 @@ def _accented(rows: Iterable[LabelRow]) -> list[LabelRow]:
 
 
 def _no_encoding(file: Path, read: dict[str, list[LabelRow]], *, several: bool) -> str:
-    """Return the message for a file that is not UTF-8: what its first row of such names is in each encoding."""
+    """Return the message for a file that is not UTF-8, with the first row that depends on the encoding in each of them."""
     shown = [f"{name}: {' '.join(_accented(read[encoding])[0][1:])[:N_SHOWN]!r}"
              for encoding, name in OTHERS.items() if encoding in read]
     why = "are known in several encodings" if several else "are known in none that spreadsheets write"
@@ -147,7 +147,7 @@ def _no_encoding(file: Path, read: dict[str, list[LabelRow]], *, several: bool) 
 def grid(file: Path) -> tuple[list[str], list[tuple[int, list[str]]]]:
     """Return the first row of a CSV or TSV file and the other rows with their numbers, cut where most columns have a name.
 
-    Raises DataError if it cannot be read or is no such table.
+    Raises DataError if it cannot be read or is not such a table.
     """
     texts = decoded(_content(file))
     if len(texts) > 1:

@@ -20,15 +20,15 @@ Rows = dict[str, list[Row]]
 Splits = dict[str, tuple[Datum, ...]]
 SplitSource = Literal["published", "drawn"]
 
-VAL = 0.2  # share of a person's own images that a drawn split holds out as val, where nothing else is said
+VAL = 0.2  # share of a person's own images that a drawn split holds out as val by default
 
 
 def read_split(file: Path, image_dir: str, classnames: Sequence[str] = ()) -> tuple[Splits, tuple[str, ...]]:
     """Return the three splits and the class names of a split file.
 
-    Paths in the file are relative to `image_dir`, which is itself relative to the data root. `classnames`, where they are
-    known beforehand, may name classes without an image. Raises DataError if the file is not of this form, one label has two
-    names, or a name is not the one known.
+    Paths in the file are relative to `image_dir`, which is itself relative to the data root. `classnames`, if known
+    beforehand, may include classes without an image. Raises DataError if the file does not have this form, a label has two
+    names, or a name differs from the known one.
     """
     names = dict(enumerate(classnames))
     rows = read_rows(file, names, n_classes=len(classnames))
@@ -43,8 +43,8 @@ def read_split(file: Path, image_dir: str, classnames: Sequence[str] = ()) -> tu
 def read_rows(file: Path, names: dict[int, str], *, n_classes: int = 0) -> Rows:
     """Return the rows of a split file, with `/` in their paths and no `.`; their class names are added to `names` by label.
 
-    Raises DataError if the file is not of this form, one label has two names, a path leads out of the image folder, or a label
-    is beyond `n_classes`, unless that is 0.
+    Raises DataError if the file does not have this form, a label has two names, a path leads out of the image folder, or a
+    label is beyond `n_classes`, unless that is 0.
     """
     content = read_json(file)
     if not isinstance(content, dict) or not set(SPLITS) <= set(content):
@@ -67,7 +67,7 @@ def drawn_file(
 ) -> Path:
     """Return the file of a random split of a person's own images.
 
-    It is in `root`, or, where that has none and cannot be written, in `cache`. `prefix` begins its name.
+    It is in `root` or, if there is none and `root` cannot be written, in `cache`. Its name begins with `prefix`.
     """
     name = f"{prefix}_val{shares[0]:g}_test{shares[1]:g}_seed{seed}.json"
     if cache is None or exists(root / name):
@@ -79,11 +79,11 @@ def drawn_file(
 def field_split(
     folder: Path, title: str, image_dir: str, source: SplitSource, draw: Callable[[Path], Rows]
 ) -> tuple[Splits, tuple[str, ...]]:
-    """Return the splits and class names of a data set of the field, whose `folder` lies right below the data root.
+    """Return the splits and class names of one of the field's data sets, whose `folder` lies directly below the data root.
 
     "published" reads `split_zhou_<title>.json` and raises DataError if it is missing. "drawn" reads
-    `split_drawn_<title>.json`, which is first written from `draw(folder)` if it is not there: the rule of CoOp's authors,
-    but another draw, so another name.
+    `split_drawn_<title>.json`, which is first written from `draw(folder)` if it is missing: by the rule of CoOp's
+    authors, but another draw, hence the other name.
     """
     file = folder / f"split_{'zhou' if source == 'published' else source}_{title}.json"
     if not exists(file):
@@ -109,7 +109,7 @@ def hold_out(rows: Sequence[Row], test: Sequence[Row], title: str) -> Rows:
 
 
 def cut_classes(rows: Sequence[Row], shares: Sequence[float], title: str, seed: int = 0) -> list[list[Row]]:
-    """Return `len(shares) + 1` random parts: of the n rows of each class `round(n * share)` each, the last gets the rest.
+    """Return `len(shares) + 1` random parts: of each class's n rows each part gets `round(n * share)`, and the last the rest.
 
     Depends on the set of rows, not on their order.
     """
@@ -128,7 +128,7 @@ def cut_classes(rows: Sequence[Row], shares: Sequence[float], title: str, seed: 
 
 
 def folder_rows(image_dir: Path, *, skip: Collection[str] = (), names: Mapping[str, str] | None = None) -> list[Row]:
-    """Return the rows of a folder with one folder a class, labels in the order of the folders' names.
+    """Return the rows of a folder with one subfolder per class, labels in the order of the subfolders' names.
 
     `names` renames folders to class names. Raises DataError if the folder is missing.
     """

@@ -1,4 +1,4 @@
-"""Decoded images in memory, each file read once a run and shared by all that asks for it."""
+"""Decoded images in memory, each file read once per run and shared by all code that asks for it."""
 
 import os
 import threading
@@ -20,14 +20,14 @@ from dassl.utils.text import printable
 
 
 class ImageStore:
-    """Pixels of files, uint8 [height, width, 3], kept from their first use on while `max_bytes` last.
+    """Pixels of files, uint8 [height, width, 3], kept from their first use on as long as `max_bytes` allow.
 
-    A deterministic transform's view is kept at the size the tower takes; for random transforms the whole decoded image is,
-    because a crop of something smaller would be another augmentation. What finds no room is decoded again at each use, and a
-    file anew whose size or time of change is another one now.
+    For a deterministic transform, the view is kept at the tower's size; for random transforms the whole decoded image is
+    kept, because a crop of something smaller would be another augmentation. Images that find no room are decoded at each
+    use, and a file is decoded again if its size or time of change has changed.
 
-    `max_bytes` is all that a run may keep in memory: what is computed from images is charged to it too, see `charge`. Room is
-    taken before anything is decoded. The copy that a worker process gets keeps nothing of its own.
+    `max_bytes` is all that a run may keep in memory: tensors computed from images are charged to it too, see `charge`. Room
+    is reserved before anything is decoded. The copy in a worker process stores nothing.
     """
 
     def __init__(self, max_bytes: int):
@@ -37,10 +37,10 @@ class ImageStore:
         self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple:
-        return ImageStore, (0,)  # gigabytes for each spawned worker otherwise
+        return ImageStore, (0,)  # otherwise gigabytes for each spawned worker
 
     def pixels(self, path: Place, transform: Transform) -> np.ndarray:
-        """Return the view of a file, uint8 [height, width, 3]; raises DataError if it cannot be had."""
+        """Return the view of a file, uint8 [height, width, 3]; raises DataError if that fails."""
         key = _key(path, transform)
         kept = self._kept.get(key)
         if kept is None:
@@ -54,7 +54,7 @@ class ImageStore:
         return all(_key(path, transform) in self._kept for path in paths)
 
     def fill(self, paths: Sequence[Place], transform: Transform, *, n_threads: int) -> None:
-        """Decode what is not kept yet, until one finds no room: it would be decoded in vain.
+        """Decode the files that are not kept yet, until one finds no room: further ones would be decoded in vain.
 
         Raises one DataError that lists the files that cannot be decoded.
         """
@@ -76,9 +76,9 @@ class ImageStore:
             raise undecodable(errors)
 
     def charge(self, n_bytes: int, make: Callable[[], Tensor]) -> Tensor | None:
-        """Return the tensor of this many bytes that `make` makes, if there is room for it; else None.
+        """Return the tensor that `make` makes, of this many bytes, if there is room for it; else None.
 
-        Its room is taken until the tensor is gone.
+        The room is freed when the tensor is.
         """
         if not self._take(n_bytes):
             return None
@@ -124,7 +124,7 @@ def view_bytes(transform: Transform) -> int:
 
 
 def undecodable(errors: Sequence[DataError]) -> DataError:
-    """Return one error for all files that could not be had, with the first twenty."""
+    """Return one error for all files that could not be read, naming the first twenty."""
     if len(errors) == 1:
         return errors[0]
     lines = [str(error) for error in errors]

@@ -12,7 +12,7 @@ MAX_VAL_SHOTS = 4
 
 
 def few_shot(dataset: Dataset, n_shots: int, seed: int) -> Dataset:
-    """Return the data set with `n_shots` random train images a class, at most 4 of them of val, and the whole test split.
+    """Return the data set with `n_shots` random train images per class, at most 4 val images, and the whole test split.
 
     A class with fewer images keeps all. Raises DataError if train images have no label.
     Source: Zhou et al., "Learning to Prompt for Vision-Language Models", IJCV 2022, Section 4.1 (and the authors' code
@@ -27,7 +27,7 @@ def few_shot(dataset: Dataset, n_shots: int, seed: int) -> Dataset:
 def subsample_classes(dataset: Dataset, part: Literal["base", "new"]) -> Dataset:
     """Return the data set of the first half of the classes (base, rounded up) or of the others (new), labels from 0.
 
-    Raises DataError if there is only one class, or if train images have no label: nobody knows of which half they are.
+    Raises DataError if there is only one class, or if train images have no label: their half is unknown.
     Source: Zhou et al., "Conditional Prompt Learning for Vision-Language Models", CVPR 2022, Section 4.1.
     """
     if any(datum.label == UNLABELED for datum in dataset.train):
@@ -46,7 +46,7 @@ def subsample_classes(dataset: Dataset, part: Literal["base", "new"]) -> Dataset
 
 
 def _shots(items: Sequence[Datum], n_shots: int, seed: int, split: str) -> tuple[Datum, ...]:
-    """Return `n_shots` items a label, in the order of the labels and within each in the order of the items."""
+    """Return `n_shots` items per label, in the order of the labels and, within each, in the order of the items."""
     rows: dict[int, list[int]] = {}
     for row, item in enumerate(items):
         rows.setdefault(item.label, []).append(row)

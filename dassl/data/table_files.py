@@ -1,6 +1,6 @@
-"""Which tables lie in a folder, and of which split they are: a person's own, and what Hugging Face writes.
+"""The tables in a folder, and their splits: a person's own tables, and those that Hugging Face writes.
 
-Known by themselves are `push_to_hub`'s Parquet files (`data/train-00000-of-00001-0123.parquet`), `save_to_disk`'s folders
+Recognized are `push_to_hub`'s Parquet files (`data/train-00000-of-00001-0123.parquet`), `save_to_disk`'s folders
 (`dataset_dict.json`, `state.json`), and `metadata.csv` (or .jsonl, .parquet) beside its images; and WebDataset's shards.
 """
 
@@ -16,18 +16,18 @@ from dassl.utils.errors import DataError, listed
 from dassl.utils.files import read_json
 from dassl.utils.paths import exists, is_file, is_folder, reason
 
-SUFFIXES = (*SHEETS, *LINES, PARQUET, SHARD)  # of tables that are found by themselves
+SUFFIXES = (*SHEETS, *LINES, PARQUET, SHARD)  # of tables that are recognized
 WORDS = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val", "dev": "val",
          "test": "test", "testing": "test"}  # of splits, in names of files, folders and columns
 WORD = re.compile(rf"(?<![a-z])({'|'.join(WORDS)})(?![a-z])")
 METADATA = "metadata"  # the name of Hugging Face's tables beside images
 STATE, DICTIONARY = "state.json", "dataset_dict.json"
 
-Files = Mapping[str, list[Path]]  # by split; "" where no name says which
+Files = Mapping[str, list[Path]]  # by split; "" if no name says which
 
 
 def read_table(file: Path) -> Table:
-    """Return the table in a file, known by its suffix; raises DataError if it is none."""
+    """Return the table in a file, recognized by its suffix; raises DataError if it is not a table."""
     suffix = file.suffix.lower()
     if suffix in (PARQUET, ARROW):
         return Columnar(file)
@@ -45,7 +45,7 @@ def split_word(text: str) -> str:
 
 
 def table_files(root: Path, pattern: str = "") -> Files:
-    """Return the tables in a folder by split. `pattern` names one, or several with `*`, where they are not known by themselves.
+    """Return the tables in a folder by split. `pattern` names one, or several with `*`, if they are not recognized.
 
     Raises DataError if there is none, or if it is not clear which ones belong together.
     """
@@ -62,7 +62,7 @@ def table_files(root: Path, pattern: str = "") -> Files:
 
 
 def holds_tables(root: Path) -> bool:
-    """Tell whether there is a table in a folder that is known by itself."""
+    """Tell whether a folder holds a table that is recognized."""
     return exists(root / DICTIONARY) or exists(root / STATE) or bool(_tables(root))
 
 
@@ -73,7 +73,7 @@ def _tables(root: Path) -> list[str]:
 def _matching(root: Path, pattern: str) -> list[str]:
     try:
         paths = [path.relative_to(root).as_posix() for path in sorted(root.glob(pattern)) if is_file(path)]
-    except (ValueError, NotImplementedError) as error:  # an absolute path, or no pattern
+    except (ValueError, NotImplementedError) as error:  # an absolute path, or not a pattern
         raise DataError(f"{pattern!r} names no file below {root}: {reason(error)}") from error
     if not paths:
         raise DataError(f"{root} holds no file {pattern}")
@@ -81,7 +81,7 @@ def _matching(root: Path, pattern: str) -> list[str]:
 
 
 def _saved(root: Path) -> Files:
-    """Return the files of a folder that `save_to_disk` has written, which may hold other ones beside them."""
+    """Return the data files of a folder written by `save_to_disk`, which may also hold other files."""
     if exists(root / STATE):
         state = read_json(root / STATE)
         return {split_word(str(state.get("_split") or "")): _saved_files(root)}

@@ -1,5 +1,6 @@
-"""Tables that say of images where they are and what they show, as text: CSV, TSV and JSON lines (`dassl.data.columnar` reads
-those that may hold the images themselves).
+"""Text tables of where images are and what they show: CSV, TSV and JSON lines.
+
+Tables that may hold the images themselves are in `dassl.data.columnar`.
 """
 
 import json
@@ -32,14 +33,14 @@ class Table(ABC):
 
     @abstractmethod
     def cells(self, column: str) -> list[object]:
-        """Return what stands in a column, row by row."""
+        """Return the cells of a column, row by row."""
 
     def values(self, column: str) -> list[Value]:
-        """Return the texts or whole numbers of a column; None where there is nothing. Raises DataError for anything else."""
+        """Return the texts or whole numbers of a column; None for empty cells. Raises DataError for anything else."""
         return [_value(cell, f"{self.file}: column {column!r}, row {row}") for row, cell in enumerate(self.cells(column), 1)]
 
     def places(self, column: str) -> list[str | Part]:
-        """Return where the images of a column are: the path that it says, or a part of this file with its name, or ""."""
+        """Return the places of a column's images: the path in the cell, or a part of this file with its name, or ""."""
         texts = self.values(column)
         if missing := [row for row, text in enumerate(texts, 1) if text is None]:
             raise DataError(f"{self.file}: column {column!r} names no image in {len(missing)} rows, first row {missing[0]}")
@@ -58,13 +59,13 @@ class TextTable(Table):
 
 
 def read_sheet(file: Path) -> TextTable:
-    """Return the table in a CSV or TSV file, whose first row names the columns; raises DataError if it is none."""
+    """Return the table in a CSV or TSV file, whose first row names the columns; raises DataError if it is not a table."""
     columns, rows = grid(file)
     return TextTable(file, columns, [dict(zip(columns, row)) for _, row in rows])  # noqa: B905  a short row ends early
 
 
 def read_lines(file: Path) -> TextTable:
-    """Return the table in a file with a JSON object a line; raises DataError, naming the line, if it is none."""
+    """Return the table in a file with one JSON object per line; raises DataError, naming the line, for anything else."""
     rows = list(_objects(file))
     return TextTable(file, list(dict.fromkeys(name for row in rows for name in row)), rows)
 
@@ -86,8 +87,8 @@ def _objects(file: Path) -> Iterator[dict[str, object]]:
 
 
 def _value(cell: object, place: str) -> Value:
-    """Return a cell as text or whole number; numbers as other programs write them, such as 3.0, are whole."""
-    if cell is None or cell != cell:  # NaN is what pandas has for nothing
+    """Return a cell as text or whole number; a number that another program wrote as 3.0 counts as whole."""
+    if cell is None or cell != cell:  # pandas has NaN for empty cells
         return None
     if isinstance(cell, bool):
         return str(cell)
