@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 def print_list() -> None:
     """Print every registered component with its YAML keys and defaults."""
-    for registry in filter(list, job.REGISTRIES):  # there are trainers only if a plug-in brings some
+    for registry in filter(list, job.REGISTRIES):  # there are trainers only if a plug-in adds some
         print(f"{registry.kind}s ({registry.node}):")
         for component in registry:
             node = f"{registry.node}.{component.key}"
@@ -43,7 +43,7 @@ def print_list() -> None:
 
 
 def evaluate_only(cfg: CfgNode, model_dir: Path) -> None:
-    """Print the test metrics of stored prompts, without the test images that the run was trained on."""
+    """Print the test metrics of stored prompts, leaving out test images that the run was trained on."""
     import torch
 
     from dassl.evaluation.evaluate import build_metrics, evaluate
@@ -55,7 +55,7 @@ def evaluate_only(cfg: CfgNode, model_dir: Path) -> None:
     seen = {name for round in record.rounds for name in (*round.queried, *round.pseudo_labeled)} if record else set()
     rows = torch.tensor([row for row, datum in enumerate(dataset.test) if datum.path not in seen], dtype=torch.int64)
     if not len(rows):
-        raise UserError(f"{dataset.name} has no test images to evaluate on" + (" beside those of the run" if seen else ""))
+        raise UserError(f"{dataset.name} has no test images to evaluate on" + (" besides those of the run" if seen else ""))
     if n_seen := len(dataset.test) - len(rows):
         print(f"{n_seen} of {len(dataset.test)} test images were labeled in this run and are left out")
     trainer = build_trainer(cfg, inputs)
@@ -69,7 +69,7 @@ def evaluate_only(cfg: CfgNode, model_dir: Path) -> None:
 
 
 def run(cfg: CfgNode) -> None:
-    """Run what the output folder does not hold yet, then print its table and the paths of what was written."""
+    """Run what the output folder does not hold yet, then print the table and the paths of the files written."""
     ended = job.train(cfg)
     if ended.was_finished:
         by = "" if made_by(ended.result, code_hash(cfg.ACTIVE.PLUGINS)) else " by other code than this"
@@ -82,7 +82,7 @@ def run(cfg: CfgNode) -> None:
 
 
 def note_in_log(line: str) -> None:
-    """Write a last line to `log.txt`, if there is one and it finds room: the log may be what the run has stopped for."""
+    """Write a last line to `log.txt`, if it exists and can be written: a full log may be what stopped the run."""
     with contextlib.suppress(UserError):
         logger.debug(line)
 
@@ -97,7 +97,8 @@ def print_backbones(word: str) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
-    0; 1 for what is wrong outside, 2 for a wrong config; 3 while people have a query to label; 130 for Ctrl-C, 143 for SIGTERM.
+    0; 1 for an error outside the program, 2 for a wrong config; 3 while people have a query to label; 130 for Ctrl-C, 143 for
+    SIGTERM.
     """
     try:
         arguments, pairs = job.parser(__doc__).parse(sys.argv[1:] if argv is None else argv)
@@ -114,7 +115,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         job.check(cfg)
         if arguments.overwrite:
             job.check_parts(cfg)
-            job.settle(cfg.clone())  # what it refuses, it refuses before anything is moved
+            job.settle(cfg.clone())  # so that it refuses before anything is moved
             move_aside(Path(cfg.OUTPUT_DIR))
         job.settle(cfg)
         if arguments.eval_only or job.finished(cfg) is None:

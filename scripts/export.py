@@ -1,13 +1,13 @@
-"""Export the classifier of a run as one folder that needs nothing of this project.
+"""Export the classifier of a run as one folder that does not need this project.
 
     python scripts/export.py output/photos heron_classifier
     python scripts/export.py output/photos/prompts/round_002.safetensors classifier_of_round_2
 
-RUN is a run's output folder, of which the last finished round's model is taken, or one of its prompts files. DIR is a new
-folder: model.onnx (float32 images in [0, 1]) and model_uint8.onnx (pixels as Pillow gives them), from images of the input's
-size to probabilities, any number at once; weights.bin, the weights of both; classifier.safetensors, what classes are compared
-by; classifier.json, the class names, how images are resized and cropped, and where all came from; README.md, how to use it.
-It needs `pip install onnx onnxscript`.
+RUN is a run's output folder, which stands for its last finished round's model, or one of its prompts files. DIR is a new
+folder: model.onnx (float32 images in [0, 1]) and model_uint8.onnx (pixels as Pillow gives them), from any number of images of
+the input's size to probabilities; weights.bin, the weights of both; classifier.safetensors, the vectors that represent the
+classes; classifier.json, the class names, how images are resized and cropped, and the model's origin; README.md, how to use
+it. It needs `pip install onnx onnxscript`.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def parser() -> Parser:
 
 
 def described(use: Use, classifier: "Classifier") -> dict[str, Any]:
-    """Return what `classifier.json` says."""
+    """Return the content of `classifier.json`."""
     from trainers.clip.backbones import open_clip_name, weights_of
     from trainers.core.export import MODEL, MODEL_UINT8, class_weights, is_plain
 
@@ -81,7 +81,7 @@ def described(use: Use, classifier: "Classifier") -> dict[str, Any]:
 
 
 def resizing(seen: "Preprocessing") -> dict[str, Any]:
-    """Return what `classifier.json` says of how images get the input's size, see `Preprocessing`."""
+    """Return how images get the input's size, for `classifier.json`, see `Preprocessing`."""
     more = {"squash": {}, "longest": {"frame": "center", "fill": seen.fill}, "shortest": {"crop": "center"}}[seen.resize]
     if seen.resize == "shortest" and seen.size[0] == seen.size[1]:
         more |= {"resize_shorter_side_to": seen.size[0]}
@@ -107,7 +107,7 @@ def export(use: Use, folder: Path) -> None:
         if about["is_linear_on_clip_features"] and (own := custom_models().get(use.cfg.MODEL.BACKBONE.NAME)):
             shutil.copyfile(own, new / own.name)  # an architecture that open_clip does not know
         for file in new.iterdir():
-            file.chmod(0o644)  # safetensors and onnx write for the owner alone
+            file.chmod(0o644)  # safetensors and onnx write files that only the owner can read
 
 
 def main(argv: Sequence[str] | None = None) -> int:

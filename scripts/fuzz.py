@@ -1,13 +1,13 @@
-"""Give the commands odd inputs and see that each ends as it should: exit code 0 to 3, no traceback, no hang.
+"""Give the commands odd inputs and check that each ends properly: exit code 0 to 3, no traceback, no hang.
 
     python scripts/fuzz.py --seconds 60 --seed 1
     python scripts/fuzz.py --only cache:17
 
 Inputs are configs, command lines, records, splits, labels, images, caches and paths, see `scripts/fuzzing/inputs.py`; each is a
-fixed function of its kind and its seed, so that --only gives one again. Every input has a small world of its own in a
-temporary folder. Commands run in this process's forks: a hang or a crash is seen, and what one does no other one notices. A
-fork that has used `--cpu` seconds of a core, or does nothing for the time that four times as many take, counts as a hang. The
-exit code is 0 if nothing was found and 1 if something was.
+fixed function of its kind and its seed, so that --only repeats one. Every input has its own small world in a temporary folder.
+Commands run in forks of this process: a hang or a crash is noticed, and they do not affect each other. A fork that has used
+`--cpu` seconds of a core, or has not ended after four times as many by the clock, counts as a hang. The exit code is 0 if
+nothing was found and 1 if something was.
 """
 
 import argparse
@@ -49,12 +49,12 @@ from scripts.fuzzing.inputs import KINDS, Place, make_photos
 COMMANDS = {"train": train, "sweep": sweep, "summarize": summarize, "plot": plot, "report": report, "check": datasets.check,
             "prepare": datasets.prepare, "verify": active.verify, "predict": predict}
 CODES = range(4)
-N_BYTES = 2**34  # of address space: what asks for more has not looked at a size
+N_BYTES = 2**34  # of address space: code that asks for more has not checked a size
 
 
 @dataclass(frozen=True)
 class Fault:
-    """An input after which a command did not end as it should, the command, and what became of it."""
+    """An input after which a command did not end properly, the command, and what happened."""
 
     kind: str
     seed: int
@@ -68,7 +68,7 @@ class Fault:
 
 
 class Fuzzer:
-    """A finished run on a few images, of which each input gets a copy. Use it as a context: it lies in a temporary folder."""
+    """A finished run on a few images, copied for each input. Use it as a context: it lies in a temporary folder."""
 
     def __init__(self, cpu_seconds: int = 60):
         self.cpu_seconds = cpu_seconds
@@ -101,7 +101,7 @@ class Fuzzer:
         return Fault(kind, seed, [name, *words], what, said) if what else None
 
     def _run(self, main: Callable, words: Sequence[str], folder: Path) -> tuple[int, str]:
-        """Return the exit code of a command in a fork, minus the signal that ended it, and what it has said."""
+        """Return the exit code of a command in a fork (negative for a signal that ended it), and its output."""
         said = folder / "said.txt"
         sys.stdout.flush()
         if not (child := os.fork()):
@@ -113,9 +113,9 @@ class Fuzzer:
 def _be_child(main: Callable, words: Sequence[str], folder: Path, said: Path, cpu_seconds: int) -> None:
     """Run a command with its streams in a file, and end this process as Python would."""
     code = 70
-    gc.freeze()  # what a collection looks at is copied
+    gc.freeze()  # a collection would copy the pages it touches
     try:
-        os.setsid()  # its own children end with it
+        os.setsid()  # so that its own children end with it
         descriptor = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         for stream in (1, 2):
             os.dup2(descriptor, stream)
@@ -170,7 +170,7 @@ def _remove(folder: Path) -> None:
 
 
 def cases(kinds: Iterable[str], seed: int) -> Iterator[tuple[str, int]]:
-    """Yield inputs without end: of each kind in turn, with the next seed."""
+    """Yield inputs endlessly: each kind in turn, with increasing seeds."""
     for number in itertools.count(seed * 1_000_000):
         for kind in kinds:
             yield kind, number
@@ -179,7 +179,7 @@ def cases(kinds: Iterable[str], seed: int) -> Iterator[tuple[str, int]]:
 def parser() -> Parser:
     """Return the command line's parser."""
     flags = Parser(prog="fuzz.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    flags.add_argument("--seconds", type=float, default=60, metavar="S", help="stop after so many, default 60")
+    flags.add_argument("--seconds", type=float, default=60, metavar="S", help="stop after this many, default 60")
     flags.add_argument("--inputs", type=int, metavar="N", help="stop after N inputs instead")
     flags.add_argument("--seed", type=int, default=1, metavar="N", help="other inputs for each")
     flags.add_argument("--kinds", nargs="+", default=list(KINDS), metavar="KIND", help=f"of {', '.join(KINDS)}; all by default")
@@ -207,7 +207,7 @@ def chosen(arguments: argparse.Namespace) -> Iterator[tuple[str, int]]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
-    torch.set_num_threads(1)  # forks of a process with more would wait for threads that they do not have
+    torch.set_num_threads(1)  # forks of a process with more threads would wait for threads that they lack
     n_faults = 0
     try:
         arguments = parser().parse_args(argv)

@@ -1,4 +1,4 @@
-"""Write the pages of the gallery, `docs/gallery`, from the code; a page of what is there no more is removed.
+"""Write the pages of the gallery, `docs/gallery`, from the code; pages of removed components are deleted.
 
     python scripts/gallery.py
 """
@@ -21,7 +21,7 @@ from scripts.documenting.gallery import PROJECT, pages
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write what differs from the code, say how much that was, and return the exit code."""
+    """Write the pages that differ from the code, print how many, and return the exit code."""
     try:
         Parser(prog="gallery.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args(argv)
         wanted = {PROJECT / name: text for name, text in pages().items()}

@@ -5,8 +5,8 @@
     python scripts/plot.py output/experiment --picks all --root DATA --projection tsne
 
 OUTPUT is any number of folders that hold runs at any depth, or results.json files. Every figure is written as PNG and PDF, to
-OUTPUT/figures or the folder of --to: one set for each learner, backbone and query size. The contact sheets need the images
-and the projection the feature cache; where they are not at hand, a line says so. The exit code is 0 if anything was drawn.
+OUTPUT/figures or the folder of --to: one set for each learner, backbone and query size. The contact sheets need the images,
+and the projection needs the feature cache; if these are missing, a line says so. The exit code is 0 if anything was drawn.
 """
 
 import argparse

@@ -1,16 +1,16 @@
-"""Predict the classes of images by the model of a run.
+"""Predict the classes of images with the model of a run.
 
     python scripts/predict.py output/photos > predictions.csv
     python scripts/predict.py output/photos --output predictions.csv --sort-into sorted
     python scripts/predict.py output/photos more_photos one.jpg --label-studio tasks.json
 
-RUN is a run's output folder, of which the last finished round's model is taken, or one of its prompts files; a run that waits
-for labels will do. Without IMAGES, folders or files, the images of its own train split are predicted, labeled or not. The CSV
-table goes to --output, or to the standard output where no other output is asked for: path, label, the model's confidence in it,
-the second and third guess with theirs, margin (confidence less that of the second), and in `given` whether people gave the
-label (yes, no, or what they said instead: skip, none, unsure). A label that was given counts, whatever the model says.
-Images that cannot be read are listed at the end and have a row without a label; the exit code is then 1. An output is written
-whole or not at all.
+RUN is a run's output folder, which stands for its last finished round's model, or one of its prompts files; the run may be
+waiting for labels. Without IMAGES, folders or files, the images of its own train split are predicted, labeled or not. The CSV
+table goes to --output, or to standard output if no other output is asked for: path, label, the model's confidence in it, the
+second and third guess with theirs, margin (confidence minus that of the second), and in `given` whether people gave the label
+(yes, no, or their answer without a class: skip, none, unsure). A label that people gave counts, whatever the model says. Images
+that cannot be read are listed at the end and have a row without a label; the exit code is then 1. An output is written whole or
+not at all.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def parser() -> Parser:
                        help="folders of images, and image files; the run's pool if none")
     flags.add_argument("--split", choices=SPLITS, help="of the run's data set, instead of train")
     flags.add_argument("--output", metavar="FILE", type=expanded, help="where the CSV table goes")
-    flags.add_argument("--sort-into", metavar="DIR", type=expanded, help="a new folder, for links to the images, one a class")
+    flags.add_argument("--sort-into", metavar="DIR", type=expanded, help="a new folder, for links to the images by class")
     flags.add_argument("--copy", action="store_true", help="copy the images into --sort-into instead")
     flags.add_argument("--label-studio", metavar="FILE", type=expanded, help="where tasks with predictions go, as JSON")
     add_model_flags(flags)
@@ -59,8 +59,8 @@ def parser() -> Parser:
 
 
 def add_model_flags(flags: Parser) -> None:
-    """Add the flags by which a run is told where things are now."""
-    flags.add_argument("--root", metavar="DIR", help="folder that holds the data sets, where it is not the recorded one")
+    """Add the flags that say where a run's files are now."""
+    flags.add_argument("--root", metavar="DIR", help="folder that holds the data sets, if it is not the recorded one")
     flags.add_argument("--set", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"),
                        help="wins over the run's config, such as MODEL.BACKBONE.PRETRAINED weights.safetensors, or "
                             "ACTIVE.PLUGINS \"['mine.py']\", which alone imports code of plug-ins")
@@ -76,7 +76,7 @@ def check(arguments: argparse.Namespace) -> None:
     if arguments.copy and not arguments.sort_into:
         raise ConfigError("--copy goes with --sort-into")
     if arguments.split and arguments.images:
-        raise ConfigError("--split is one of the run's own data set; leave it out, or the images")
+        raise ConfigError("--split names a split of the run's own data set; leave it out, or the images")
     if arguments.sort_into:
         check_new_folder(arguments.sort_into)
     for flag, file in (("--output", arguments.output), ("--label-studio", arguments.label_studio)):
@@ -110,7 +110,7 @@ def predict(use: Use, arguments: argparse.Namespace) -> list[str]:
 def outputs(
     arguments: argparse.Namespace, classnames: Sequence[str], source: "Source", version: str
 ) -> Iterator[AbstractContextManager["Add"]]:
-    """Yield what takes the images: a file or folder for each flag, or else the standard output."""
+    """Yield a function for each output: a file or folder for each flag, or else standard output."""
     from scripts.predicting import outputs
 
     if arguments.output:
@@ -126,7 +126,7 @@ def outputs(
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: 1 if an image has no prediction, else as `train.py`'s."""
     try:
-        arguments = parser().parse_intermixed_args(argv)  # images may stand behind flags
+        arguments = parser().parse_intermixed_args(argv)  # images may follow flags
         check(arguments)
         with warnings_on_stderr():
             use = use_of(arguments.run, pairs_of(arguments))

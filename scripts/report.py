@@ -1,11 +1,11 @@
-"""Write tables and figures of many runs as one HTML page that needs nothing else: no network, no script, no other file.
+"""Write tables and figures of many runs as one self-contained HTML page, without network, script or other files.
 
     python scripts/report.py output/experiment
     python scripts/report.py output/experiment --methods random badge --metric macro_f1 --to report.html
 
 OUTPUT is any number of folders that hold runs at any depth, or results.json files. The page goes to OUTPUT/report.html or the
-file of --to: what to know first (notes, cells without results), then for each learner, backbone and query size the results,
-the tests against random and the figures of `scripts/plot.py`, each with how to read it.
+file of --to: first the notes and the cells without results, then for each learner, backbone and query size the results, the
+tests against random and the figures of `scripts/plot.py`, each with an explanation.
 """
 
 import argparse
@@ -56,12 +56,12 @@ def sections(records: Records, arguments: argparse.Namespace) -> list[Section]:
 
 
 def _of(keys: tuple[str, ...], tables: Iterable[Table], legend: Sequence[str]) -> list[Table]:
-    """Return those tables that are of this learner, backbone and query size, with how to read them below."""
+    """Return the tables of this learner, backbone and query size, with an explanation below."""
     return [replace(table, notes=[*table.notes, *legend]) for table in tables if tuple(table.data[TABLE].iloc[0]) == keys]
 
 
 def extent(records: Records) -> str:
-    """Return how many runs there are, and of what."""
+    """Return a sentence on the number of runs, and of what they are."""
     runs = records.runs
     counts = [f"{runs[key].nunique()} {name}{'s' if runs[key].nunique() > 1 else ''}"
               for key, name in (("dataset", "data set"), ("method", "method"), ("seed", "seed"))]

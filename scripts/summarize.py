@@ -6,9 +6,9 @@
     python scripts/summarize.py output/cec_table1 --paper cec_table1
 
 OUTPUT is any number of folders that hold runs at any depth, or results.json files. There is one table of results and one of
-tests for each learner, backbone and query size; runs that began with ACTIVE.KNOWN_LABELS are a method of their own. Budgets are
-percent of the train split: with 1 % a round, 2% is round 1. CSV holds one kind of table, as fractions with all digits, and the
-notes go to the standard error.
+tests for each learner, backbone and query size; runs that began with ACTIVE.KNOWN_LABELS count as a separate method. Budgets
+are percentages of the train split: with 1 % a round, 2% is round 1. CSV holds one kind of table, as fractions with all digits,
+and the notes go to standard error.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def parser() -> Parser:
     """Return the command line's parser."""
     flags = Parser(prog="summarize.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("output", nargs="+", metavar="OUTPUT", help="folders of runs, or results.json files")
-    flags.add_argument("--metric", metavar="NAME", default="accuracy", help="one that the runs have measured")
+    flags.add_argument("--metric", metavar="NAME", default="accuracy", help="one of the metrics that the runs have measured")
     flags.add_argument("--columns", nargs="+", default=["rounds"], metavar="COLUMN",
                        help="rounds, or budgets such as 1%% 2%% 5%%")
     flags.add_argument("--format", choices=FORMATS, default="text")
@@ -60,7 +60,7 @@ def budgets(columns: Sequence[str]) -> list[float] | None:
 
 
 def tables(arguments: argparse.Namespace, records: Records) -> tuple[list[Table], list[str]]:
-    """Return what was asked for, and the notes on all of it."""
+    """Return the tables asked for, and the notes on all of them."""
     chosen = budgets(arguments.columns)
     check_metric(records, arguments.metric)
     if chosen:
@@ -82,7 +82,7 @@ def tables(arguments: argparse.Namespace, records: Records) -> tuple[list[Table]
 
 
 def check(arguments: argparse.Namespace) -> None:
-    """Raise ConfigError for flags that do not go together or name what there is not, before anything is read."""
+    """Raise ConfigError for flags that do not fit together or name unknown things, before anything is read."""
     chosen = budgets(arguments.columns)
     if arguments.format == "csv" and len(arguments.tables or []) > 1:
         raise ConfigError("--format csv holds one kind of table; choose one by --tables")

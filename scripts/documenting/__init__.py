@@ -1,1 +1,1 @@
-"""Pages and pictures that are made from the code, and the hooks by which MkDocs builds the site."""
+"""Pages and pictures made from the code, and the hooks with which MkDocs builds the site."""

@@ -14,10 +14,10 @@ from trainers.registry import LEARNERS, InBlocksOf, TunesImages
 PROJECT = Path(__file__).parents[2]
 UP = "../../.."  # from a page of the gallery to the project
 PAGES = {"sampler": "docs/samplers.md", "learner": "docs/learners.md"}  # what people write about each
-BASES = ("Learner", "Head", "PromptLearner")  # whose docstrings are about writing a learner
-FROM_CODE = {"sampler": "Source and differences", "learner": "Formula and source"}  # what docstrings say of each
+BASES = ("Learner", "Head", "PromptLearner")  # their docstrings are about writing a learner
+FROM_CODE = {"sampler": "Source and differences", "learner": "Formula and source"}  # the heading of what docstrings say
 SAYS = {  # facts of registries in words
-    "needs_labels": "It needs labels, so that round 0 is random unless `ACTIVE.INITIAL_SAMPLER` names it.",
+    "needs_labels": "It needs labels, so round 0 is random unless `ACTIVE.INITIAL_SAMPLER` names it.",
     "needs_linear": "It needs a learner whose logits are linear in the features.",
     "needs_negative_texts": "It needs a learner with negative prompts.",
     "labels_itself": "It labels some images itself, which are not paid for.",
@@ -26,7 +26,7 @@ SAYS = {  # facts of registries in words
 
 
 def pages() -> dict[str, str]:
-    """Return the text of every page of the gallery, by its path below the project. One without a row or YAML is a DataError."""
+    """Return the text of every page of the gallery, by path below the project; DataError for one without a row or YAML."""
     found = {"docs/gallery/index.md": _index()}
     for component in _of_home(SAMPLERS):
         found[f"docs/gallery/samplers/{component.name}.md"] = sampler_page(component)
@@ -39,7 +39,7 @@ def sampler_page(component: Component) -> str:
     """Return the page of a sampler."""
     written = _written("sampler")
     rows = rows_of(written)
-    if "answers" not in component.facts:  # else it repeats a record, and has no row among those that choose
+    if "answers" not in component.facts:  # else it repeats a record, and has no row in the table of samplers that choose
         one({name: row for name, row in rows.items() if "idea" in row}, component.name, PAGES["sampler"])
     facts = one(rows, component.name, PAGES["sampler"])
     shown = [(name, facts[name]) for name in ("idea", "needs", "cost of a round", "cold start", "score") if name in facts]
@@ -76,7 +76,7 @@ def _page(component: Component, kind: str, facts: list[tuple[str, str]], section
 
 
 def _docstrings(component: Component) -> list[str]:
-    """Return the docstring of a function; of a class its own and its `__init__`'s, or what they inherit in this project."""
+    """Return the docstring of a function, or those of a class and its `__init__`, or what they inherit in this project."""
     build = resolved(component)
     if not inspect.isclass(build):
         return [inspect.getdoc(build)]
@@ -87,7 +87,7 @@ def _docstrings(component: Component) -> list[str]:
 
 
 def parameter_table(component: Component, node: str) -> str:
-    """Return the YAML keys of a component: type, what is allowed, default."""
+    """Return the YAML keys of a component: type, allowed values, default."""
     if not component.parameters:
         return "None."
     rows = [(f"`{node}.{component.key}.{parameter.key}`", " or ".join(kind.__name__ for kind in parameter.types),
@@ -96,7 +96,7 @@ def parameter_table(component: Component, node: str) -> str:
 
 
 def allowed(parameter: Parameter) -> str:
-    """Return which values a parameter may have, in words; "any" where its type is the only bound."""
+    """Return which values a parameter may have, in words; "any" if only its type limits them."""
     if parameter.choices:
         return ", ".join(f"`{choice}`" for choice in parameter.choices)
     if parameter.names:
@@ -124,7 +124,7 @@ def yaml_pages(component: Component, kind: str) -> list[str]:
 
 
 def module_of(component: Component):
-    """Return the module that a component stands in."""
+    """Return the module that defines a component."""
     return importlib.import_module(resolved(component).__module__)
 
 
@@ -135,16 +135,16 @@ def resolved(component: Component) -> Callable:
 
 def _reads(component: Component) -> str:
     if any(isinstance(extra, TunesImages) for parameter in component.parameters for extra in parameter.extras):
-        return "images, anew in every round, unless its keys leave the image tower as it is"
+        return "images, encoded again in every round, unless its keys leave the image tower as it is"
     reads = getattr(resolved(component), "reads", "features")
     if getattr(resolved(component), "tunes_images", False) is True:
-        return "images, anew in every round"
-    return "what the last projection of the image tower is given" if reads == "pre_projection" else (
+        return "images, encoded again in every round"
+    return "the input of the image tower's last projection" if reads == "pre_projection" else (
         "frozen features from the cache")
 
 
 def _of_home(registry: Registry) -> Iterator[Component]:
-    """Yield the components that this project brings, none of a plug-in's."""
+    """Yield the components of this project, without those of plug-ins."""
     return (component for component in registry if resolved(component).__module__.startswith(f"{registry.home}."))
 
 
@@ -152,9 +152,9 @@ def _index() -> str:
     parts = ["# Gallery", "<!-- Written by `python scripts/gallery.py`: change the code, or the tables of docs/samplers.md and "
              "docs/learners.md. -->",
              "A page for each sampler and each learner, made from the code: what it does, its formula, its parameters with "
-             "bounds and defaults, its source and where it differs from its authors' code. On the site the page of a sampler "
+             "bounds and defaults, its source and where it differs from its authors' code. On the site, a sampler's page "
              "also shows what it picks, round by round, in the plane and on the digits.",
-             "[Samplers](../samplers.md) says which to choose, and what their symbols mean; so does "
+             "[Samplers](../samplers.md) says which to choose, and what the symbols mean; so does "
              "[Learners](../learners.md)."]
     for title, folder, registry in (("Samplers", "samplers", SAMPLERS), ("Learners", "learners", LEARNERS)):
         rows = [(f"[`{component.name}`]({folder}/{component.name}.md)",
@@ -165,7 +165,7 @@ def _index() -> str:
 
 
 def _does(component: Component) -> str:
-    """Return the first line of a component's file behind its name."""
+    """Return the first line of a component's file after its name."""
     line = inspect.getdoc(module_of(component)).splitlines()[0].partition(": ")[2]
     return as_markdown(line[:1].upper() + line[1:])
 
@@ -175,5 +175,5 @@ def _written(kind: str) -> str:
 
 
 def _moved(text: str) -> str:
-    """Return text of a page in docs/ as it stands two folders deeper: links are mended."""
+    """Return text of a page in docs/ for use two folders deeper, with adapted links."""
     return text.replace("](../", f"]({UP}/")

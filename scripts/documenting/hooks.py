@@ -1,7 +1,7 @@
-"""What MkDocs calls while it builds the site (`mkdocs.yml`): pages and pictures that no file under `docs/` holds.
+"""Hooks that MkDocs calls while it builds the site (`mkdocs.yml`): they add pages and pictures that are not in `docs/`.
 
-The gallery's pages get pictures of what samplers pick, each package a page of its docstrings, and each file of the project that
-a page links to a page of its own.
+The gallery's pages get pictures of what samplers pick, each package gets a page of its docstrings, and each file of the project
+that a page links to gets its own page.
 """
 
 import sys
@@ -57,7 +57,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Return a page with its links mended and, of a sampler that chooses, its pictures."""
+    """Return a page with adapted links and, for a sampler that chooses, its pictures."""
     path = _pages.get(page.file.src_uri)
     if path is None or not path.endswith(".md"):
         return markdown
@@ -74,7 +74,7 @@ def reference(*, docstrings: bool) -> dict[str, str]:
     names = {folder: folder.relative_to(PROJECT).as_posix() for folder in folders} if docstrings else {}
     pages = {f"api/{name.replace('/', '.')}.md": _docstrings(folder, name) for folder, name in names.items()}
     lines = [f"- [`{name}`]({name.replace('/', '.')}.md)" for name in names.values()]
-    return pages | {"api/index.md": "# Reference\n\nDocstrings of all that is not private, a page a folder.\n\n"
+    return pages | {"api/index.md": "# Reference\n\nDocstrings of everything that is not private, one page per folder.\n\n"
                                     + "\n".join(lines) + "\n"}
 
 
@@ -85,7 +85,7 @@ def _docstrings(folder: Path, name: str) -> str:
 
 
 def _add_linked(files: Files, config: MkDocsConfig) -> None:
-    """Add what pages link to outside of `docs/`, and what those link to."""
+    """Add files outside `docs/` that pages link to, and those that these link to."""
     waiting = [*_pages.values(), "DATASETS.md"]
     while waiting:
         page = waiting.pop()

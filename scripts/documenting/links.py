@@ -1,8 +1,8 @@
 """Links of Markdown pages to files of the project, and where such files are on the site.
 
 Pages under `docs/` are read on a code host too, so their links are paths between files. The site has the pages of `docs/` at
-its top, and all else that they link to below `project/`: Markdown as a page, pictures as they are, other files as a page of
-their text, folders as a list.
+its top, and everything else that they link to below `project/`: Markdown as a page, pictures as they are, other files as a
+page with their text, folders as a list.
 """
 
 import itertools
@@ -46,7 +46,7 @@ def _file(target: str, page: str) -> tuple[str, str]:
 
 
 def site_path(path: str, project: Path) -> str:
-    """Return where a file or folder of the project, by its path, is among the sources of the site."""
+    """Return the path of a file or folder of the project among the sources of the site."""
     if path.startswith("docs/"):
         return path.removeprefix("docs/")
     if (project / path).is_dir():
@@ -55,7 +55,7 @@ def site_path(path: str, project: Path) -> str:
 
 
 def moved(text: str, page: str, project: Path) -> str:
-    """Return a page of the project as it stands on the site: links to files lead to where these are there."""
+    """Return a page of the project as on the site, where links to files lead to their places there."""
     start = os.path.dirname(site_path(page, project))
 
     def change(target: str) -> str:
@@ -63,7 +63,7 @@ def moved(text: str, page: str, project: Path) -> str:
             return target
         path, anchor = _file(target, page)
         if path.startswith("..") or not (project / path).exists():
-            return target  # which MkDocs then names
+            return target  # MkDocs then reports it
         found = os.path.relpath(site_path(path, project), start or ".")
         return f"{found}#{anchor}" if anchor else found
 
@@ -71,7 +71,7 @@ def moved(text: str, page: str, project: Path) -> str:
 
 
 def as_page(path: str, project: Path) -> str:
-    """Return the page of a file that is no Markdown, or of a folder."""
+    """Return the page of a file that is not Markdown, or of a folder."""
     file = project / path
     if file.is_dir():
         names = sorted(one.name for one in file.iterdir() if not one.name.startswith((".", "__")))
@@ -81,7 +81,7 @@ def as_page(path: str, project: Path) -> str:
 
 
 def slug(heading: str) -> str:
-    """Return the anchor of a heading, as code hosts and the site make it."""
+    """Return the anchor of a heading, as code hosts and the site form it."""
     words = re.sub(r"[^\w\s-]", "", re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).lower())
     return re.sub(r"\s", "-", words.strip())
 

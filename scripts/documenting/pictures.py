@@ -1,4 +1,4 @@
-"""What each sampler picks, round by round: in the plane, and of the quickstart's digits."""
+"""Pictures of what each sampler picks, round by round: in the plane, and among the quickstart's digits."""
 
 import contextlib
 import logging

@@ -1,7 +1,7 @@
-"""A task that can be drawn: 240 points of the plane in four classes of unequal size, and a learner that is the nearest mean.
+"""A task that can be drawn: 240 points of the plane in four classes of unequal size, and a nearest-mean learner.
 
-A point (x, y) is the unit feature (x, y, 1) / |(x, y, 1)|, so that what is near in the plane is near for a sampler. Texts lie
-beside the middles of their classes, as those of CLIP do. The loop is the project's own.
+A point (x, y) is the unit feature (x, y, 1) / |(x, y, 1)|, so that points near each other in the plane are near for a
+sampler. Texts lie beside the centers of their classes, as CLIP's do. The loop is the project's.
 """
 
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ N_ROUNDS, N_QUERY = 4, 6
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the loop reads; see `active.plan.Predicted`. Negative texts lie opposite of the others' middle."""
+    """What the loop reads; see `active.plan.Predicted`. Negative texts lie opposite the others' center."""
 
     features: Tensor
     logits: Tensor

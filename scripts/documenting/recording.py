@@ -1,9 +1,9 @@
-"""Record a command as a terminal shows it: an SVG picture in which each line appears when the command printed it.
+"""Record a command as a terminal shows it: an SVG picture in which each line appears at the time it was printed.
 
     python -m scripts.documenting.recording docs/pictures/quickstart.svg python train.py --config-file configs/quickstart.yaml
 
-The picture has no script. It plays once, with pauses of at most `PAUSE` seconds, and shows everything at once to who prefers
-less motion.
+The picture has no script. It plays once, with pauses of at most `PAUSE` seconds, and shows everything at once to people who
+prefer reduced motion.
 """
 
 import subprocess
@@ -46,7 +46,7 @@ def recorded(command: Sequence[str]) -> list[Line]:
 
 
 def shortened(lines: Sequence[Line]) -> list[Line]:
-    """Return lines whose pauses, and that before the first, are at most `PAUSE`."""
+    """Return the lines with pauses, including the one before the first, cut to at most `PAUSE`."""
     found, before, now = [], 0.0, 0.0
     for seconds, line in lines:
         now, before = now + min(seconds - before, PAUSE), seconds
@@ -55,7 +55,7 @@ def shortened(lines: Sequence[Line]) -> list[Line]:
 
 
 def picture(command: str, lines: Sequence[Line]) -> str:
-    """Return the SVG text of a command and its lines; a line that is too long goes on in the next row."""
+    """Return the SVG text of a command and its lines; a line that is too long continues in the next row."""
     rows = [(0.0, "prompt", f"$ {command}"), *(
         (seconds, "line", line[place : place + COLUMNS]) for seconds, line in lines
         for place in range(0, max(len(line), 1), COLUMNS))]

@@ -1,4 +1,4 @@
-"""Rows and sections of the pages under `docs/`, by the names of what they are about, and Markdown of plain text."""
+"""Rows and sections of the pages under `docs/`, by the name of their subject, and plain text as Markdown."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ CODE = re.compile(r"(`[^`]*`)")
 
 
 def rows_of(text: str) -> dict[str, dict[str, str]]:
-    """Return by name the cells of all tables of a page, by column, in rows whose first cell holds names in backticks."""
+    """Return, by name, the cells by column of each table row of a page whose first cell holds names in backticks."""
     found: dict[str, dict[str, str]] = {}
     header: list[str] = []
     for line in text.splitlines():
@@ -33,14 +33,14 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def one(found: dict, name: str, page: str):
-    """Return what a page says of a name; DataError if it says nothing."""
+    """Return what a page says about a name; DataError if it says nothing."""
     if name not in found:
-        raise DataError(f"{page} says nothing of {name!r}; add it there")
+        raise DataError(f"{page} says nothing about {name!r}; add it there")
     return found[name]
 
 
 def as_markdown(docstring: str) -> str:
-    """Return a docstring as Markdown that reads the same: indented lines stay code, signs outside backticks stay signs."""
+    """Return a docstring as Markdown that reads the same: indented lines stay code, symbols outside backticks stay symbols."""
     lines: list[str] = []
     in_list = False
     for line in docstring.splitlines():

@@ -13,7 +13,8 @@
     FULL_LABELS: true                    # optional: also a method `full`, trained once on all labels, for reference
     OVERRIDES: {OPTIM: {LR: 0.01}}       # optional; wins over the files, and an entry's own keys win over it
 
-An entry of a list is a name, or a name with keys of its own, as above. It names folders, and learners and samplers in tables.
+An entry of a list is a name, or a name with its own keys, as above. The name is used for folders, and for learners and
+samplers in tables.
 """
 
 import re
@@ -39,7 +40,7 @@ FULL, ZERO_SHOT = "full", "zero-shot"  # rows of tables beside the samplers; FUL
 FULL_KEYS = {"ACTIVE": {"SAMPLER": "random", "INITIAL_SAMPLER": "auto", "SELECTOR_TRAINER": "", "ROUNDS": 1,
                         "QUERY_SIZE": "100%"}}
 
-# Keys that each cell has of its own, and where they come from.
+# Keys that differ from cell to cell, and where they come from.
 OWN_KEYS = {"OUTPUT_DIR": "OUTPUT_DIR at the top of the file, or --output-dir", "SEED": "the list SEEDS",
             "LABEL.METHOD": "the names in SAMPLERS", "LABEL.LEARNER": "the names in LEARNERS"}
 
@@ -68,9 +69,9 @@ class _Entry:
 
 
 def read_experiment(path: str | Path, *, output: str | None = None, pairs: Pairs = ()) -> tuple[Path, list[Cell]]:
-    """Return the output folder of an experiment and its cells, those that read the same images and weights side by side.
+    """Return an experiment's output folder and cells, with cells that read the same images and weights side by side.
 
-    `output` takes the place of the file's OUTPUT_DIR; `pairs` are given to every cell and win over all but the lists.
+    `output` replaces the file's OUTPUT_DIR; `pairs` are given to every cell and override everything except the lists.
     Raises ConfigError, naming file and key, for anything that is not an experiment.
     """
     source, tree = str(path), _checked(read_yaml(path), str(path))
@@ -97,7 +98,7 @@ def read_experiment(path: str | Path, *, output: str | None = None, pairs: Pairs
 
 
 def _checked(tree: dict[str, Any], source: str) -> dict[str, Any]:
-    """Return the tree of a file with the defaults of what it leaves out; raises ConfigError."""
+    """Return the tree of a file, with defaults for what it leaves out; raises ConfigError."""
     known = {"OUTPUT_DIR": "", **{key: [] for key in LISTS}, **OPTIONAL}
     for key, value in tree.items():
         if key not in known:
@@ -130,7 +131,7 @@ def _checked(tree: dict[str, Any], source: str) -> dict[str, Any]:
 
 
 def _check_settings(where: str, pairs: Pairs, tree: Mapping[str, Any]) -> None:
-    """Raise ConfigError if keys for all cells are among those that each cell has of its own."""
+    """Raise ConfigError if keys for all cells are among those that differ from cell to cell."""
     own = OWN_KEYS | ({"ACTIVE.QUERY_SIZE": "the list QUERY_SIZES"} if tree["QUERY_SIZES"] else {})
     for key, _ in pairs:
         if key in own:
@@ -147,7 +148,7 @@ def _entry(key: str, item: str | Mapping[str, Any], source: str) -> _Entry:
 
 
 def _learner(item: str | Mapping[str, Any], backbone: str, source: str) -> _Entry:
-    """Return an entry of LEARNERS on a backbone; raises ConfigError if there is no config file of the two."""
+    """Return an entry of LEARNERS on a backbone; raises ConfigError if there is no config file for the two."""
     name, own = _name(item), _own("LEARNERS", item, source)
     learner = dict(own).get("TRAINER.NAME", name)
     file = Path("configs/trainers") / learner / f"{backbone}.yaml"
@@ -163,7 +164,7 @@ def _name(item: object) -> str:
 
 
 def _own(key: str, item: str | Mapping[str, Any], source: str) -> Pairs:
-    """Return the keys that stand behind a name in a list."""
+    """Return the keys after a name in a list."""
     if not isinstance(item, Mapping):
         return []
     own = next(iter(item.values()))

@@ -1,4 +1,4 @@
-"""Workers as processes of this machine: one a GPU, or the cores split between them."""
+"""Workers as processes on this machine: one per GPU, or the cores split between them."""
 
 import contextlib
 import json
@@ -14,8 +14,8 @@ from scripts.experiments.cell import Outcome
 from scripts.experiments.schedule import WorkerDied
 
 WORKER = Path(__file__).with_name("worker.py")
-WORKER_BYTES = 1.1 * 2**30  # of a worker with ViT-B/16 on a CPU, its four decoders included
-GRACE = 10.0  # seconds that a stopped run has to come to a safe point
+WORKER_BYTES = 1.1 * 2**30  # for a worker with ViT-B/16 on a CPU, including its four decoders
+GRACE = 10.0  # seconds that a stopped run has to reach a safe point
 
 
 class LocalWorker:
@@ -26,7 +26,7 @@ class LocalWorker:
         self._log = log
         self._process: subprocess.Popen | None = None
         self._stopped = False
-        self._starting = threading.Lock()  # no process may start once `stop` has looked
+        self._starting = threading.Lock()  # no process may start once `stop` has checked
 
     def run(self, words: Sequence[str], *, wait: bool) -> Outcome:
         """Return the outcome of a cell; raises WorkerDied."""
@@ -45,7 +45,7 @@ class LocalWorker:
         return Outcome(**json.loads(line))
 
     def stop(self) -> None:
-        """End the process; a run in hand comes to a safe point first, or is killed after `GRACE` seconds."""
+        """End the process; a run in progress reaches a safe point first, or is killed after `GRACE` seconds."""
         with self._starting:
             self._stopped, process = True, self._process
         if process is None:
@@ -66,7 +66,7 @@ class LocalWorker:
             if self._process is None:
                 self._log.parent.mkdir(parents=True, exist_ok=True)
                 with self._log.open("a") as log:
-                    self._process = subprocess.Popen(  # a session of its own: Ctrl-C reaches the sweep, which stops it
+                    self._process = subprocess.Popen(  # a separate session: Ctrl-C reaches the sweep, which stops it
                         [sys.executable, str(WORKER)], env=self._environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                         stderr=log, text=True, encoding="utf-8", start_new_session=True)
             return self._process
@@ -81,8 +81,8 @@ def _close(process: subprocess.Popen) -> None:
 def local_workers(n: int | None, output: Path) -> list[LocalWorker]:
     """Return n workers that share GPUs in turn, or the cores in equal parts.
 
-    By default one a GPU, or one a core, but no more than have room in memory. What the machine has decides that, and not what
-    is free just now: the number of workers is part of how many threads each has, and so of a result's last digits.
+    By default one per GPU, or one per core, but no more than fit in memory. This depends on what the machine has, not on what
+    is free right now: the number of workers determines the threads of each, and so a result's last digits.
     """
     import torch
 

@@ -1,4 +1,4 @@
-"""Cells to workers: each worker takes the next cell when it is free, and one that dies costs no more than its round."""
+"""Assigns cells to workers: each takes the next cell when it is free, and one that dies loses no more than its round."""
 
 import threading
 from collections import deque
@@ -12,45 +12,45 @@ from dassl.utils.run_folder import RESULTS
 from scripts.experiments.cell import BUSY, FAILED, Outcome
 from scripts.experiments.experiment import Cell
 
-MAX_STARTS = 3  # of a cell whose worker dies before it has finished a round
+MAX_STARTS = 3  # of a cell whose workers die before they finish a round
 
 
 class WorkerDied(RuntimeError):
-    """The process that ran a cell is gone, the cell's last round with it."""
+    """The process that ran a cell is gone, and with it the cell's last round."""
 
 
 class Worker(Protocol):
-    """Runs one cell at a time, somewhere. After `WorkerDied` the next `run` starts anew."""
+    """Runs one cell at a time, somewhere. After `WorkerDied` the next `run` starts a new one."""
 
     def run(self, words: Sequence[str], *, wait: bool) -> Outcome: ...
     def stop(self) -> None: ...
 
 
 class Schedule:
-    """Runs cells on workers, one thread a worker; `report(cell, outcome)` is called once for every cell that has ended."""
+    """Runs cells on workers, one thread per worker; `report(cell, outcome)` is called once for every cell."""
 
     def __init__(self, cells: Sequence[Cell], workers: Sequence[Worker], report: Callable[[Cell, Outcome], None]):
         self._cells = deque((cell, False) for cell in cells)  # and whether to wait for another process in its folder
         self._workers = workers
         self._report = report
-        self._deaths: dict[tuple[str, int], int] = {}  # of workers at a cell with so many rounds on record
+        self._deaths: dict[tuple[str, int], int] = {}  # of workers, by cell and number of recorded rounds
         self._lock = threading.Lock()
         self._stopped = False
         self.running: dict[int, Cell] = {}
 
     def run(self) -> None:
-        """Return when all cells have ended; whatever ends it before, such as Ctrl-C, the workers are stopped first."""
+        """Return when all cells have ended; if it is interrupted, for example by Ctrl-C, the workers are stopped first."""
         with ThreadPoolExecutor(len(self._workers)) as threads:
             serving = [threads.submit(self._serve, index) for index in range(len(self._workers))]
             try:
                 ended = set()
-                while len(ended) < len(serving):  # waiting without a limit would keep Ctrl-C waiting
+                while len(ended) < len(serving):  # waiting without a limit would block Ctrl-C
                     ended = wait(serving, timeout=0.2, return_when=FIRST_EXCEPTION).done
                     for future in ended:
                         future.result()
             finally:
                 self._stopped = True
-                with ThreadPoolExecutor(len(self._workers)) as stopping:  # together: each may need its time to a safe point
+                with ThreadPoolExecutor(len(self._workers)) as stopping:  # in parallel: each may need time to stop safely
                     list(stopping.map(lambda worker: worker.stop(), self._workers))
 
     def _serve(self, index: int) -> None:
@@ -62,15 +62,15 @@ class Schedule:
             if outcome is not None and not self._stopped:
                 with self._lock:
                     self._report(cell, outcome)
-        self._workers[index].stop()  # its cores and its GPU are free for others
+        self._workers[index].stop()  # frees its cores and its GPU for others
 
     def _next(self) -> tuple[Cell, bool] | None:
         with self._lock:
             return self._cells.popleft() if self._cells else None
 
     def _attempt(self, worker: Worker, cell: Cell, must_wait: bool) -> Outcome | None:
-        """Return the outcome of a cell, or None if it stands in the queue again: its worker died, or it was busy."""
-        key = cell.name, _rounds_on_record(cell)  # a job that ends at its time limit, round after round, is no failure
+        """Return the outcome of a cell, or None if it is in the queue again: its worker died, or it was busy."""
+        key = cell.name, _rounds_on_record(cell)  # a job that ends at its time limit, but finishes rounds, is not a failure
         try:
             outcome = worker.run(cell.words, wait=must_wait)
         except WorkerDied as error:
@@ -88,5 +88,5 @@ class Schedule:
 def _rounds_on_record(cell: Cell) -> int:
     try:
         return len(RunResult.read(cell.folder / RESULTS).rounds)
-    except UserError:  # not begun, or not to be read: the run itself says why
+    except UserError:  # not begun, or unreadable: the run itself says why
         return 0

@@ -1,1 +1,1 @@
-"""What `scripts/export.py` is made of."""
+"""The parts of `scripts/export.py`."""

@@ -1,4 +1,4 @@
-"""The README of an exported classifier, with lines to be copied."""
+"""The README of an exported classifier, with code to copy."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -47,7 +47,7 @@ session = onnxruntime.InferenceSession("model_uint8.onnx")
 probabilities = session.run(None, {{"pixels": np.asarray(image)[None]}})[0][0]
 print(about["class_names"][probabilities.argmax()], probabilities.max())"""
 
-# By the way to resize, where "shortest" of a square rounds otherwise: in words, and in code.
+# By the way to resize, in words and in code; "shortest" rounds differently for a square.
 RESIZED = {
     "square": "resized so that its shorter side is {height} pixels ({interpolation}), and cropped around its center to\n"
               "{height} x {width}",
@@ -111,7 +111,7 @@ NEAREST = """Not possible: open_clip does not resize to the nearest pixel, as th
 
 
 def readme(about: Mapping[str, Any]) -> str:
-    """Return the text for what `classifier.json` says."""
+    """Return the text for the content of `classifier.json`."""
     seen, came_from = about["preprocessing"], about["came_from"]
     backbone, (height, width) = came_from["backbone"], seen["size"]
     opened, upright = 'Image.open("photo.jpg")', seen["exif_rotation"]

@@ -1,1 +1,1 @@
-"""What `scripts/fuzz.py` gives the commands to read."""
+"""The inputs that `scripts/fuzz.py` gives to commands."""

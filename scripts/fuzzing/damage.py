@@ -30,7 +30,7 @@ DAMAGE = ("bytes", "bytes", "bytes", "empty", "pipe", "socket", "folder", "loop"
 
 
 def damaged_value(rng: Random) -> Any:
-    """Return a value that hardly anything expects; its parts are its own."""
+    """Return a value that hardly any code expects; it shares no part with other values."""
     value = rng.choice(VALUES)
     return json.loads(json.dumps(value)) if isinstance(value, (list, dict)) else value
 
@@ -64,7 +64,7 @@ def damaged_bytes(content: bytes, rng: Random) -> bytes:
 
 
 def write_tree(path: Path, tree: Any, rng: Random) -> None:
-    """Write a damaged tree as JSON, at times with damaged bytes too, or, of a record, with a checksum that fits."""
+    """Write a damaged tree as JSON, at times with damaged bytes too, or, for a record, with a checksum that fits."""
     tree = damaged_tree(tree, rng)
     if isinstance(tree, dict) and "checksum" in tree and rng.random() < 0.8:
         content = {key: value for key, value in tree.items() if key != "checksum"}
@@ -75,7 +75,7 @@ def write_tree(path: Path, tree: Any, rng: Random) -> None:
 
 
 def damage_file(path: Path, rng: Random, hows: Sequence[str] = DAMAGE) -> None:
-    """Change what lies at a path: its bytes, or the file as a whole for something that is none."""
+    """Change what is at a path: its bytes, or replace the file by something that is not a file."""
     content = path.read_bytes() if path.is_file() else b""
     how = rng.choice(hows)
     if how == "bytes":
@@ -87,7 +87,7 @@ def damage_file(path: Path, rng: Random, hows: Sequence[str] = DAMAGE) -> None:
 
 
 def put_odd(path: Path, how: str) -> None:
-    """Make something at a path where nothing is; "absent" makes nothing."""
+    """Create something at an empty path; "absent" creates nothing."""
     if how == "empty":
         path.touch()
     elif how == "pipe":
@@ -102,7 +102,7 @@ def put_odd(path: Path, how: str) -> None:
 
 
 def _places(tree: Any) -> list[tuple[Any, Any]]:
-    """Return each part of a tree as the container that it stands in and its key there."""
+    """Return each part of a tree as its container and its key there."""
     found, containers = [], [tree]
     while containers:
         container = containers.pop()

@@ -1,7 +1,7 @@
 """Odd inputs of every kind that the commands read, each a fixed function of its kind and its seed.
 
-A kind is a function of a generator of random numbers and a `Place`, a small world of its own: images, a finished run, their
-cache. It damages something there and returns a command with its words.
+A kind is a function of a random generator and a `Place`, a small separate world: images, a finished run, their cache. It
+damages something there and returns a command with its words.
 """
 
 import csv
@@ -55,7 +55,7 @@ Command = tuple[str, list[str]]
 class Place:
     """Where an input lies: `photos`, the data root with its cache; `run`, the finished run on it; `asked`, one that waits.
 
-    Commands run in `folder` and are given paths relative to it, so that an input does not depend on where it lies.
+    Commands run in `folder` and are given paths relative to it, so that an input does not depend on its place.
     """
 
     folder: Path
@@ -83,7 +83,7 @@ class Place:
 
 
 def make_photos(folder: Path) -> None:
-    """Draw six small images of each class, in a folder each and once more in one for all, with the names beside them."""
+    """Draw six small images of each class, in one folder per class and again in a common folder, with the class names."""
     for number, name in enumerate(CLASSES):
         (folder / "photos" / name).mkdir(parents=True)
         (folder / "flat").mkdir(exist_ok=True)
@@ -115,7 +115,7 @@ def config(rng: Random, place: Place) -> Command:
 
 
 def experiment(rng: Random, place: Place) -> Command:
-    """An experiment whose tree or whose bytes are damaged; its cells are looked at, and not run."""
+    """An experiment whose tree or whose bytes are damaged; its cells are checked, but not run."""
     tree = yaml.safe_load(TINY.read_text()) | {"OUTPUT_DIR": "new", "SEEDS": [1]}
     (place.folder / "experiment.yaml").write_bytes(_yaml(tree, rng))
     return "sweep", ["--config-file", "experiment.yaml", *(["--list"] if rng.random() < 0.5 else ["--workers", "1"])]
@@ -141,7 +141,7 @@ def odd_record(rng: Random, place: Place) -> Command:
 
 
 def sweep_notes(rng: Random, place: Place) -> Command:
-    """What a sweep leaves beside its runs, damaged."""
+    """The files that a sweep leaves beside its runs, damaged."""
     keys = {"folder": "run", "dataset": "a", "learner": "CoOp", "backbone": "b", "query_size": "1%", "method": "m", "seed": 1}
     write_tree(place.folder / CELLS, {"cells": [keys, keys | {"folder": "other"}]}, rng)
     write_tree(place.run / FAILED, {"kind": "failed", "error": "why", "config": "", "code": ""}, rng)
@@ -159,7 +159,7 @@ def prompts(rng: Random, place: Place) -> Command:
 
 
 def images(rng: Random, place: Place) -> Command:
-    """Images that are damaged, gone, or no files, and odd things beside them."""
+    """Images that are damaged, missing, or not files, and odd things beside them."""
     for file in rng.sample(sorted(place.photos.glob("*/*.png")), rng.randint(1, 4)):
         damage_file(file, rng, IMAGE_DAMAGE)
     if rng.random() < 0.5:
@@ -170,7 +170,7 @@ def images(rng: Random, place: Place) -> Command:
 
 
 def used(rng: Random, place: Place) -> Command:
-    """Images to be predicted, some of them damaged, and at times a file of the run, too."""
+    """Images to predict, some of them damaged, and sometimes also a damaged file of the run."""
     images(rng, place)
     if rng.random() < 0.4:
         damage_file(rng.choice([file for file in sorted(place.run.rglob("*")) if file.is_file()]), rng)
@@ -179,7 +179,7 @@ def used(rng: Random, place: Place) -> Command:
 
 
 def cache(rng: Random, place: Place) -> Command:
-    """Files of the cache, its locks among them, damaged or replaced by something else."""
+    """Files of the cache, including its locks, damaged or replaced by something else."""
     files = sorted((place.photos / ".cache").iterdir())
     for file in rng.sample(files, rng.randint(1, 3)):
         damage_file(file, rng)
@@ -220,7 +220,7 @@ def sheet(rng: Random, place: Place) -> Command:
 
 
 def answers(rng: Random, place: Place) -> Command:
-    """What people answer, as a sheet or as an export of Label Studio, damaged."""
+    """People's answers, as a sheet or as an export of Label Studio, damaged."""
     sheet, tasks = (place.folder / "asked" / QUERIES / f"round_000{end}" for end in (".csv", "_tasks.json"))
     if rng.random() < 0.5:
         sheet.write_bytes(damaged_bytes(sheet.read_bytes().replace(b".png,,", b".png,owl,"), rng))
@@ -241,7 +241,7 @@ def class_list(rng: Random, place: Place) -> Command:
 
 
 def paths(rng: Random, place: Place) -> Command:
-    """A path of any flag or key that no system can hold, that leads to itself, or where something else lies."""
+    """A path, for any flag or key, that no system can hold, that leads to itself, or that holds something else."""
     odd = "odd"
     put_odd(place.folder / odd, rng.choice(("pipe", "socket", "folder", "loop", "endless", "dangling", "empty", "absent")))
     path = rng.choice((odd, odd, f"{odd}/below", rng.choice(NAMES), f"run/{rng.choice(NAMES)}"))
@@ -271,7 +271,7 @@ def _reader(rng: Random, place: Place) -> Command:
 
 
 def _value(default: Any, rng: Random) -> str:
-    """Return a word for a key of the command line: mostly of the type of its default, and at times within its bounds."""
+    """Return a word for a key of the command line: mostly of the type of its default, and sometimes within its bounds."""
     if rng.random() < 0.2:
         return str(damaged_value(rng))
     if isinstance(default, bool):

@@ -1,1 +1,1 @@
-"""What `scripts/predict.py` is made of: which images (`sources`), what is said of each (`rows`), where it goes (`outputs`)."""
+"""The parts of `scripts/predict.py`: which images (`sources`), the row of each (`rows`), where it goes (`outputs`)."""

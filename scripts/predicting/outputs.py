@@ -1,4 +1,4 @@
-"""Where predictions go: a table, folders of classes, tasks of Label Studio. Each is whole at the end, or not there at all."""
+"""Where predictions go: a table, folders of classes, tasks of Label Studio. Each is complete at the end, or absent."""
 
 import contextlib
 import json
@@ -21,7 +21,7 @@ from scripts.predicting.rows import HEADER, Row
 
 Add = Callable[[Row], None]
 
-UNFIT = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')  # in names of folders, on one system or another
+UNFIT = re.compile(r'[\x00-\x1f\x7f/\\:*?"<>|]')  # not allowed in folder names, on some system
 OF_WINDOWS = {"con", "prn", "aux", "nul", *(f"{device}{number}" for device in ("com", "lpt") for number in range(1, 10))}
 N_BYTES = 200  # of a folder's name; most systems take 255
 
@@ -41,7 +41,7 @@ def table_writer(write: Callable[[str], object], classnames: Sequence[str]) -> A
 
 @contextlib.contextmanager
 def label_studio(file: Path, classnames: Sequence[str], version: str, folders: Sequence[Path]) -> Iterator[Add]:
-    """Give a function that adds an image to a file of tasks, with a prediction; `folders` are what paths are relative to."""
+    """Give a function that adds an image to a file of tasks, with a prediction; paths are relative to `folders`."""
     with atomic_path(file) as temporary, open(temporary, "w", encoding="ascii") as stream:
         stream.write("[")
         before = ["\n"]
@@ -58,7 +58,7 @@ def label_studio(file: Path, classnames: Sequence[str], version: str, folders: S
 
 @contextlib.contextmanager
 def sorted_into(folder: Path, classnames: Sequence[str], folders: Sequence[Path], *, copy: bool) -> Iterator[Add]:
-    """Give a function that links or copies an image into the folder of its class; those of none of the classes stay out.
+    """Give a function that links or copies an image into the folder of its class; those of none of the classes are left out.
 
     Raises UserError if the folder holds anything, or lies in one of the predicted `folders`, where these would be further
     images.
@@ -74,7 +74,7 @@ def sorted_into(folder: Path, classnames: Sequence[str], folders: Sequence[Path]
 
 
 def folder_names(classnames: Sequence[str]) -> list[str]:
-    """Return a folder's name for each class: its own as far as every system takes it, and no two alike in any case."""
+    """Return a folder name for each class: its name as far as every system allows it, and no two equal, whatever their case."""
     found, taken = [], set()
     for classname in classnames:
         name = UNFIT.sub("_", classname).encode("utf-8", "replace")[:N_BYTES].decode("utf-8", "ignore").strip().rstrip(".")
@@ -91,7 +91,7 @@ class _Sorter:
         self._n_alike: Counter[tuple[int, str]] = Counter()
 
     def add(self, row: Row) -> None:
-        """Put an image into its class's folder under its own name, or with a number where another one has that name."""
+        """Put an image into its class's folder under its own name, or with a number if another image has that name."""
         if (label := row.label) is None or row.is_of_no_class:
             return
         name = os.path.basename(row.place)
@@ -101,7 +101,7 @@ class _Sorter:
             name = f"{stem} ({self._n_alike[label, stem + end] + 1}){end}"
 
     def _put(self, file: Place, target: Path) -> bool:
-        """Link or copy a file, or write an image that is part of one; False if there is another one."""
+        """Link or copy a file, or write an image that is part of one; False if the target exists."""
         try:
             if isinstance(file, Part):
                 with target.open("xb") as stream:
@@ -117,5 +117,5 @@ class _Sorter:
 
 
 def _below(folders: Sequence[Path], name: str) -> str:
-    """Return a path relative to the folder that it lies in, if it is one of these."""
+    """Return a path relative to the one of these folders that holds it, if any."""
     return next((os.path.relpath(name, folder) for folder in folders if name.startswith(os.path.join(folder, ""))), name)

@@ -1,4 +1,4 @@
-"""What is said of one image: its classes, how sure the model is, and what people have said."""
+"""The row of one image: its classes, how sure the model is, and what people have said."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ HEADER = ("path", "label", "confidence", "second", "second_confidence", "third",
 
 @dataclass(frozen=True)
 class Row:
-    """An image, its probabilities [C] or why it has none, and the code of what people said of it.
+    """An image, its probabilities [C] or the reason why it has none, and the code of people's answer.
 
-    `name` is what it is called by: its path in the data set, or as it was asked for; `place` is where it lies.
+    `name` is its path in the data set, or as it was asked for; `place` is where its bytes are.
     """
 
     name: str
@@ -40,9 +40,9 @@ class Row:
         return None if isinstance(self.found, DataError) else int(self.found.argmax())
 
     def ranking(self) -> list[tuple[int, float]]:
-        """Return labels with their probabilities: `label`, then the others that the model holds likeliest, three in all.
+        """Return labels with their probabilities: `label`, then the likeliest others by the model, three in all.
 
-        Equal ones are in the order of the classes; without a prediction there are none.
+        Ties are in the order of the classes; without a prediction the list is empty.
         """
         if isinstance(self.found, DataError):
             return []
@@ -53,8 +53,8 @@ class Row:
     def cells(self, classnames: Sequence[str]) -> list[str | float]:
         """Return the cells below `HEADER`; an image without a prediction has empty ones.
 
-        `confidence` is the model's probability of `label`, and `margin` how much it is above that of `second`: less than 0
-        where people gave another label than the model's first guess.
+        `confidence` is the model's probability of `label`, and `margin` is how far it is above that of `second`: below 0
+        if people gave another label than the model's first guess.
         """
         ranking, label = self.ranking(), self.label
         cells = [cell for own, share in ranking for cell in (classnames[own], share)]
@@ -71,9 +71,9 @@ class Row:
 
 
 def answers(record: RunResult, labels: Mapping[str, int] | None = None) -> dict[str, int]:
-    """Return the code of what was said of each image, by its id: known before, asked, or audited; corrections replace it.
+    """Return the code of the answer to each image, by id: known before, asked, or audited; corrections replace it.
 
-    `labels` are those that the data set has, for runs in which it answers.
+    `labels` are the data set's, for runs in which it answers.
     """
     labels, found = labels or {}, {name: code_of(answer) for name, answer in record.known.items()}
     for round in record.rounds:

@@ -26,12 +26,12 @@ from trainers.core.build import frozen_features, kept_features
 from trainers.core.classifier import Classifier
 from trainers.core.job import Use, image_files
 
-FEATURES_AT_ONCE = 65536  # as in an evaluation: the last digits of a product of matrices depend on their shapes
+FEATURES_AT_ONCE = 65536  # as in an evaluation: the last digits of a matrix product depend on the shapes
 
 
 @dataclass(frozen=True)
 class Source:
-    """How many images there are, below which folders they lie, and what is said of each."""
+    """The number of images, the folders that hold them, and the row of each."""
 
     n_images: int
     folders: tuple[Path, ...]
@@ -39,9 +39,9 @@ class Source:
 
 
 def of_split(use: Use, classifier: Classifier, split: str) -> Source:
-    """Return the images of a split of the run's data set, all of them: also copies that people were not asked about.
+    """Return all images of a split of the run's data set, including copies that people were not asked about.
 
-    What the learner reads of the frozen tower comes from the cache; without it, the images are read.
+    What the learner reads from the frozen tower comes from the cache; without it, the images are read.
     """
     cfg = use.cfg
     dataset = build_dataset(cfg.DATASET, seed=cfg.SEED, n_threads=cfg.DATALOADER.NUM_WORKERS, check_files=False,
@@ -58,7 +58,7 @@ def of_split(use: Use, classifier: Classifier, split: str) -> Source:
 def of_places(use: Use, classifier: Classifier, places: Sequence[str]) -> Source:
     """Return the images in folders, at any depth, and of single files; raises UserError for what is not there.
 
-    What people said of images of the run's data set counts here, too.
+    People's answers about images of the run's data set count here too.
     """
     files: list[str] = []
     for place in map(expanded, places):
@@ -95,10 +95,9 @@ def _rows_of_split(use: Use, classifier: Classifier, dataset: Dataset, split: st
 
 
 def _frozen(use: Use, classifier: Classifier, dataset: Dataset, split: str) -> tuple[list[str], Tensor | None]:
-    """Return paths of a split and what the learner reads of them in the frozen tower, as a run has it.
+    """Return paths of a split and what the learner reads from the frozen tower for them, as in a run.
 
-    Where images are missing or damaged, it is as much as the cache has: of those that are missing, and of those that are as
-    they were.
+    If images are missing or damaged, these are only images in the cache: missing ones, and those that are unchanged.
     """
     clip, reads = classifier.model.clip, classifier.model.learner.reads
     try:
@@ -115,7 +114,7 @@ def _frozen(use: Use, classifier: Classifier, dataset: Dataset, split: str) -> t
 
 
 def _is_as_it_was(file: Place, digest: str) -> bool:
-    """Tell whether a file has the bytes of this SHA-256, as far as anybody can tell: one that is gone has."""
+    """Tell whether a file still has this SHA-256; a missing file is assumed to."""
     try:
         return not exists(holder(file)) or hashlib.sha256(read_bytes(file)).hexdigest() == digest
     except UserError:

@@ -58,7 +58,7 @@ def test_docstrings_are_this_projects(pages):
 def test_a_component_that_the_tables_pass_over_is_an_error():
     """Who adds a sampler or a learner is told where to write of it."""
     assert one(rows_of("| sampler | cost |\n|---|---|\n| `a`, `b` | n |\n"), "b", "docs/x.md") == {"cost": "n"}
-    with pytest.raises(DataError, match=r"docs/x\.md says nothing of 'c'; add it there"):
+    with pytest.raises(DataError, match=r"docs/x\.md says nothing about 'c'; add it there"):
         one(rows_of("| sampler | cost |\n|---|---|\n| `a`, `b` | n |\n"), "c", "docs/x.md")
 
 

@@ -299,7 +299,7 @@ def test_the_lines_of_the_documentation_run(capsys, monkeypatch, tmp_path, finis
     (["{run}", "nowhere"], "there is no nowhere to be predicted", 1),
     (["{run}", "{tmp}/empty"], "empty holds no images; they are known by their ends (.avif, .bmp", 1),
     (["{run}", "--copy"], "--copy goes with --sort-into", 2),
-    (["{run}", "--split", "val", "images"], "--split is one of the run's own data set", 2),
+    (["{run}", "--split", "val", "images"], "--split names a split of the run's own data set", 2),
     (["{run}", "--split", "all"], "invalid choice: 'all'", 2),
     (["{run}", "--nothing"], "unrecognized arguments: --nothing", 2),
     ([], "the following arguments are required: RUN\n", 2),
