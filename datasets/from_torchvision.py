@@ -67,7 +67,7 @@ def _collection(name: str) -> Collection:
         raise ConfigError(f"DATASET.TORCHVISION.NAME is {name!r}, but torchvision's {name} holds no image with its class: "
                           f"{OTHERS[name]}")
     if name not in SETS:
-        raise ConfigError(f"DATASET.TORCHVISION.NAME is {name!r}, which is no data set of torchvision with images and classes; "
+        raise ConfigError(f"DATASET.TORCHVISION.NAME is {name!r}, which is not a torchvision data set with images and classes; "
                           f"{did_you_mean(name, SETS)}")
     return SETS[name]
 
@@ -100,7 +100,7 @@ def _made(name: str, root: Path, keywords: dict[str, Any], download: bool) -> An
     except MemoryError:
         raise
     except Exception as error:  # files that are missing, damaged or of another version may raise anything
-        raise DataError(f"torchvision's {name} is not to be had from {root}: {first_line(error)}; bring its files there in the "
+        raise DataError(f"torchvision's {name} cannot be loaded from {root}: {first_line(error)}; put its files there in the "
                         "published layout, or DATASET.TORCHVISION.DOWNLOAD True fetches what torchvision can fetch") from error
 
 

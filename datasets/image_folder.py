@@ -56,7 +56,7 @@ def image_folder(
     """
     parts = shares("DATASET.IMAGEFOLDER", val, test)
     if not is_folder(root):
-        raise DataError(f"cannot read the folder {root}: it is no folder; --root (DATASET.ROOT) must name that of the images")
+        raise DataError(f"cannot read the folder {root}: it is not a folder; --root (DATASET.ROOT) must name the image folder")
     names = read_classnames(named_file(root, "IMAGEFOLDER.CLASSES", classes)) if classes else {}
     if split:
         splits, classnames = read_split(named_file(root, "IMAGEFOLDER.SPLIT", split), "", tuple(names.values()))

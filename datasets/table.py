@@ -58,7 +58,7 @@ def table(
     """
     parts = shares("DATASET.TABLE", val, test)
     if not is_folder(root):
-        raise DataError(f"cannot read the folder {root}: it is no folder; --root (DATASET.ROOT) must name that of the table")
+        raise DataError(f"cannot read the folder {root}: it is not a folder; --root (DATASET.ROOT) must name that of the table")
     names = read_classnames(named_file(root, "TABLE.CLASSES", classes)) if classes else {}
     setting = Setting("Table", root, draw_of(root, parts, split_seed, cache, "table_split"), template)
     return from_tables(setting, table_files(root, file), Columns(image, label, split), names)
@@ -108,7 +108,7 @@ def _column(table: Table, role: str, columns: Columns) -> str | None:
     wanted = getattr(columns, role.lower())
     if wanted:
         if wanted not in table.columns:
-            raise ConfigError(f"DATASET.{columns.node}.{role} is {wanted!r}, which is no column of {table.file}; "
+            raise ConfigError(f"DATASET.{columns.node}.{role} is {wanted!r}, which is not a column of {table.file}; "
                               f"{did_you_mean(wanted, table.columns)}")
         return wanted
     declared = {"IMAGE": table.images, "LABEL": tuple(table.classes)}.get(role, ())
@@ -126,8 +126,8 @@ def _located(root: Path, file: Path, places: Sequence[str | Part]) -> list[str |
     base = next((base for base in (file.parent, root) if exists(base / first)), file.parent)
     found = [place if isinstance(place, Part) else _relative(root, base, place) for place in places]
     if outside := [place for place, own in zip(places, found, strict=True) if own is None]:
-        raise DataError(listed(f"{file} names {len(outside)} images that are no files below {root}; the folder that holds them "
-                               "all must be the root (--root)", list(map(printable, outside))))
+        raise DataError(listed(f"{file} names {len(outside)} images that are not files below {root}; the folder that holds "
+                               "them all must be the root (--root)", list(map(printable, outside))))
     return found
 
 

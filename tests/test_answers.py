@@ -278,7 +278,7 @@ def test_a_damaged_answer_in_a_record_is_noticed(start, truth, tmp_path):
     answers[next(iter(answers))] = "maybe"
     result.write(tmp_path / "run" / "results.json")
     code, error = start()
-    assert code == 1 and "'maybe' is no answer" in error
+    assert code == 1 and "'maybe' is not an answer" in error
 
 
 def test_skips_of_an_export_and_labels_of_a_sheet(start, truth, tmp_path):

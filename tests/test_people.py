@@ -434,7 +434,7 @@ def test_a_root_that_is_wrong_is_named_and_not_made(start, tmp_path):
     """Not the file of class names that is missing in it; nothing is written there, not even a cache."""
     for words in ((), ("DATASET.IMAGEFOLDER.CLASSES", "")):
         code, err = start("--root", str(tmp_path / "fotos"), *words)
-        assert code == 1 and f"cannot read the folder {tmp_path}/fotos: it is no folder; --root" in err
+        assert code == 1 and f"cannot read the folder {tmp_path}/fotos: it is not a folder; --root" in err
         assert not (tmp_path / "fotos").exists()
 
 

@@ -71,7 +71,7 @@ def clean(output: Path) -> None:
     """
     for name in FILES:
         if exists(output / name) and not is_file(output / name):
-            raise UserError(f"{output / name} is no file, as a run would have it; move it away, or choose another --output-dir")
+            raise UserError(f"{output / name} is not a file, as a run needs it; move it away, or choose another --output-dir")
     for folder in (output, output / PROMPTS, output / QUERIES, output / TENSORBOARD, output / RECORDERS):
         remove_leftovers(folder)
 
@@ -92,7 +92,7 @@ def move_aside(output: Path) -> None:
     if not exists(output):
         return
     if not is_folder(output):
-        raise UserError(f"{output} is no folder, so --overwrite does not move it aside; choose another --output-dir")
+        raise UserError(f"{output} is not a folder, so --overwrite does not move it aside; choose another --output-dir")
     foreign = [name for name in _listed(output) if name not in LEFT_BY_RUNS and not name.endswith(".tmp")]
     if foreign:
         raise UserError(f"{output} holds {printable(foreign[0])}, which no run has written, so --overwrite does not move it "

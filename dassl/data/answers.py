@@ -34,7 +34,7 @@ def code_of(answer: int | str) -> int:
         return answer
     word, _, label = answer.partition(" ")
     if word not in WORDS or (label and (word != "unsure" or not label.isdecimal())):
-        raise ValueError(f"{answer!r} is no answer")
+        raise ValueError(f"{answer!r} is not an answer")
     return UNSURE - 1 - int(label) if label else WORDS[word]
 
 

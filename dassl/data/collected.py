@@ -86,7 +86,7 @@ def numbered(values: Sequence[Value], names: Mapping[str, str], where: str) -> t
         elif str(value).isdecimal() and int(value) < len(names):
             found[value] = int(value)
     if unknown := [repr(value) for value in dict.fromkeys(values) if value not in found]:
-        raise DataError(listed(f"{where}: {len(unknown)} labels are no class; {did_you_mean(unknown[0], names)}", unknown))
+        raise DataError(listed(f"{where}: {len(unknown)} labels are not a class; {did_you_mean(unknown[0], names)}", unknown))
     return [found[value] for value in values], tuple(names.values())
 
 

@@ -83,7 +83,7 @@ def _cells(file: Path, member: tarfile.TarInfo, content: bytes, kind: str) -> di
     except (ValueError, RecursionError) as error:
         raise DataError(f"{file}: cannot read {printable(member.name)}: {reason(error)}") from error
     if not isinstance(cells, dict):
-        raise DataError(f"{file}: {printable(member.name)} is no JSON object")
+        raise DataError(f"{file}: {printable(member.name)} is not a JSON object")
     return cells
 
 

@@ -117,7 +117,7 @@ def _cells(file: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[st
             if any(cell.strip(BLANK) for cell in row):
                 yield number, row
     except csv.Error as error:
-        raise DataError(f"{file}: row {number + 1} is no CSV: {error}") from error
+        raise DataError(f"{file}: row {number + 1} is not CSV: {error}") from error
 
 
 def _column(file: Path, names: Sequence[str], name: str) -> int:

@@ -88,8 +88,8 @@ def field_split(
     file = folder / f"split_{'zhou' if source == 'published' else source}_{title}.json"
     if not exists(file):
         if source == "published":
-            raise DataError(f"{file} is missing; it says which images are train, val and test. DATASETS.md says where it is "
-                            "to be had. SPLIT: drawn, in the data set's own node, draws another split by the same rule, whose "
+            raise DataError(f"{file} is missing; it says which images are train, val and test. DATASETS.md says where to "
+                            "get it. SPLIT: drawn, in the data set's own node, draws another split by the same rule, whose "
                             "results cannot be compared with published ones")
         with lock(folder / f".{file.stem}.lock", wait=True):
             if not exists(file):

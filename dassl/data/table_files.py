@@ -35,7 +35,7 @@ def read_table(file: Path) -> Table:
         return Shard(file)
     if suffix in (*SHEETS, *LINES):
         return (read_sheet if suffix in SHEETS else read_lines)(file)
-    raise DataError(f"{file} is no table that is read, by its suffix ({', '.join((*SUFFIXES, ARROW))})")
+    raise DataError(f"{file} is not a table that can be read, going by its suffix ({', '.join((*SUFFIXES, ARROW))})")
 
 
 def split_word(text: str) -> str:

@@ -78,12 +78,12 @@ def _objects(file: Path) -> Iterator[dict[str, object]]:
                     continue
                 row = json.loads(line.decode("utf-8-sig"))
                 if not isinstance(row, dict):
-                    raise DataError(f"{file}: line {number} is no JSON object, such as {{\"file_name\": \"1.jpg\"}}")
+                    raise DataError(f"{file}: line {number} is not a JSON object, such as {{\"file_name\": \"1.jpg\"}}")
                 yield row
     except OSError as error:
         raise DataError(f"cannot read {file}: {reason(error)}") from error
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{file}: line {number} is no JSON: {reason(error)}") from error
+        raise DataError(f"{file}: line {number} is not JSON: {reason(error)}") from error
 
 
 def _value(cell: object, place: str) -> Value:

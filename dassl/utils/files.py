@@ -167,7 +167,7 @@ def lock(path: Path, *, wait: bool) -> Iterator[None]:
         if not exists(path):
             path.touch()
         if not is_file(path):
-            raise OSError("it is no file")
+            raise OSError("it is not a file")
         opened = _identity(path)
         held = _acquired(path, wait)
     except OSError as error:

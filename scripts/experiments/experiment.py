@@ -119,7 +119,7 @@ def _checked(tree: dict[str, Any], source: str) -> dict[str, Any]:
         raise ConfigError(f"{source}: SAMPLERS holds {min(taken)!r}, which is the name of a line of its own in tables")
     for file in tree.get("CONFIG_FILES", []):
         if not isinstance(file, str) or not is_file(_shown(Path(file))):
-            raise ConfigError(f"{source}: CONFIG_FILES holds {file}, which is no file")
+            raise ConfigError(f"{source}: CONFIG_FILES holds {file}, which is not a file")
     if bad := [seed for seed in tree["SEEDS"] if type(seed) is not int or seed < 0]:
         raise ConfigError(f"{source}: SEEDS holds {bad[0]!r}, but seeds are integers of at least 0")
     tree = OPTIONAL | tree

@@ -47,7 +47,7 @@ def test_a_table_without_the_two_columns_is_refused(tmp_path, content):
 
 def test_a_table_that_no_csv_reader_takes_is_an_error(tmp_path):
     """Row 25: a quote that nobody closed makes one endless cell; the line is named and nothing unwinds."""
-    with pytest.raises(DataError, match=r"row \d+ is no CSV: field larger than field limit"):
+    with pytest.raises(DataError, match=r"row \d+ is not CSV: field larger than field limit"):
         labels(tmp_path, b'path,label\n"' + b"a.jpg,dog\n" * 20_000)
 
 
@@ -118,7 +118,7 @@ def test_a_column_that_stands_twice_is_refused(tmp_path, header):
 @pytest.mark.parametrize("content", [b'path,label\na.jpg,dog\n"two words.jpg,cat\n', b'path,label,remark\na.jpg,dog,"oh\n'])
 def test_a_quote_that_nobody_closed_is_an_error(tmp_path, content):
     """The rows after it would be a part of the cell, and their labels lost."""
-    with pytest.raises(DataError, match=r"row [23] is no CSV: unexpected end of data"):
+    with pytest.raises(DataError, match=r"row [23] is not CSV: unexpected end of data"):
         labels(tmp_path, content)
 
 

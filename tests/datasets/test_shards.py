@@ -100,7 +100,8 @@ def test_a_damaged_image_can_be_left_out(tmp_path):
 @pytest.mark.parametrize(("content", "message"), [
     (b"", "cannot read .*train.tar: "), (b"x" * 2000, "cannot read .*train.tar: "),
     ({"a.png": b"1", "a.jpg": b"2"}, "the sample a holds two images, a.png and a.jpg"),
-    ({"a.png": b"1", "a.json": b"[1]"}, "a.json is no JSON object"), ({"a.png": b"1", "a.json": b"{"}, "cannot read a.json")])
+    ({"a.png": b"1", "a.json": b"[1]"}, "a.json is not a JSON object"),
+    ({"a.png": b"1", "a.json": b"{"}, "cannot read a.json")])
 def test_a_shard_that_is_none_is_named(tmp_path, content, message):
     if isinstance(content, dict):
         write_shard(tmp_path / "train.tar", content)

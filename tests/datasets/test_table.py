@@ -133,15 +133,15 @@ def test_a_class_that_differs_in_case_alone_is_one(photos, caplog):
 def test_unknown_classes_are_listed(photos):
     (photos / "mine.csv").write_text("path,label,split\n" + "\n".join(map(",".join, ROWS)))
     (photos / "names.txt").write_text("cats\nbird\n")
-    with pytest.raises(DataError, match=r"2 labels are no class; did you mean 'cats'\?:\n  'cat'\n  'dog'"):
+    with pytest.raises(DataError, match=r"2 labels are not a class; did you mean 'cats'\?:\n  'cat'\n  'dog'"):
         build(photos, classes="names.txt")
 
 
 @pytest.mark.parametrize(("text", "message"), [
     ("", "is empty"), ("path,label\n", "lists no images"), ("path,path\n1,2\n", "2 columns are called 'path'"),
     ("path,label\n,cat\nall/0.png,dog\n", "names no image in 1 rows, first row 1"),
-    ("path,label\n../x.png,cat\nall/0.png,dog\n", r"1 images that are no files below .*\n  \.\./x.png"),
-    ("path,label\nhttps://a.org/x.png,cat\nall/0.png,dog\n", r"1 images that are no files below .*\n  https://a.org/x.png"),
+    ("path,label\n../x.png,cat\nall/0.png,dog\n", r"1 images that are not files below .*\n  \.\./x.png"),
+    ("path,label\nhttps://a.org/x.png,cat\nall/0.png,dog\n", r"1 images that are not files below .*\n  https://a.org/x.png"),
     ("path,label,split\nall/0.png,cat,trian\n", "'trian', but must hold train, val or test"),
     ("path,label,split\nall/0.png,cat,test\n", "has no train split, only test"),
     ("path,label\nall/0.png,cat\nall/1.png,cat\n", "'cat' is the only class"),
@@ -153,7 +153,7 @@ def test_what_is_wrong_with_a_table_is_one_line(photos, text, message):
 
 
 @pytest.mark.parametrize(("line", "message"), [
-    ("[1]", "line 2 is no JSON object"), ("{", "line 2 is no JSON"), ("\xff", "line 2 is no JSON"),
+    ("[1]", "line 2 is not a JSON object"), ("{", "line 2 is not JSON"), ("\xff", "line 2 is not JSON"),
     ('{"path": "all/1.png", "label": [1, 2]}', r"column 'label', row 2: expected a text or a whole number, not \[1, 2\]"),
     ('{"path": "all/1.png", "label": 1.5}', "expected a text or a whole number, not 1.5")])
 def test_a_line_that_is_none_is_named(photos, line, message):

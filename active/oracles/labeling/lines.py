@@ -44,7 +44,7 @@ def read_lines(journal: Journal, codes: Mapping[str, int], asked: Collection[str
 
 def _fault(value: Any, codes: Mapping[str, int], asked: frozenset[str], before: frozenset[str]) -> str:
     if not isinstance(value, dict) or value.keys() != KEYS or not all(isinstance(own, str) for own in value.values()):
-        return f"is damaged: it is no answer with {', '.join(sorted(KEYS))}"
+        return f"is damaged: it is not an answer with {', '.join(sorted(KEYS))}"
     if value["path"] not in asked and (value["path"] not in before or not value["answer"]):
         return f"answers an image that was not asked: {printable(value['path'])}"
     if value["answer"] and value["answer"] not in codes:

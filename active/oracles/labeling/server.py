@@ -96,7 +96,7 @@ class Pages:
             who, round = content["who"][:LONGEST_NAME].strip(), index(content["round"])
             given = [Given(index(own["image"]), self._code(own["answer"]), index(own["seen"])) for own in content["answers"]]
         except (AttributeError, KeyError, TypeError) as error:
-            raise Refused(400, f"these are no answers: {type(error).__name__}") from error
+            raise Refused(400, f"these are not answers: {type(error).__name__}") from error
         number, conflicts = await run_in_threadpool(self._board.answer, who, round, given)
         return _Ascii({"number": number, "conflicts": conflicts}, 409 if conflicts else 200)
 
@@ -114,7 +114,7 @@ class Pages:
         try:
             code = code_of(int(answer) if str(answer).isdecimal() else str(answer))
         except ValueError as error:
-            raise Refused(400, f"{answer!r} is no answer") from error
+            raise Refused(400, f"{answer!r} is not an answer") from error
         label = code if code >= 0 else UNSURE - 1 - code  # below 0 for answers without a class
         if label >= self._n_classes:
             raise Refused(400, f"there is no class {label}")
@@ -130,9 +130,9 @@ async def _json(request: Request) -> dict[str, Any]:
     try:
         content = json.loads(await request.body())
     except (ValueError, RecursionError) as error:
-        raise Refused(400, "this is no JSON") from error
+        raise Refused(400, "this is not JSON") from error
     if not isinstance(content, dict):
-        raise Refused(400, "this is no JSON object")
+        raise Refused(400, "this is not a JSON object")
     return content
 
 
@@ -140,7 +140,7 @@ def _integer(text: str) -> int:
     try:
         return int(text)
     except ValueError as error:
-        raise Refused(400, f"{text!r} is no number") from error
+        raise Refused(400, f"{text!r} is not a number") from error
 
 
 def _refused(request: Request, error: Refused) -> Response:

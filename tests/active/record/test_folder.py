@@ -259,5 +259,5 @@ def test_who_made_the_last_part_of_a_run_made_it(code, now, by_it):
 def test_a_pipe_in_place_of_a_file_of_the_run_is_refused(tmp_path, name):
     """Row 11: opening it would wait for nobody, without a word."""
     os.mkfifo(tmp_path / name)
-    with pytest.raises(UserError, match=rf"{name} is no file, as a run would have it"):
+    with pytest.raises(UserError, match=rf"{name} is not a file, as a run needs it"):
         clean(tmp_path)

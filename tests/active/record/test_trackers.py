@@ -183,7 +183,7 @@ def test_a_damaged_note_is_named(tmp_path, service, caplog):
 
 
 def test_a_failed_run_is_told_as_one(tmp_path, service, monkeypatch):
-    """A loss that is no number: the rounds before it are there."""
+    """A loss that is not a number: the rounds before it are there."""
     fit = Epochal.fit
 
     def fit_once(self, rows, labels, round):

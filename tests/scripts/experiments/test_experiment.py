@@ -82,7 +82,7 @@ def test_query_sizes_are_an_axis_and_full_labels_one_more_method(tmp_path):
     ({"SAMPLERS": [{"a": 1}]}, "an entry is a name or NAME"),
     ({"SAMPLERS": [{"a/b": {"ACTIVE": {"SAMPLER": "random"}}}]}, "cannot be the name of a folder"),
     ({"SAMPLERS": [{"full": {"ACTIVE": {"SAMPLER": "random"}}}]}, "SAMPLERS holds 'full', which is the name of a line"),
-    ({"CONFIG_FILES": ["configs/absent.yaml"]}, "CONFIG_FILES holds configs/absent.yaml, which is no file"),
+    ({"CONFIG_FILES": ["configs/absent.yaml"]}, "CONFIG_FILES holds configs/absent.yaml, which is not a file"),
     ({"OUTPUT_DIR": ""}, "OUTPUT_DIR is missing or empty"),
 ])
 def test_a_wrong_experiment_is_one_line(tmp_path, changes, message):
@@ -122,7 +122,7 @@ def test_the_head_of_every_experiment_names_its_command(path):
     ({"OVERRIDES": {"LABEL": {"METHOD": "x"}}}, [], "OVERRIDES sets LABEL.METHOD.*SAMPLERS"),
     ({"SAMPLERS": [{"random": {"SEED": 3}}]}, [], "SAMPLERS sets SEED"),
     ({"LEARNERS": [{"CoOp": {"LABEL": {"LEARNER": "x"}}}]}, [], "LEARNERS sets LABEL.LEARNER"),
-    ({"CONFIG_FILES": [1]}, [], "CONFIG_FILES holds 1, which is no file"),
+    ({"CONFIG_FILES": [1]}, [], "CONFIG_FILES holds 1, which is not a file"),
     ({"CONFIG_FILES": [["a"]]}, [], "CONFIG_FILES holds")])
 def test_what_each_cell_has_of_its_own_is_no_key_for_all(tmp_path, changes, pairs, said):
     """One folder, seed or name for all cells would fail 95 of 96 of them, or be ignored."""

@@ -77,7 +77,7 @@ def test_all_faults_of_a_file_are_reported_at_once(tmp_path):
 
 @pytest.mark.parametrize("content", ["[]", "{", ""])
 def test_a_file_of_another_form_is_refused(tmp_path, content):
-    """Something that is no JSON object is one error with the file's name."""
+    """Something that is not a JSON object is one error with the file's name."""
     with pytest.raises(DataError, match=r"descriptions\.json"):
         read_descriptions(written(tmp_path, content), ("cat",))
 
