@@ -38,7 +38,7 @@ function setBusy(busy) {
   document.querySelector("main").setAttribute("aria-busy", String(busy));
 }
 
-// What stands for an image now. That of an earlier round is told what it had before, since it cannot be without a label.
+// The new answer of an image. One of an earlier round remembers the answer before, since it cannot be left without one.
 function taking(image, said, number, isUndo) {
   const before = answerOf({number: image});
   const replaced = isUndo || session.images.some((own) => own.number === image) ? undefined : before.answer;

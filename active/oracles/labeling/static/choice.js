@@ -4,7 +4,7 @@ import {by, make} from "./dom.js";
 import {thumbnail} from "./pictures.js";
 
 const N_KEYS = 9;
-const WAIT_MS = 120; // before examples are asked for: who moves on through the list needs none
+const WAIT_MS = 120; // before examples are requested: moving quickly through the list needs none
 
 export class Choice {
   // `guesses` returns those for the image that is meant; `take` is told a label, `open` an example.

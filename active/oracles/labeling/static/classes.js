@@ -1,4 +1,4 @@
-// Class names: what a typed text finds among them, and how an answer is called.
+// Class names: what a typed text finds among them, and how an answer is displayed.
 
 const N_SHOWN = 50;
 const WORDS = ["none", "unsure", "skip"];
@@ -31,7 +31,7 @@ export class Classes {
     return [all.slice(0, N_SHOWN), all.length];
   }
 
-  // Answers are those of records: a label, or "skip", "none", "unsure", "unsure 3".
+  // Answers are in the form of records: a label, or "skip", "none", "unsure", "unsure 3".
   called(answer) {
     if (typeof answer === "number") return this.names[answer];
     const [word, label] = String(answer).split(" ");

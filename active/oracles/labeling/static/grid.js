@@ -1,4 +1,4 @@
-// The grid: images without an answer, those of one first guess beside each other, to be labeled many at once.
+// The grid: images without an answer, grouped by first guess, to label many at once.
 import {by, make} from "./dom.js";
 import {thumbnail} from "./pictures.js";
 

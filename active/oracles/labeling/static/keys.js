@@ -17,7 +17,7 @@ export function pressed(event) {
     return;
   }
   const isHeld = event.repeat && !session.choice.isTyping && ([...event.key].length === 1 || event.key === "Enter");
-  if (isHeld) return event.preventDefault(); // one label a key
+  if (isHeld) return event.preventDefault(); // one label per key press
   if (session.isBusy) return act(event, () => keepForLater(event.key));
   const action = (session.choice.isTyping ? null : command(event)) ?? picked(event);
   if (action) act(event, action);

@@ -39,7 +39,7 @@ async function take(news) {
   const before = session.current && answerOf(session.current);
   news.answers.forEach(know);
   show();
-  if (isNew && !by("who").matches(":focus")) focusHome(); // only now is it there to be focused
+  if (isNew && !by("who").matches(":focus")) focusHome(); // it can be focused only now
   const now = session.current && answerOf(session.current);
   if (now && !session.isGrid && !session.isBusy && isAsked() && now.answer !== null && ![before.number, session.seen].includes(now.number)) {
     message(`${now.who || "Somebody"} has just labeled this image: ${quoted(now.answer)}.`);

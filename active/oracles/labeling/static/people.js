@@ -1,4 +1,4 @@
-// The name of who labels, kept in a cookie from one start of the run to the next.
+// The name of the person who labels, kept in a cookie from one start of the run to the next.
 import {by} from "./dom.js";
 
 export const who = () => by("who").value.trim();

@@ -1,7 +1,7 @@
 // Images, fetched ahead. An image element that is kept is shown at once, whatever the browser's cache does.
 import {make} from "./dom.js";
 
-const TINY = 100; // pixels below which an image is enlarged as it is, not blurred
+const TINY = 100; // pixels below which an image is enlarged without smoothing
 const kept = new Map();
 
 export function picture(number, size, alt) {
@@ -23,7 +23,7 @@ export function large(number) {
   return kept.get(number);
 }
 
-// Keep these images alone, and fetch those that are not here yet.
+// Keep only these images, and fetch those that are not here yet.
 export function ahead(numbers) {
   for (const number of [...kept.keys()]) if (!numbers.includes(number)) kept.delete(number);
   for (const number of numbers) large(number).decode().catch(() => {});

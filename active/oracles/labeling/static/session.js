@@ -13,7 +13,7 @@ export const session = {
   seen: 0, // the number of its answer when it came on the screen
   isGrid: false,
   isBusy: false, // an answer is on its way
-  classes: null, choice: null, conflicts: null, grid: null, // the parts that have a state of their own
+  classes: null, choice: null, conflicts: null, grid: null, // the parts with their own state
 };
 export const answers = new Map(); // by the number of an image
 
@@ -27,7 +27,7 @@ export const guessed = () => (session.isGrid ? session.grid.current : session.cu
 
 export const imageOf = ({image, name}) => session.images.find((own) => own.number === image) ?? {number: image, name, guesses: []};
 
-// Take what stands for an image, unless something newer is known: news and responses overtake each other.
+// Store the answer to an image, unless a newer one is known: news and responses may overtake each other.
 export function know(own) {
   if ((answers.get(own.image)?.number ?? 0) <= own.number) answers.set(own.image, own);
 }
