@@ -105,7 +105,7 @@ def test_what_each_answer_does(start, truth, tmp_path, capsys, sampler):
 
 
 def test_a_table_and_a_record_say_them(start, truth, tmp_path, capsys):
-    """In the order of the run; a run without them has the columns of before."""
+    """In the order of the run; a run without them has the old columns."""
     answers = dict(zip(truth, ["!skip", "!none", "!unsure", "!unsure one"] * 6, strict=True))
     start()
     paths = fill(sheet(tmp_path, 0), answers)

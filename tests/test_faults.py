@@ -66,7 +66,7 @@ def test_sigterm_stops_and_says_how_to_go_on(root, tmp_path):
 
 
 def test_overwrite_is_left_out_of_the_advice(start, tmp_path, monkeypatch):
-    """Row 10: "the same command" would begin anew if it says --overwrite."""
+    """Row 10: "the same command" would start again if it says --overwrite."""
 
     def interrupted(*_, **__):
         raise KeyboardInterrupt

@@ -48,7 +48,7 @@ def test_an_export_is_read(tmp_path):
 
 
 def test_a_label_whose_class_is_gone_is_named(tmp_path, caplog):
-    """Never dropped in silence; the others count."""
+    """Never dropped silently; the others count."""
     file = written(tmp_path / "a.csv", "path,label\n0.jpg,heron\n1.jpg,magpie\n2.jpg,magpie\n3.jpg,wren\n")
     with caplog.at_level(logging.WARNING):
         assert read_known(file, "", data()) == {"0.jpg": 0}

@@ -64,7 +64,7 @@ def test_the_pool_is_sklearns_digits(setup):
 
 
 def test_fp32_is_fp32_on_gpus(setup):
-    """Before anything is computed TF32 is off, of which cuDNN's default is on."""
+    """TF32, which is on by default in cuDNN, is off before anything is computed."""
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
     job.prepared(config(setup[0].root), Held())
     assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32

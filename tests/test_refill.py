@@ -232,7 +232,7 @@ def test_a_run_with_corrected_skips_is_replayed(start, truth, tmp_path, word):
 
 
 def test_a_run_that_refilled_is_replayed_by_one_that_does(start, said, tmp_path):
-    """Without the key the images in place of skipped ones would be left out without a word."""
+    """Without the key the images in place of skipped ones would be left out silently."""
     labeled(start, tmp_path / "run", said)
     code, error = start("again", "ACTIVE.SAMPLER", "replay", "ACTIVE.REPLAY.RESULTS", str(tmp_path / "run" / "results.json"),
                         "ACTIVE.AUDIT", "0", "ACTIVE.REFILL", "false")

@@ -133,7 +133,7 @@ def liar(setting, *, seed: int = 0):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """The files of all plug-ins; whoever comes afterwards finds the project's own components alone."""
+    """The files of all plug-ins; later tests find only the project's own components."""
     folder = tmp_path_factory.mktemp("strange")
     for name, text in PARTS.items():
         (folder / f"{name}.py").write_text(text)

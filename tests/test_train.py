@@ -190,7 +190,7 @@ def test_every_learner_runs_on_the_embedded_model_with_its_defaults(capsys, root
 
 
 def test_a_record_with_the_depth_as_a_number_goes_on(capsys, root, tmp_path):
-    """Records of before depths could be words hold numbers; the same command, which now says `all`, is the same run."""
+    """Records from before depths could be words hold numbers; the same command, which now says `all`, is the same run."""
     words = ("--trainer", "VPT", "ACTIVE.ROUNDS", "2", "OPTIM.MAX_EPOCH", "1")
     run(capsys, root, tmp_path / "run", *words, "TRAINER.VPT.PROMPT_DEPTH", "4")
     cut_back(tmp_path / "run" / "results.json", 1)
@@ -351,7 +351,7 @@ def test_eval_only_does_not_run_the_plugins_of_a_record(capsys, root, tmp_path):
 
 
 def test_images_that_were_trained_on_are_no_test_images(capsys, root, tmp_path):
-    """After the split was drawn anew, what the run has labeled is left out of its test, and said."""
+    """After the split was drawn again, what the run has labeled is left out of its test, and said."""
     run(capsys, root, tmp_path / "run", "ACTIVE.ROUNDS", "1")
     shutil.copytree(root, data := tmp_path / "data")
     split = json.loads((data / "digits" / "split_digits.json").read_text())
@@ -433,7 +433,7 @@ def test_one_learner_selects_and_another_is_reported(capsys, root, tmp_path):
     ("alfa_mix",), ("badge",), ("cb",), ("cec",),
     ("dual_prompt", "ACTIVE.SELECTOR_TRAINER", "DualPrompt", "TRAINER.DUALPROMPT.PROMPT_DEPTH_VISION", "1")])
 def test_learners_of_both_towers_are_selected_by_and_reported(capsys, root, tmp_path, name, words):
-    """Samplers read what they make of the pool, which is encoded anew in each round; DualPrompt selects for them too."""
+    """Samplers read what they make of the pool, which is encoded again in each round; DualPrompt selects for them too."""
     words = ("--trainer", name, "ACTIVE.SAMPLER", *words, "ACTIVE.ROUNDS", "2", "OPTIM.MAX_EPOCH", "1")
     result = run(capsys, root, tmp_path / "run", *words)
     assert [record["n_paid"] for record in result["rounds"]] == [12, 24]

@@ -81,7 +81,7 @@ def test_an_estimate_at_an_end_has_the_variance_of_half_an_image(value, inside):
 
 
 def test_confidence_makes_the_interval_narrower():
-    """Where it goes with being right; else it is that of the labels alone."""
+    """If confidence correlates with being right; otherwise the interval is that of the labels alone."""
     rng = np.random.default_rng(0)
     confidence, right = drawn(rng, 100, 0.7)
     found = estimate(confidence, confidence[:100], right[:100])

@@ -62,7 +62,7 @@ def test_a_sampler_that_does_not_fit_says_so_before_it_starts(monkeypatch):
 
 @pytest.mark.parametrize(("limit", "expected"), [("1048576\n", 2.0**20), ("max\n", None)])
 def test_the_limit_of_a_container_counts(tmp_path, monkeypatch, limit, expected):
-    """Its own memory is smaller than the machine's; "max" is no limit."""
+    """Its own memory is smaller than the machine's; "max" is not a limit."""
     (tmp_path / "memory.max").write_text(limit)
     monkeypatch.setattr(memory, "CGROUP_FILES", (str(tmp_path / "memory.max"), str(tmp_path / "absent")))
     assert memory.total_memory() == (expected or memory._physical_memory())

@@ -372,7 +372,7 @@ def test_dual_prompt_begins_with_a_model_of_zero_shot_pseudo_labels(tmp_path):
 
 
 def test_mined_images_are_trained_on_for_one_round_and_stay_in_the_pool(tmp_path):
-    """Mined rows are no labeled ones, may be asked later, count as pseudo but not as saved."""
+    """Mined rows are not labeled ones, may be asked later, count as pseudo but not as saved."""
     result, dual = dual_run(tmp_path)
     mined = [set(rows.tolist()) for rows, _ in dual.mined]
     for record, (rows, _, _), guessed in zip(result.rounds, dual.fitted[1:], mined[1:], strict=True):
@@ -520,7 +520,7 @@ def test_samplers_see_the_features_of_the_model_of_the_round_before(tmp_path, se
 
 
 def test_every_round_and_seed_has_a_selection_stream_of_its_own(tmp_path, seen):
-    """Three rounds of two seeds draw six numbers that all differ; the same seed draws the same, as in records of before."""
+    """Three rounds of two seeds draw six numbers that all differ; the same seed draws the same, as in older records."""
     dataset, features, texts = toy_task()
     for number, seed in enumerate((1, 2, 1)):
         run(toy_config(tmp_path / str(number), ACTIVE__SAMPLER="look", ACTIVE__ROUNDS=3, SEED=seed), dataset,

@@ -57,7 +57,7 @@ def other_pick(content: dict) -> None:
 
 
 def test_a_run_repeats_exactly_also_from_scratch(finished, capsys):
-    """The same numbers come again, in another process, with the features extracted anew; the run itself is not touched."""
+    """The same numbers come again, in another process, with the features extracted again; the run itself is not touched."""
     before = {path: path.stat().st_mtime_ns for path in finished.parent.parent.rglob("*")}
     assert main([str(finished), "--fresh"]) == 0
     assert capsys.readouterr().out == "equal: 2 rounds, all picks, labels and metrics\n"
@@ -89,7 +89,7 @@ def test_differences_come_in_the_order_of_the_rounds(finished):
 
 
 def test_other_code_is_said_beside_the_verdict(finished, monkeypatch, capsys):
-    """Equal numbers from another version are equal, but not in silence."""
+    """Equal numbers from another version are equal, but not silently."""
     other = RunResult.read(finished)
     other.certificate["code"] = "0"
     monkeypatch.setattr(active.verify, "run_again", lambda *_, **__: other)

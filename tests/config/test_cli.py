@@ -85,7 +85,7 @@ def test_a_wrong_command_line_is_one_line(line, parts):
 @pytest.mark.parametrize(("text", "number"), [
     ("1", 1), ("1024", 1024), ("0", 0), ("1025", 0), ("-1", 0), ("1e3", 0), ("9" * 5000, 0)])
 def test_a_number_of_threads_is_bounded(text, number):
-    """A slip of the pen is no reason to start a million processes."""
+    """A slip is not a reason to start a million processes."""
     flags = parser()
     flags.add_argument("--workers", type=count)
     if number:
@@ -128,7 +128,7 @@ def test_an_output_that_cannot_be_written_is_one_line(streams, expected):
 
 
 def test_text_that_the_terminal_cannot_show_is_escaped():
-    """Also halves of characters and bytes of file names that are no text, in whatever a command prints (row 22)."""
+    """Also halves of characters and bytes of file names that are not text, in whatever a command prints (row 22)."""
     code = r"from dassl.config.cli import command; command('x.py', lambda: print('\ud800 caf\udce9 \u2603') or 0)"
     ascii_only = os.environ | {"PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ascii_only)

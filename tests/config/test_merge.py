@@ -155,7 +155,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path):
 
 
 def test_a_key_may_override_what_it_merges_in(tmp_path):
-    """YAML's `<<` is no duplicate of the keys that it brings."""
+    """YAML's `<<` is not a duplicate of the keys that it brings."""
     cfg = merged(tmp_path, "DATALOADER:\n  TEST: &small\n    BATCH_SIZE: 2\n  TRAIN_X:\n    <<: *small\n    BATCH_SIZE: 3\n")
     assert (cfg.DATALOADER.TEST.BATCH_SIZE, cfg.DATALOADER.TRAIN_X.BATCH_SIZE) == (2, 3)
 
@@ -241,7 +241,7 @@ def test_a_key_of_a_component_takes_the_types_of_its_annotation():
 
 @pytest.mark.parametrize("learner", ["COOP", "MAPLE", "VPT"])
 def test_the_precision_of_published_files_points_to_ours(learner):
-    """CoOp and MaPLe keep it with the learner; a key that several nodes have is no pointer."""
+    """CoOp and MaPLe keep it with the learner; a key that several nodes have is not a hint."""
     with pytest.raises(ConfigError, match=rf"unknown key TRAINER.{learner}.PREC; did you mean 'MODEL.PREC'\?"):
         setup_config([], [(f"TRAINER.{learner}.PREC", "fp16")], (LEARNERS,))
 

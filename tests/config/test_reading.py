@@ -34,7 +34,7 @@ def bomb(levels: int) -> str:
     ("%YAML 9.9\n---\na: 1\n", "version"), ("a: *b\n", "undefined alias"), ("a: 9999-99-99\n", "month"),
 ])
 def test_what_breaks_a_rule_is_one_line_at_once(tmp_path, text, part):
-    """Row 14: bombs of aliases, nesting, tags that the value does not fit, texts that are no text."""
+    """Row 14: bombs of aliases, nesting, tags that the value does not fit, texts that are not text."""
     (tmp_path / "a.yaml").write_text(text)
     begin = time.process_time()
     with pytest.raises(ConfigError) as caught:
@@ -69,7 +69,7 @@ def test_aliases_and_anchors_still_work():
 
 @pytest.fixture
 def odd_file(tmp_path, request):
-    """A path that is no ordinary file, of one of several kinds."""
+    """A path that is not an ordinary file, of one of several kinds."""
     path = tmp_path / "a.yaml"
     if request.param == "pipe":
         os.mkfifo(path)
@@ -99,5 +99,5 @@ def test_what_is_no_ordinary_file_is_refused_at_once(odd_file):
 
 
 def test_a_value_is_shown_in_one_line_of_moderate_length():
-    """A message is no place for a megabyte, nor for escapes of a terminal."""
+    """A message is not a place for a megabyte, nor for escapes of a terminal."""
     assert shown("a\nb") == r"'a\nb'" and shown("\x1b[2J") == r"'\x1b[2J'" and len(shown([1] * 10_000)) < 250

@@ -70,7 +70,7 @@ def test_a_components_parameters_are_its_node(registry):
 
 
 def test_setting_one_config_leaves_the_next_at_the_defaults(registry):
-    """Trees are built anew each time."""
+    """Trees are built again each time."""
     config(registry, ("ACTIVE.GRADIENT_NORM.GAMMA", "2"), ("SEED", "9"))
     cfg = config(registry)
     assert (cfg.ACTIVE.GRADIENT_NORM.GAMMA, cfg.SEED) == (1.0, 1)
@@ -134,7 +134,7 @@ def test_trees_of_defaults_share_nothing():
 
 
 def test_what_is_not_part_of_a_run_is_marked_at_the_key():
-    """These are in every certificate of before: a key more or fewer would change its hash of the config."""
+    """These are in every older certificate: a key more or fewer would change its hash of the config."""
     assert sorted(NOT_PART_OF_A_RUN) == [
         "ACTIVE.PLUGINS", "CACHE_DIR", "DATALOADER.MEMORY_MB", "DATALOADER.NUM_WORKERS", "DATASET.ROOT", "LABEL.DATASET",
         "LABEL.LEARNER", "LABEL.METHOD", "LOG.RECORDERS", "LOG.SCORES", "LOG.TENSORBOARD", "LOG.TRACKERS", "OUTPUT_DIR",

@@ -28,7 +28,7 @@ def written(form: str, image: Image.Image | None = None, **options) -> bytes:
 
 
 def zeroed(content: bytes, share: float) -> bytes:
-    """What a file of the full size holds, of which only a share had been written when the power went."""
+    """The content of a file of full size of which only a part had been written when the power failed."""
     n_kept = int(len(content) * share)
     return content[:n_kept] + bytes(len(content) - n_kept)
 

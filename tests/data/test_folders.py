@@ -135,7 +135,7 @@ def test_folders_beyond_what_a_path_may_hold_are_an_error(tmp_path):
 
 @pytest.mark.parametrize("name", [".lock", "log.txt", "results.json"])
 def test_a_class_in_which_a_run_has_left_a_file_keeps_its_images(tmp_path, name):
-    """Whoever gave a class folder as --output-dir loses no class; what the run wrote is none of its images."""
+    """A user who gave a class folder as --output-dir loses no class; what the run wrote is none of its images."""
     touch(tmp_path, "dog/1.jpg", "dog/2.png", "dog/learning_curve.png", "dog/prompts/round_000.png", "out/prompts/a.png")
     content = {"log.txt": "2026-01-01 10:00:00,000 INFO x: y\n", "results.json": '{\n "schema": 1}'}.get(name, "")
     for folder in ("dog", "out"):

@@ -118,7 +118,7 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
                                    RuntimeError("Pixel allocation failed: Out of memory")])
 @pytest.mark.parametrize("step", ["load", "transpose"])
 def test_a_lack_of_memory_while_decoding_is_no_fault_of_the_file(tmp_path, monkeypatch, error, step):
-    """Row 1: neither in the decoder, nor while an image is turned, which would be left out without a word."""
+    """Row 1: neither in the decoder, nor while an image is turned, which would be left out silently."""
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(noise()).save(tmp_path / "a.jpg", exif=exif)
@@ -192,7 +192,7 @@ def test_the_grey_of_a_float_map_is_refused(tmp_path):
 @pytest.mark.parametrize("deflated", [False, True])
 @pytest.mark.parametrize(("dtype", "order"), [(np.uint8, "<"), (np.uint8, ">"), (np.uint16, "<")])
 def test_white_as_zero_is_turned_round(tmp_path, dtype, order, deflated):
-    """Row 23: the same picture as with black as zero; an X-ray is no negative of itself."""
+    """Row 23: the same picture as with black as zero; an X-ray is not its own negative."""
     ramp = np.linspace(0, np.iinfo(dtype).max, 12).round().astype(dtype).reshape(3, 4)
     (tmp_path / "black.tif").write_bytes(grey_tiff(ramp, order=order, deflated=deflated))
     (tmp_path / "white.tif").write_bytes(grey_tiff(np.iinfo(dtype).max - ramp, photometric=0, order=order, deflated=deflated))

@@ -95,7 +95,7 @@ def test_a_class_without_images_is_found(root):
 
 
 def test_an_unlabeled_folder_has_no_classes_without_images(root):
-    """Nobody knows yet of which classes its images are; of a split whose labels are all known it is said."""
+    """Its images' classes are not known yet; for a split with all labels known it is reported."""
     for name in ("cat", "dog"):
         (root / name).rename(root / f"{name}2021")
     (root / "classes.txt").write_text("heron\negret\nibis")

@@ -269,7 +269,7 @@ def small_imagenet(tmp_path) -> Path:
 
 @pytest.mark.parametrize("part", ["train", "val"])
 def test_a_folder_of_imagenet_without_a_name_is_an_error(small_imagenet, part):
-    """Row 3: its images would vanish without a word, as they do when a line is missing in classnames.txt."""
+    """Row 3: its images would vanish silently, as they do when a line is missing in classnames.txt."""
     touch(small_imagenet / "imagenet" / "images" / part, "n01443538/a.JPEG")
     with pytest.raises(DataError, match=rf"images/{part}: 1 folders are not in classnames.txt, first 'n01443538'; did you"):
         build("ImageNet", small_imagenet)

@@ -81,7 +81,7 @@ def test_images_that_came_after_the_split_stop_the_run(photos):
 
 
 def test_a_class_folder_that_came_after_the_split_is_named(photos):
-    """Row 3: not "label 1 is both dog and chair"; the split of before stays as it is."""
+    """Row 3: not "label 1 is both dog and chair"; the earlier split stays as it is."""
     build(photos)
     touch(photos, "chair/1.jpg", "chair/2.jpg")
     with pytest.raises(DataError, match=r"split_val0\.2_.*json was drawn before there were images of 'chair'; move"):
@@ -175,7 +175,7 @@ def test_classes_of_one_folder_that_differ_in_case_stay_two(tmp_path):
 
 @pytest.mark.parametrize("inbox", ["inbox", "Unsorted", "to_label"])
 def test_an_inbox_beside_classes_is_the_pool_of_people(photos, caplog, inbox):
-    """Row 41: at any depth; it is no class, whose images would be trained on."""
+    """Row 41: at any depth; it is not taken for a class, whose images would be trained on."""
     touch(photos, f"{inbox}/a.jpg", f"{inbox}/May/b.jpg")
     dataset = build(photos)
     assert dataset.classnames == ("cat", "dog") and sizes(dataset) == (12, 4, 6)
@@ -206,7 +206,7 @@ def test_an_inbox_is_a_class_where_somebody_has_said_so(photos, tmp_path):
 
 
 def test_a_class_may_be_called_train(tmp_path):
-    """One folder of such a name is no split."""
+    """One folder with such a name is not a split."""
     assert build(touch(tmp_path, *(f"{name}/{row}.jpg" for name in ("bus", "train") for row in range(9)))).classnames == (
         "bus", "train")
 

@@ -251,7 +251,7 @@ def test_every_failure_prints_the_manual_steps(name, server, tmp_path, monkeypat
 
 
 def test_what_no_address_serves_is_asked_for(server, tmp_path, monkeypatch, capsys):
-    """Stanford Cars: the split file is fetched, the images are not to be had."""
+    """Stanford Cars: the split file is fetched, the images cannot be fetched."""
     server.files["/split.json"] = b"{}"
     source = Source("stanford_cars", (1, 1, 1), (Download(f"{server.url}/split.json", "split_zhou_StanfordCars.json"),),
                     SOURCES["StanfordCars"].by_hand)

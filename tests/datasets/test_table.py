@@ -213,7 +213,7 @@ def test_train_and_val_alone_are_train_and_test(photos, caplog):
 
 @needs_pyarrow
 def test_parquet_files_as_push_to_hub_writes_them(tmp_path):
-    """In parts, with class names of which one has no image, and images in the file; their names are their ids."""
+    """In parts, with a class name without images, and with images in the file; their names are their ids."""
     write_parquet(tmp_path / "data" / "train-00000-of-00002-0a.parquet", range(5))
     write_parquet(tmp_path / "data" / "train-00001-of-00002-1b.parquet", range(5, 8))
     write_parquet(tmp_path / "data" / "test-00000-of-00001-2c.parquet", range(3))

@@ -320,7 +320,7 @@ def test_each_is_a_data_set_with_its_images_labels_and_names(tmp_path, name):
 
 
 def test_what_was_written_once_is_read_again(tmp_path):
-    """And is no business of anybody else: ids are places in torchvision's array, as that has no names."""
+    """And is not the business of anybody else: ids are places in torchvision's array, as that has no names."""
     cifar10(tmp_path)
     first = build(tmp_path, "CIFAR10")
     shard = tmp_path / "torchvision-CIFAR10" / "train.tar"

@@ -23,7 +23,7 @@ def test_the_values_of_three_rows_by_hand():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 def test_saturated_logits_give_finite_values(dtype):
-    """Probabilities of exactly 0 and 1 are no special case: all rows right, all with full confidence."""
+    """Probabilities of exactly 0 and 1 are not a special case: all rows right, all with full confidence."""
     metrics = evaluate(1e4 * torch.eye(3, dtype=dtype), torch.arange(3), ALL)
     assert metrics == {"accuracy": 1.0, "macro_f1": 1.0, "ece": 0.0}
 
@@ -35,7 +35,7 @@ def test_logits_too_close_for_float32_probabilities_keep_their_order():
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_logits_that_are_not_finite_are_refused(bad):
-    """Row 17 of the faults table: else NaN counts as class 0 and the round gets a number in silence."""
+    """Row 17 of the faults table: else NaN counts as class 0 and the round gets a number silently."""
     logits = torch.zeros(4, 3)
     logits[1, 2] = bad
     with pytest.raises(TrainingError, match="logits of 1 of 4 rows hold NaN or Inf"):

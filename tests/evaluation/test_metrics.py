@@ -120,7 +120,7 @@ def test_further_metrics_by_hand():
 
 @pytest.mark.parametrize("seed", range(50))
 def test_accuracy_and_f1_are_those_of_scikit_learn_to_the_last_bit(seed):
-    """Some classes occur in no label, some in no prediction; records of before were made by scikit-learn."""
+    """Some classes occur in no label, some in no prediction; older records were made by scikit-learn."""
     rng = np.random.default_rng(seed)
     n_rows, n_classes = rng.integers(1, 3000), rng.integers(1, 120)
     probs, labels = rng.dirichlet([0.1] * n_classes, n_rows), rng.integers(0, max(1, n_classes - 3), n_rows)

@@ -142,7 +142,7 @@ def test_a_prompts_file_is_that_round(capsys, monkeypatch, tmp_path, finished):
 
 
 def test_folders_and_files_of_any_images(capsys, tmp_path, finished):
-    """At any depth; files that are no images are passed over, damaged ones and those of another kind are listed."""
+    """At any depth; files that are not images are passed over, damaged ones and those of another kind are listed."""
     photos = tmp_path / "photos"
     (photos / "deep" / "er").mkdir(parents=True)
     Image.new("L", (50, 70), 99).save(photos / "grey.png")

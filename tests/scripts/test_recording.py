@@ -13,7 +13,7 @@ TEXT = "{http://www.w3.org/2000/svg}text"
 
 
 def test_lines_come_with_their_times():
-    """Of both streams, in their order; a command that fails is no recording."""
+    """Of both streams, in their order; a command that fails is not a recording."""
     code = "import sys, time; print('one', flush=True); time.sleep(0.3); print('two', file=sys.stderr, flush=True)"
     (first, one), (second, two) = recorded([sys.executable, "-c", code])
     assert (one, two) == ("one", "two") and second - first >= 0.25

@@ -118,7 +118,7 @@ def test_it_begins_as_frozen_clip(clip, training):
 
 
 def test_without_a_step_logits_are_zero_shot_clip_s(clip, colors):
-    """Of the whole trainer, on images that are read anew."""
+    """Of the whole trainer, on images that are read again."""
     trainer = trainer_of(clip, colors, LORA)
     found, expected = (trainer.predict(model, "test").logits for model in (trainer._fresh(0), trainer.zero_shot()))
     assert torch.allclose(found, expected, rtol=0, atol=1e-4)
@@ -214,7 +214,7 @@ def test_a_model_is_kept_as_its_factors(clip, colors, tmp_path):
     ("BLOCKS", "top 2", "another shape"), ("TOWERS", "text", "another shape"), ("ALPHA", "2", "another constants"),
     ("TEMPLATE", "the {}", "another text layout")])
 def test_a_model_of_other_changes_is_refused(clip, colors, tmp_path, key, value, said):
-    """Also where all shapes are the same; what matters in training alone, the dropout, is no part of it."""
+    """Also where all shapes are the same; what matters in training alone, the dropout, is not part of it."""
     trainer = trainer_of(clip, colors, LORA, ("OPTIM.MAX_EPOCH", "1"))
     trainer.save(trainer.fit(ROWS, trainer.inputs.dataset.labels("train")[ROWS], 0), path := tmp_path / "lora.safetensors")
     with pytest.raises(UserError, match=said):

@@ -83,7 +83,7 @@ def test_features_can_be_a_learner_s_own(clip, colors, monkeypatch):
 @pytest.mark.parametrize("name", ["CoOp", "DualPrompt"])
 @pytest.mark.parametrize("kind", ["masked", "pushed", "auto"])
 def test_what_becomes_of_a_class_without_a_label(clip, colors, name, kind):
-    """Masked, its logits are no part of the loss; pushed, as these learners were published, they are."""
+    """Masked, its logits are not part of the loss; pushed, as these learners were published, they are."""
     trainer = trainer_of(clip, colors, ("TRAINER.NAME", name), ("TRAINER.ABSENT", kind))
     counted = trainer._labels({"labeled": (torch.tensor([0, 1]), torch.tensor([0, 2]))}).counted
     assert counted.tolist() == ([True, False, True] if kind == "masked" else [True] * 3)

@@ -182,7 +182,7 @@ def test_the_runs_of_a_process_have_the_banks_of_their_own_learners(root):
 
 
 def test_a_selector_reads_them_too():
-    """Whichever of the two learners wants them; tokens are no bank."""
+    """Whichever of the two learners wants them; tokens are not a bank."""
     assert kinds_read(config("TRAINER.NAME", "VPT")) == ("features",)
     assert kinds_read(config("TRAINER.NAME", "VPT", "ACTIVE.SELECTOR_TRAINER", "ProLIP")) == ("features", "pre_projection")
 

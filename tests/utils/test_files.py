@@ -117,7 +117,7 @@ def test_the_longest_name_a_folder_allows_can_be_written(tmp_path, name):
 
 
 def test_halves_of_characters_are_written_as_unknown_ones(tmp_path):
-    """JSON of somebody else may hold them; bytes of file names that are no text survive (row 22)."""
+    """JSON of somebody else may hold them; bytes of file names that are not text survive (row 22)."""
     write_text(tmp_path / "a", "a\ud800b\udce9")
     assert (tmp_path / "a").read_bytes() == b"a\xef\xbf\xbdb\xe9"
 
@@ -125,7 +125,7 @@ def test_halves_of_characters_are_written_as_unknown_ones(tmp_path):
 @pytest.mark.parametrize("read", [read_json, sha256_of])
 @pytest.mark.parametrize("kind", ["pipe", "device", "loop", "long", "folder", "gone"])
 def test_what_cannot_be_read_is_one_line_at_once(tmp_path, read, kind):
-    """Row 14: a pipe in place of a file is no reason to wait, and a file that has gone meanwhile is no trace."""
+    """Row 14: a pipe in place of a file is not a reason to wait, and a file that has gone meanwhile gives no traceback."""
     path = tmp_path / ("a" * 256 if kind == "long" else kind)
     if kind == "pipe":
         os.mkfifo(path)

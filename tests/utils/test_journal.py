@@ -46,7 +46,7 @@ def test_a_line_that_was_torn_anywhere_is_dropped_and_the_others_stay(journal, c
 
 @pytest.mark.parametrize(("number", "line"), [(1, b"{"), (2, b""), (3, b"[" * 100_000), (2, b"\xff")])
 def test_any_other_damage_is_an_error_with_file_and_line(journal, number, line):
-    """It is no trace of a kill, so nothing is dropped in silence."""
+    """It is not the trace of a kill, so nothing is dropped silently."""
     lines = journal.path.read_bytes().split(b"\n")
     lines[number - 1] = line
     journal.path.write_bytes(b"\n".join(lines))

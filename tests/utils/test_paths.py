@@ -16,7 +16,7 @@ TOO_LONG = "a" * 256
 
 @pytest.fixture
 def odd(tmp_path) -> dict[str, Path]:
-    """Paths that are no ordinary file, by what they are."""
+    """Paths that are not ordinary files, by what they are."""
     os.mkfifo(tmp_path / "pipe")
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(tmp_path / "socket"))

@@ -197,7 +197,7 @@ STARTED: list[Registry] = []  # of the test above, for the module that it writes
 
 
 def test_a_fact_that_nobody_reads_is_refused():
-    """A slip of the pen would else be a fact that is not there; one of another type would be read as true."""
+    """A slip would else be a fact that is not there; one of another type would be read as true."""
     registry = Registry("thing", "NODE", facts={"is_linear": bool, "check": Callable})
     for facts, message in (({"is_liner": False}, "is_liner=False; did you mean 'is_linear'?"),
                            ({"is_linear": "no"}, "is_linear='no', which must be of type bool"),

@@ -46,7 +46,7 @@ def test_lists_and_tuples_stay_what_they_are(file):
     lambda kept: kept | {"code": "other"}, lambda kept: kept | {"value": ["list", 2]}, lambda kept: kept | {"checksum": ""},
     lambda kept: [], lambda kept: {"code": kept["code"]}])
 def test_what_is_damaged_or_of_other_code_is_not_believed(file, change):
-    """It is made anew."""
+    """It is made again."""
     remember("home", [1])
     assert recall("home") == [1]
     file.write_text(json.dumps(change(json.loads(file.read_text()))))

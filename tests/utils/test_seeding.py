@@ -29,7 +29,7 @@ def test_a_stream_is_repeated_by_its_key():
     (0, "batches", 0), (2, "batches", 0), (1, "select", 0), (1, "batches", 1), (1, "batches"), (1, "batches", 0, 0),
     (1, "batches", "0")])
 def test_a_stream_of_another_seed_purpose_or_round_is_independent(other):
-    """Row 16 of the faults table: no two streams are alike or shifted or correlated; 0 is a seed like any other."""
+    """Row 16 of the faults table: no two streams are equal, shifted or correlated; 0 is a seed like any other."""
     one, two = draws(1, "batches", 0), draws(*other)
     assert not np.intersect1d(one, two).size
     assert abs(np.corrcoef(one, two)[0, 1]) < 0.15

@@ -71,7 +71,7 @@ def test_what_is_no_file_is_not_waited_for(tmp_path, caplog, kind):
 
 
 def test_the_hash_of_a_state_is_that_of_its_words_and_bytes_by_name():
-    """By hand, in the bytes that caches and prompts of before were hashed by; a number alone and half precision too."""
+    """By hand, in the bytes that caches and older prompts were hashed by; a number alone and half precision too."""
     state = {"b": torch.tensor([1.0, -2.0], dtype=torch.float16), "a": torch.tensor(7)}
     expected = hashlib.sha256(b"first" + b"a 0" + struct.pack("<q", 7) + b"b 1" + struct.pack("<2e", 1, -2)).hexdigest()
     assert state_hash(state, lambda name, value: f"{name} {value.ndim}", b"first") == expected

@@ -39,5 +39,5 @@ def test_a_name_is_one_line(name):
 
 @pytest.mark.parametrize(("path", "shown"), [("a b", "a b"), ("a\nb", r"'a\nb'"), ("\udce9", r"'\udce9'"), ("\0", r"'\x00'")])
 def test_a_path_in_a_message_is_one_line(path, shown):
-    """Line breaks and bytes that are no text are escapes (row 22)."""
+    """Line breaks and bytes that are not text are escapes (row 22)."""
     assert printable(path) == shown and printable(Path(path)) == shown

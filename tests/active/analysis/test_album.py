@@ -1,4 +1,4 @@
-"""Which figures there are, of which methods, and what is said of those that cannot be drawn."""
+"""Which figures are drawn, for which methods, and what is said about those that cannot be drawn."""
 
 import argparse
 
@@ -48,7 +48,7 @@ def test_another_metric_has_files_of_its_own(folder):
 
 
 def test_only_chosen_methods_are_drawn(folder):
-    """And the line of all labels, which is no method."""
+    """And the line of all labels, which is not a method."""
     figure = drawn(folder, "--methods", "badge", "random")[0].figure
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["random", "badge", "zero-shot", "all labels"]
 

@@ -135,7 +135,7 @@ def test_features_are_those_of_the_record_s_backbone(run):
 
 
 def test_features_of_squashed_images_are_those_of_a_run_that_squashed_them(run):
-    """A record of before the key had the images cropped."""
+    """A record from before the key had the images cropped."""
     cropped, squashed = store(run), store(run, preprocessing=dataclasses.replace(NATIVE, resize="squash"))
     for resize, features in (("squash", squashed), ("shortest", cropped)):
         run.result.config["INPUT"]["RESIZE"] = resize
@@ -191,7 +191,7 @@ def test_a_moved_folder_is_named_by_root(record, photos, tmp_path):
 
 
 def test_the_projection_keeps_all_picks_and_the_largest_variance():
-    """Of a pool above the limit a part is drawn, always the same; the plane is that of the two long axes."""
+    """From a pool above the limit a part is drawn, always the same; the plane is spanned by the two long axes."""
     features = np.random.default_rng(0).normal(size=(N_POOL + 50, 3)) * (1, 5, 10)
     picked = [0, N_POOL + 49]
     rows, places = projection(features, picked)

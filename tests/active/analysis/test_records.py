@@ -156,7 +156,7 @@ def test_a_failure_that_has_no_keys_is_noted(tmp_path):
 
 
 def test_cells_below_the_experiment_are_asked_for_too(tmp_path):
-    """The list of a sweep lies above the folder that is looked at; cells beside that folder are none of its."""
+    """A sweep's list lies above the folder that is read; cells beside that folder do not belong to it."""
     keys = {"dataset": "Toy", "learner": "CoOp", "backbone": "tiny", "query_size": "1%", "method": "random"}
     cells = [keys | {"seed": seed, "folder": f"{place}/seed{seed}"} for seed, place in ((1, "a"), (2, "a"), (3, "b"))]
     (tmp_path / CELLS).write_text(json.dumps({"cells": cells}))
@@ -166,7 +166,7 @@ def test_cells_below_the_experiment_are_asked_for_too(tmp_path):
 
 
 def test_a_cell_that_was_run_elsewhere_is_not_missing(tmp_path):
-    """A run by hand of a cell that a sweep has not come to yet: one row, not two of one seed."""
+    """A cell that was run by hand before the sweep reached it: one row, not two of one seed."""
     keys = {"dataset": "Toy", "learner": "CoOp", "backbone": "tiny", "query_size": "1%", "method": "random", "seed": 1}
     (tmp_path / CELLS).write_text(json.dumps({"cells": [keys | {"folder": "swept"}]}))
     write_run(tmp_path / "hand", [0.4], seed=1)
@@ -226,7 +226,7 @@ def test_records_are_cut_by_their_columns(tmp_path):
 
 
 def test_cells_without_any_record_are_still_there(tmp_path):
-    """A sweep of which nothing ran has its cells, and no rounds."""
+    """A sweep that ran nothing has its cells, and no rounds."""
     keys = {"dataset": "Toy", "learner": "CoOp", "backbone": "tiny", "query_size": "1%", "method": "random", "seed": 1}
     (tmp_path / CELLS).write_text(json.dumps({"cells": [keys | {"folder": "a"}]}))
     records = load_records([tmp_path])

@@ -57,7 +57,7 @@ def test_nothing_missing_is_no_table(tmp_path):
 
 
 def test_a_budget_of_another_table_is_said_to_be_missing(tmp_path):
-    """10 % is there with 5 % a round and not with 1 %, of which there are two rounds."""
+    """The budget 10 % exists with 5 % a round, but not with two rounds of 1 %."""
     write_experiment(tmp_path / "1", seeds=(1,))
     write_experiment(tmp_path / "2", seeds=(1,), query_size="5%")
     first, second = results_tables(load_records([tmp_path]), budgets=[10])

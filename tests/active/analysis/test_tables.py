@@ -1,4 +1,4 @@
-"""Means over seeds: by hand where all is there, said aloud where something is missing."""
+"""Means over seeds: by hand where all is there, reported where something is missing."""
 
 import json
 import statistics
@@ -60,7 +60,7 @@ def test_an_incomplete_method_has_no_average(two_datasets):
 
 
 def test_a_method_that_was_not_asked_for_on_a_data_set_has_no_average(tmp_path):
-    """Where a sweep lists its cells, a data set without any of a method's is no reason to average over the others."""
+    """Where a sweep lists its cells, a data set without any of a method's is not a reason to average over the others."""
     write_run(tmp_path / "1", [0.4], dataset="A")
     write_run(tmp_path / "2", [0.4], dataset="B")
     write_run(tmp_path / "3", [0.4], dataset="A", method="badge")

@@ -96,7 +96,7 @@ def test_wins_ties_and_losses_are_counted_over_pairs():
 
 
 def test_lower_calibration_errors_win():
-    """For a metric of which less is better, wins and ranks turn around; the difference keeps its sign."""
+    """For a metric where lower is better, wins and ranks are reversed; the difference keeps its sign."""
     blocks = blocks_of(badge=BADGE, random=RANDOM)
     row = compare(blocks, lower_is_better=True).iloc[0]
     assert (row.wins, row.ties, row.losses) == (1, 1, 4) and row.difference > 0
@@ -104,7 +104,7 @@ def test_lower_calibration_errors_win():
 
 
 def test_only_blocks_with_both_are_pairs():
-    """A block without the method, or without the baseline, is no pair."""
+    """A block without the method, or without the baseline, is not a pair."""
     row = compare(blocks_of(badge=[np.nan, *BADGE[1:]], random=[*RANDOM[:5], np.nan])).iloc[0]
     assert row.n_pairs == 4
     assert row.t == pytest.approx(stats.ttest_rel(BADGE[1:5], RANDOM[1:5]).pvalue)

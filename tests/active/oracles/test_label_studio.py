@@ -58,7 +58,7 @@ def test_an_image_that_was_uploaded_is_named_and_the_rest_read(tmp_path, caplog,
 
 
 def test_answers_of_another_control_alone_are_said(tmp_path, caplog):
-    """As of a project whose labeling interface was changed: the images would wait without a word."""
+    """As of a project whose labeling interface was changed: the images would wait silently."""
     assert rows(tmp_path, task("a.jpg", choice("cat", control="species"))) == []
     assert "1 tasks hold choices of other controls than 'label' alone" in caplog.text
 

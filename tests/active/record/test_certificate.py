@@ -35,7 +35,7 @@ def test_the_config_hash_follows_what_a_run_computes_and_not_where(tmp_path):
 
 @pytest.fixture
 def other_code(tmp_path, monkeypatch):
-    """A folder that stands for the project; whoever reads the code afterwards finds the real one."""
+    """A folder that stands for the project; code that is read afterwards is the real project's."""
     monkeypatch.setattr(environment, "PROJECT", tmp_path)
     yield tmp_path
     environment.code.cache_clear()
@@ -106,7 +106,7 @@ def test_a_moved_data_root_has_the_same_data_hash(dataset, tmp_path):
 
 
 def test_the_data_hash_is_that_of_former_versions(tmp_path):
-    """So that a run of theirs is gone on with; this value was computed by the code before."""
+    """So that their runs can be continued; this value was computed by the earlier code."""
     dataset = make_dataset(tmp_path / "data")
     assert data_hash(ImageFiles(dataset)) == "7f75718d869a4bcd3e87e9a276eb1304a147fae7f24eecbf99f63e2bb5cd1cfb"
 

@@ -257,7 +257,7 @@ def test_who_made_the_last_part_of_a_run_made_it(code, now, by_it):
 
 @pytest.mark.parametrize("name", ["results.json", "log.txt", "learning_curve.png"])
 def test_a_pipe_in_place_of_a_file_of_the_run_is_refused(tmp_path, name):
-    """Row 11: opening it would wait for nobody, without a word."""
+    """Row 11: opening it would wait for nobody, silently."""
     os.mkfifo(tmp_path / name)
     with pytest.raises(UserError, match=rf"{name} is not a file, as a run needs it"):
         clean(tmp_path)

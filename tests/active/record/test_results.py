@@ -89,7 +89,7 @@ def test_values_of_other_types_are_refused_in_every_place(tmp_path, value):
 
 @pytest.mark.parametrize("value", [None, "x", [], {}, [1], -1.5, True])
 def test_every_part_that_is_read_is_of_its_type(tmp_path, value):
-    """Row 19: a record with a checksum of its own is no reason for a trace in tables and figures."""
+    """Row 19: a record with a checksum of its own is not a reason for a traceback in tables and figures."""
     path = tmp_path / "results.json"
     result(record()).write(path)
     whole = json.loads(path.read_text())

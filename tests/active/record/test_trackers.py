@@ -153,7 +153,7 @@ def test_a_tracker_that_is_never_there_loses_nothing_but_losses(tmp_path, servic
 
 
 def test_ctrl_c_while_a_tracker_is_told_stops_the_run(tmp_path, service, monkeypatch):
-    """It is no failure of the tracker."""
+    """It is not a failure of the tracker."""
     monkeypatch.setattr(service, "answer", lambda: (_ for _ in ()).throw(KeyboardInterrupt()))
     with pytest.raises(KeyboardInterrupt):
         tracked(tmp_path, service)

@@ -58,7 +58,7 @@ def test_tfs_fills_the_smallest_class_with_its_most_uncertain_row():
 
 
 def brute_force(ctx: SelectionContext, ridge: float) -> list[int]:
-    """Invert the matrix anew for every candidate of every pick."""
+    """Invert the matrix again for every candidate of every pick."""
     def fisher(features: torch.Tensor, logits: torch.Tensor) -> np.ndarray:
         largest = logits.double().softmax(1).amax(1).numpy()
         rows = features.double().numpy()
@@ -122,7 +122,7 @@ def test_masks_belong_to_images():
     (0, [0, 1]), (2, [0, 1]), (3, [0, 1, 2, 3, 4]), (5, [0, 1, 2, 3, 4]), (6, [0, 1, 2, 3, 4, 5, 6, 7]),
     (100, [0, 1, 2, 3, 4, 5, 6, 7])])
 def test_the_threshold_falls_until_there_are_enough(enough, expected):
-    """Five masks: three changes and more, then two, then one; a row that never changes is no candidate."""
+    """Five masks: three changes and more, then two, then one; a row that never changes is not a candidate."""
     changes = torch.tensor([5, 3, 2, 2, 2, 1, 1, 1, 0, 0, 0, 0])
     assert candidates(changes, 5, enough).tolist() == expected
 

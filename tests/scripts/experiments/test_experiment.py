@@ -54,7 +54,7 @@ def test_an_entry_s_own_keys_win_over_the_overrides_and_the_command_line_over_bo
 
 
 def test_two_folders_of_images_stand_in_one_experiment(tmp_path):
-    """Each with its own name in tables, which is no part of what a run computes."""
+    """Each with its own name in tables, which is not part of what a run computes."""
     folders = [{name: {"DATASET": {"NAME": "ImageFolder", "ROOT": name}, "LABEL": {"DATASET": name}}}
                for name in ("birds", "cars")]
     configs = [as_dict(configured(cell.words)) for cell in cells_of(tmp_path, DATASETS=folders)]

@@ -70,7 +70,7 @@ def test_a_cell_whose_worker_died_is_started_again():
 
 
 def test_a_cell_that_gets_on_is_started_as_often_as_it_takes(monkeypatch):
-    """Jobs end at their time limit: as long as each has finished a round, the next one goes on; then the count begins anew."""
+    """Jobs end at their time limit: as long as each has finished a round, the next one goes on; then the count starts again."""
     rounds = iter([0, 1, 2, 3, 3, 3])
     monkeypatch.setattr("scripts.experiments.schedule._rounds_on_record", lambda cell: next(rounds))
 
@@ -127,7 +127,7 @@ def test_an_interrupt_stops_the_workers():
 
 
 def test_a_fault_of_the_schedule_itself_is_raised():
-    """An unexpected exception of a worker or of the report ends the sweep loudly instead of losing cells in silence."""
+    """An unexpected exception of a worker or of the report ends the sweep loudly instead of losing cells silently."""
 
     def answer(name, start, wait):
         raise ZeroDivisionError

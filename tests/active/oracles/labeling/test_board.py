@@ -47,7 +47,7 @@ def test_the_last_answer_can_be_taken_back_until_it_is_sent_off(journal):
 
 
 def test_what_is_sent_off_takes_no_further_answer(journal):
-    """Else one that is taken back before the run has woken up would be missed when it goes on."""
+    """Otherwise an answer taken back before the run wakes up would be missing when it goes on."""
     board = opened(journal, grace=3600.0)
     number, _ = board.answer("", 3, [given(image, 0) for image in (1, 2, 3)])
     board.send(3)
@@ -81,7 +81,7 @@ def test_examples_are_the_newest_of_a_class(board):
 
 
 def test_lines_of_before_are_taken_again(journal):
-    """What was taken back, given anew, corrected: the state is that of before the stop."""
+    """What was taken back, given again, corrected: the state is that of before the stop."""
     lines = [Line("t", *own) for own in (
         ("Ann", "a.png", 0), ("Ann", "a.png", None), ("Bob", "d.png", 2), ("", "b c.jpg", UNSURE))]
     journal.append([line.written(NAMES) for line in lines])
