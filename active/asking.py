@@ -50,8 +50,9 @@ def asked(plan: Run, state: State, round: int) -> tuple[list[Query], dict[int, i
 
 
 def _n_wanted(plan: Run, state: State, round: int, queries: Sequence[Query]) -> int:
-    """Return how many images a round asks after `queries`: replacements for skips, as far as its budget and limit allow.
+    """Return how many images a round asks next, after `queries`: at first its query, then replacements for skipped ones.
 
+    The limits are the labels that the run may have bought by now, and twice as many images asked.
     No round depends on how many follow, nor on corrections made during its own question.
     """
     if not plan.refills:

@@ -48,7 +48,7 @@ def asked_once(files: "ImageFiles", cfg: CfgNode) -> "ImageFiles":
     dataset, node = files.dataset, cfg.DATASET.IMAGEFOLDER
     if dataset.test and not node.VAL:
         logger.info("%s: of labels that people made none is held out as val, since nothing reads it", dataset.name)
-    if node.get("COPIES") != "skip":  # which older records lack
+    if node.get("COPIES") != "skip":  # older records lack the key
         return files
     images = [(datum.label, datum.path, row, split) for split in SPLITS for row, datum in enumerate(dataset.split(split))]
     first: dict[bytes, str] = {}
