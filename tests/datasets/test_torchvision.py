@@ -353,7 +353,7 @@ def test_a_name_that_is_none_is_one_line(tmp_path, name, message):
 
 def test_what_is_not_there_is_one_line_with_what_to_do(tmp_path):
     with pytest.raises(DataError, match=r"torchvision's CIFAR10 cannot be loaded from .*: Dataset not found or corrupted.*; "
-                                        r"bring its files .*, or DATASET\.TORCHVISION\.DOWNLOAD True") as caught:
+                                        r"put its files .*, or DATASET\.TORCHVISION\.DOWNLOAD True") as caught:
         build(tmp_path, "CIFAR10")
     assert "\n" not in str(caught.value)
 
