@@ -190,7 +190,7 @@ def test_a_missing_package_is_named_with_its_install_command(tmp_path, root, cap
 
 @pytest.mark.parametrize(("further", "message"), [
     (["--workers", "0"], "'0' is not a whole number from 1 to 1024"),
-    (["--workers", "1000000000"], "no whole number from 1 to 1024"), (["--backend", "rey"], "invalid choice"),
+    (["--workers", "1000000000"], "not a whole number from 1 to 1024"), (["--backend", "rey"], "invalid choice"),
     (["--worker", "2"], "did you mean '--workers'"),
     (["optim.lr", "1"], "neither a flag nor a KEY VALUE"), (["--backend", "slurm", "--slurm", "partitoin=gpu"], "partitoin"),
 ])
