@@ -2,11 +2,11 @@
 
     python -m active.verify output/run/results.json [--root DATA] [--fresh]
 
-The recorded config is run in a temporary folder, with the recorded number of threads; picks, labels and metrics of every
-round must be equal bit for bit, as they are on the same machine with the same versions. Labels that people gave come from the
-record. `--fresh` also extracts the features again instead of taking them from the cache; `--plugins` allows the code that the
-record names as ACTIVE.PLUGINS to run. The exit code is 0 if all is equal and 1 if not, or if the run could not be repeated; 2
-for a wrong command line; 130 for Ctrl-C.
+The recorded config is run in a temporary folder, with the recorded number of threads and the recorded product of linear
+layers; picks, labels and metrics of every round must be equal bit for bit, as they are on the same machine with the same
+versions. Labels that people gave come from the record. `--fresh` also extracts the features again instead of taking them from
+the cache; `--plugins` allows the code that the record names as ACTIVE.PLUGINS to run. The exit code is 0 if all is equal and
+1 if not, or if the run could not be repeated; 2 for a wrong command line; 130 for Ctrl-C.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from active.oracles.registry import ORACLES
+from active.record.folder import linear_used
 from active.record.results import MEASURED, RunResult
 from active.registry import SAMPLERS
 from dassl.config.cli import Parser, command
@@ -95,6 +96,7 @@ def run_again(old: RunResult, folder: Path, root: str | None, *, fresh: bool) ->
                 restore(output, record.round, part, {path: written(code_of(answer), old.dataset["classnames"])
                                                      for path, answer in answers.items()})
     words = ["--config-file", config, "--output-dir", output, *(["--root", root] if root else []),
+             "MODEL.LINEAR", linear_used(old.environment),
              *(["CACHE_DIR", folder / "cache"] if fresh else [])]
     threads = {"OMP_NUM_THREADS": old.environment["threads"]} if old.environment.get("threads", "").isdigit() else {}
     done = subprocess.run([sys.executable, PROJECT / "train.py", *map(str, words)], stdout=subprocess.DEVNULL,

@@ -23,6 +23,7 @@ from active.analysis.style import BLACK, MARKERS, legend_below, panels, plain, s
 from active.analysis.tables import in_order
 from active.analysis.tests_of_difference import FULL
 from active.oracles.unasked import asked_once
+from active.record.folder import linear_used
 from active.record.results import RunResult
 from dassl.config.setup import cache_path, load_plugin
 from dassl.data.answers import code_of, written
@@ -100,7 +101,8 @@ def _fits(key: Mapping[str, Any], result: RunResult) -> bool:
     decoding, own = key["decoding"], {"PIXEL_MEAN": key["mean"], "PIXEL_STD": key["std"]}
     device = "cuda" if result.config["USE_CUDA"] and "gpu" in result.environment else "cpu"
     return (key["weights"] == result.certificate.get("weights") and key["precision"] == result.config["MODEL"]["PREC"]
-            and key.get("device") == device and "reads" not in key  # "reads": other rows of the tower than unit-norm features
+            and key.get("device") == device and key.get("linear", "torch") == linear_used(result.environment)
+            and "reads" not in key  # "reads": other rows of the tower than unit-norm features
             and given["INTERPOLATION"] in ("", key["interpolation"]) and decoding["exif_rotation"] == given["EXIF_ROTATION"]
             and bool(decoding["draft"]) == given["JPEG_DRAFT"]
             and given.get("RESIZE", "") in ("", key.get("resize", "shortest"))

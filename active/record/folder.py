@@ -119,7 +119,8 @@ def open_result(
     Raises UserError with the differences if the folder holds a run with another config, data or weights. A record
     made by other code or in another environment is continued: the log says so, and the record then names both.
     """
-    new = RunResult(config, environment(), {
+    linear = {"linear": certificate["linear"]} if "linear" in certificate else {}
+    new = RunResult(config, environment() | linear, {
         "name": dataset.name, "n_train": len(dataset.train), "n_test": len(dataset.test),
         "n_classes": len(dataset.classnames), "classnames": list(dataset.classnames)}, certificate=dict(certificate))
     path = output / RESULTS
@@ -180,6 +181,12 @@ def environments(environment: Mapping[str, str], what: str) -> list[str]:
     return environment.get(what, "none").split(AND)
 
 
+def linear_used(environment: Mapping[str, str]) -> str:
+    """Return whose product of linear layers the last part of a run had, as `MODEL.LINEAR` calls it."""
+    found = environments(environment, "linear")[-1]
+    return "torch" if found == "none" else found
+
+
 def made_by(result: RunResult, code: str) -> bool:
     """Return whether the code with this hash made the last part of a run; True for records without a certificate."""
     return not result.certificate or result.certificate.get("code", "").endswith(code)
@@ -209,6 +216,8 @@ def _continue_certificate(old: RunResult, new: RunResult, path: Path) -> None:
     if not made_by(old, now):
         logger.warning("the code has changed since %s was begun; its certificate names both versions", path)
         old.certificate["code"] = f"{before}+{now}"
+    if linear_used(old.environment) != linear_used(new.environment):
+        old.certificate["linear"] = "+".join(own.certificate.get("linear", "torch") for own in (old, new))
 
 
 def _continue_environment(old: dict[str, str], new: dict[str, str], path: Path) -> None:

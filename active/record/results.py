@@ -101,7 +101,7 @@ class RunResult:
     rounds: list[RoundRecord] = field(default_factory=list)
     status: str = "running"
     schema: int = SCHEMA
-    certificate: dict[str, str] = field(default_factory=dict)  # SHA-256 of config, code, data, weights
+    certificate: dict[str, str] = field(default_factory=dict)  # SHA-256 of config, code, data, weights; and `linear`
     known: dict[str, int | str] = field(default_factory=dict)  # answers known before the first round, by dataset id
     stopped: str = ""  # why a finished run ended before its last round: "kappa 0.985 >= 0.98 after round 7"
     failure: str = ""  # for status "failed": the round that failed, and where its numbers stopped being finite

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from dassl.utils.errors import UserError
 from trainers.clip.library import QuickGELU, ResidualAttentionBlock
+from trainers.clip.linear_layers import linear_of
 from trainers.core.low_rank import Changes, LowRank
 
 QUICK = 1.702  # of QuickGELU
@@ -25,24 +26,24 @@ def projected(block: ResidualAttentionBlock, x: Tensor, parts: str, changes: Cha
     weight, bias, x = block.attn.in_proj_weight[rows], block.attn.in_proj_bias[rows], block.ln_1(x)
     if changes:
         each = zip(parts, weight.split(width), bias.split(width), strict=True)
-        found = torch.cat([_linear(x, *own, changes.get(part)) for part, *own in each], dim=-1)
+        found = torch.cat([_linear(block, x, *own, changes.get(part)) for part, *own in each], dim=-1)
     else:
-        found = F.linear(x, weight, bias)
+        found = linear_of(block)(x, weight, bias)
     return found.unflatten(-1, (len(parts), block.attn.num_heads, -1)).unbind(-3)
 
 
-def _linear(x: Tensor, weight: Tensor, bias: Tensor, change: LowRank | None) -> Tensor:
-    return F.linear(x, weight, bias) if change is None else change.linear(x, weight, bias)
+def _linear(block: ResidualAttentionBlock, x: Tensor, weight: Tensor, bias: Tensor, change: LowRank | None) -> Tensor:
+    return linear_of(block)(x, weight, bias) if change is None else change.linear(x, weight, bias)
 
 
 def after_attention(block: ResidualAttentionBlock, x: Tensor, attended: Tensor, changes: Changes) -> Tensor:
     """Return the block's result for tokens x from the heads' concatenated outputs, both [..., width]."""
     out = block.attn.out_proj
-    x = x + block.ls_1(_linear(attended, out.weight, out.bias, changes.get("o")))
+    x = x + block.ls_1(_linear(block, attended, out.weight, out.bias, changes.get("o")))
     if not isinstance(block.mlp.gelu, QuickGELU) or not isinstance(block.ls_2, nn.Identity):
         return x + block.ls_2(block.mlp(block.ln_2(x)))
     hidden = F.silu(QUICK * block.mlp.c_fc(block.ln_2(x)))  # x sigmoid(1.702 x) = silu(1.702 x) / 1.702, in one kernel
-    return torch.add(x + block.mlp.c_proj.bias, F.linear(hidden, block.mlp.c_proj.weight), alpha=1 / QUICK)
+    return torch.add(x + block.mlp.c_proj.bias, linear_of(block)(hidden, block.mlp.c_proj.weight), alpha=1 / QUICK)
 
 
 def changed_block(block: ResidualAttentionBlock, x: Tensor, changes: Changes, mask: Tensor | None = None) -> Tensor:

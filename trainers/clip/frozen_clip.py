@@ -12,9 +12,11 @@ from torch import Tensor, nn
 
 from dassl.data.transforms import Preprocessing
 from dassl.utils.errors import UserError
+from dassl.utils.linear import ONEDNN, TORCH
 from trainers.clip.causal_text import CausalText
 from trainers.clip.image_tower import ImageTower, OpenClipImage, image_dtype
 from trainers.clip.library import VisionTransformer
+from trainers.clip.linear_layers import use_onednn
 from trainers.clip.text_tower import OpenClipText, TextTower
 from trainers.clip.timm_tower import TimmImage, takes_prompts
 from trainers.clip.tokens import Layout, layout_of
@@ -25,9 +27,12 @@ from trainers.core.prompts import Prompts, TokenRows
 class FrozenCLIP:
     """An open_clip model whose weights never change, its tokenizer and its preprocessing.
 
-    `fingerprint` identifies the weights in cache keys and checkpoints. Features are returned as the towers make them, not
+    `fingerprint` identifies the weights in cache keys and checkpoints, `linear` says by whose product linear layers are
+    computed, which cache keys name too: see `dassl.utils.linear`. Features are returned as the towers make them, not
     normalized; use `normalized`. A bias of the logits (SigLIP) is alike for all classes, and so cancels in their softmax.
     """
+
+    linear = TORCH
 
     def __init__(self, model: nn.Module, tokenizer: Any, preprocessing: Preprocessing, *, name: str, fingerprint: str):
         self.model = model.eval().requires_grad_(False)
@@ -38,6 +43,11 @@ class FrozenCLIP:
         self.fingerprint = fingerprint
         self.text_tower = text_tower(self.text, layout_of(tokenizer))
         self.logit_scale = float(model.logit_scale.detach().double().exp())
+
+    def use_onednn(self) -> None:
+        """Compute the towers' linear layers over oneDNN from now on, where they are fp32 on the CPU."""
+        self.linear = ONEDNN
+        use_onednn(self.model)
 
     @property
     def device(self) -> torch.device:

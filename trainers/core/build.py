@@ -26,6 +26,7 @@ from dassl.optim.lr_scheduler import build_scheduler
 from dassl.optim.optimizer import build_optimizer
 from dassl.utils.errors import ConfigError, UserError
 from dassl.utils.held import Held
+from dassl.utils.linear import ONEDNN, TORCH, chosen
 from dassl.utils.seeding import forbid_tf32, rng_for, use_deterministic_algorithms
 from trainers.clip.architectures import tower_depths
 from trainers.clip.backbones import load_clip, takes_image_prompts
@@ -41,6 +42,7 @@ from trainers.learner import Learner
 from trainers.registry import LEARNERS, TRAINERS, absent, is_learner, read_by, tunes_images
 
 THREADS = torch.get_num_threads()  # torch's own choice
+LEAST_WIDTH = 256  # of towers whose products are worth a choice
 logger = logging.getLogger(__name__)
 
 
@@ -71,9 +73,20 @@ def build_clip(cfg: CfgNode, held: Held) -> FrozenCLIP:
     use_deterministic_algorithms(cfg.DETERMINISTIC)
     forbid_tf32()
     device = "cuda" if cfg.USE_CUDA and torch.cuda.is_available() else "cpu"
-    return held.get("clip", (cfg.MODEL, device), lambda: load_clip(
-        *(cfg.MODEL.BACKBONE[key] for key in ("NAME", "PRETRAINED", "TOKENIZER")), device=device, precision=cfg.MODEL.PREC),
-        holders=["inputs"])
+    return held.get("clip", (cfg.MODEL, device), lambda: _loaded(cfg, device), holders=["inputs"])
+
+
+def _loaded(cfg: CfgNode, device: str) -> FrozenCLIP:
+    node = cfg.MODEL.BACKBONE
+    clip = load_clip(node.NAME, node.PRETRAINED, node.TOKENIZER, device=device, precision=cfg.MODEL.PREC)
+    if device == "cpu" and cfg.MODEL.PREC == "fp32" and linear_product(cfg.MODEL.LINEAR, clip.text_width) == ONEDNN:
+        clip.use_onednn()
+    return clip
+
+
+def linear_product(asked: str, width: int) -> str:
+    """Return whose product computes the linear layers of towers of a width; small ones are not worth the time to choose it."""
+    return TORCH if asked == "auto" and width < LEAST_WIDTH else chosen(asked)
 
 
 def drawn_by(cfg: CfgNode) -> int | None:
@@ -131,7 +144,8 @@ def kept_features(
 def _bank_key(cfg: CfgNode, clip: FrozenCLIP, contents: Contents, reads: Reads) -> Key:
     preprocessing = build_preprocessing(cfg.INPUT, clip.preprocessing)
     key = bank_key(clip.fingerprint, preprocessing, contents, cfg.MODEL.PREC, clip.device.type)
-    return key | ({} if reads == "features" else {"reads": reads})  # caches of before have no such entry
+    key |= {} if clip.linear == TORCH else {"linear": clip.linear}  # caches of before have no such entry, nor the next
+    return key | ({} if reads == "features" else {"reads": reads})
 
 
 def build_inputs(

@@ -1,0 +1,77 @@
+"""Linear maps over oneDNN: as exact as torch's own, and taken only where they are much faster and true fp32."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import dassl.utils.linear as module
+from dassl.utils.errors import ConfigError
+from dassl.utils.linear import FP32_ERROR, MARGIN, chosen, is_exact, linear
+
+needs_onednn = pytest.mark.skipif(not is_exact(), reason="torch without oneDNN")
+
+
+@pytest.fixture(autouse=True)
+def asked_anew(monkeypatch):
+    """Nothing is kept of what other tests have asked, nor of this one."""
+    for name in ("is_exact", "faster"):
+        monkeypatch.setattr(module, name, getattr(module, name).__wrapped__)
+
+
+@needs_onednn
+@pytest.mark.parametrize("has_bias", [False, True])
+def test_the_map_and_its_gradient_are_those_of_float64_to_rounding(has_bias):
+    generator = torch.Generator().manual_seed(0)
+    x, weight, bias, sent = (torch.randn(*shape, generator=generator) for shape in ((3, 5, 64), (48, 64), (48,), (3, 5, 48)))
+    bias = bias if has_bias else None
+    results = []
+    for function, kind in ((linear, torch.float32), (F.linear, torch.float64)):
+        own = x.to(kind).requires_grad_()
+        found = function(own, weight.to(kind), None if bias is None else bias.to(kind))
+        results.append((found.detach(), *torch.autograd.grad((found * sent).sum(), own)))
+    for own, exact in zip(*results, strict=True):
+        assert own.dtype == torch.float32 and (own - exact).abs().max() < FP32_ERROR * exact.abs().max()
+
+
+@needs_onednn
+def test_what_is_learned_has_its_gradient():
+    """A matrix or a bias that is no constant goes through torch's own product, bit for bit."""
+    x, weight, bias = torch.randn(4, 8), torch.randn(6, 8, requires_grad=True), torch.randn(6, requires_grad=True)
+    for own in ((weight, None), (weight.detach(), bias), (weight, bias)):
+        assert torch.equal(linear(x, *own), F.linear(x, *own)) and linear(x, *own).requires_grad
+
+
+def test_what_is_not_fp32_is_torchs_own():
+    for kind in (torch.float64, torch.bfloat16):
+        x, weight = torch.randn(4, 8).to(kind), torch.randn(6, 8).to(kind)
+        assert torch.equal(linear(x, weight), F.linear(x, weight))
+
+
+@pytest.mark.parametrize(("own", "expected"), [(MARGIN, "onednn"), (MARGIN - 0.01, "torch"), (0.5, "torch")])
+def test_auto_takes_onednn_where_it_is_faster_by_more_than_noise(monkeypatch, own, expected):
+    monkeypatch.setattr(module, "is_exact", lambda: True)
+    monkeypatch.setattr(module, "shortest", lambda *_: [own, 1.0])
+    assert chosen("auto") == expected
+    assert chosen("torch") == "torch" and chosen("onednn") == "onednn"
+
+
+@pytest.mark.parametrize("how", ["rounds to bf16", "is not there"])
+def test_a_product_that_is_not_fp32_is_not_taken(monkeypatch, how):
+    """Neither where the processor is let use less, nor in a torch without oneDNN; who asks for it is told so."""
+
+    def product(x, weight):
+        if how == "is not there":
+            raise AttributeError("'_OpNamespace' 'mkldnn' object has no attribute '_linear_pointwise'")
+        return (x.bfloat16() @ weight.bfloat16().T).float()
+
+    monkeypatch.setattr(module, "_product", product)
+    monkeypatch.setattr(module, "shortest", lambda *_: [9.0, 1.0])
+    assert chosen("auto") == "torch"
+    with pytest.raises(ConfigError, match=r"MODEL\.LINEAR is onednn, but torch .* set it to torch or auto"):
+        chosen("onednn")
+
+
+def test_each_function_is_timed():
+    """The shortest of a few turns, in the order of the functions."""
+    slow, fast = module.shortest(lambda: sum(range(10**5)), lambda: None)
+    assert slow > fast > 0
