@@ -56,6 +56,9 @@ class Config:
         PIXEL_STD: tuple[float, ...] = ()
         # training only, in this order, such as ["random_resized_crop", "random_flip", "normalize"]
         TRANSFORMS: tuple[str, ...] = ()
+        # augmented views that an image has in all, encoded once and kept in CACHE_DIR for all runs; 0 is a new one every epoch.
+        # For learners that leave the image tower as it is, see benchmarks/views.md
+        VIEWS: Annotated[int, AtLeast(0), AtMost(1000)] = 0
         RRCROP_SCALE: tuple[float, ...] = (0.08, 1.0)  # share of the image's area that random_resized_crop may keep
         CROP_PADDING: Annotated[int, AtLeast(0), AtMost(1000)] = 4  # pixels on each side, for random_crop
         EXIF_ROTATION: bool = True  # turn photographs upright; the code of the field's papers does not
@@ -123,6 +126,8 @@ class Config:
     class LOG:
         # why images were picked, in queries/: the sampler's values of those that are asked, or of all that could be
         SCORES: Annotated[Literal["none", "picks", "pool"], Circumstance()] = "none"
+        # whether learning_curve.png is drawn at the end: of single runs alone, of cells of a sweep too, or never
+        CURVE: Annotated[Literal["single", "always", "never"], Circumstance()] = "single"
         TENSORBOARD: Switch = False  # as TRACKERS: [tensorboard], but what cannot be written ends the run
         # where a run is shown: tensorboard, wandb, mlflow; one that fails loses no round, see active/record/trackers
         TRACKERS: Annotated[list[str], NameOf("recorder"), Circumstance()] = []  # noqa: RUF012  copied by default_config

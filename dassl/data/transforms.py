@@ -131,6 +131,9 @@ def check_transforms(cfg: CfgNode) -> None:
     for name in cfg.TRANSFORMS:
         if name not in known:
             raise ConfigError(f"INPUT.TRANSFORMS: unknown {name!r}; {did_you_mean(str(name), known)}")
+    if cfg.VIEWS and set(cfg.TRANSFORMS) <= {"normalize"}:
+        raise ConfigError(f"INPUT.VIEWS is {cfg.VIEWS}, but INPUT.TRANSFORMS has no random step, so that an image has one; "
+                          "set it to 0, or name a step such as random_resized_crop")
     if len(cfg.SIZE) not in (0, 2) or not all(type(side) is int and side > 0 for side in cfg.SIZE):
         raise ConfigError(f"INPUT.SIZE is {cfg.SIZE}, but must be (height, width) in pixels")
     for key in ("PIXEL_MEAN", "PIXEL_STD"):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 from torch import Tensor
 
+from dassl.utils.allocation import freed_memory_kept
 from dassl.utils.errors import UserError
 from dassl.utils.events import event
 from dassl.utils.progress import Progress
@@ -25,7 +26,7 @@ def predict(
     shifted.
     """
     rows, filled = None, 0
-    with Progress(description, n_rows, "img") as progress:
+    with freed_memory_kept(), Progress(description, n_rows, "img") as progress:
         for encoded in encoded_parts(batches, encode):
             rows = encoded.new_empty(n_rows, *encoded.shape[1:]) if rows is None else rows
             if filled + len(encoded) > n_rows:
@@ -56,7 +57,7 @@ def predict_some(
     places = [[row % batch_size for row in own] for own in rows]
     sizes = [min(batch_size, n_rows - own[0] // batch_size * batch_size) for own in rows]
     placed = (_placed(images, own, size) for images, own, size in zip(batches, places, sizes, strict=True))
-    with torch.no_grad(), Progress(description, sum(map(len, rows)), "img") as progress:
+    with torch.no_grad(), freed_memory_kept(), Progress(description, sum(map(len, rows)), "img") as progress:
         parts = encoded_parts(placed, encode)
         for own, size in zip(places, sizes, strict=True):
             encoded = next(parts)

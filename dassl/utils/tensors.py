@@ -75,7 +75,7 @@ def state_hash(state: Mapping[str, Tensor], said: Callable[[str, Tensor], str], 
     digest = hashlib.sha256(first)
     for name, value in sorted(state.items()):
         digest.update(said(name, value).encode())
-        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(value.detach().cpu().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 

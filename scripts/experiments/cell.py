@@ -48,7 +48,7 @@ def run_cell(words: Sequence[str], held: Held, *, wait: bool = False) -> Outcome
 
     Where another process is at work in the cell's folder the outcome is `busy`, or, with `wait`, that process is waited for.
     """
-    return outcome_of(lambda: job.train(configured(words), held, wait=wait))
+    return outcome_of(lambda: job.train(configured(words), held, wait=wait, is_cell=True))
 
 
 def outcome_of(work: Callable[[], object]) -> Outcome:

@@ -8,6 +8,7 @@ from PIL import Image
 
 from dassl.config.setup import setup_config
 from dassl.data.dataset import Dataset, Datum
+from dassl.data.digests import ImageFiles
 from dassl.data.loader import image_batches
 from dassl.data.store import ImageStore
 from dassl.data.transforms import build_preprocessing
@@ -43,4 +44,5 @@ def trainer_of(clip: FrozenCLIP, dataset: Dataset, *pairs: tuple[str, str]) -> P
     kinds = ("features", "pre_projection")
     banks = {kind: {split: torch.cat([encoder(clip, kind)(batch) for batch in image_batches(
         dataset.files(split), transform, batch_size=10)]) for split in ("train", "test")} for kind in kinds}
-    return build_trainer(cfg, build_inputs(cfg, clip, dataset, banks, ImageStore(cfg.DATALOADER.MEMORY_MB * 2**20)))
+    return build_trainer(cfg, build_inputs(cfg, clip, dataset, banks, ImageStore(cfg.DATALOADER.MEMORY_MB * 2**20),
+                                           ImageFiles(dataset)))

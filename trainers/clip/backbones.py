@@ -1,5 +1,6 @@
 """Names and weights of CLIPs: from a backbone's name and a tag, a file or a folder to a FrozenCLIP."""
 
+import contextlib
 import importlib.util
 import json
 import logging
@@ -26,6 +27,7 @@ from trainers.clip.architectures import (
 )
 from trainers.clip.building import (
     Architecture,
+    NotDrawn,
     build,
     fits,
     give_transformers,
@@ -107,7 +109,8 @@ def load_model(name: str, pretrained: str, *, device: str | torch.device = "cpu"
             return _of_tag(name, pretrained, device, precision)
         checkpoint = read_checkpoint(file, partial(_same_weights, name))
         architecture = _architecture(name, checkpoint)
-        model = build(architecture, checkpoint.said.get("preprocess_cfg", {}), device, precision)
+        with NotDrawn():
+            model = build(architecture, checkpoint.said.get("preprocess_cfg", {}), device, precision)
         load_state(model, checkpoint.state)
     except Exception as error:
         hint = f"; {_where_to_get(name, pretrained)}" if isinstance(error, (OSError, RuntimeError)) and not file else ""
@@ -124,7 +127,8 @@ def _of_tag(name: str, tag: str, device: str | torch.device, precision: str) -> 
         raise ValueError(f"QuickGELU mismatch: the weights need {_activation(source.get('quick_gelu'))}")
     view = {key: source[key] for key in VIEW if key in source}
     give_transformers(architecture)
-    with warnings.catch_warnings(), quiet_root():
+    undrawn = contextlib.nullcontext() if file is None else NotDrawn()  # open_clip checks that a file has all weights
+    with warnings.catch_warnings(), quiet_root(), undrawn:
         warnings.filterwarnings("error", message=".*QuickGELU mismatch.*")
         model = open_clip.create_model(model_name, pretrained=tag if file is None else str(file), device=device,
                                        precision=precision, pretrained_hf=False,

@@ -5,7 +5,7 @@ import json
 import logging
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import fields
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from trainers.clip.library import open_clip, use_transformers
 from trainers.clip.weights import misfit, named_as
@@ -21,6 +22,7 @@ Architecture = Mapping[str, Any]
 BLOCKS = re.compile(r"(?:text\.)?transformer\.resblocks\.(\d+)\.")
 LEAST_TEXT = {"layers": 1, "width": 64, "heads": 1}
 LISTED = 3  # names that an error gives
+DRAWING = {Tensor.normal_, Tensor.uniform_, nn.init.normal_, nn.init.uniform_, nn.init.kaiming_uniform_, nn.init.trunc_normal_}
 
 
 def build(
@@ -37,6 +39,15 @@ def build(
         Path(folder, "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
         return open_clip.create_model(f"local-dir:{folder}", load_weights=False, device=device, precision=precision,
                                       pretrained_hf=False, force_preprocess_cfg=dict(preprocessing))
+
+
+class NotDrawn(TorchFunctionMode):
+    """Leaves new weights as memory was where they would be drawn at random: for a model that gets all of them from a file."""
+
+    def __torch_function__(self, function: Callable, types: Any, arguments: tuple = (), named: dict | None = None) -> Any:
+        if function in DRAWING:
+            return arguments[0] if arguments else named["tensor"]
+        return function(*arguments, **(named or {}))
 
 
 def give_transformers(architecture: Architecture) -> None:
@@ -58,10 +69,11 @@ def quiet_root() -> Iterator[None]:
 
 def load_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Load a state dict of open_clip's or OpenAI's; raises ValueError with names that fit if this model is another one."""
-    own = named_as(model, dict(state))
-    if fault := misfit(model, own):
+    found = named_as(model, dict(state))
+    if fault := misfit(model, found):
         raise ValueError(f"{fault}; {fits(state)}")
-    model.load_state_dict(own)
+    alike = {name: found[name].to(own.device, own.dtype) for name, own in model.state_dict().items()}
+    model.load_state_dict(alike, assign=True)
 
 
 def same(one: Architecture, other: Architecture) -> bool:

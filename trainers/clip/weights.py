@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dassl.utils.files import read_json
@@ -22,6 +21,7 @@ from trainers.clip.transformers_keys import is_siglip, is_transformers, to_open_
 OPENAI_NUMBERS = ("input_resolution", "context_length", "vocab_size")  # beside the weights in OpenAI's state dicts
 WRAPPERS = ("state_dict", "model_state_dict", "model")
 PREFIXES = ("module.", "clip.")
+MAPPED = 8  # tensors, of which the largest by far is the one of all tokens
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 PROCESSORS = {"preprocessor_config.json": None, "processor_config.json": "image_processor"}  # where in it the images' stands
 
@@ -61,7 +61,21 @@ def _of_file(file: Path, elsewhere: Callable[[], str]) -> Any:
         raise ValueError("the file is a Git LFS pointer and not the weights; `git lfs pull` in its checkout fetches them")
     if _is_program(file):
         raise ValueError(f"the file is a program (TorchScript), and programs are not run{elsewhere()}")
-    return load_file(file) if file.suffix == ".safetensors" else _unpickled(file)
+    return _copied(file) if file.suffix == ".safetensors" else _unpickled(file)
+
+
+def _copied(file: Path) -> dict[str, Tensor]:
+    """Return the tensors of a safetensors file, so that it may change from now on.
+
+    It is mapped into memory a part at a time, so that no more than a part of it is there twice.
+    """
+    with safe_open(file, "pt") as weights:
+        names = list(weights.keys())
+    found = {}
+    for start in range(0, len(names), MAPPED):
+        with safe_open(file, "pt") as weights:
+            found |= {name: weights.get_tensor(name).clone() for name in names[start:start + MAPPED]}
+    return found
 
 
 def _of_shards(index: Path, elsewhere: Callable[[], str]) -> dict[str, Tensor]:

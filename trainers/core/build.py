@@ -21,18 +21,20 @@ from dassl.data.feature_bank import Key, Source, bank_key, load_bank, stored_fea
 from dassl.data.loader import image_batches
 from dassl.data.store import ImageStore
 from dassl.data.transforms import build_augmentation, build_preprocessing
+from dassl.data.view_bank import ViewBank
 from dassl.engine.predict import in_batches, predict_some
 from dassl.optim.lr_scheduler import build_scheduler
 from dassl.optim.optimizer import build_optimizer
 from dassl.utils.errors import ConfigError, UserError
 from dassl.utils.held import Held
-from dassl.utils.linear import ONEDNN, TORCH, chosen
+from dassl.utils.linear import ONEDNN, TORCH
 from dassl.utils.seeding import forbid_tf32, rng_for, use_deterministic_algorithms
 from trainers.clip.architectures import tower_depths
 from trainers.clip.backbones import load_clip, takes_image_prompts
 from trainers.clip.frozen_clip import FrozenCLIP
 from trainers.core.descriptions import build_texts
 from trainers.core.inputs import Banks, Inputs, Loading, Reads, encoder
+from trainers.core.linear_product import linear_product
 from trainers.core.model_file import read_model
 from trainers.core.prompted_clip import PromptedCLIP
 from trainers.core.prompts import ClassTexts
@@ -42,7 +44,7 @@ from trainers.learner import Learner
 from trainers.registry import LEARNERS, TRAINERS, absent, is_learner, read_by, tunes_images
 
 THREADS = torch.get_num_threads()  # torch's own choice
-LEAST_WIDTH = 256  # of towers whose products are worth a choice
+NOT_OF_VIEWS = ("split", "files", "files_by", "resize", "fill")  # parts of a key of features: views go by single images
 logger = logging.getLogger(__name__)
 
 
@@ -63,7 +65,8 @@ def set_up(cfg: CfgNode, held: Held, files: ImageFiles, splits: Sequence[str] = 
             kinds)
     present = [split for split in splits if dataset.split(split)]
     inputs = held.get("inputs", read, lambda: build_inputs(cfg, clip, dataset, {
-        kind: {split: frozen_features(cfg, clip, files, split, kind) for split in present} for kind in kinds}, store))
+        kind: {split: frozen_features(cfg, clip, files, split, kind) for split in present} for kind in kinds}, store,
+        files if "train" in present else None))
     return inputs.with_seed(cfg.SEED)
 
 
@@ -84,11 +87,6 @@ def _loaded(cfg: CfgNode, device: str) -> FrozenCLIP:
     return clip
 
 
-def linear_product(asked: str, width: int) -> str:
-    """Return whose product computes the linear layers of towers of a width; small ones are not worth the time to choose it."""
-    return TORCH if asked == "auto" and width < LEAST_WIDTH else chosen(asked)
-
-
 def drawn_by(cfg: CfgNode) -> int | None:
     """Return the seed that few shots are drawn by; None where all images are taken."""
     return cfg.SEED if cfg.DATASET.NUM_SHOTS > 0 else None
@@ -106,6 +104,9 @@ def check_image_tower(cfg: CfgNode) -> None:
         if tunes_images(name, cfg.TRAINER) and not takes_image_prompts(backbone):
             raise ConfigError(f"{name} tunes the image tower, but that of {backbone} is no vision transformer; choose one, "
                               "such as ViT-B/16, or a learner of texts or features, such as CoOp or LinearProbe")
+        if tunes_images(name, cfg.TRAINER) and cfg.INPUT.VIEWS:
+            raise ConfigError(f"INPUT.VIEWS is {cfg.INPUT.VIEWS}, but {name} tunes the image tower, so that no view's features "
+                              "can be kept; set it to 0, or take a learner of texts or features, such as CoOp")
         if read_by(name) == "pre_projection" and "image" not in tower_depths(backbone):
             raise ConfigError(f"{name} reads what a ViT's linear projection makes features of, which the image tower of "
                               f"{backbone} does not have; choose a ViT such as ViT-B/16")
@@ -149,14 +150,30 @@ def _bank_key(cfg: CfgNode, clip: FrozenCLIP, contents: Contents, reads: Reads) 
 
 
 def build_inputs(
-    cfg: CfgNode, clip: FrozenCLIP, dataset: Dataset, banks: Banks, store: ImageStore
+    cfg: CfgNode, clip: FrozenCLIP, dataset: Dataset, banks: Banks, store: ImageStore, files: ImageFiles | None = None
 ) -> Inputs:
-    """Return what trainers of a whole config read. `store` keeps images and tokens that are used more than once."""
+    """Return what trainers of a whole config read: `store` keeps what is used more than once, `files` are of kept views."""
     preprocessing = build_preprocessing(cfg.INPUT, clip.preprocessing)
     loading = Loading(
         view=preprocessing.transform(), random_view=build_augmentation(cfg.INPUT, preprocessing),
         batch_size=cfg.DATALOADER.TEST.BATCH_SIZE, n_workers=cfg.DATALOADER.NUM_WORKERS, seed=cfg.SEED)
-    return Inputs(clip, dataset, banks, loading, store)
+    views = {} if files is None or not cfg.INPUT.VIEWS else {
+        kind: _view_bank(cfg, Inputs(clip, dataset, banks, loading, store), files, kind) for kind in banks}
+    return Inputs(clip, dataset, banks, loading, store, views)
+
+
+def _view_bank(cfg: CfgNode, inputs: Inputs, files: ImageFiles, reads: Reads) -> ViewBank:
+    """Return the bank of `INPUT.VIEWS` views of each training image."""
+    dataset, contents = files.dataset, files.contents("train")
+
+    def encode(rows: Sequence[int], seeds: Sequence[int], sizes: Sequence[int]) -> torch.Tensor:
+        places = [dataset.place(dataset.train[row].path) for row in rows]
+        return inputs.loading.encoded(places, seeds, sizes, encoder(inputs.clip, reads), inputs.store)
+
+    key = {name: value for name, value in _bank_key(cfg, inputs.clip, contents, reads).items() if name not in NOT_OF_VIEWS}
+    key |= {name.lower(): list(cfg.INPUT[name]) for name in ("TRANSFORMS", "RRCROP_SCALE")}
+    key |= {"crop_padding": cfg.INPUT.CROP_PADDING}
+    return ViewBank(writable(cache_path(cfg)), key, cfg.INPUT.VIEWS, contents.digests, encode)
 
 
 def build_trainer(cfg: CfgNode, inputs: Inputs) -> Any:

@@ -2,12 +2,13 @@
 
 All are outputs of the frozen part of the image tower, so they are computed once: for fixed views once a run, for augmented
 views ahead, many batches at a time, as far as memory allows. A view depends on (seed, round, pass, image) alone, so
-views encoded ahead are the same as views encoded in their step.
+views encoded ahead are the same as views encoded in their step. With `INPUT.VIEWS` it is one of that many views of the image,
+which are encoded once for all runs.
 """
 
 import copy
 import functools
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -16,8 +17,10 @@ from torch import Tensor
 
 from dassl.data.dataset import Dataset
 from dassl.data.loader import image_batches
+from dassl.data.places import Place
 from dassl.data.store import ImageStore
 from dassl.data.transforms import Transform
+from dassl.data.view_bank import ViewBank
 from dassl.engine.predict import predict
 from dassl.utils.errors import UserError
 from dassl.utils.seeding import rng_for, seed_for
@@ -27,6 +30,7 @@ AHEAD_BYTES = 2**28  # of views encoded ahead, held of each source: 131,072 feat
 
 Reads = Literal["features", "pre_projection", "tokens"]
 Banks = Mapping[str, Mapping[str, Tensor]]  # what is read, all but tokens -> split -> rows
+Views = Mapping[Reads, ViewBank]
 Encode = Callable[[Tensor], Tensor]
 Batch = tuple[Tensor, Tensor]
 Step = tuple[Tensor, int]  # positions [B] of a batch and the number of the pass that it belongs to
@@ -42,6 +46,13 @@ class Loading:
     n_workers: int
     seed: int
 
+    def encoded(self, places: Sequence[Place], seeds: Sequence[int] | None, sizes: int | Sequence[int], encode: Encode,
+                store: ImageStore) -> Tensor:
+        """Return what `encode` makes of the training views of images, [N, ...], in batches of a size or of these sizes."""
+        batches = image_batches(places, self.random_view or self.view, batch_size=sizes, n_workers=self.n_workers, seeds=seeds,
+                                store=store)
+        return predict(batches, encode, n_rows=len(places), description="encoding views")
+
 
 def encoder(clip: FrozenCLIP, reads: Reads) -> Encode:
     """Return what makes of images what learners read: unit-norm features [B, D], fp32 rows before projection, or tokens."""
@@ -53,15 +64,18 @@ def encoder(clip: FrozenCLIP, reads: Reads) -> Encode:
 class Inputs:
     """Inputs of one data set and one CLIP. `banks` holds frozen outputs [N, D] of each split, by what is read.
 
-    Images and image tokens are kept as far as `store` has room for both.
+    Images and image tokens are kept as far as `store` has room for both. `views` are the augmented views of the train split,
+    where all that an image has are a few.
     """
 
-    def __init__(self, clip: FrozenCLIP, dataset: Dataset, banks: Banks, loading: Loading, store: ImageStore):
+    def __init__(self, clip: FrozenCLIP, dataset: Dataset, banks: Banks, loading: Loading, store: ImageStore,
+                 views: Views | None = None):
         self.clip = clip
         self.dataset = dataset
         self.banks = banks
         self.loading = loading
         self.store = store
+        self.views = {} if views is None else views
         self._tokens: dict[str, Tensor] = {}
 
     def with_seed(self, seed: int) -> "Inputs":
@@ -97,6 +111,9 @@ class Inputs:
         A row's augmented view is another one in each pass. Fixed views are encoded once, if memory allows; all others ahead,
         in the order of the steps, at most `AHEAD_BYTES` (but at least one step's) at once.
         """
+        if reads in self.views:
+            yield from self._kept_views(self.views[reads], rows, steps, round)
+            return
         encode = encoder(self.clip, reads)
         if self.loading.random_view is None and (found := self._kept_rows(rows, encode, reads)) is not None:
             kept, places = found
@@ -142,16 +159,21 @@ class Inputs:
         kept = views() if n_bytes <= AHEAD_BYTES else self.store.charge(n_bytes, views)
         return None if kept is None else (kept, places)
 
+    def _kept_views(self, bank: ViewBank, rows: Tensor, steps: Iterable[Step], round: int) -> Iterator[Tensor]:
+        """Yield the inputs [B, D] of each step: of each image one of its views, which the seed, round and pass draw."""
+        views, paths = bank.of(rows.tolist()), [self.dataset.train[row].path for row in rows.tolist()]
+        for own, number in steps:
+            drawn = [seed_for(self.loading.seed, "view drawn", round, number, paths[place]) for place in own.tolist()]
+            yield views[own, torch.tensor(drawn) % bank.n_views]
+
     def _views(self, rows: Tensor, steps: list[Step], round: int, encode: Encode) -> Tensor:
         """Return what `encode` makes of the views of all steps, one after the other: [sum of B, ...]."""
         items = [(self.dataset.train[row], number) for own, number in steps for row in rows[own].tolist()]
-        random, seeds = self.loading.random_view, None
-        if random is not None:
+        seeds = None
+        if self.loading.random_view is not None:
             seeds = [seed_for(self.loading.seed, "view", round, number, item.path) for item, number in items]
-        batches = image_batches([self.dataset.place(item.path) for item, _ in items], random or self.loading.view,
-                                batch_size=self.loading.batch_size, n_workers=self.loading.n_workers, seeds=seeds,
-                                store=self.store)
-        return predict(batches, encode, n_rows=len(items), description=f"round {round}: encoding views")
+        places = [self.dataset.place(item.path) for item, _ in items]
+        return self.loading.encoded(places, seeds, self.loading.batch_size, encode, self.store)
 
 
 def _chunks(steps: Iterable[Step], n_rows: int) -> Iterator[list[Step]]:

@@ -16,7 +16,7 @@ from yacs.config import CfgNode
 from active.oracles.registry import ORACLES, asks_people
 from active.oracles.unasked import asked_once, settle_for_people
 from active.record.certificate import code_hash, config_hash
-from active.record.folder import check_files, check_output, check_same_config, clean, is_done, linear_used, prompts_path
+from active.record.folder import check_files, check_output, check_same_config, clean, is_done, prompts_path
 from active.record.recorders import RECORDERS, check_recorders
 from active.record.report import has_curve, plot_learning_curve
 from active.record.results import RoundRecord, RunResult
@@ -221,10 +221,10 @@ def finished(cfg: CfgNode) -> RunResult | None:
     return result
 
 
-def train(cfg: CfgNode, held: Held | None = None, *, wait: bool = False) -> Ended:
-    """Do what the output folder does not hold yet of the run of a settled config, and draw its curve.
+def train(cfg: CfgNode, held: Held | None = None, *, wait: bool = False, is_cell: bool = False) -> Ended:
+    """Do what the output folder does not hold yet of the run of a settled config, and draw its curve if `LOG.CURVE` says so.
 
-    Another process at work in the folder is an error, or, with `wait`, waited for.
+    A run of a sweep `is_cell`. Another process at work in the folder is an error, or, with `wait`, waited for.
     """
     output = Path(cfg.OUTPUT_DIR)
     with lock(output / LOCK, wait=wait):
@@ -235,6 +235,8 @@ def train(cfg: CfgNode, held: Held | None = None, *, wait: bool = False) -> Ende
             if cfg.VERBOSE:
                 logger.debug("config:\n%s", cfg.dump())
             result = _carried_out(cfg, held or Held())
+        if cfg.LOG.CURVE == "never" or (is_cell and cfg.LOG.CURVE == "single"):
+            return Ended(result, was_finished)
         try:
             return Ended(result, was_finished, curve=draw_curve(result, output))
         except UserError as error:
@@ -288,25 +290,10 @@ def prepared(cfg: CfgNode, held: Held, splits: Sequence[str] = ("train", "test")
 
 def _carried_out(cfg: CfgNode, held: Held) -> RunResult:
     from active.build import carry_out
-    from dassl.utils.linear import TORCH
     from trainers.core.build import build_selector, build_trainer
+    from trainers.core.linear_product import continued
 
-    files, inputs = prepared(_continued(cfg), held)
-    linear = {} if inputs.clip.linear == TORCH else {"linear": inputs.clip.linear}
+    files, inputs = prepared(continued(cfg), held)
+    linear = {"linear": inputs.clip.linear} if inputs.clip.linear != "torch" else {}
     return carry_out(cfg, files.dataset, build_trainer(cfg, inputs), build_selector(cfg, inputs),
                      certificate={**certificate(cfg, files, inputs.clip.fingerprint), **linear})
-
-
-def _continued(cfg: CfgNode) -> CfgNode:
-    """Return the config with the product of linear layers that its record was begun with, if it has one and leaves it open."""
-    from dassl.utils.linear import TORCH, is_exact
-
-    results = Path(cfg.OUTPUT_DIR) / RESULTS
-    if cfg.MODEL.LINEAR != "auto" or not exists(results):
-        return cfg
-    linear = linear_used(RunResult.read(results).environment)
-    own = cfg.clone()
-    own.defrost()
-    own.MODEL.LINEAR = linear if linear == TORCH or is_exact() else "auto"  # of another machine; the record will name both
-    own.freeze()
-    return own

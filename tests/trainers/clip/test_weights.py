@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from dassl.utils.errors import UserError
 from trainers.clip.architectures import MODEL_FOLDER, OPENAI_NAMES
 from trainers.clip.backbones import load_clip
+from trainers.clip.building import NotDrawn
 from trainers.clip.frozen_clip import FrozenCLIP
 
 
@@ -220,3 +221,25 @@ def test_torch_s_advice_to_run_what_is_in_a_file_is_not_passed_on(tmp_path, smal
     with pytest.raises(UserError, match=r"neither safetensors .* nor a state dict") as caught:
         load_clip("Small", str(tmp_path / "weights.pt"))
     assert "weights_only" not in str(caught.value)
+
+
+def test_a_model_keeps_what_its_file_held_when_it_was_read(small, tmp_path):
+    """All weights are the file's, bit for bit, and a file that changes later is another: it is not mapped into memory."""
+    file = Path(written(tmp_path, small, "beside GELU"))
+    clip = load_clip("Small", str(file))
+    with file.open("r+b") as opened:
+        opened.truncate(file.stat().st_size // 2)
+    state = clip.model.state_dict()
+    assert state.keys() == small.keys() and all(torch.equal(state[name], value) for name, value in small.items())
+
+
+def test_what_a_file_must_hold_is_not_drawn_and_all_else_is():
+    """Under `NotDrawn` a layer's weights are left as memory was; norms are built as ever."""
+    before = torch.random.get_rng_state()
+    with NotDrawn():
+        layer, norm = torch.nn.Linear(4, 3), torch.nn.LayerNorm(4)
+        kept = torch.zeros(5)
+        assert torch.nn.init.normal_(kept) is kept and not kept.any() and torch.nn.init.trunc_normal_(kept) is kept
+        assert not torch.nn.init.kaiming_uniform_(kept[None]).any() and not kept.any()
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert layer.weight.shape == (3, 4) and torch.equal(norm.weight, torch.ones(4))

@@ -6,12 +6,18 @@ import itertools
 import pytest
 import torch
 
+from dassl.config.setup import setup_config
+from dassl.data.digests import ImageFiles
 from dassl.data.loader import image_batches
 from dassl.data.store import ImageStore
+from dassl.data.transforms import check_transforms
 from dassl.engine.predict import predict
+from dassl.utils.errors import ConfigError
 from dassl.utils.seeding import seed_for
 from tests.trainers.colors import ROWS, trainer_of
+from trainers.core.build import check_image_tower
 from trainers.core.inputs import batch_rows, encoder
+from trainers.core.job import REGISTRIES
 
 AUGMENTED = ("INPUT.TRANSFORMS", "['random_resized_crop', 'random_flip', 'normalize']")
 
@@ -159,3 +165,45 @@ def test_every_seed_source_round_and_pass_has_an_order_of_its_own(clip, colors):
         orders += [tuple(torch.cat([rows for _, rows in batches]).tolist())
                    for batches in trainer._epochs({source: (ROWS, ROWS)}, round, reads="features")]
     assert len(set(orders)) == len(orders) == 16
+
+
+@pytest.fixture
+def kept(clip, colors, tmp_path):
+    """A function that returns inputs of three kept views an image, of a seed, as a new run has them."""
+
+    def inputs_of(seed=1, *pairs):
+        own = [AUGMENTED, ("INPUT.VIEWS", "3"), ("CACHE_DIR", str(tmp_path)), ("SEED", str(seed)), *pairs]
+        return trainer_of(clip, colors, *own).inputs
+
+    return inputs_of
+
+
+@pytest.mark.parametrize("reads", ["features", "pre_projection"])
+def test_kept_views_are_encoded_once_and_drawn_by_seed_round_and_pass(clip, colors, kept, monkeypatch, reads):
+    """Each input is one of the image's three views, alone as in its batch; another run, seed or round encodes none of them."""
+    inputs, encoded = kept(), []
+    seen = torch.stack(list(inputs.of_steps(ROWS, passes(*range(40)), 2, reads=reads)), 1)
+    for row, own in zip(ROWS.tolist(), seen, strict=True):
+        digest = bytes(ImageFiles(colors).contents("train").digests[row].numpy()).hex()
+        seeds = [seed_for(0, "view of the bank", number, digest) for number in range(3)]
+        places = [colors.place(colors.train[row].path)] * 3
+        views = next(image_batches(places, inputs.loading.random_view, batch_size=3, seeds=seeds))
+        nearest = (own[:, None] - encoder(clip, reads)(views)).norm(dim=2)
+        assert nearest.amin(1).max() < 1e-4 and len(nearest.argmin(1).unique()) == 3
+    monkeypatch.setattr("trainers.core.inputs.predict", lambda *_, n_rows, **__: encoded.append(n_rows))
+    again = torch.stack(list(kept().of_steps(ROWS, passes(*range(40)), 2, reads=reads)), 1)
+    assert torch.equal(again, seen) and not encoded
+    for other, round in ((kept(2), 2), (kept().with_seed(3), 2), (kept(), 0)):
+        own = torch.stack(list(other.of_steps(ROWS, passes(*range(40)), round, reads=reads)), 1)
+        assert not torch.equal(own, seen) and not encoded
+
+
+def test_a_learner_of_images_refuses_kept_views(clip, colors, kept):
+    """Its tokens are no features that could be kept; and without a random step an image has one view."""
+    cfg = setup_config([], [AUGMENTED, ("INPUT.VIEWS", "3"), ("TRAINER.NAME", "VPT")], REGISTRIES)
+    with pytest.raises(ConfigError, match=r"INPUT\.VIEWS is 3, but VPT tunes the image tower"):
+        check_image_tower(cfg)
+    cfg.TRAINER.NAME, cfg.INPUT.TRANSFORMS = "CoOp", ["normalize"]
+    check_image_tower(cfg)
+    with pytest.raises(ConfigError, match=r"INPUT\.VIEWS is 3, but INPUT\.TRANSFORMS has no random step"):
+        check_transforms(cfg.INPUT)

@@ -1,0 +1,30 @@
+"""How this process gets and keeps memory on the CPU."""
+
+import contextlib
+import ctypes
+from collections.abc import Iterator
+
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # options of mallopt(3)
+USUAL, NEVER = {M_TRIM_THRESHOLD: 2**17, M_MMAP_MAX: 2**16}, {M_TRIM_THRESHOLD: 2**31 - 1, M_MMAP_MAX: 0}
+
+
+@contextlib.contextmanager
+def freed_memory_kept() -> Iterator[None]:
+    """Let malloc keep what is freed for what is asked next, and give it all back at the end, where it is glibc's.
+
+    Else the system clears memory for each large result of a tower anew: a sixth of the time of a batch of 100 images.
+    """
+    try:
+        libc = ctypes.CDLL(None)
+        libc.mallopt, libc.malloc_trim  # noqa: B018  absent from other libraries
+    except (AttributeError, OSError, TypeError):
+        yield
+        return
+    for option, value in NEVER.items():
+        libc.mallopt(option, value)
+    try:
+        yield
+    finally:
+        for option, value in USUAL.items():
+            libc.mallopt(option, value)
+        libc.malloc_trim(0)
