@@ -35,7 +35,7 @@ from scripts.experiments.backends import add_backend, build_workers
 from scripts.experiments.cell import DONE, Outcome, configured
 from scripts.experiments.experiment import Cell
 from scripts.experiments.schedule import Schedule
-from scripts.experiments.shard import shard_words, shards, source_of
+from scripts.experiments.shard import files_of, shard_words, shards, source_of
 
 SHARD_IMAGES = 16_384
 
@@ -68,23 +68,23 @@ def words_of(arguments: argparse.Namespace, pairs: Sequence[tuple[str, str]]) ->
 def extract(arguments: argparse.Namespace, words: Sequence[str]) -> int:
     """Extract what is missing, say what there is, and return the exit code."""
     from dassl.data.feature_bank import load_bank, missing_rows
-    from trainers.core.build import kinds_read
+    from trainers.core.build import build_clip, kinds_read
 
     cfg, held, failed = configured(words), Held(), 0
+    words = [*words, "MODEL.LINEAR", build_clip(cfg, held).linear]  # which "auto" may choose otherwise on another machine
     batch = cfg.DATALOADER.TEST.BATCH_SIZE
     size = max(1, arguments.shard_images // batch) * batch  # whole batches: features may depend on who else is in one
-    for split, reads in product(arguments.splits, kinds_read(cfg)):
+    splits = [split for split in arguments.splits if files_of(cfg, held).dataset.split(split)]
+    for split, reads in product(splits, kinds_read(cfg)):
         source = source_of(cfg, held, split, reads)
-        if not (n_images := len(source.contents.digests)):
-            continue
         missing = missing_rows(source).tolist()
         cells = [Cell(f"{split} {reads} {own.start}:{own.stop}", cache_path(cfg), shard_words(split, reads, own, words))
                  for own in shards(missing, size)]
         failed += run(arguments, cells, cache_path(cfg)) if cells else 0
         if not failed:
             bank = load_bank(*source)
-            print(f"{source.contents.dataset} {split}: {reads} of {n_images:,} images, {bank.features.shape[1]} numbers each, "
-                  f"{len(missing):,} of them extracted now")
+            print(f"{source.contents.dataset} {split}: {reads} of {len(bank.features):,} images, {bank.features.shape[1]} "
+                  f"numbers each, {len(missing):,} of them extracted now")
     return 1 if failed else 0
 
 

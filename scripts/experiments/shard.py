@@ -13,6 +13,7 @@ from trainers.core import job
 if TYPE_CHECKING:
     from yacs.config import CfgNode
 
+    from dassl.data.digests import ImageFiles
     from dassl.data.feature_bank import Source
 
 SHARD = "shard"
@@ -46,12 +47,15 @@ def shard_words(split: str, reads: str, images: range, words: Sequence[str]) -> 
 
 
 def source_of(cfg: "CfgNode", held: Held, split: str, reads: str) -> "Source":
-    """Return where the frozen features of a split are kept; the image files are looked at once a process."""
+    """Return where the frozen features of a split that has images are kept, and how they are made."""
     from trainers.core.build import bank_source, build_clip
 
-    clip = build_clip(cfg, held)
-    files = held.get("files", (cfg.DATASET, cfg.CACHE_DIR), lambda: job.image_files(cfg, held))
-    return bank_source(cfg, clip, files, split, reads)
+    return bank_source(cfg, build_clip(cfg, held), files_of(cfg, held), split, reads)
+
+
+def files_of(cfg: "CfgNode", held: Held) -> "ImageFiles":
+    """Return the data set of a config and the state of its files, looked at once a process."""
+    return held.get("files", (cfg.DATASET, cfg.CACHE_DIR), lambda: job.image_files(cfg, held))
 
 
 def shards(missing: Sequence[int], size: int) -> Iterator[range]:

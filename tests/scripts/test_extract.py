@@ -1,14 +1,17 @@
 """Features extracted by several workers: the same bits as those of a run, through kills, on local processes and on Ray."""
 
 import os
+import shutil
 import signal
 import sys
 import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from dassl.utils.held import Held
@@ -141,6 +144,19 @@ def test_two_actors_of_ray_one_killed(tmp_path, root, whole, monkeypatch):
         ray.shutdown()
     assert killed and len(found := banks(tmp_path)) == 1
     assert all(torch.equal(own, whole[name]) for name, own in found.items())
+
+
+def test_a_split_without_images_is_left_out(tmp_path, capsys):
+    """Photographs in class folders have no val, unless somebody made one."""
+    for label in "ab":
+        (tmp_path / "photos" / "train" / label).mkdir(parents=True)
+        for number in range(4):
+            pixels = np.full((32, 32, 3), 20 * number + ord(label), np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "photos" / "train" / label / f"{number}.png")
+    shutil.copytree(tmp_path / "photos" / "train", tmp_path / "photos" / "test")
+    own = words(tmp_path / "cache", tmp_path / "photos")
+    assert extract.main([*own, "DATASET.NAME", "ImageFolder", "--splits", "val"]) == 0
+    assert capsys.readouterr().out == ""
 
 
 def test_a_wrong_word_is_one_line(tmp_path, capsys):
