@@ -36,12 +36,13 @@ def plain(folder: Path) -> None:
     import open_clip
     import torch
     import torch.nn.functional as F
+    from safetensors.torch import load_file
     from torchvision import transforms
 
     torch.set_num_threads(1)
     own = json.loads((folder / "model.json").read_text())
     model = open_clip.CLIP(**own).eval().requires_grad_(False)
-    model.load_state_dict(torch.load(folder / "weights.pt"))
+    model.load_state_dict(load_file(folder / "weights.safetensors"))
     size, mean, std = own["vision_cfg"]["image_size"], (0.48, 0.46, 0.41), (0.27, 0.26, 0.28)
     last = [transforms.ToTensor(), transforms.Normalize(mean, std)]
     bicubic = transforms.InterpolationMode.BICUBIC
@@ -93,7 +94,7 @@ def words(folder: Path, output: str, cache: str, *more: str) -> list[str]:
     """Return the command of this project's run of the same work."""
     keys = {"CPU_THREADS": 1, "DATASET.NAME": "ImageFolder", "CACHE_DIR": folder / cache, "DATALOADER.NUM_WORKERS": 0,
             "DATALOADER.TRAIN_X.DROP_LAST": False, "MODEL.BACKBONE.NAME": folder / "model",
-            "MODEL.BACKBONE.PRETRAINED": folder / "weights.pt", "TRAINER.NAME": "CoOp", "TRAINER.COOP.N_CTX": WORDS,
+            "MODEL.BACKBONE.PRETRAINED": folder / "weights.safetensors", "TRAINER.NAME": "CoOp", "TRAINER.COOP.N_CTX": WORDS,
             "TRAINER.COOP.CSC": True, "OPTIM.MAX_EPOCH": EPOCHS, "ACTIVE.SAMPLER": "entropy",
             "ACTIVE.INITIAL_SAMPLER": "entropy", "ACTIVE.ROUNDS": ROUNDS, "ACTIVE.QUERY_SIZE": LABELS}
     pairs = [str(word) for pair in keys.items() for word in pair]
@@ -113,6 +114,7 @@ def prepare(folder: Path, photos: Path | None, small: bool) -> None:
     """Write photos of 20 classes, made ones without `photos`, and weights of a random CLIP."""
     import open_clip
     import torch
+    from safetensors.torch import save_file
 
     (folder / "model").mkdir()
     if small:
@@ -123,7 +125,7 @@ def prepare(folder: Path, photos: Path | None, small: bool) -> None:
     (folder / "model.json").write_text(json.dumps(config))
     (folder / "model" / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
     torch.manual_seed(0)
-    torch.save(open_clip.CLIP(**config).state_dict(), folder / "weights.pt")
+    save_file(open_clip.CLIP(**config).state_dict(), folder / "weights.safetensors")
     rng = np.random.default_rng(0)
     names = sorted(path.name for path in photos.iterdir() if path.is_dir())[:CLASSES] if photos else [
         f"kind {chr(97 + number)}" for number in range(CLASSES)]

@@ -494,7 +494,7 @@ def test_a_run_of_before_goes_on_with_its_files(tmp_path, capsys, output, words)
         record["metrics"] = {name: record.pop(name) for name in ("accuracy", "macro_f1", "ece")}
         record |= {"corrections": {}, "n_asked": record["n_paid"], "n_skipped": 0, "n_none": 0, "n_unsure": 0,
                    "audited": [], "audit": {}, "kappa": None, "n_known": 0, "n_further": 0, "refills": [],
-                   "per_class": {}}
+                   "per_class": {}, "approximation": {}}
     assert new["rounds"][:1] == old["rounds"] and len(new["rounds"]) == 2 and new["dataset"] == old["dataset"]
     again = verify.run_again(RunResult.read(run / "results.json"), tmp_path / "again", str(root), fresh=False)
     assert again.dataset == old["dataset"] and [(own.queried, own.answers) for own in again.rounds] == [

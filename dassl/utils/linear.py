@@ -20,6 +20,7 @@ MARGIN = 1.3  # by which oneDNN must be faster, so that noise does not choose an
 FP32_ERROR = 1e-5  # of a product's largest value; fp32 has 1e-6, TF32 and bf16 above 3e-4
 SHAPE = (256, 512, 1024)  # rows, inputs and outputs of the product that is timed
 TURNS = 5
+LEAST_WIDTH = 256  # of towers whose products are worth a choice
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -53,13 +54,14 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
 
 
-def chosen(asked: str) -> str:
-    """Return the product of `MODEL.LINEAR`: the one that is asked for, or for "auto" the faster one here.
+def linear_product(asked: str, width: int) -> str:
+    """Return whose product `MODEL.LINEAR` is for towers of a width; small ones are not worth the time to choose it.
 
-    Raises ConfigError if oneDNN is asked for and this torch has none, or none that is true fp32 on this processor.
+    That is the one that is asked for, or for "auto" the faster one here. Raises ConfigError if oneDNN is asked for and this
+    torch has none, or none that is true fp32 on this processor.
     """
     if asked == "auto":
-        return faster()
+        return faster() if width >= LEAST_WIDTH else TORCH
     if asked == ONEDNN and not is_exact():
         raise ConfigError(f"MODEL.LINEAR is {ONEDNN}, but torch {torch.__version__} has no fp32 product of it on this "
                           f"processor; set it to {TORCH} or auto")

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 import dassl.utils.linear as module
 from dassl.utils.errors import ConfigError
-from dassl.utils.linear import FP32_ERROR, MARGIN, chosen, is_exact, linear
+from dassl.utils.linear import FP32_ERROR, LEAST_WIDTH, MARGIN, is_exact, linear, linear_product
 
 needs_onednn = pytest.mark.skipif(not is_exact(), reason="torch without oneDNN")
 
@@ -51,8 +51,9 @@ def test_what_is_not_fp32_is_torchs_own():
 def test_auto_takes_onednn_where_it_is_faster_by_more_than_noise(monkeypatch, own, expected):
     monkeypatch.setattr(module, "is_exact", lambda: True)
     monkeypatch.setattr(module, "shortest", lambda *_: [own, 1.0])
-    assert chosen("auto") == expected
-    assert chosen("torch") == "torch" and chosen("onednn") == "onednn"
+    assert linear_product("auto", LEAST_WIDTH) == expected
+    assert linear_product("auto", LEAST_WIDTH - 1) == "torch"  # a start of the quickstart does not wait for it
+    assert linear_product("torch", LEAST_WIDTH) == "torch" and linear_product("onednn", LEAST_WIDTH) == "onednn"
 
 
 @pytest.mark.parametrize("how", ["rounds to bf16", "is not there"])
@@ -66,9 +67,9 @@ def test_a_product_that_is_not_fp32_is_not_taken(monkeypatch, how):
 
     monkeypatch.setattr(module, "_product", product)
     monkeypatch.setattr(module, "shortest", lambda *_: [9.0, 1.0])
-    assert chosen("auto") == "torch"
+    assert linear_product("auto", LEAST_WIDTH) == "torch"
     with pytest.raises(ConfigError, match=r"MODEL\.LINEAR is onednn, but torch .* set it to torch or auto"):
-        chosen("onednn")
+        linear_product("onednn", LEAST_WIDTH)
 
 
 def test_each_function_is_timed():

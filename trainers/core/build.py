@@ -27,14 +27,13 @@ from dassl.optim.lr_scheduler import build_scheduler
 from dassl.optim.optimizer import build_optimizer
 from dassl.utils.errors import ConfigError, UserError
 from dassl.utils.held import Held
-from dassl.utils.linear import ONEDNN, TORCH
+from dassl.utils.linear import ONEDNN, TORCH, linear_product
 from dassl.utils.seeding import forbid_tf32, rng_for, use_deterministic_algorithms
 from trainers.clip.architectures import tower_depths
 from trainers.clip.backbones import load_clip, takes_image_prompts
 from trainers.clip.frozen_clip import FrozenCLIP
 from trainers.core.descriptions import build_texts
 from trainers.core.inputs import Banks, Inputs, Loading, Reads, encoder
-from trainers.core.linear_product import linear_product
 from trainers.core.model_file import read_model
 from trainers.core.prompted_clip import PromptedCLIP
 from trainers.core.prompts import ClassTexts

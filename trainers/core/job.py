@@ -16,7 +16,7 @@ from yacs.config import CfgNode
 from active.oracles.registry import ORACLES, asks_people
 from active.oracles.unasked import asked_once, settle_for_people
 from active.record.certificate import code_hash, config_hash
-from active.record.folder import check_files, check_output, check_same_config, clean, is_done, prompts_path
+from active.record.folder import check_files, check_output, check_same_config, clean, is_done, linear_used, prompts_path
 from active.record.recorders import RECORDERS, check_recorders
 from active.record.report import has_curve, plot_learning_curve
 from active.record.results import RoundRecord, RunResult
@@ -291,9 +291,22 @@ def prepared(cfg: CfgNode, held: Held, splits: Sequence[str] = ("train", "test")
 def _carried_out(cfg: CfgNode, held: Held) -> RunResult:
     from active.build import carry_out
     from trainers.core.build import build_selector, build_trainer
-    from trainers.core.linear_product import continued
 
-    files, inputs = prepared(continued(cfg), held)
+    files, inputs = prepared(_continued(cfg), held)
     linear = {"linear": inputs.clip.linear} if inputs.clip.linear != "torch" else {}
     return carry_out(cfg, files.dataset, build_trainer(cfg, inputs), build_selector(cfg, inputs),
                      certificate={**certificate(cfg, files, inputs.clip.fingerprint), **linear})
+
+
+def _continued(cfg: CfgNode) -> CfgNode:
+    """Return the config with the product of linear layers that its record was begun with, if it has one and leaves it open."""
+    from dassl.utils.linear import TORCH, is_exact
+
+    results = Path(cfg.OUTPUT_DIR) / RESULTS
+    if cfg.MODEL.LINEAR != "auto" or not exists(results):
+        return cfg
+    linear, own = linear_used(RunResult.read(results).environment), cfg.clone()
+    own.defrost()
+    own.MODEL.LINEAR = linear if linear == TORCH or is_exact() else "auto"  # of another machine; the record will name both
+    own.freeze()
+    return own

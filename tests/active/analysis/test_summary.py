@@ -113,4 +113,4 @@ def test_without_a_baseline_there_is_a_sentence(tmp_path):
 def test_a_method_alone_has_no_tests(tmp_path):
     write_experiment(tmp_path, methods=("random",))
     tables, notes = summary.tests_tables(load_records([tmp_path]))
-    assert not tables and "no other method" in notes[0]
+    assert not tables and "no method other than" in notes[0]

@@ -13,7 +13,6 @@ from dassl.utils.linear import is_exact
 from tests import commands
 from trainers.clip.frozen_clip import normalized
 from trainers.clip.linear_layers import OneDNNAttention, OneDNNLinear
-from trainers.core.linear_product import LEAST_WIDTH, linear_product
 from trainers.core.patterns import random_clip
 from trainers.core.prompts import Prompts
 from trainers.core.token_rows import template_rows, token_rows
@@ -41,13 +40,6 @@ def test_features_and_gradients_are_those_of_the_plain_towers(quick_gelu):
         results.append((text, image, plain, normalized(clip.encode_image(images)), *gradients))
     for plain, found in zip(*results, strict=True):
         assert (found - plain).abs().max() < 2e-5 * plain.abs().max()
-
-
-def test_small_towers_are_not_timed(monkeypatch):
-    """A start of the quickstart must not wait for it."""
-    monkeypatch.setattr("trainers.core.linear_product.chosen", lambda asked: f"chosen for {asked}")
-    assert linear_product("auto", LEAST_WIDTH - 1) == "torch"
-    assert linear_product("auto", LEAST_WIDTH) == "chosen for auto" and linear_product("onednn", 24) == "chosen for onednn"
 
 
 def test_a_run_names_the_product_goes_on_with_it_and_repeats_by_it(root, tmp_path, capsys, monkeypatch):
