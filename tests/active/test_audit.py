@@ -223,7 +223,7 @@ def test_a_record_of_another_audit_is_refused(tmp_path):
 def test_images_of_no_class_do_not_pull_the_estimate():
     """The model is unsure of them, and nobody knows which of the reserved images they are: the labels count alone then."""
     rng, hits, values = np.random.default_rng(0), 0, []
-    for _ in range(1000):
+    for _ in range(400):
         confidence, right = drawn(rng, 50, 0.8)
         is_none = rng.random(len(confidence)) < 0.3
         confidence = np.where(is_none, 0.3, confidence)
@@ -231,7 +231,7 @@ def test_images_of_no_class_do_not_pull_the_estimate():
         found = audited(confidence, [1] * 50, answers)
         hits += found["low"] <= true_accuracy(0.8) <= found["high"]
         values.append(found["accuracy"])
-    assert hits >= 930 and np.mean(values) == pytest.approx(true_accuracy(0.8), abs=0.01)
+    assert hits >= 372 and np.mean(values) == pytest.approx(true_accuracy(0.8), abs=0.01)
 
 
 def test_the_accuracy_lies_within_its_interval():
