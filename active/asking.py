@@ -71,7 +71,7 @@ def _select(plan: Run, state: State, round: int, part: int, n_query: int) -> Que
     needs_model = state.sampler.needs_model and state.model is not None
     ctx = context_of(plan, state, state.predict(plan.chooser, state.model) if needs_model else state.zero_shot, round, part)
     query = _explained(plan, state.sampler.name, ctx, select(state.sampler.select, replace(ctx, n_query=n_query)))
-    return replace(query, **{rows: ctx.ids[getattr(query, rows)] for rows in ("rows", "pseudo_rows", "mined_rows")})
+    return query.renumbered(ctx.ids)
 
 
 def _explained(plan: Run, sampler: str, ctx: SelectionContext, query: Query) -> Query:

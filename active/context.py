@@ -101,6 +101,11 @@ class Query:
     pool_scores: Tensor | None = None  # [N], of all pool rows before the first pick
     approximation: dict[str, int | float | str] = field(default_factory=dict)  # what was done instead of comparing all pairs
 
+    def renumbered(self, numbers: Tensor) -> "Query":
+        """Return the query with numbers[i] in place of row i; scores stay as they are."""
+        rows, pseudo_rows, mined_rows = (numbers[own.long()] for own in (self.rows, self.pseudo_rows, self.mined_rows))
+        return replace(self, rows=rows, pseudo_rows=pseudo_rows, mined_rows=mined_rows)
+
 
 def scored(rows: Tensor, pool_scores: Tensor) -> Query:
     """Return a query for rows [n] whose scores are among those of all pool rows [N]."""

@@ -136,10 +136,10 @@ class State:
 
     def related(self, features: Tensor, folder: Path | None) -> Relations:
         """Return what images of the train split are to each other by their features, the same as long as these are."""
-        known = None if self.relations is None else self.relations.features
-        if known is not features and (known is None or not torch.equal(known, features)):
-            self.relations = Relations(features, folder)
-        return self.relations
+        known = self.relations
+        if known is None or not (known.features is features or torch.equal(known.features, features)):
+            known = self.relations = Relations(features, folder)
+        return known
 
     def fitted(self, step: str, trainer: Trainer, round: int, **mined: Any) -> Any:
         """Return a model fitted to all labels so far, and note its seconds and losses."""

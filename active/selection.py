@@ -71,7 +71,7 @@ def select(sampler: BoundSampler, ctx: SelectionContext) -> Query:
     _check_answer(query, ctx)
     if query.pool_scores is not None:
         query = replace(query, pool_scores=query.pool_scores[order.argsort()])
-    return replace(query, **{rows: order[getattr(query, rows).long()] for rows in ("rows", "pseudo_rows", "mined_rows")})
+    return query.renumbered(order)
 
 
 def _ordered(ctx: SelectionContext, ids: str, order: Tensor, names: Sequence[str]) -> dict[str, Any]:

@@ -137,6 +137,7 @@ def herd_subset(ctx: SelectionContext, weights: Tensor, radius: float) -> Query:
 
 def of_subset(found: Query, rows: Tensor, n_pool: int, facts: dict[str, Any]) -> Query:
     """Return a query among some rows, see `subset`, as one among all of the pool, of which candidates alone have a score."""
+    assert found.pool_scores is not None
     at_first = torch.full((n_pool,), torch.nan).index_copy_(0, rows[: facts["candidates"]], found.pool_scores.float())
     return replace(found, rows=rows[found.rows], pool_scores=at_first, approximation=facts)
 

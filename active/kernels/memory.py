@@ -33,10 +33,10 @@ def need_pairs(sampler: str, n_rows: int, width: int, max_pool: int) -> None:
             f"ACTIVE.{sampler.upper()}.EXACT false to approximate")
 
 
-def compares_all(sampler: str, size: tuple[int, int], max_pool: int, *, exact: bool) -> bool:
+def compares_all(sampler: str, size: tuple[int, ...], max_pool: int, *, exact: bool) -> bool:
     """Tell whether a sampler is to compare all pairs of N rows of width D; above `max_pool` not, and if `exact` it refuses."""
     if exact:
-        need_pairs(sampler, *size, max_pool)
+        need_pairs(sampler, size[0], size[1], max_pool)
     elif size[0] > max_pool:
         logger.info("%s approximates: of %d images, more than ACTIVE.%s.MAX_POOL, %d, not all pairs are compared",
                     sampler, size[0], sampler.upper(), max_pool)

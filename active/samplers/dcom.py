@@ -124,11 +124,11 @@ def greedy(
     `by` is the first term of (1) and the factor of the second, `balls` their radius and which targets no ball holds yet.
     """
     (uncertainty, share), (radius, uncovered) = by, balls
-    threshold, picked, values, at_first = 1 - radius**2 / 2 - 10**-DECIMALS, [], [], None
+    threshold, picked, values, at_first = 1 - radius**2 / 2 - 10**-DECIMALS, [], [], torch.empty(0)
     degrees = n_within(pool, targets[uncovered], threshold)
     for _ in tqdm(range(n), "DCoM", **BAR):
         scores = uncertainty + share * scaled(degrees)
-        at_first = scores.clone() if at_first is None else at_first
+        at_first = at_first if picked else scores.clone()
         scores[picked] = -torch.inf
         picked.append(lowest_of_largest(scores))
         values.append(float(scores[picked[-1]]))

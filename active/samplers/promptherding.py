@@ -96,15 +96,22 @@ def whitened(ctx: SelectionContext, rows: Tensor) -> tuple[Tensor, Tensor]:
         return images[0][rows], images[1]
     values, vectors = torch.linalg.eigh(covariance)
     root = (vectors / (values.clamp(min=0) + variance).sqrt()) @ vectors.T
-    return tuple(torch.cat([F.normalize((part[block].double() - mean) @ root).float() for block in row_blocks(len(part), width)]
-                           or [part]) for part in (images[0][rows], images[1]))
+
+    def moved(part: Tensor) -> Tensor:
+        blocks = [F.normalize((part[block].double() - mean) @ root).float() for block in row_blocks(len(part), width)]
+        return torch.cat(blocks) if blocks else part
+
+    return moved(images[0][rows]), moved(images[1])
 
 
 def guided(ctx: SelectionContext, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Return (3) of some images without a label [n, 2D] and of labeled ones [M, 2D]."""
-    parts = (ctx.unlabeled_features[rows], ctx.unlabeled_logits[rows]), (ctx.labeled_features, ctx.labeled_logits)
-    return tuple(F.normalize(torch.cat([images.float(), GUIDANCE * logits.float().softmax(1) @ ctx.directions], 1))
-                 for images, logits in parts)
+
+    def joined(images: Tensor, logits: Tensor) -> Tensor:
+        return F.normalize(torch.cat([images.float(), GUIDANCE * logits.float().softmax(1) @ ctx.directions], 1))
+
+    return (joined(ctx.unlabeled_features[rows], ctx.unlabeled_logits[rows]),
+            joined(ctx.labeled_features, ctx.labeled_logits))
 
 
 def plain(ctx: SelectionContext, rows: Tensor) -> tuple[Tensor, Tensor]:

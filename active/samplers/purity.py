@@ -65,8 +65,7 @@ def asked_of(ctx: SelectionContext, base: Sampler, pool: Tensor, skipped: Tensor
     of_pool = query.pool_scores
     if of_pool is not None:  # dropped rows have no score
         of_pool = of_pool.new_full((ctx.n_pool,), torch.nan).index_copy_(0, kept, of_pool)
-    return replace(query, pool_scores=of_pool, **{
-        rows: kept[getattr(query, rows)] for rows in ("rows", "pseudo_rows", "mined_rows")})
+    return replace(query, pool_scores=of_pool).renumbered(kept)
 
 
 def own_scores(ctx: SelectionContext, flagged: Tensor | None) -> tuple[Tensor, Tensor]:

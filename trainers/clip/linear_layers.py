@@ -19,8 +19,9 @@ class OneDNNLinear(nn.Linear):
 class OneDNNAttention(nn.MultiheadAttention):
     """The attention of open_clip's blocks: of batches first, of tokens to themselves, without dropout."""
 
-    def forward(self, query: Tensor, key: Tensor, value: Tensor, need_weights: bool = False,
-                attn_mask: Tensor | None = None) -> tuple[Tensor, None]:
+    def forward(  # type: ignore[override]  # the words that blocks call it with
+        self, query: Tensor, key: Tensor, value: Tensor, need_weights: bool = False, attn_mask: Tensor | None = None
+    ) -> tuple[Tensor, None]:
         parts = linear(query, self.in_proj_weight, self.in_proj_bias).unflatten(-1, (3, self.num_heads, -1))
         q, k, v = (part.transpose(1, 2) for part in parts.unbind(2))
         mask = attn_mask if attn_mask is None or attn_mask.dim() == 2 else attn_mask.unflatten(0, (len(query), -1))
