@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from active.kernels.scores import row_blocks, top_columns
-from dassl.utils.environment import give_back_memory
+from dassl.utils.allocation import give_back_memory
 from dassl.utils.errors import UserError
 from dassl.utils.progress import BAR
 

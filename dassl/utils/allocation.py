@@ -4,8 +4,16 @@ import contextlib
 import ctypes
 from collections.abc import Iterator
 
-M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # options of mallopt(3)
-USUAL, NEVER = {M_TRIM_THRESHOLD: 2**17, M_MMAP_MAX: 2**16}, {M_TRIM_THRESHOLD: 2**31 - 1, M_MMAP_MAX: 0}
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_MMAP_MAX = -1, -3, -4  # options of mallopt(3)
+NEVER = {M_TRIM_THRESHOLD: 2**31 - 1, M_MMAP_MAX: 0}
+# what glibc comes to by itself where large blocks are freed, and does no more once it has been told anything
+GROWN = {M_TRIM_THRESHOLD: 2**26, M_MMAP_THRESHOLD: 2**25, M_MMAP_MAX: 2**16}
+
+
+def give_back_memory() -> None:
+    """Return what this process has freed to the system, where the C library can: glibc keeps gigabytes of small blocks."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 @contextlib.contextmanager
@@ -16,7 +24,7 @@ def freed_memory_kept() -> Iterator[None]:
     """
     try:
         libc = ctypes.CDLL(None)
-        libc.mallopt, libc.malloc_trim  # noqa: B018  absent from other libraries
+        libc.mallopt  # noqa: B018  absent from other libraries
     except (AttributeError, OSError, TypeError):
         yield
         return
@@ -25,6 +33,6 @@ def freed_memory_kept() -> Iterator[None]:
     try:
         yield
     finally:
-        for option, value in USUAL.items():
+        for option, value in GROWN.items():
             libc.mallopt(option, value)
-        libc.malloc_trim(0)
+        give_back_memory()

@@ -1,7 +1,6 @@
 """What a result depends on besides its config: code, versions, device, threads, commit; and the memory in use."""
 
 import contextlib
-import ctypes
 import functools
 import hashlib
 import importlib.metadata
@@ -62,12 +61,6 @@ def peak_memory_mb() -> float:
     if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return round(torch.cuda.max_memory_allocated() / 2**20, 1)
     return peak_resident_mb()
-
-
-def give_back_memory() -> None:
-    """Return what this process has freed to the system, where the C library can: glibc keeps gigabytes of small blocks."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def forget_peak() -> None:
