@@ -25,8 +25,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from scipy.stats import permutation_test
 from yacs.config import CfgNode
 
+from active.analysis.tests_of_difference import holm
 from active.build import carry_out
 from active.record.results import RunResult
 from active.registry import SAMPLERS
@@ -111,20 +113,9 @@ def scores(output: Path, cells: Sequence[Cell]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*Cell._fields, "score"])
 
 
-def sign_flip(values: Sequence[float]) -> float:
-    """Return the two-sided p of a sign-flip permutation test that the mean of some differences is 0, over all sign patterns."""
-    signs = np.array(list(product((1, -1), repeat=len(values))))
-    means = np.abs(signs @ np.asarray(values))
-    return float((means >= abs(sum(values)) * (1 - 1e-12)).mean())
-
-
-def holm(ps: Sequence[float]) -> list[float]:
-    """Return p-values with Holm's correction."""
-    order, corrected, largest = np.argsort(ps), [0.0] * len(ps), 0.0
-    for rank, place in enumerate(order):
-        largest = max(largest, min(1.0, (len(ps) - rank) * ps[place]))
-        corrected[place] = largest
-    return corrected
+def sign_flip(values: np.ndarray) -> float:
+    """Return the two-sided p-value of a sign-flip permutation test, over all patterns, that the mean of differences is 0."""
+    return float(permutation_test((values,), np.mean, permutation_type="samples", n_resamples=np.inf).pvalue)
 
 
 def table(found: pd.DataFrame) -> str:
@@ -137,7 +128,8 @@ def table(found: pd.DataFrame) -> str:
     shown.columns = [", ".join(names) for names in shown.columns]
     for protocol in PROTOCOLS:
         shown[f"mean, {protocol}"] = mean[protocol].mean(axis=1).map("{:+.2f}".format)
-    tests = {sampler: holm([sign_flip(row[protocol].dropna()) for protocol in PROTOCOLS]) for sampler, row in mean.iterrows()}
+    tests = {sampler: holm(np.array([sign_flip(row[protocol].dropna().to_numpy()) for protocol in PROTOCOLS]))
+             for sampler, row in mean.iterrows()}
     shown["p, Holm"] = [" / ".join(f"{p:.2f}" for p in tests[sampler]) for sampler in shown.index]
     order = mean.T.groupby(level="protocol").mean().T.mean(axis=1).sort_values(ascending=False).index
     return shown.loc[order].to_markdown(disable_numparse=True)

@@ -118,10 +118,8 @@ def extract_rows(source: Source, rows: Tensor) -> None:
     for kept, _ in _kept_blocks(folder, key, contents, int(rows[0]), int(rows[-1])):
         rows = rows[~torch.isin(rows, kept)]
     with _Blocks(_blocks_folder(folder, key), _same_but_files(key), contents.digests) as blocks:
-        n_done = 0
-        for part in extract(rows.tolist()) if len(rows) else ():
-            blocks.add(rows[n_done:n_done + len(part)], part)
-            n_done += len(part)
+        for _ in blocks.made(rows, extract):
+            pass
         blocks.write()
 
 
@@ -166,15 +164,9 @@ def _extracted(folder: Path, key: Key, contents: Contents, extract: Extract) -> 
     if len(rows) and len(rows) < n_rows:
         logger.info("%s %s: %d of %d images have features already", key["dataset"], key["split"], n_rows - len(rows), n_rows)
     with _Blocks(_blocks_folder(folder, key), _same_but_files(key), contents.digests) as blocks:
-        n_done = 0
-        for part in extract(rows.tolist()) if len(rows) else ():
+        for own, part in blocks.made(rows, extract):
             features = part.new_empty(n_rows, part.shape[1]) if features is None else features
-            own = rows[n_done:n_done + len(part)]
             features[own] = part
-            blocks.add(own, part)
-            n_done += len(part)
-    if n_done != len(rows):
-        raise RuntimeError(f"features of {len(rows)} images were asked for, but {n_done} came")
     return features
 
 
@@ -210,6 +202,18 @@ class _Blocks:
         self._folder, self._key, self._digests = folder, key | {"n_rows": len(digests)}, digests
         self._pending: list[tuple[Tensor, Tensor]] = []
         self._written = time.monotonic()
+
+    def made(self, rows: Tensor, extract: Extract) -> Iterator[tuple[Tensor, Tensor]]:
+        """Extract the features of rows and keep them; yield parts of both. Raises RuntimeError if fewer or more come."""
+        n_done = 0
+        for part in extract(rows.tolist()) if len(rows) else ():
+            own = rows[n_done:n_done + len(part)]
+            self.add(own, part)
+            yield own, part
+            n_done += len(part)
+        if n_done != len(rows):
+            self._pending = []  # nobody knows which images they are of
+            raise RuntimeError(f"features of {len(rows)} images were asked for, but {n_done} came")
 
     def add(self, rows: Tensor, features: Tensor) -> None:
         """Keep the features of rows, on disk if there is enough of them."""
