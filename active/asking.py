@@ -13,6 +13,7 @@ from active.oracles.asked import stands_on
 from active.oracles.oracle import Question
 from active.plan import ASKS_A_LABEL, Predicted, Run, State
 from active.record.folder import scores_path
+from active.relations import Relations
 from active.selection import select
 from dassl.data.answers import SKIP
 from dassl.data.dataset import UNLABELED
@@ -101,7 +102,7 @@ def context_of(plan: Run, state: State, now: Predicted, round: int, part: int = 
         class_directions=getattr(now, "class_directions", None),
         find=plan.dataset.train_rows.get, skipped_features=now.features[skipped] if len(skipped) else None,
         skipped_logits=now.logits[skipped] if len(skipped) else None, skipped_ids=skipped if len(skipped) else None,
-        relations=state.related(now.features, plan.relations),
+        relations=Relations(now.features, plan.relations, state.related),
         flagged_features=now.features[flagged] if len(flagged) else None)
 
 

@@ -15,7 +15,7 @@ from active.pool import LabelPool
 from active.record.folder import prompts_path, selector_path
 from active.record.recorders import Recorder
 from active.registry import ChosenSampler
-from active.relations import Relations
+from active.relations import Known
 from dassl.data.dataset import Dataset
 from dassl.evaluation.evaluate import Metric
 
@@ -118,7 +118,7 @@ class State:
     n_labeled: dict[int, int] = field(default_factory=dict)  # by round
     seconds: dict[str, float] = field(default_factory=dict)
     losses: dict[str, Sequence[float]] = field(default_factory=dict)
-    relations: Relations | None = None  # of the features that the last selection saw
+    related: Known = field(default_factory=dict)  # what is known of the features that a sampler last asked about
 
     def timed(self, step: str, function: Callable, *arguments: Any, **named: Any) -> Any:
         """Return the function's result and add its seconds to those of the step in this round."""
@@ -133,13 +133,6 @@ class State:
             self.predicted = None  # so that two are never in memory
             self.predicted = model, trainer.predict(model, "train")
         return self.predicted[1]
-
-    def related(self, features: Tensor, folder: Path | None) -> Relations:
-        """Return what images of the train split are to each other by their features, the same as long as these are."""
-        known = self.relations
-        if known is None or not (known.features is features or torch.equal(known.features, features)):
-            known = self.relations = Relations(features, folder)
-        return known
 
     def fitted(self, step: str, trainer: Trainer, round: int, **mined: Any) -> Any:
         """Return a model fitted to all labels so far, and note its seconds and losses."""

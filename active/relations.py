@@ -32,12 +32,17 @@ INDEX = ("CELLS", "TRAINED", "PROBES", "MOST_PROBES", "CHECKED", "LEAST_RECALL")
 logger = logging.getLogger(__name__)
 
 
-class Relations:
-    """Those of features [N, D], unit norm and of any float type; with a folder they are kept there, else with this object."""
+Known = dict[tuple[str, str], dict[str, Tensor]]  # the hash of the features, and what is known of them
 
-    def __init__(self, features: Tensor, folder: Path | None = None):
-        self.features, self._folder = features, folder
-        self._made: dict[str, dict[str, Tensor]] = {}
+
+class Relations:
+    """Those of features [N, D], unit norm and of any float type, made when they are asked for.
+
+    With a folder they are kept there. `known` holds those of the last features that were asked for, for later objects.
+    """
+
+    def __init__(self, features: Tensor, folder: Path | None = None, known: Known | None = None):
+        self.features, self._folder, self._known = features, folder, {} if known is None else known
         self._digest = ""
 
     def neighbors(self, k: int, *, exact: bool = False) -> NeighborLists:
@@ -67,10 +72,12 @@ class Relations:
         self, kind: str, how: dict[str, Any], make: Callable[[], dict[str, Tensor]], types: dict[str, torch.dtype]
     ) -> dict[str, Tensor]:
         """Return tensors as they were made before, here or by another process; or make and keep them."""
-        name = f"{kind}_{json_hash(how)[:8]}"
-        if name not in self._made:
-            self._made[name] = make() if self._folder is None else self._stored(kind, how, make, types)
-        return self._made[name]
+        name = self._hash(), f"{kind}_{json_hash(how)[:8]}"
+        if name not in self._known:
+            for other in [own for own in self._known if own[0] != self._hash()]:
+                del self._known[other]
+            self._known[name] = make() if self._folder is None else self._stored(kind, how, make, types)
+        return self._known[name]
 
     def _stored(
         self, kind: str, how: dict[str, Any], make: Callable[[], dict[str, Tensor]], types: dict[str, torch.dtype]

@@ -38,6 +38,20 @@ def test_one_graph_serves_rounds_seeds_and_samplers(tmp_path, made, monkeypatch)
     assert Relations(features, tmp_path).neighbors(40).rows.shape == (300, 40) and made == [32, 32, 40]
 
 
+def test_known_relations_are_those_of_the_last_features(made):
+    """Later objects find them by the bytes of the features; those of former features are let go."""
+    known, features = {}, clustered(300)
+    first = Relations(features, known=known).neighbors(5)
+    assert Relations(features.clone(), known=known).neighbors(5).rows is first.rows and made == [32]
+    Relations(clustered(200), known=known).neighbors(5)
+    assert len(known) == 1 and made == [32, 32]
+
+
+def test_a_run_that_asks_for_none_does_not_look_at_its_features(tmp_path, monkeypatch):
+    monkeypatch.setattr(Relations, "_hash", lambda self: pytest.fail("the features were read"))
+    assert len(toy_run(tmp_path / "run", ACTIVE__SAMPLER="margin")[0].rounds) == 4
+
+
 def test_other_features_are_another_graph(tmp_path, made):
     """By their bytes: one number that changed is enough, as when a learner tunes the image tower."""
     features = clustered(300)
