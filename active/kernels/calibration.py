@@ -6,23 +6,18 @@ Source: Safaei and Patel, "Active Learning for Vision-Language Models", WACV 202
 import logging
 import math
 
-import torch
 from torch import Tensor
 
 from active.kernels.neighbor_lists import NeighborLists
-from active.kernels.scores import row_blocks, top_columns
+from active.kernels.scores import row_blocks, top_columns_of
 
 logger = logging.getLogger(__name__)
 
 
 def log_prior(logits: Tensor, n_support: int, support: str, floor: float = 0.0) -> Tensor:
     """Return the logarithm of Eq. 4's class prior [C]."""
-    rows, largest = torch.empty(logits.shape[1], 0, dtype=torch.int64), torch.empty(logits.shape[1], 0)
-    for block in row_blocks(*logits.shape):
-        largest = torch.cat([largest, logits[block].float().log_softmax(1).T], 1)
-        rows = torch.cat([rows, torch.arange(len(logits))[block].expand(len(rows), -1)], 1)
-        columns, largest = top_columns(largest, min(n_support, largest.shape[1]))  # [C, n_support]
-        rows = rows.gather(1, columns)
+    blocks = (logits[block].float().log_softmax(1).T for block in row_blocks(*logits.shape))
+    rows, largest = top_columns_of(blocks, n_support)  # [C, n_support]
     supports = largest.T if support == "own" else logits[rows.unique()].float().log_softmax(1)
     prior = supports.logsumexp(0) - math.log(len(supports))
     if floor > 0 and bool((prior < math.log(floor)).any()):

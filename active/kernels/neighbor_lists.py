@@ -8,6 +8,7 @@ of unit norm.
 
 import logging
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from active.kernels.scores import row_blocks, top_columns
+from active.kernels.scores import row_blocks, top_columns_of
 from dassl.utils.allocation import give_back_memory
 from dassl.utils.errors import UserError
 from dassl.utils.progress import BAR
@@ -69,16 +70,16 @@ def neighbor_lists(features: Tensor, k: int) -> NeighborLists:
 
 def exact_lists(features: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """Return rows int32 [n, k] and cosines [n, k] of the nearest others of some rows [n], without a copy of the features."""
-    rows, own = torch.empty(len(queries), 0, dtype=torch.int64), features[queries].float()
-    cosines = torch.empty(len(queries), 0)
-    for block in row_blocks(len(features), max(features.shape[1], len(queries))):
-        products = own @ features[block].float().T
-        products[queries[:, None] == torch.arange(len(features))[block]] = -torch.inf
-        new = torch.arange(len(features))[block].expand(len(queries), -1)
-        together = torch.cat([cosines, products], 1)
-        columns, cosines = top_columns(together, min(k, together.shape[1]))
-        rows = torch.cat([rows, new], 1).gather(1, columns)
-    return rows.int(), cosines
+    own = features[queries].float()
+
+    def cosines() -> Iterator[Tensor]:
+        for block in row_blocks(len(features), max(features.shape[1], len(queries))):
+            products = own @ features[block].float().T
+            products[queries[:, None] == torch.arange(len(features))[block]] = -torch.inf
+            yield products
+
+    rows, largest = top_columns_of(cosines(), k)
+    return rows.int(), largest
 
 
 def _index(features: Tensor) -> Any:

@@ -3,7 +3,7 @@
 Logits may be float16, float32 or float64, also memory-mapped: they are brought to float32 block by block.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -73,6 +73,18 @@ def lowest_of_largest(scores: Tensor) -> int:
     """Return the lowest row whose float64 score [N] is the largest but for rounding."""
     largest = scores.max()
     return int((scores >= largest - TIE * largest.abs()).nonzero()[0])
+
+
+def top_columns_of(blocks: Iterable[Tensor], k: int) -> tuple[Tensor, Tensor]:
+    """Return `top_columns` of one or more blocks [N, n] side by side, of which one at a time is held."""
+    columns, values, start = torch.empty(0), torch.empty(0), 0
+    for block in blocks:
+        numbers, start = torch.arange(start, start + block.shape[1]).expand(len(block), -1), start + block.shape[1]
+        if len(columns):
+            numbers, block = torch.cat([columns, numbers], 1), torch.cat([values, block], 1)
+        found, values = top_columns(block, min(k, block.shape[1]))
+        columns = numbers.gather(1, found)
+    return columns, values
 
 
 def top_columns(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
