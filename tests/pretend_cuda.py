@@ -3,7 +3,8 @@
 Inside `with pretend_cuda() as card:` the device "cuda" works without a card. An operation of a tensor there with one on the
 CPU raises an error as on a card, and so do `numpy()` and random numbers of a generator of the CPU. `card.read_backs` counts, by
 operation, where the host has to wait for the card: values that are read, copies to the CPU, and shapes that depend on values.
-`card.uploads` counts copies of CPU tensors to the card. Results are those of the CPU, bit for bit.
+`card.uploads` counts copies of CPU tensors to the card, `card.waits` those of them for which the host waits until the card has
+done all that it was given before: all but `non_blocking` ones. Results are those of the CPU, bit for bit.
 """
 
 import contextlib
@@ -24,6 +25,8 @@ READS = {"_local_scalar_dense", "equal", "_linalg_check_errors"} | SHAPED_BY_VAL
 INDEXES = {"index", "_unsafe_index", "index_put", "index_put_", "_unsafe_index_put"}
 JOINS = {"cat", "stack"}  # they take no number from the CPU, as arithmetic does
 PLAIN_ATTENTION = 0  # of `_fused_sdp_choice`: matrix products, which the CPU has too
+FACTS = {"mem_get_info": lambda *device: (2**36, 2**36), "get_device_capability": lambda *device: (9, 0),
+         "get_device_name": lambda *device: "pretended", "max_memory_allocated": lambda *device: 0}
 COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 
 
@@ -72,6 +75,7 @@ class PretendedCard(TorchDispatchMode):
         super().__init__()
         self.read_backs: Counter[str] = Counter()
         self.uploads: Counter[str] = Counter()
+        self.waits: Counter[str] = Counter()
 
     @property
     def n_read_backs(self) -> int:
@@ -81,6 +85,7 @@ class PretendedCard(TorchDispatchMode):
         """Count from 0 on."""
         self.read_backs.clear()
         self.uploads.clear()
+        self.waits.clear()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs, name = kwargs or {}, func.overloadpacket.__name__
@@ -108,8 +113,12 @@ class PretendedCard(TorchDispatchMode):
                 self.read_backs[name] += 1
             elif to_card and not isinstance(source, PretendCuda):
                 self.uploads[name] += 1
+                is_free = kwargs.get("non_blocking", args[2] if name == "copy_" and len(args) > 2 else False)
+                self.waits[name] += not is_free
         elif there and name in INDEXES:
-            self.uploads[name] += sum(own is not None and not isinstance(own, PretendCuda) for own in args[1])
+            n_sent = sum(own is not None and not isinstance(own, PretendCuda) for own in args[1])
+            self.uploads[name] += n_sent
+            self.waits[name] += n_sent
 
 
 def on_card(tensor: Tensor) -> PretendCuda:
@@ -126,7 +135,8 @@ def pretend_cuda() -> Iterator[PretendedCard]:
     overwrites = torch.__future__.get_overwrite_module_params_on_conversion()
     torch.__future__.set_overwrite_module_params_on_conversion(True)  # a module that moves gets new parameters of this class
     try:
-        with mock.patch("torch.cuda._lazy_init"), PretendedCard() as card:
+        with (mock.patch.multiple("torch.cuda", _lazy_init=mock.DEFAULT, **FACTS),
+              mock.patch.object(Tensor, "pin_memory", lambda own, *device: own), PretendedCard() as card):
             yield card
     finally:
         torch._C._set_only_lift_cpu_tensors(only_lifts)

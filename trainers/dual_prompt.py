@@ -76,7 +76,7 @@ class DualPrompt(PromptLearner):
             margins, targets = margins[:, batch.counted], (batch.counted.cumsum(0) - 1)[targets]
         if (n_classes := margins.shape[1]) == 1:
             return loss
-        shift = torch.from_numpy(batch.rng.integers(1, n_classes, len(targets))).to(targets.device)
+        shift = torch.from_numpy(batch.rng.integers(1, n_classes, len(targets))).to(targets.device, non_blocking=True)
         wrong = F.softplus(margins.gather(1, ((targets + shift) % n_classes)[:, None]))
         sign = 1 if self.l2_sign == "corrected" else -1
         return loss + sign * self.l2_weight * weighted_mean(wrong.flatten(), batch)

@@ -74,7 +74,11 @@ class Learner(nn.Module):
         return logits if classifier.bias is None else logits + scale * classifier.bias
 
     def loss(self, classifier: Classifier, batch: Batch) -> Tensor:
-        """Return the training loss of a batch: cross-entropy over the classes that count, unless overridden."""
+        """Return the training loss of a batch: cross-entropy over the classes that count, unless overridden.
+
+        It must be a mean over the batch's images, plus terms without them, where images are tuned: a batch that finds no room
+        on a card is taken in parts.
+        """
         return cross_entropy(self.logits(batch.scale, batch.features, classifier), batch)
 
     def prepare(self, labels: Labels, texts: Tensor, scale: float) -> None:

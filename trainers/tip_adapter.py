@@ -31,6 +31,7 @@ class _Cache(Head):
 
     targets: Tensor
     weights: Tensor
+    present: Tensor  # classes with a label, ascending; looked up once, since a card would be waited for
 
     def __init__(
         self,
@@ -61,7 +62,7 @@ class _Cache(Head):
         if self.count == "mean":
             added = added / counts.where(counts > 0, 1)
         if self.centered and len(self.targets):
-            added = (added - added[:, counts > 0].mean(1, keepdim=True)) * (counts > 0)
+            added = (added - added.index_select(1, self.present).mean(1, keepdim=True)) * (counts > 0)
         return zero_shot + self.alpha * added
 
     def constants(self) -> dict[str, Any]:
@@ -81,6 +82,7 @@ class _Cache(Head):
         self.keys = nn.Parameter(keys, requires_grad=self.learns_keys)
         self.register_buffer("targets", targets)
         self.register_buffer("weights", weights)
+        self.register_buffer("present", targets[weights > 0].unique(), persistent=False)
 
 
 @LEARNERS.register("TipAdapter", is_linear=False)

@@ -95,6 +95,7 @@ class Config:
         # record was begun with, or else oneDNN's where it is much faster; records name it, see dassl/utils/linear.py
         LINEAR: Annotated[Literal["auto", "torch", "onednn"], Circumstance()] = "auto"
         PREC: Literal["fp32", "fp16", "bf16"] = "fp32"  # of the frozen towers; prompts are always fp32
+        TF32: bool = False  # whether a GPU may round the factors of fp32 products to 10 bits: faster, and another result
 
         class BACKBONE:
             # an OpenAI name, an open_clip name, the stem of a file in configs/models, or the folder of a checkpoint

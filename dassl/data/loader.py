@@ -1,7 +1,10 @@
-"""Files to batches of tensors, in the order given, with one random stream an image."""
+"""Files to batches of views, in the order given, with one random stream an image.
+
+Views stay 8-bit up to where the tower is: a quarter of the bytes, and a card scales them faster than a CPU.
+"""
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -15,26 +18,26 @@ from dassl.data.transforms import Transform
 from dassl.utils.errors import DataError
 from dassl.utils.text import printable
 
+View = tuple[Place, int | None]  # a file, and the seed of its random view; None for a view that is not random
+
 
 class _Views(TorchDataset):
-    """Row i is the 8-bit view of image i, with torch's generator set to `seeds[i]` for the time of the call.
+    """What a view is, uint8 [height, width, 3], with torch's generator on the CPU set to its seed for the time of the call.
 
-    A file that cannot be decoded gives its error as the row: raised in a worker it would arrive as a stack trace.
+    A file that cannot be decoded gives its error: raised in a worker it would arrive as a stack trace.
     """
 
-    def __init__(self, paths: Sequence[Place], transform: Transform, seeds: Sequence[int] | None, store: ImageStore):
-        self.paths, self.transform, self.seeds, self.store = paths, transform, seeds, store
+    def __init__(self, transform: Transform, store: ImageStore):
+        self.transform, self.store = transform, store
 
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, row: int) -> np.ndarray | DataError:
+    def __getitem__(self, view: View) -> np.ndarray | DataError:
+        path, seed = view
         try:
-            if self.seeds is None:
-                return self.store.pixels(self.paths[row], self.transform)
+            if seed is None:
+                return self.store.pixels(path, self.transform)
             with torch.random.fork_rng(devices=[]):
-                torch.manual_seed(self.seeds[row])
-                return self.store.pixels(self.paths[row], self.transform)
+                torch.default_generator.manual_seed(seed)  # `torch.manual_seed` would set that of a card, for good
+                return self.store.pixels(path, self.transform)
         except DataError as error:
             return error
 
@@ -43,7 +46,16 @@ def image_batches(
     paths: Sequence[Place], transform: Transform, *, batch_size: int | Sequence[int], n_workers: int = 0,
     seeds: Sequence[int] | None = None, store: ImageStore | None = None,
 ) -> Iterator[Tensor]:
-    """Yield float32 batches [B, 3, height, width] in the order of `paths`; the last one may be smaller.
+    """Yield the batches of `pixel_batches` as the tower takes them, float32 [B, 3, height, width]."""
+    pixels = pixel_batches(paths, transform, batch_size=batch_size, n_workers=n_workers, seeds=seeds, store=store)
+    return map(transform.normalize, pixels)
+
+
+def pixel_batches(
+    paths: Sequence[Place], transform: Transform, *, batch_size: int | Sequence[int], n_workers: int = 0,
+    seeds: Sequence[int] | None = None, store: ImageStore | None = None,
+) -> Iterator[Tensor]:
+    """Yield uint8 batches [B, height, width, 3] in the order of `paths`; the last one may be smaller.
 
     `batch_size` is that of all batches, or the sizes of them. With `seeds` a random transform of image i depends on `seeds[i]`
     alone, not on workers, batches or order; without them the transform must not be random. The global random state is left as
@@ -56,15 +68,50 @@ def image_batches(
     rows = _rows_of_batches(len(paths), batch_size)
     if len(rows) <= 1 or (seeds is None and store.holds(paths, transform)):
         n_workers = 0
-    loader = DataLoader(_Views(paths, transform, seeds, store), batch_sampler=rows, num_workers=n_workers, collate_fn=list,
-                        generator=torch.Generator().manual_seed(0))
-    errors = []
-    for views in _named_deaths(loader, paths, rows):
-        errors += [view for view in views if isinstance(view, DataError)]
-        if not errors:  # after a first error the pass only goes on to find the others
-            yield transform.normalize(torch.from_numpy(np.stack(views)))
+    views = ([(paths[row], None if seeds is None else seeds[row]) for row in own] for own in rows)
+    errors: list[DataError] = []
+    for found in _loaded(views, transform, store, n_workers):
+        if isinstance(found, list):
+            errors += found
+        elif not errors:  # after a first error the pass only goes on to find the others
+            yield found
     if errors:
         raise undecodable(errors)
+
+
+def view_batches(
+    batches: Iterable[Sequence[View]], transform: Transform, store: ImageStore, n_workers: int
+) -> Iterator[Tensor]:
+    """Yield uint8 [B, height, width, 3] for batches of views, which are drawn as workers get to them: of any number of passes.
+
+    Raises a DataError at the first batch that cannot be decoded, and one if a worker process dies.
+    """
+    for found in _loaded(batches, transform, store, n_workers):
+        if isinstance(found, list):
+            raise undecodable(found)
+        yield found
+
+
+def _loaded(
+    batches: Iterable[Sequence[View]], transform: Transform, store: ImageStore, n_workers: int
+) -> Iterator[Tensor | list[DataError]]:
+    """Yield the pixels of each batch, or the errors of those of its files that cannot be decoded."""
+    begun: list[Place] = []
+
+    def drawn() -> Iterator[Sequence[View]]:
+        for views in batches:
+            begun.append(views[0][0])
+            yield views
+
+    loader = DataLoader(_Views(transform, store), batch_sampler=drawn(), num_workers=n_workers, collate_fn=_stacked,
+                        generator=torch.Generator().manual_seed(0))
+    for found in _named_deaths(loader, begun):
+        yield found if isinstance(found, list) else torch.from_numpy(found)
+
+
+def _stacked(views: list[np.ndarray | DataError]) -> np.ndarray | list[DataError]:
+    """Return one array, not a tensor: workers send tensors through shared memory, of which a container has little."""
+    return [view for view in views if isinstance(view, DataError)] or np.stack(views)
 
 
 def _rows_of_batches(n_rows: int, sizes: int | Sequence[int]) -> list[range]:
@@ -75,16 +122,19 @@ def _rows_of_batches(n_rows: int, sizes: int | Sequence[int]) -> list[range]:
     return [range(start, stop) for start, stop in itertools.pairwise(stops)]
 
 
-def _named_deaths(loader: DataLoader, paths: Sequence[Place], batches: Sequence[range]) -> Iterator[list]:
-    """Yield what the loader yields; a worker that died (out of memory, a crash in a decoder) is a DataError with its name."""
+def _named_deaths(loader: DataLoader, begun: Sequence[Place]) -> Iterator[np.ndarray | list[DataError]]:
+    """Yield what the loader yields; a worker that died (out of memory, a crash in a decoder) is a DataError with its name.
+
+    `begun` is the first file of each batch that workers were told of.
+    """
     n_batches = 0
     try:
-        for views in loader:
-            yield views
+        for found in loader:
+            yield found
             n_batches += 1
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        place = printable(paths[batches[min(n_batches, len(batches) - 1)].start])
+        place = printable(begun[min(n_batches, len(begun) - 1)])
         raise DataError(f"{str(error).splitlines()[0].rstrip('. ')}, at or soon after {place}; it may have run out of memory "
                         "or met a file that crashes the decoder: DATALOADER.NUM_WORKERS 0 shows which") from error

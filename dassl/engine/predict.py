@@ -3,6 +3,7 @@
 import itertools
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -12,32 +13,50 @@ from dassl.utils.errors import UserError
 from dassl.utils.events import event
 from dassl.utils.progress import Progress
 
+Result = TypeVar("Result", Tensor, tuple[Tensor, Tensor])
 logger = logging.getLogger(__name__)
 
 
 @torch.no_grad()
 def predict(
-    batches: Iterable[Tensor], encode: Callable[[Tensor], Tensor], *, n_rows: int, description: str = "encoding"
+    batches: Iterable[Tensor], encode: Callable[[Tensor], Tensor], *, n_rows: int, description: str = "encoding",
+    keep: bool = False
 ) -> Tensor:
-    """Return `encode` of all batches, stacked on the CPU as float32 [n_rows, ...]; row i belongs to image i.
+    """Return `encode` of all batches, stacked as float32 [n_rows, ...]; row i belongs to image i.
 
-    A batch that finds no room on the GPU is halved, and so are those after it; if even one image does not fit,
-    UserError. Raises RuntimeError if the batches do not hold `n_rows` images: a row must never be left unwritten or
-    shifted.
+    They come to the CPU, but with `keep`, when they stay where the tower is. A batch that finds no room on the GPU is halved,
+    and so are those after it; if even one image does not fit, UserError. Raises RuntimeError if the batches do not hold
+    `n_rows` images: a row must never be left unwritten or shifted.
     """
-    rows, filled = None, 0
+    stacked = Stacked(n_rows)
     with freed_memory_kept(), Progress(description, n_rows, "img") as progress:
-        for encoded in encoded_parts(batches, encode):
-            rows = encoded.new_empty(n_rows, *encoded.shape[1:]) if rows is None else rows
-            if filled + len(encoded) > n_rows:
-                raise RuntimeError(f"more than the {n_rows} images announced came from the loader")
-            rows[filled:filled + len(encoded)] = encoded
-            filled += len(encoded)
+        for encoded in encoded_parts(batches, encode, keep=keep):
+            stacked.add(encoded)
             progress.update(len(encoded))
             event("extract")
-    if rows is None or filled != n_rows:
-        raise RuntimeError(f"{n_rows} images announced, but {filled} came from the loader")
-    return rows
+    return stacked.whole()
+
+
+class Stacked:
+    """Parts that come in order, as rows of one tensor [n_rows, ...]: each is written to its place, so none is there twice."""
+
+    def __init__(self, n_rows: int):
+        self._n_rows, self._filled = n_rows, 0
+        self._rows: Tensor | None = None
+
+    def add(self, part: Tensor) -> None:
+        if self._rows is None:
+            self._rows = part.new_empty(self._n_rows, *part.shape[1:])
+        if self._filled + len(part) > self._n_rows:
+            raise RuntimeError(f"more than the {self._n_rows} images announced came from the loader")
+        self._rows[self._filled:self._filled + len(part)] = part
+        self._filled += len(part)
+
+    def whole(self) -> Tensor:
+        """Return all rows; RuntimeError if one is missing."""
+        if self._rows is None or self._filled != self._n_rows:
+            raise RuntimeError(f"{self._n_rows} images announced, but {self._filled} came from the loader")
+        return self._rows
 
 
 def in_batches(rows: Sequence[int], batch_size: int) -> list[list[int]]:
@@ -79,15 +98,40 @@ def _placed(images: Tensor, places: list[int], size: int) -> Tensor:
     return whole
 
 
-def encoded_parts(batches: Iterable[Tensor], encode: Callable[[Tensor], Tensor]) -> Iterator[Tensor]:
-    """Yield `encode` of each batch, float32 on the CPU, or of its parts in order if the whole does not fit."""
+def encoded_parts(batches: Iterable[Tensor], encode: Callable[[Tensor], Tensor], *, keep: bool = False) -> Iterator[Tensor]:
+    """Yield `encode` of each batch, float32 on the CPU, or of its parts in order if the whole does not fit.
+
+    With `keep` they stay where they are.
+    """
+    parts = in_parts(batches, encode)
+    yield from (part.float() for part in parts) if keep else (part.float().cpu() for part in behind(parts))
+
+
+def behind(parts: Iterable[Result]) -> Iterator[Result]:
+    """Yield tensors or pairs of them, those of a card one later than asked for.
+
+    So it is at work on the next one while one is read from it.
+    """
+    waiting: list[Result] = []
+    for part in parts:
+        waiting.append(part)
+        if len(waiting) > (part if isinstance(part, Tensor) else part[0]).is_cuda:
+            yield waiting.pop(0)
+    yield from waiting
+
+
+def in_parts(batches: Iterable[Tensor], function: Callable[[Tensor], Result]) -> Iterator[Result]:
+    """Yield `function` of each batch, or of its parts in order if the whole does not fit on the card; then of smaller parts.
+
+    Raises UserError if even one row does not fit.
+    """
     most = None  # rows that may fit; None until a batch did not
     for batch in batches:
         done = 0
         while done < len(batch):
             part = batch[done:done + (most or len(batch))]
             try:
-                encoded = encode(part).float().cpu()
+                found = function(part)
             except torch.OutOfMemoryError as error:
                 if len(part) == 1:
                     raise UserError(f"out of memory with a single image: {str(error).splitlines()[0]}") from error
@@ -96,4 +140,4 @@ def encoded_parts(batches: Iterable[Tensor], encode: Callable[[Tensor], Tensor])
                 torch.cuda.empty_cache()
             else:
                 done += len(part)
-                yield encoded
+                yield found

@@ -41,6 +41,13 @@ def environment() -> dict[str, str]:
     return found
 
 
+def rounding_of_card(tf32: bool) -> dict[str, str | bool]:
+    """Return what GPUs may round differently by: the architecture, such as "sm_90", and `MODEL.TF32` where it is on."""
+    import torch
+
+    return {"architecture": "sm_{}{}".format(*torch.cuda.get_device_capability())} | ({"tf32": True} if tf32 else {})
+
+
 def commit() -> str:
     """Return the commit of the project's checkout, with "-dirty" where files differ from it, or "unknown"."""
     try:

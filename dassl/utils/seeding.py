@@ -34,12 +34,12 @@ def use_deterministic_algorithms(only: bool) -> None:
     torch.use_deterministic_algorithms(only)
 
 
-def forbid_tf32() -> None:
-    """Keep fp32 exact on GPUs: cuDNN's convolutions, in ResNets and ViT patches, would round to TF32's 10 bits."""
+def use_tf32(allowed: bool) -> None:
+    """Let GPUs round the factors of fp32 products to TF32's 10 bits, or keep them exact; cuDNN would round by itself."""
     import torch
 
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = allowed
+    torch.backends.cuda.matmul.allow_tf32 = allowed
 
 
 def drawn_seed() -> int:

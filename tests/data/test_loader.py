@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import pickle
 import shutil
@@ -18,7 +19,7 @@ from yacs.config import CfgNode
 
 from dassl.data import images
 from dassl.data.images import Decoding, read_image
-from dassl.data.loader import image_batches
+from dassl.data.loader import image_batches, pixel_batches, view_batches
 from dassl.data.store import ImageStore
 from dassl.data.transforms import Preprocessing, Transform, build_augmentation
 from dassl.utils.errors import DataError
@@ -292,3 +293,46 @@ def test_a_folder_that_goes_away_in_the_middle_is_one_error(paths, n_workers):
     shutil.rmtree(paths[0].parent)
     with pytest.raises(DataError, match=r"^\d+ images cannot be read or decoded:\n  cannot read .*\.png: No such file"):
         list(batches)
+
+
+def test_views_stay_8_bit_until_they_are_normalized(paths):
+    """A quarter of the bytes comes from workers; a tower that is elsewhere normalizes there."""
+    pixels, transform = list(pixel_batches(paths, PREPROCESSING.transform(), batch_size=4)), PREPROCESSING.transform()
+    assert {own.dtype for own in pixels} == {torch.uint8} and pixels[0].shape == (4, 16, 16, 3)
+    normalized = torch.cat([transform.normalize_on(own, torch.device("cpu")) for own in pixels])
+    assert torch.equal(normalized, stacked(paths, transform, batch_size=4))
+
+
+def test_the_generator_of_a_card_is_left_alone(paths, monkeypatch):
+    """A random view is drawn by the CPU's alone; `torch.manual_seed` would set both, and only one be put back."""
+    monkeypatch.setattr("torch.cuda.manual_seed_all", lambda seed: pytest.fail("a card's generator was set"))
+    stacked(paths, build_augmentation(INPUT, PREPROCESSING), batch_size=4, seeds=range(N_IMAGES))
+
+
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_a_stream_of_views_is_drawn_as_it_is_read(paths, n_workers):
+    """Of any length: workers are at most some batches ahead, and views are those of a pass over files and seeds."""
+    transform, drawn = build_augmentation(INPUT, PREPROCESSING), []
+
+    def endless():
+        for number in itertools.count():
+            drawn.append(number)
+            yield [(paths[(2 * number + row) % N_IMAGES], 2 * number + row) for row in range(2)]
+
+    found = list(itertools.islice(view_batches(endless(), transform, ImageStore(0), n_workers), 20))
+    assert 20 <= len(drawn) <= 20 + 2 * n_workers + 1
+    expected = list(pixel_batches([paths[row % N_IMAGES] for row in range(40)], transform, batch_size=2, seeds=range(40)))
+    assert torch.equal(torch.cat(found), torch.cat(expected))
+
+
+@pytest.mark.parametrize("n_workers", [0, 2])
+def test_a_stream_stops_at_the_first_batch_that_cannot_be_decoded(paths, n_workers):
+    """With all of its files that cannot; a stream has no end at which to tell of further ones."""
+    for row in (4, 5, 8):
+        paths[row].write_bytes(b"no image")
+    views = view_batches([[(paths[row], None) for row in rows] for rows in ((0, 1), (3, 4, 5), (8, 9))],
+                         PREPROCESSING.transform(), ImageStore(0), n_workers)
+    assert len(next(views)) == 2
+    with pytest.raises(DataError, match="2 images cannot be decoded") as error:
+        next(views)
+    assert "4.png" in str(error.value) and "5.png" in str(error.value) and "8.png" not in str(error.value)

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from dassl.config.defaults import default_config
-from dassl.engine.fit import fit
+from dassl.engine.fit import fit, rows_in_parts
 from dassl.optim.lr_scheduler import build_scheduler
-from dassl.utils.errors import TrainingError
+from dassl.utils.errors import TrainingError, UserError
 
 
 class Run:
@@ -89,3 +89,44 @@ def test_the_loss_is_logged_every_so_many_epochs(caplog, print_freq, epochs):
     with caplog.at_level("DEBUG", "dassl"):
         run.fit([[1.0]] * 5, lambda batch: run.times(0.0) + batch, print_freq=print_freq, description="round 0")
     assert caplog.messages == [f"round 0: epoch {epoch}/5, loss 1.0000" for epoch in epochs]
+
+
+class Batches:
+    """A linear model on batches of tensors, of which at most `room` rows find memory at once."""
+
+    def __init__(self, room: int):
+        self.weight = nn.Parameter(torch.arange(3, dtype=torch.float64))
+        self.room, self.sizes = room, []
+
+    def loss_of(self, batch: tuple[Tensor, Tensor]) -> Tensor:
+        rows, targets = batch
+        self.sizes.append(len(rows))
+        if len(rows) > self.room:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return (rows @ self.weight - targets).square().mean() + self.weight.square().sum()
+
+    def fit(self, **arguments) -> list[float]:
+        generator = torch.Generator().manual_seed(0)
+        batches = [tuple(torch.randn(n, *shape, generator=generator, dtype=torch.float64) for shape in ((3,), ()))
+                   for n in (7, 7, 2)]
+        optimizer = torch.optim.SGD([self.weight], lr=0.1, momentum=0.9)
+        scheduler = torch.optim.lr_scheduler.ConstantLR(optimizer, factor=1.0)
+        return fit([batches] * 2, self.loss_of, optimizer, scheduler, n_epochs=2, **arguments)
+
+
+@pytest.mark.parametrize(("room", "first", "warned"), [(6, [7, 4, 3, 4, 3, 1, 1], 1), (2, [7, 4, 2, 2, 2, 1, 2, 2, 2, 1], 2)])
+def test_a_batch_that_finds_no_memory_is_taken_in_parts(caplog, room, first, warned):
+    """With the gradient and loss of the whole; so are those after it."""
+    whole, parted = Batches(99), Batches(room)
+    expected, found = whole.fit(), parted.fit(parts_of=rows_in_parts)
+    assert found == pytest.approx(expected, rel=1e-12) and torch.allclose(parted.weight, whole.weight, rtol=1e-12, atol=0)
+    assert parted.sizes[:len(first)] == first
+    assert sum("out of memory: going on with batches in" in message for message in caplog.messages) == warned
+
+
+@pytest.mark.parametrize("arguments", [{}, {"parts_of": rows_in_parts}])
+def test_a_step_that_finds_no_memory_in_the_smallest_parts_is_one_line(arguments):
+    """It says what takes less."""
+    with pytest.raises(UserError, match=r"out of memory in a step of training: CUDA out of memory\. MODEL\.PREC bf16") as error:
+        Batches(0).fit(**arguments)
+    assert "\n" not in str(error.value)

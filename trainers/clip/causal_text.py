@@ -109,7 +109,7 @@ class CausalText(OpenClipText):
         return self._make_start_token(changes) if changes else self._constant_start_token
 
     def _make_start_token(self, changes: Mapping[int, Changes]) -> list[KeysValues]:
-        start = torch.tensor([self.layout.begin[0]], device=self._device)
+        start = torch.tensor([self.layout.begin[0]]).to(self._device, non_blocking=True)
         x = (self.text.token_embedding(start) + self.text.positional_embedding[:1]).to(self.text.transformer.get_cast_dtype())
         found = []
         check_standard(self.text.transformer.resblocks, "text prompts need")

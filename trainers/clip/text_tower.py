@@ -72,13 +72,13 @@ class OpenClipText(TextTower):
     def _embedded(self, rows: TokenRows, prompts: Prompts) -> tuple[Tensor, Tensor | None]:
         """Return the tokens [T, L, width] that enter the first block, and the mask that open_clip adds to attention."""
         text, device = self.text, self.text.token_embedding.weight.device
-        slots = rows.slots.to(device)
-        x = text.token_embedding(rows.ids.to(device)).to(text.transformer.get_cast_dtype())
+        slots = rows.slots.to(device, non_blocking=True)
+        x = text.token_embedding(rows.ids.to(device, non_blocking=True)).to(text.transformer.get_cast_dtype())
         if prompts.text:
             x = filled(x, slots, prompts.text[0])
         if self._class_token is not None:
             x = torch.cat([x, self._class_token.to(x.dtype).expand(len(x), 1, -1)], dim=1)
-        return x + text.positional_embedding.to(x.dtype), self._mask(rows.ids.to(device), slots, x)
+        return x + text.positional_embedding.to(x.dtype), self._mask(rows.ids.to(device, non_blocking=True), slots, x)
 
     def _mask(self, ids: Tensor, slots: Tensor, x: Tensor) -> Tensor | None:
         """Return the tower's own mask for texts as tokens x; a slot's id is not that of padding, which may be masked."""
@@ -91,7 +91,7 @@ class OpenClipText(TextTower):
 
     def _read(self, rows: TokenRows, device: torch.device) -> Tensor:
         """Return the position [T] whose token is read."""
-        ends = rows.ends.to(device)
+        ends = rows.ends.to(device, non_blocking=True)
         return {"first": torch.zeros_like(ends), "last": torch.full_like(ends, rows.ids.shape[1] - 1)}.get(self._pooling, ends)
 
     def _why_plain(self) -> str:

@@ -27,7 +27,7 @@ class TransformersText(TextTower):
             raise UserError("the text tower of this backbone is a model of transformers, of which only the context at its "
                             "entry is tuned: choose CoOp, or another backbone")
         device = self._embedding.weight.device
-        ids, slots = rows.ids.to(device), rows.slots.to(device)
+        ids, slots = rows.ids.to(device, non_blocking=True), rows.slots.to(device, non_blocking=True)
         x = filled(self.embed_tokens(ids), slots, prompts.text[0])
         attended = (ids.scatter(1, slots, self.layout.pad + 1) != self.layout.pad).long()
         found = self.text.transformer(inputs_embeds=x, attention_mask=attended)

@@ -18,22 +18,23 @@ from dassl.data.build import load_dataset
 from dassl.data.dataset import Dataset
 from dassl.data.digests import Contents, ImageFiles
 from dassl.data.feature_bank import Key, Source, bank_key, load_bank, stored_features, writable
-from dassl.data.loader import image_batches
+from dassl.data.loader import pixel_batches
 from dassl.data.store import ImageStore
 from dassl.data.transforms import build_augmentation, build_preprocessing
 from dassl.data.view_bank import ViewBank
 from dassl.engine.predict import in_batches, predict_some
 from dassl.optim.lr_scheduler import build_scheduler
 from dassl.optim.optimizer import build_optimizer
+from dassl.utils.environment import rounding_of_card
 from dassl.utils.errors import ConfigError, UserError
 from dassl.utils.held import Held
 from dassl.utils.linear import ONEDNN, TORCH, linear_product
-from dassl.utils.seeding import forbid_tf32, rng_for, use_deterministic_algorithms
+from dassl.utils.seeding import rng_for, use_deterministic_algorithms, use_tf32
 from trainers.clip.architectures import tower_depths
 from trainers.clip.backbones import load_clip, takes_image_prompts
 from trainers.clip.frozen_clip import FrozenCLIP
 from trainers.core.descriptions import build_texts
-from trainers.core.inputs import Banks, Inputs, Loading, Reads, encoder
+from trainers.core.inputs import Banks, Inputs, Loading, Reads, pixel_encoder
 from trainers.core.model_file import read_model
 from trainers.core.prompted_clip import PromptedCLIP
 from trainers.core.prompts import ClassTexts
@@ -73,7 +74,7 @@ def build_clip(cfg: CfgNode, held: Held) -> FrozenCLIP:
     """Return the CLIP of a config, and set how torch computes in this process: threads, determinism, precision."""
     torch.set_num_threads(cfg.CPU_THREADS or THREADS)
     use_deterministic_algorithms(cfg.DETERMINISTIC)
-    forbid_tf32()
+    use_tf32(cfg.MODEL.TF32)
     device = "cuda" if cfg.USE_CUDA and torch.cuda.is_available() else "cpu"
     return held.get("clip", (cfg.MODEL, device), lambda: _loaded(cfg, device), holders=["inputs"])
 
@@ -118,14 +119,14 @@ def frozen_features(cfg: CfgNode, clip: FrozenCLIP, files: ImageFiles, split: st
 
 def bank_source(cfg: CfgNode, clip: FrozenCLIP, files: ImageFiles, split: str, reads: Reads = "features") -> Source:
     """Return where the frozen tower's output of a split is kept, and how it is made."""
-    preprocessing, paths = build_preprocessing(cfg.INPUT, clip.preprocessing), files.dataset.files(split)
+    transform, paths = build_preprocessing(cfg.INPUT, clip.preprocessing).transform(), files.dataset.files(split)
     size = cfg.DATALOADER.TEST.BATCH_SIZE
 
     def extract(rows: Sequence[int]) -> Iterator[torch.Tensor]:
         wanted = in_batches(rows, size)
-        images = image_batches([paths[row] for row in rows], preprocessing.transform(), batch_size=[len(own) for own in wanted],
+        pixels = pixel_batches([paths[row] for row in rows], transform, batch_size=[len(own) for own in wanted],
                                n_workers=cfg.DATALOADER.NUM_WORKERS)
-        return predict_some(images, encoder(clip, reads), wanted, batch_size=size,
+        return predict_some(pixels, pixel_encoder(clip, reads, transform), wanted, batch_size=size,
                             n_rows=len(paths), description=f"features of {files.dataset.name} {split}")
 
     contents = files.contents(split)
@@ -144,8 +145,9 @@ def kept_features(
 def _bank_key(cfg: CfgNode, clip: FrozenCLIP, contents: Contents, reads: Reads) -> Key:
     preprocessing = build_preprocessing(cfg.INPUT, clip.preprocessing)
     key = bank_key(clip.fingerprint, preprocessing, contents, cfg.MODEL.PREC, clip.device.type)
-    key |= {} if clip.linear == TORCH else {"linear": clip.linear}  # caches of before have no such entry, nor the next
-    return key | ({} if reads == "features" else {"reads": reads})
+    key |= {} if clip.linear == TORCH else {"linear": clip.linear}  # caches of before have no such entry, nor the next ones
+    return key | (rounding_of_card(cfg.MODEL.TF32) if clip.device.type == "cuda" else {}) | (
+        {} if reads == "features" else {"reads": reads})
 
 
 def build_inputs(
@@ -167,7 +169,8 @@ def _view_bank(cfg: CfgNode, inputs: Inputs, files: ImageFiles, reads: Reads) ->
 
     def encode(rows: Sequence[int], seeds: Sequence[int], sizes: Sequence[int]) -> torch.Tensor:
         places = [dataset.place(dataset.train[row].path) for row in rows]
-        return inputs.loading.encoded(places, seeds, sizes, encoder(inputs.clip, reads), inputs.store)
+        encode = pixel_encoder(inputs.clip, reads, inputs.loading.training_view)
+        return inputs.loading.encoded(places, seeds, sizes, encode, inputs.store)
 
     key = {name: value for name, value in _bank_key(cfg, inputs.clip, contents, reads).items() if name not in NOT_OF_VIEWS}
     key |= {name.lower(): list(cfg.INPUT[name]) for name in ("TRANSFORMS", "RRCROP_SCALE")}

@@ -7,7 +7,7 @@ which are encoded once for all runs.
 """
 
 import copy
-import functools
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dassl.data.dataset import Dataset
-from dassl.data.loader import image_batches
+from dassl.data.loader import View, pixel_batches, view_batches
 from dassl.data.places import Place
 from dassl.data.store import ImageStore
 from dassl.data.transforms import Transform
@@ -26,6 +26,7 @@ from dassl.utils.errors import UserError
 from dassl.utils.seeding import rng_for, seed_for
 from trainers.clip.frozen_clip import FrozenCLIP, normalized
 
+ENCODING = "encoding views"
 AHEAD_BYTES = 2**28  # of views encoded ahead, held of each source: 131,072 features of 512, or 443 views of ViT-B/16's tokens
 
 Reads = Literal["features", "pre_projection", "tokens"]
@@ -46,12 +47,25 @@ class Loading:
     n_workers: int
     seed: int
 
+    @property
+    def training_view(self) -> Transform:
+        return self.random_view or self.view
+
     def encoded(self, places: Sequence[Place], seeds: Sequence[int] | None, sizes: int | Sequence[int], encode: Encode,
                 store: ImageStore) -> Tensor:
         """Return what `encode` makes of the training views of images, [N, ...], in batches of a size or of these sizes."""
-        batches = image_batches(places, self.random_view or self.view, batch_size=sizes, n_workers=self.n_workers, seeds=seeds,
-                                store=store)
-        return predict(batches, encode, n_rows=len(places), description="encoding views")
+        pixels = pixel_batches(places, self.training_view, batch_size=sizes, n_workers=self.n_workers, seeds=seeds, store=store)
+        return predict(pixels, encode, n_rows=len(places), description=ENCODING)
+
+    def encoded_chunks(self, chunks: Iterable[Sequence[View]], encode: Encode, store: ImageStore, n_workers: int
+                       ) -> Iterator[Tensor]:
+        """Yield what `encode` makes of each chunk of training views, where the tower is; one loader serves them all."""
+        chunks, again = itertools.tee(chunks)
+        batches = (chunk[start:start + self.batch_size] for chunk in chunks for start in range(0, len(chunk), self.batch_size))
+        pixels = view_batches(batches, self.training_view, store, n_workers)
+        for chunk in again:
+            own = itertools.islice(pixels, -(-len(chunk) // self.batch_size))
+            yield predict(own, encode, n_rows=len(chunk), description=ENCODING, keep=True)
 
 
 def encoder(clip: FrozenCLIP, reads: Reads) -> Encode:
@@ -59,6 +73,17 @@ def encoder(clip: FrozenCLIP, reads: Reads) -> Encode:
     return {"features": lambda images: normalized(clip.encode_image(images)),
             "pre_projection": lambda images: clip.encode_before_projection(images).float(),
             "tokens": clip.embed_image}[reads]
+
+
+def pixel_encoder(clip: FrozenCLIP, reads: Reads, transform: Transform) -> Encode:
+    """Return what makes the same of 8-bit views [B, height, width, 3], normalized where the tower is."""
+    encode = encoder(clip, reads)
+    return lambda pixels: encode(transform.normalize_on(pixels, clip.device))
+
+
+def free_bytes(device: torch.device) -> int:
+    """Return the bytes that a card has room for."""
+    return torch.cuda.mem_get_info(device)[0]
 
 
 class Inputs:
@@ -103,33 +128,33 @@ class Inputs:
         elif (kept := self._kept_tokens(split)) is not None:
             yield from kept.split(self.loading.batch_size)
         else:
-            yield from (self.clip.embed_image(images) for images in self._images(split))
+            yield from map(self._embed, self._pixels(split))
 
     def of_steps(self, rows: Tensor, steps: Iterable[Step], round: int, *, reads: Reads) -> Iterator[Tensor]:
-        """Yield the inputs [B, ...] of each step's positions in rows [M] of the train split.
+        """Yield the inputs [B, ...] of each step's positions in rows [M] of the train split, where the tower is.
 
         A row's augmented view is another one in each pass. Fixed views are encoded once, if memory allows; all others ahead,
         in the order of the steps, at most `AHEAD_BYTES` (but at least one step's) at once.
         """
         if reads in self.views:
             yield from self._kept_views(self.views[reads], rows, steps, round)
-            return
-        encode = encoder(self.clip, reads)
-        if self.loading.random_view is None and (found := self._kept_rows(rows, encode, reads)) is not None:
+        elif self.loading.random_view is None and (found := self._kept_rows(rows, reads)) is not None:
             kept, places = found
-            yield from (kept.index_select(0, places[own]) for own, _ in steps)
-            return
-        for chunk in _chunks(steps, AHEAD_BYTES // self._row_bytes(reads)):
-            sizes = [len(own) for own, _ in chunk]  # copies, since a part would hold the chunk while the next is encoded
-            yield from map(torch.clone, self._views(rows, chunk, round, encode).split(sizes))
+            for own, _ in steps:
+                yield self._sent(kept.index_select(0, places[own].to(kept.device, non_blocking=True)))
+        else:
+            chunks, again = itertools.tee(_chunks(steps, AHEAD_BYTES // self._row_bytes(reads)))
+            encoded = self._encoded_views(rows, chunks, round, reads)
+            for chunk in again:
+                sizes = [len(own) for own, _ in chunk]  # copies, since a part would hold the chunk while the next is encoded
+                yield from map(torch.clone, next(encoded).split(sizes))
 
     def _kept_tokens(self, split: str) -> Tensor | None:
         """Return the image tokens of a split, kept after the first use; None if they take more than the memory allowed."""
         if split not in self._tokens:
             n_images = len(self.dataset.split(split))
             tokens = self.store.charge(n_images * self._row_bytes("tokens"), lambda: predict(
-                self._images(split, keep=False), self.clip.embed_image, n_rows=n_images,
-                description=f"image tokens of {split}"))
+                self._pixels(split, keep=False), self._embed, n_rows=n_images, description=f"image tokens of {split}"))
             if tokens is None:
                 return None
             self._tokens[split] = tokens
@@ -141,39 +166,67 @@ class Inputs:
             return 4 * self.bank(reads)["train"].shape[1]
         return 4 * self.clip.embed_image(torch.zeros(1, 3, *self.clip.preprocessing.size)).numel()
 
-    def _images(self, split: str, *, keep: bool = True) -> Iterator[Tensor]:
+    def _embed(self, pixels: Tensor) -> Tensor:
+        """Return the image tokens [B, L, width] of fixed 8-bit views."""
+        return pixel_encoder(self.clip, "tokens", self.loading.view)(pixels)
+
+    def _pixels(self, split: str, *, keep: bool = True) -> Iterator[Tensor]:
         """Yield the fixed views of a split; without `keep` none is put into memory that is not there."""
         files = self.dataset.files(split)
         store = self.store if keep or self.store.holds(files, self.loading.view) else None
-        return image_batches(files, self.loading.view, batch_size=self.loading.batch_size, n_workers=self.loading.n_workers,
+        return pixel_batches(files, self.loading.view, batch_size=self.loading.batch_size, n_workers=self.loading.n_workers,
                              store=store)
 
-    def _kept_rows(self, rows: Tensor, encode: Encode, reads: Reads) -> tuple[Tensor, Tensor] | None:
+    def _kept_rows(self, rows: Tensor, reads: Reads) -> tuple[Tensor, Tensor] | None:
         """Return inputs of fixed views, and where among them those of rows [M] are; None if memory has no room for them."""
         if reads != "tokens":
-            return self.bank(reads)["train"], rows
+            return self._resident(self.bank(reads)["train"], rows)
         if (kept := self._kept_tokens("train")) is not None:
-            return kept, rows
+            return self._resident(kept, rows)
         n_bytes, places = len(rows) * self._row_bytes(reads), torch.arange(len(rows))
-        views = functools.partial(self._views, rows, [(places, 0)], 0, encode)
-        kept = views() if n_bytes <= AHEAD_BYTES else self.store.charge(n_bytes, views)
-        return None if kept is None else (kept, places)
+        steps = [[(places, 0)]]
+
+        def views() -> Tensor:
+            return next(self._encoded_views(rows, steps, 0, reads))
+
+        own = views() if n_bytes <= AHEAD_BYTES else self.store.charge(n_bytes, views)
+        return None if own is None else (own, places)
+
+    def _resident(self, kept: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """Return inputs and the places of rows [M] among them: on a card those of the rows alone, if it has room for them.
+
+        There a step gathers its own; from the CPU they would be sent in each step.
+        """
+        if self.clip.device.type == "cpu" or len(rows) * kept[:1].nbytes > free_bytes(self.clip.device) // 2:
+            return kept, rows
+        return self._sent(kept[rows]), torch.arange(len(rows))
+
+    def _sent(self, inputs: Tensor) -> Tensor:
+        """Return inputs where the tower is."""
+        return inputs.to(self.clip.device, non_blocking=True)
 
     def _kept_views(self, bank: ViewBank, rows: Tensor, steps: Iterable[Step], round: int) -> Iterator[Tensor]:
         """Yield the inputs [B, D] of each step: of each image one of its views, which the seed, round and pass draw."""
-        views, paths = bank.of(rows.tolist()), [self.dataset.train[row].path for row in rows.tolist()]
+        views, paths = self._sent(bank.of(rows.tolist())), [self.dataset.train[row].path for row in rows.tolist()]
         for own, number in steps:
             drawn = [seed_for(self.loading.seed, "view drawn", round, number, paths[place]) for place in own.tolist()]
-            yield views[own, torch.tensor(drawn) % bank.n_views]
+            yield views[self._sent(own), self._sent(torch.tensor(drawn) % bank.n_views)]
 
-    def _views(self, rows: Tensor, steps: list[Step], round: int, encode: Encode) -> Tensor:
-        """Return what `encode` makes of the views of all steps, one after the other: [sum of B, ...]."""
-        items = [(self.dataset.train[row], number) for own, number in steps for row in rows[own].tolist()]
-        seeds = None
-        if self.loading.random_view is not None:
-            seeds = [seed_for(self.loading.seed, "view", round, number, item.path) for item, number in items]
-        places = [self.dataset.place(item.path) for item, _ in items]
-        return self.loading.encoded(places, seeds, self.loading.batch_size, encode, self.store)
+    def _encoded_views(self, rows: Tensor, chunks: Iterable[list[Step]], round: int, reads: Reads) -> Iterator[Tensor]:
+        """Yield the encoded views of all steps of each chunk, one after the other: [sum of B, ...]."""
+        loading, items = self.loading, [self.dataset.train[row] for row in rows.tolist()]
+        places = [self.dataset.place(item.path) for item in items]
+        if self.store.max_bytes:
+            self.store.fill(places, loading.training_view, n_threads=loading.n_workers)
+        # beside a tower on the CPU, workers are of use for decoding alone; a card needs them for crops, too
+        no_workers = self.clip.device.type == "cpu" and self.store.holds(places, loading.training_view)
+
+        def seed(place: int, number: int) -> int | None:
+            return None if loading.random_view is None else seed_for(loading.seed, "view", round, number, items[place].path)
+
+        views = ([(places[place], seed(place, number)) for own, number in chunk for place in own.tolist()] for chunk in chunks)
+        encode = pixel_encoder(self.clip, reads, loading.training_view)
+        return loading.encoded_chunks(views, encode, self.store, 0 if no_workers else loading.n_workers)
 
 
 def _chunks(steps: Iterable[Step], n_rows: int) -> Iterator[list[Step]]:

@@ -14,7 +14,8 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
-from dassl.engine.fit import fit
+from dassl.engine.fit import fit, rows_in_parts
+from dassl.engine.predict import Stacked, behind, in_parts
 from dassl.utils.errors import UserError
 from dassl.utils.files import atomic_path
 from dassl.utils.seeding import rng_for
@@ -147,9 +148,7 @@ class PromptTrainer:
             prompts = learner()
             features, classifier = model.image_features(inputs, prompts), model.classifier(prompts)
             frozen = model.frozen_features(inputs) if learner.reads_frozen else None
-            step = LossBatch(features, targets.to(self.clip.device), self.clip.logit_scale, counted, rng, frozen,
-                             *(own.to(features.device) for own in weights))
-            return learner.loss(classifier, step)
+            return learner.loss(classifier, LossBatch(features, targets, self.clip.logit_scale, counted, rng, frozen, *weights))
 
         @torch.no_grad()
         def after_epoch(epoch: int) -> None:
@@ -157,7 +156,8 @@ class PromptTrainer:
 
         model.losses = fit(
             self._epochs(sources, round, learner.reads), loss_of, optimizer, scheduler, n_epochs=self.recipe.n_epochs,
-            print_freq=self.recipe.print_freq, description=f"round {round}: training", after_epoch=after_epoch)
+            print_freq=self.recipe.print_freq, description=f"round {round}: training", after_epoch=after_epoch,
+            parts_of=rows_in_parts if learner.tunes_images else None)
         learner.eval()
 
     def _temperature(self, labeled: Labeled, round: int, mined: Labeled | None) -> float:
@@ -178,19 +178,24 @@ class PromptTrainer:
     def predict(self, model: PromptedCLIP, split: str) -> Prediction:
         """Return the model's features and logits of a whole split, with the text features computed once."""
         prompts = model.learner()
-        classifier, features, logits = model.classifier(prompts), [], []
-        batches = self.inputs.of_split(split, reads=model.learner.reads)
-        for inputs in tqdm(batches, f"predicting {split}", unit="batch", leave=False, disable=None, delay=1):
+        classifier, batches = model.classifier(prompts), self.inputs.of_split(split, reads=model.learner.reads)
+        stacked = features, logits = [Stacked(len(self.inputs.dataset.split(split))) for _ in range(2)]
+
+        def of_batch(inputs: Tensor) -> tuple[Tensor, Tensor]:
             encoded = model.image_features(inputs, prompts)
-            features.append(encoded.cpu().float())
-            logits.append(model.logits(encoded, classifier).cpu().float())
+            return encoded, model.logits(encoded, classifier)
+
+        shown = tqdm(batches, f"predicting {split}", unit="batch", leave=False, disable=None, delay=1)
+        for found in behind(in_parts(shown, of_batch)):
+            for rows, own in zip(stacked, found, strict=True):
+                rows.add(own.cpu().float())
         texts, negative = (
             None if found is None
             else (nn.functional.normalize(found, dim=1) if model.has_unit_texts else found).detach().cpu().float()
             for found in (classifier.texts, classifier.negative))
         bias, directions = (None if found is None else found.detach().cpu().float()
                             for found in (classifier.bias, classifier.directions))
-        return Prediction(torch.cat(features), torch.cat(logits), texts, negative, bias, directions)
+        return Prediction(features.whole(), logits.whole(), texts, negative, bias, directions)
 
     def save(self, model: PromptedCLIP, path: Path) -> None:
         """Write the learner's parameters, kilobytes, with what they belong to."""
@@ -268,11 +273,13 @@ class PromptTrainer:
             yield itertools.islice(batches, n_steps)
 
     def _stream(self, name: str, source: Labeled, round: int, n_steps: int, reads: Reads) -> Iterator[Batch]:
-        """Yield one source's batch of each step of all epochs."""
-        rows, *values = source
+        """Yield one source's batch of each step of all epochs, where the towers are."""
+        rows, *values = source[0], *(own.to(self.clip.device) for own in source[1:])
         steps, again = itertools.tee(self._steps(name, len(rows), round, n_steps))
         inputs = self.inputs.of_steps(rows, steps, round, reads=reads)
-        yield from ((own, *(value[places] for value in values)) for own, (places, _) in zip(inputs, again, strict=True))
+        for own, (places, _) in zip(inputs, again, strict=True):
+            places = places.to(self.clip.device, non_blocking=True)
+            yield own, *(value[places] for value in values)
 
     def _steps(self, name: str, n_rows: int, round: int, n_steps: int) -> Iterator[Step]:
         """Yield the steps of all epochs over one source. In an epoch e of E its passes are numbered e, e + E, e + 2 E, ..."""

@@ -5,6 +5,7 @@ import itertools
 
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from dassl.config.setup import setup_config
 from dassl.data.digests import ImageFiles
@@ -53,15 +54,32 @@ def test_no_more_views_are_held_than_memory_allows(clip, colors, monkeypatch, tr
     steps = [(own, number) for number in range(3) for own in torch.arange(len(ROWS)).flip(0).split(5)]
     at_once, counts = list(inputs.of_steps(ROWS, steps, 0, reads="tokens")), []
 
-    def counted(batches, encode, *, n_rows, description):
+    def counted(batches, encode, *, n_rows, **arguments):
         counts.append(n_rows)
-        return predict(batches, encode, n_rows=n_rows, description=description)
+        return predict(batches, encode, n_rows=n_rows, **arguments)
 
     monkeypatch.setattr("trainers.core.inputs.predict", counted)
     monkeypatch.setattr("trainers.core.inputs.AHEAD_BYTES", n_ahead * at_once[0][0].nbytes)
     in_pieces = list(inputs.of_steps(ROWS, steps, 0, reads="tokens"))
     assert max(counts) <= most and len(counts) > 0
     assert all(torch.allclose(own, other, atol=1e-5) for own, other in zip(in_pieces, at_once, strict=True))
+
+
+@pytest.mark.parametrize(("memory", "n_workers"), [("0", 2), ("64", 0)])
+def test_one_loader_serves_a_whole_fit(clip, colors, monkeypatch, memory, n_workers):
+    """However often memory is filled ahead; beside a tower on the CPU, images in memory need no workers."""
+    pairs = (AUGMENTED, ("DATALOADER.MEMORY_MB", memory), ("DATALOADER.NUM_WORKERS", "2"))
+    inputs, loaders = trainer_of(clip, colors, *pairs).inputs, []
+
+    class Counted(DataLoader):
+        def __init__(self, *arguments, **named):
+            loaders.append(named["num_workers"])
+            super().__init__(*arguments, **named)
+
+    monkeypatch.setattr("dassl.data.loader.DataLoader", Counted)
+    monkeypatch.setattr("trainers.core.inputs.AHEAD_BYTES", 1)
+    assert len(list(inputs.of_steps(ROWS, passes(0, 1, 2, 3), 0, reads="features"))) == 4
+    assert loaders == [n_workers]
 
 
 def test_fixed_views_are_the_frozen_features(trainer):

@@ -60,7 +60,8 @@ def test_two_fits_are_bit_for_bit_alike(clip, colors, global_random_state, name)
 def test_dual_prompt_without_visual_prompts_reads_frozen_features(clip, colors, monkeypatch):
     """With N_CTX_VISION 0 it trains on features and mined ones, opens no image, and gives either set of class features."""
     trainer = trainer_of(clip, colors, ("TRAINER.NAME", "DualPrompt"), ("TRAINER.DUALPROMPT.N_CTX_VISION", "0"))
-    monkeypatch.setattr("trainers.core.inputs.image_batches", None)
+    for name in ("pixel_batches", "view_batches"):
+        monkeypatch.setattr(f"trainers.core.inputs.{name}", None)
     fresh, labels = trainer._fresh(0).learner, trainer.inputs.dataset.labels("train")
     model = trainer.fit(ROWS, labels[ROWS], 0, mined=(ROWS + 3 - 36 * (ROWS > 32), labels[ROWS]))
     assert not torch.equal(model.learner.positive, fresh.positive) and not torch.equal(model.learner.negative, fresh.negative)
