@@ -1,4 +1,4 @@
-"""Time whole runs of CoOp, VPT and MaPLe on a GPU, and one step of each against what the card could do.
+"""Time whole runs of prompt learners and heads on a GPU, and a step of each prompt learner against what the card could do.
 
     python -m benchmarks.trainers_gpu > benchmarks/trainers_gpu.md
     python -m benchmarks.trainers_gpu --small     # tiny CLIP, few images, 2 rounds: shows on any machine that all of it runs
@@ -61,7 +61,9 @@ class Sizes:
 
 SMALL = Sizes("tiny_clip", 3, 20, 4, 2, 2, 4, (40, 30), 3, 256)
 CASES = {  # parameters by YAML key; VPT and MaPLe in the sizes of the MaPLe repository, where the tower has the blocks
-    "CoOp": {"CTX_INIT": "a photo of a"}, "VPT": {"N_CTX": 8, "PROMPT_DEPTH": 12}, "MaPLe": {"N_CTX": 2, "PROMPT_DEPTH": 9}}
+    "CoOp": {"CTX_INIT": "a photo of a"}, "VPT": {"N_CTX": 8, "PROMPT_DEPTH": 12}, "MaPLe": {"N_CTX": 2, "PROMPT_DEPTH": 9},
+    "DualPrompt": {"N_CTX_VISION": 20, "PROMPT_DEPTH_VISION": 12}}
+HEADS = ("LinearProbe", "GDA")  # in closed form or by a solver: without steps
 
 
 def write_images(folder: Path, sizes: Sizes) -> None:
@@ -87,9 +89,9 @@ def weights_file(folder: Path, sizes: Sizes) -> str:
 
 def parameters_of(name: str, clip: FrozenCLIP) -> dict[str, int | str]:
     """Return the learner's parameters by YAML key, with no more depth than the towers have."""
-    found = dict(CASES[name])
-    if "PROMPT_DEPTH" in found:
-        found["PROMPT_DEPTH"] = min(found["PROMPT_DEPTH"], clip.image_depth, clip.text_depth if name == "MaPLe" else 999)
+    found = dict(CASES.get(name, {}))
+    for key in {"PROMPT_DEPTH", "PROMPT_DEPTH_VISION"} & found.keys():
+        found[key] = min(found[key], clip.image_depth, clip.text_depth if name == "MaPLe" else 999)
     return found
 
 
@@ -112,7 +114,7 @@ def whole_run(name: str, clip: FrozenCLIP, weights: str, folder: Path, sizes: Si
     rounds = RunResult.read(output / RESULTS).rounds
     parts = [sum(record.seconds[part] for record in rounds) for part in ("select", "fit", "evaluate")]
     n_steps = sum(max(record.n_labeled // sizes.batch, 1) for record in rounds) * sizes.epochs
-    return [name, total, total - sum(parts), *parts, n_steps]
+    return [name, total, total - sum(parts), *parts, None if name in HEADS else n_steps]
 
 
 def one_step(name: str, clip: FrozenCLIP, sizes: Sizes) -> Callable[[], Tensor]:
@@ -177,7 +179,7 @@ def flop(step: Callable[[], Tensor]) -> int:
 def weight_bytes(name: str, clip: FrozenCLIP) -> int:
     """Return the bytes of the blocks that a step goes through."""
     text, image = clip.text.transformer, clip.model.visual.transformer
-    towers = {"CoOp": [text], "VPT": [image], "MaPLe": [text, image]}[name]
+    towers = {"CoOp": [text], "VPT": [image]}.get(name, [text, image])
     return sum(weight.nbytes for tower in towers for weight in tower.parameters())
 
 
@@ -212,7 +214,7 @@ def main(argv: list[str] | None = None) -> None:
         weights = weights_file(folder, sizes)
         clip = load_clip(sizes.backbone, weights, device=device, precision=arguments.precision)
         runs = [whole_run(learner, clip, weights, folder, sizes, arguments.precision, arguments.workers)
-                for learner in CASES]
+                for learner in (*CASES, *HEADS)]
     flop_rate, byte_rate = rates(sizes, next(clip.model.parameters()).dtype, device)
     steps = [step_row(learner, clip, sizes, flop_rate, byte_rate) for learner in CASES]
     card = torch.cuda.get_device_name() if device.type == "cuda" else "a CPU, sizes that say nothing"
