@@ -37,7 +37,7 @@ from dassl.utils.events import stop_on_sigterm, stopped_by
 from dassl.utils.files import write_json
 from dassl.utils.run_folder import FAILED as NOTE
 from scripts.experiments.backends import add_backend, build_workers
-from scripts.experiments.cell import DONE, FAILED, REFUSED, WAITING, Outcome, is_done, settled
+from scripts.experiments.cell import DONE, FAILED, REFUSED, WAITING, Outcome, is_done
 from scripts.experiments.experiment import Cell, read_experiment
 from scripts.experiments.schedule import Schedule, Worker
 from trainers.core import job
@@ -70,20 +70,23 @@ class Sweep:
 
     def open(self) -> list[Cell]:
         """Return the cells that are still to be run, after a look at every config and every folder."""
-        asked, names = [], {}
+        asked, names, flags = [], {}, job.parser()
         for cell in tqdm(self.cells, "checking", unit="cell", leave=False, disable=None, delay=1):
             try:
-                cfg = job.build_config(*job.parser().parse(cell.words))
+                cfg = job.build_config(*flags.parse(cell.words))
                 keys = keys_of(as_dict(cfg))
                 asked.append(keys | {"folder": cell.folder.relative_to(self.folder).as_posix()})
                 if (other := names.setdefault(tuple(keys.values()), cell.name)) != cell.name:
                     raise ConfigError(f"{other} and {cell.name} would be one cell in tables: data set and backbone go by the "
                                       "names in their configs; LABEL.DATASET names a data set otherwise")
-                settled(cfg)
+                job.check(cfg)
+                job.settle(cfg)
                 self.hashes[cell.name] = {"config": config_hash(as_dict(cfg)), "code": code_hash(cfg.ACTIVE.PLUGINS)}
                 if is_done(cfg):
                     self.note(cell, Outcome(DONE))
-                elif (before := self._refused_before(cell)) and not self.retry:
+                    continue
+                job.check_parts(cfg)  # not for cells that are done: it takes the libraries that do the work
+                if (before := self._refused_before(cell)) and not self.retry:
                     self.outcomes[cell.name] = before
             except ConfigError as error:
                 self.note(cell, Outcome(REFUSED, str(error)))

@@ -3,10 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from yacs.config import CfgNode
-
 from dassl.config.defaults import is_part_of_a_run
-from dassl.config.merge import dotted_keys, lookup
+from dassl.config.merge import leaves
 from dassl.config.setup import plugin_hash
 from dassl.utils.environment import code
 from dassl.utils.files import json_hash
@@ -16,8 +14,7 @@ CODE = code()  # as imported, even if the files change later
 
 def config_hash(config: Mapping[str, Any]) -> str:
     """Return the SHA-256 of all keys of a recorded config that change what a run computes, and their values."""
-    tree = CfgNode(dict(config))
-    return json_hash({key: lookup(tree, key) for key in dotted_keys(tree) if is_part_of_a_run(key)})
+    return json_hash({key: value for key, value in leaves(config).items() if is_part_of_a_run(key)})
 
 
 def code_hash(plugins: Sequence[str] = ()) -> str:

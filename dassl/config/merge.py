@@ -55,6 +55,14 @@ def dotted_keys(cfg: CfgNode, prefix: str = "") -> list[str]:
     return found
 
 
+def leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values of nested mappings by dotted name."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        found |= leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return found
+
+
 def lookup(cfg: CfgNode, dotted: str) -> Any:
     """Return the value at a dotted name."""
     for part in dotted.split("."):

@@ -4,6 +4,8 @@ A key may occur only once. 1:2:3 and 010 are words, while YAML 1.1 would read 37
 `MAX_NODES` values in all, counting what each alias repeats; an alias within itself is refused.
 """
 
+import functools
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -80,13 +82,19 @@ def read_yaml(path: str | Path) -> dict[str, Any]:
 def parse_yaml(text: str, source: str) -> Any:
     """Return the content of a YAML text; raises ConfigError, in one line that begins with `source`, if it breaks a rule."""
     try:
-        return _StrictLoader(text).get_single_data()
+        return deepcopy(_parsed(text))
     except RecursionError:
         raise ConfigError(f"{source}: nested more than {MAX_DEPTH} levels deep") from None
     except (yaml.YAMLError, ValueError) as error:
         raise ConfigError(f"{source}: {_one_line(error)}") from None
     except Exception as error:  # PyYAML may raise anything, for example for !!bool x
         raise ConfigError(f"{source}: a value does not fit its tag ({type(error).__name__}: {_one_line(error)})") from None
+
+
+@functools.lru_cache(maxsize=256)
+def _parsed(text: str) -> Any:
+    """Return the content of a YAML text, read once: the cells of a sweep share their files and many values."""
+    return _StrictLoader(text).get_single_data()
 
 
 def shown(value: Any) -> str:

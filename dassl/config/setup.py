@@ -6,6 +6,7 @@ import importlib.util
 import json
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from yacs.config import CfgNode
 
 from dassl.config.cli import Pairs
 from dassl.config.defaults import SHARED, Circumstance, default_config, is_part_of_a_run
-from dassl.config.merge import Parameters, dotted_keys, lookup, merge_pairs, merge_tree
+from dassl.config.merge import Parameters, leaves, lookup, merge_pairs, merge_tree
 from dassl.config.reading import read_yaml
 from dassl.utils.errors import ConfigError
 from dassl.utils.files import sha256_of
@@ -133,14 +134,14 @@ def add_component_nodes(cfg: CfgNode, registry: Registry) -> None:
             if component.key in cfg[registry.node]:
                 raise ConfigError(f"{registry.kind} {component.name!r} wants the node {registry.node}.{component.key}, "
                                   "which is a shared key; register it under another name")
-            values = {parameter.key: parameter.default for parameter in component.parameters}
-            cfg[registry.node][component.key] = CfgNode(values)
+            node = cfg[registry.node][component.key] = CfgNode()
             for parameter in component.parameters:
+                node[parameter.key] = copy(parameter.default)
                 key = f"{registry.node}.{component.key}.{parameter.key}"
                 if Circumstance() in parameter.extras:
                     _component_circumstances.add(key)
                 else:
-                    _component_defaults[key] = component.name, json.loads(json.dumps(parameter.before))
+                    _component_defaults[key] = component.name, parameter.recorded_before
 
 
 def drop_unused(cfg: CfgNode, registries: Iterable[Registry], always: Collection[str] = ()) -> None:
@@ -152,8 +153,7 @@ def drop_unused(cfg: CfgNode, registries: Iterable[Registry], always: Collection
               for registry in registries for component in registry if component.parameters}
     named = set(always)
     while True:
-        keys = [key for key in dotted_keys(cfg) if key.rpartition(".")[0] not in unused]
-        named |= _names({key: lookup(cfg, key) for key in keys})
+        named |= _names({key: value for key, value in leaves(cfg).items() if key.rpartition(".")[0] not in unused})
         if not (used := {node for node, name in unused.items() if name in named}):
             break
         unused = {node: name for node, name in unused.items() if node not in used}
@@ -221,8 +221,8 @@ def differences(old: dict[str, Any], new: dict[str, Any]) -> list[Difference]:
 
 def _values(config: dict[str, Any]) -> dict[str, Any]:
     """Return the leaves of a config by dotted key, with the defaults of the keys that it leaves out."""
-    shared = {key: json.loads(json.dumps(parameter.before)) for key, parameter in SHARED.items()}
-    own = shared | _leaves(config)
+    shared = {key: parameter.recorded_before for key, parameter in SHARED.items()}
+    own = shared | leaves(config)
     if own["ACTIVE.SELECTOR_OPTIM.ABSENT"] == "auto":  # in records from before it was settled
         own["ACTIVE.SELECTOR_OPTIM.ABSENT"] = "pushed"
     nodes, named = {key.rpartition(".")[0] for key in own}, _names(own)
@@ -236,8 +236,3 @@ def _names(leaves: Mapping[str, Any]) -> set[str]:
     lists = (value if isinstance(value, (list, tuple)) else [value] for key, value in leaves.items()
              if is_part_of_a_run(key) or key in ("LOG.RECORDERS", "LOG.TRACKERS"))
     return {name for names in lists for name in names if isinstance(name, str)}
-
-
-def _leaves(config: dict[str, Any]) -> dict[str, Any]:
-    tree = CfgNode(config)
-    return {key: lookup(tree, key) for key in dotted_keys(tree)}

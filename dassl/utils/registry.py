@@ -8,10 +8,12 @@ type. Shared keys, in `dassl.config.defaults`, are annotated in the same way.
 
 import importlib
 import inspect
+import json
 import typing
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cached_property
 from types import UnionType
 from typing import Annotated, Any, Literal
 
@@ -74,6 +76,11 @@ class Parameter:
     def before(self) -> Any:
         """The value of the parameter in a record without it."""
         return next((extra.value for extra in self.extras if isinstance(extra, Before)), self.default)
+
+    @cached_property
+    def recorded_before(self) -> Any:
+        """The same as records have it: as in JSON. Not to be changed."""
+        return json.loads(json.dumps(self.before))
 
     @property
     def names(self) -> tuple[str, ...]:

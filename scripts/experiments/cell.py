@@ -27,11 +27,7 @@ class Outcome:
 
 def configured(words: Sequence[str]) -> CfgNode:
     """Return the checked, frozen config of the words of a `train.py` command; raises ConfigError."""
-    return settled(job.build_config(*job.parser().parse(words)))
-
-
-def settled(cfg: CfgNode) -> CfgNode:
-    """Return a config as a run has it: checked and frozen; raises ConfigError."""
+    cfg = job.build_config(*job.parser().parse(words))
     job.check(cfg)
     job.check_parts(cfg)
     job.settle(cfg)

@@ -45,14 +45,20 @@ def forks(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, root):
-    """The records of the experiment, run by itself, cell by cell, without the sweep."""
+def finished(tmp_path_factory, root) -> Path:
+    """The folder of the experiment's runs, each run by itself, without the sweep."""
     folder = tmp_path_factory.mktemp("whole")
     pairs = [("DATASET.ROOT", str(root))]
     _, cells = sweep.read_experiment(words(folder, root)[1], output=str(folder / "runs"), pairs=pairs)
     for one in cells:
         assert train.main(list(one.words)) == 0
-    return load_records([folder / "runs"])
+    return folder / "runs"
+
+
+@pytest.fixture
+def whole(finished):
+    """The records of these runs."""
+    return load_records([finished])
 
 
 def same(records, whole) -> bool:
@@ -95,6 +101,14 @@ def test_a_sweep_killed_and_started_again_ends_with_the_same_tables(tmp_path, ro
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("results.json")}
     assert sweep.main(command) == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_sweep_of_finished_cells_imports_nothing_that_does_work(tmp_path, root, finished):
+    """It is over in the time that reading configs and records takes."""
+    code = "import sys; from scripts import sweep; sys.exit(sweep.main(sys.argv[1:]) or 10 * ('torch' in sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code, *words(tmp_path, root, name=str(finished))], cwd=PROJECT, text=True,
+                           capture_output=True)
+    assert found.returncode == 0 and "4 done of 4 cells" in found.stdout
 
 
 def test_a_failing_cell_stops_no_other(tmp_path, root, whole, capsys, forks):

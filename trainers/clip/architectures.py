@@ -4,6 +4,7 @@ A backbone's name is OpenAI's, open_clip's, the stem of a file in `configs/model
 open_clip's `local-dir:` before it.
 """
 
+import functools
 import importlib.util
 import json
 from pathlib import Path
@@ -32,14 +33,15 @@ def model_file(name: str) -> Path:
     return custom_models().get(name, open_clip_folder() / f"{OPENAI_NAMES.get(name, name).replace('/', '-')}.json")
 
 
+@functools.cache
 def open_clip_models() -> dict[str, Path]:
-    """Return open_clip's JSON files, by name."""
+    """Return open_clip's JSON files, by name; they are those of the package as it was first looked at."""
     return {path.stem: path for path in sorted(open_clip_folder().glob("*.json"))}
 
 
 def named_folder(name: str) -> Path | None:
     """Return the folder that a backbone's name stands for, looked up as weights are; None for another name."""
-    if not name.removeprefix(LOCAL) or name in {*OPENAI_NAMES, *custom_models(), *open_clip_models()}:
+    if not name.removeprefix(LOCAL) or any(name in known for known in (OPENAI_NAMES, open_clip_models(), custom_models())):
         return None
     path = found(name.removeprefix(LOCAL))
     return path if path is not None and is_folder(path) else None
