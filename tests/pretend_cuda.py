@@ -13,8 +13,10 @@ from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._mode_utils import no_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map_only
 
@@ -25,7 +27,8 @@ READS = {"_local_scalar_dense", "equal", "_linalg_check_errors"} | SHAPED_BY_VAL
 INDEXES = {"index", "_unsafe_index", "index_put", "index_put_", "_unsafe_index_put"}
 JOINS = {"cat", "stack"}  # they take no number from the CPU, as arithmetic does
 PLAIN_ATTENTION = 0  # of `_fused_sdp_choice`: matrix products, which the CPU has too
-FACTS = {"mem_get_info": lambda *device: (2**36, 2**36), "get_device_capability": lambda *device: (9, 0),
+MEMORY = 80 * 2**30  # of the card, all free
+FACTS = {"mem_get_info": lambda *device: (MEMORY, MEMORY), "get_device_capability": lambda *device: (9, 0),
          "get_device_name": lambda *device: "pretended", "max_memory_allocated": lambda *device: 0}
 COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 
@@ -59,6 +62,23 @@ class PretendCuda(Tensor):
     def cuda(self, *args: Any, **kwargs: Any) -> Tensor:
         """Return the tensor itself."""
         return self
+
+    def __getitem__(self, index: Any) -> Tensor:
+        return super().__getitem__(_without_lists(index))
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        super().__setitem__(_without_lists(index), value)
+
+    def new_tensor(self, data: Any, *, dtype: torch.dtype | None = None, **named: Any) -> Tensor:
+        """Return a tensor of some data on the card."""
+        return torch.tensor(data, dtype=dtype or self.dtype, **({"device": CUDA} | named))
+
+    def numpy(self, *args: Any, **kwargs: Any) -> Any:
+        """Raise TypeError, as on a card."""
+        raise TypeError("can't convert cuda:0 device type tensor to numpy; copy it to the CPU first")
+
+    def __array__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.numpy()
 
     def tolist(self) -> Any:
         """Return the numbers in lists, as of any tensor; torch refuses it to subclasses."""
@@ -94,6 +114,8 @@ class PretendedCard(TorchDispatchMode):
                 return func.decompose(*args, **kwargs)
         tensors = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         there = [tensor for tensor in tensors if isinstance(tensor, PretendCuda)]
+        if any(tensor.device == INSIDE for tensor in tensors):
+            raise NotImplementedError(f"{func} is given a tensor that torch made on its own, without numbers")
         asked = kwargs.get("device")
         to_card = _is_card(asked) if asked is not None else bool(there)
         if name == "copy_":
@@ -143,6 +165,15 @@ def pretend_cuda() -> Iterator[PretendedCard]:
         torch.__future__.set_overwrite_module_params_on_conversion(overwrites)
 
 
+def _without_lists(index: Any) -> Any:
+    """Return an index with tensors of the CPU in place of lists and arrays: torch would make ones without numbers."""
+    if isinstance(index, tuple):
+        return tuple(_without_lists(own) for own in index)
+    if isinstance(index, list) and not index:
+        return torch.empty(0, dtype=torch.int64)
+    return torch.as_tensor(index) if isinstance(index, (list, np.ndarray)) else index
+
+
 def _is_card(device: Any) -> bool:
     return torch.device(device).type in (CUDA.type, INSIDE.type)
 
@@ -165,13 +196,16 @@ def _carried_out(func: Any, args: Any, kwargs: Any, there: list[PretendCuda], to
     """Return a function's answer, on the card or not; a tensor that is changed in place stays the object that it was."""
     if to_card and getattr(kwargs.get("generator"), "device", CUDA).type != "cuda":
         raise RuntimeError("Expected a 'cuda' device type for generator but found 'cpu'")
-    own = {id(tensor.inner): tensor for tensor in there}
+    own, given = {id(tensor.inner): tensor for tensor in there}, (args, kwargs)
     args, kwargs = tree_map_only(PretendCuda, lambda tensor: tensor.inner, (args, kwargs))
     answer = func(*args, **(kwargs | ({"device": CPU} if kwargs.get("device") is not None else {})))
 
     def placed(tensor: Tensor) -> Tensor:
         if (known := own.get(id(tensor))) is None:
             return PretendCuda(tensor)
+        if known.shape != tensor.shape and torch.Tag.inplace_view in func.tags:  # such as `squeeze_`
+            with no_dispatch():
+                func(*given[0], **given[1])
         if known.shape != tensor.shape:
             raise NotImplementedError(f"{func} changes the shape of a pretended tensor in place")
         return known

@@ -16,13 +16,22 @@ ROWS = torch.arange(12.0).view(4, 3)
     lambda card, cpu: cpu[card[:, 0].long()], lambda card, cpu: cpu.add_(card), lambda card, cpu: cpu[0, 0].add_(card[0, 0]),
     lambda card, cpu: card.index_add_(0, torch.arange(4), card), lambda card, cpu: card.where(cpu > 2, 0),
     lambda card, cpu: torch.mm(card, card.T, out=torch.empty(4, 4)), lambda card, cpu: F.linear(card, cpu),
-    lambda card, cpu: torch.rand(3, device="cuda", generator=torch.Generator()), lambda card, cpu: card.numpy(),
-    lambda card, cpu: np.asarray(card), lambda card, cpu: card.index_put_((torch.arange(4),), cpu),
+    lambda card, cpu: torch.rand(3, device="cuda", generator=torch.Generator()),
+    lambda card, cpu: card.index_put_((torch.arange(4),), cpu),
 ])
 def test_what_a_card_refuses_is_refused(mixes):
-    """Tensors of both devices in one operation, NumPy, and a generator of the CPU."""
-    with pretend_cuda(), pytest.raises((RuntimeError, TypeError)):
+    """Tensors of both devices in one operation, and a generator of the CPU."""
+    with pretend_cuda(), pytest.raises(RuntimeError, match=r"same device|indices|Expected a 'cuda' device"):
         mixes(on_card(ROWS.clone()), ROWS.clone())
+
+
+@pytest.mark.parametrize("converts", [lambda card: card.numpy(), np.asarray, lambda card: np.concatenate([card, card])])
+def test_numpy_is_refused(converts):
+    """It reads the memory of the CPU."""
+    with pretend_cuda() as card:
+        with pytest.raises(TypeError, match="can't convert cuda:0 device type tensor to numpy"):
+            converts(on_card(ROWS))
+        assert card.n_read_backs == 0
 
 
 @pytest.mark.parametrize(("reads", "n"), [
@@ -52,9 +61,9 @@ def test_uploads_are_counted():
     with pretend_cuda() as card:
         rows = ROWS.to("cuda")
         rows.copy_(ROWS)
-        torch.tensor([1, 2], device="cuda")
-        assert isinstance(rows[torch.tensor([1, 2])], PretendCuda)
-        assert (card.uploads.total(), card.n_read_backs) == (4, 0)
+        assert torch.tensor([1, 2], device="cuda").tolist() == rows.new_tensor([1, 2]).tolist() == [1, 2]
+        assert all(isinstance(rows[index], PretendCuda) for index in (torch.tensor([1, 2]), [1, 2], ([1, 2], 0), np.array([1])))
+        assert (card.uploads.total(), card.n_read_backs) == (8, 2)
         card.forget()
         assert torch.zeros(3, device="cuda").device == rows.device == torch.device("cuda:0")
         assert card.uploads.total() == 0
@@ -68,8 +77,11 @@ def test_a_change_in_place_is_seen_through_views():
         rows[torch.tensor([2], device="cuda")] = torch.full((1, 3), 2.0, device="cuda")
         assert torch.mm(rows, rows.T, out=(products := rows.new_empty(4, 4))) is products
         rows.view(-1)[9:] += 3
-        assert rows.cpu().tolist() == [[0.0] * 3, [1.0] * 3, [2.0] * 3, [3.0] * 3]
+        rows[[0], [1]] = 5
+        rows[[]] = 7
+        assert rows.cpu().tolist() == [[0.0, 5.0, 0.0], [1.0] * 3, [2.0] * 3, [3.0] * 3]
         assert products.cpu()[2].tolist() == [0, 6, 12, 0]
+        assert rows[:1].squeeze_(0).tolist() == rows.t()[:, 0].tolist() == [0, 5, 0]
 
 
 def _trained(device):
