@@ -1,8 +1,9 @@
 """What a sampler sees, and what it returns."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,9 +16,11 @@ from active.relations import Relations
 class SelectionContext:
     """One selection: N pool rows in the order of their ids, M labeled rows, C classes, D feature dimensions.
 
-    Features are unit norm and belong to the current model (zero-shot CLIP before round 0); all tensors are on the CPU. Those of
-    a very large pool arrive as float16, possibly memory-mapped (`active.selection.UPCAST_LIMIT`): convert them to float32 in
-    blocks. `text_features` are the rows that images are compared with. Those of texts are unit norm; in AS mode
+    Features are unit norm and belong to the current model (zero-shot CLIP before round 0). All tensors are on one device, that
+    of `ACTIVE.DEVICE`: the CPU, or a card. Make others there (`device=ctx.device`, `new_zeros`, `ctx.permutation`), and hand
+    NumPy and other libraries what `cpu()` gives; the answer may be on either. Features and logits of a very large pool arrive
+    as float16, possibly memory-mapped (`active.selection.UPCAST_LIMIT`): convert them to float32 in blocks.
+    `text_features` are the rows that images are compared with. Those of texts are unit norm; in AS mode
     (`TRAINER.DESCRIPTIONS.MODE`) they are means of unit vectors, so their norm is below 1; the rows of a linear head may have
     any norm, which carries information. For linear learners, logits are a scale times (features @ text_features.T + bias):
     rebuild them from the unscaled rows. A sampler that does so is registered with the fact `needs_linear`, and learners that
@@ -48,7 +51,7 @@ class SelectionContext:
     part: int = 0  # of the round; later parts replace skipped images, see `ACTIVE.REFILL`
     flagged_features: Tensor | None = None  # [F, D] float32, of images that people said are of no class; None for none
     skipped_ids: Tensor | None = None  # [S] int64, positions in the train split
-    relations: Relations | None = None  # of the features of the whole train split, kept over rounds and runs
+    relations: Relations | None = None  # of the features of the whole train split, kept over rounds and runs, on the CPU
 
     @cached_property
     def probs(self) -> Tensor:
@@ -74,12 +77,32 @@ class SelectionContext:
         return self.logits if self.skipped_logits is None else torch.cat([self.logits, self.skipped_logits])
 
     @property
+    def device(self) -> torch.device:
+        return self.features.device
+
+    def permutation(self, n: int) -> Tensor:
+        """Return the numbers below n in random order [n], on the context's device; drawn on the CPU, so the same on each."""
+        return torch.from_numpy(self.rng.permutation(n)).to(self.device)
+
+    def to(self, device: torch.device) -> "SelectionContext":
+        """Return the context with its tensors on a device; itself where they are there. One tensor in two places stays one."""
+        if device == self.device:
+            return self
+        own: dict[str, Any] = {name: value for name, value in vars(self).items()
+                               if name in FIELDS and isinstance(value, Tensor)}
+        moved = {key: value.to(device) for key, value in {id(value): value for value in own.values()}.items()}
+        return replace(self, **{name: moved[id(value)] for name, value in own.items()})
+
+    @property
     def n_pool(self) -> int:
         return len(self.ids)
 
     @property
     def n_classes(self) -> int:
         return self.logits.shape[1]
+
+
+FIELDS = {own.name for own in fields(SelectionContext)}  # without what is derived from them and kept
 
 
 @dataclass(frozen=True)
@@ -100,6 +123,11 @@ class Query:
     scores: Tensor | None = None  # [n], of `rows`; None for samplers without scores, NaN where a pick has none
     pool_scores: Tensor | None = None  # [N], of all pool rows before the first pick
     approximation: dict[str, int | float | str] = field(default_factory=dict)  # what was done instead of comparing all pairs
+
+    def to(self, device: torch.device) -> "Query":
+        """Return the query with its tensors on a device."""
+        moved: dict[str, Any] = {name: own.to(device) for name, own in vars(self).items() if isinstance(own, Tensor)}
+        return replace(self, **moved)
 
     def renumbered(self, numbers: Tensor) -> "Query":
         """Return the query with numbers[i] in place of row i; scores stay as they are."""

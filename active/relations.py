@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 import active.kernels.neighbor_lists as listing
+from active.devices import CPU
 from active.kernels.neighbor_lists import NeighborLists, neighbor_lists
 from active.kernels.neighbors import neighbors
 from active.kernels.scores import row_blocks
@@ -45,26 +46,31 @@ class Relations:
         self.features, self._folder, self._known = features, folder, {} if known is None else known
         self._digest = ""
 
-    def neighbors(self, k: int, *, exact: bool = False) -> NeighborLists:
-        """Return lists of at least k neighbors of each row, from all pairs if `exact`; UserError where too many are missed."""
+    def neighbors(self, k: int, *, exact: bool = False, device: torch.device = CPU) -> NeighborLists:
+        """Return lists of at least k neighbors of each row, from all pairs if `exact`; UserError where too many are missed.
+
+        They are on the device. All pairs are compared there; what is kept is on the CPU.
+        """
 
         def make() -> dict[str, Tensor]:
-            lists = all_pairs(self.features, width) if exact else neighbor_lists(self.features, width)
+            lists = all_pairs(self.features.to(device), width) if exact else neighbor_lists(self.features, width)
+            lists = lists.to(CPU)
             return {"rows": lists.rows, "cosines": lists.cosines, "facts": _bytes(json.dumps(lists.facts))}
 
         width = max(WIDTH, k)
         how = "all pairs" if exact else [getattr(listing, name) for name in INDEX]
-        kept = self._kept("neighbors", {"k": width, "how": how}, make,
+        where = {"device": device.type} if exact and device != CPU else {}  # whose last digits are its own
+        kept = self._kept("neighbors", {"k": width, "how": how} | where, make,
                           {"rows": torch.int32, "cosines": torch.float32, "facts": torch.uint8})
-        return NeighborLists(kept["rows"], kept["cosines"], json.loads(kept["facts"].numpy().tobytes()))
+        return NeighborLists(kept["rows"], kept["cosines"], json.loads(kept["facts"].numpy().tobytes())).to(device)
 
     def clusters(self, k: int) -> Tensor:
-        """Return the cluster [N] of each row by k-means of k clusters, from a seed of its own."""
+        """Return the cluster [N] of each row by k-means of k clusters, from a seed of its own, on the CPU."""
 
         def make() -> dict[str, Tensor]:
             from active.kernels.k_means import k_means  # here, as scikit-learn takes long to import
 
-            return {"clusters": k_means(self.features, k, np.random.default_rng(0))[1].int()}
+            return {"clusters": k_means(self.features, k, np.random.default_rng(0))[1].int().cpu()}
 
         return self._kept("clusters", {"k": k}, make, {"clusters": torch.int32})["clusters"]
 
@@ -99,7 +105,7 @@ class Relations:
         if not self._digest:
             digest = hashlib.sha256(f"{self.features.dtype} {tuple(self.features.shape)}".encode())
             for block in row_blocks(*self.features.shape):
-                digest.update(self.features[block].contiguous().numpy().data)
+                digest.update(self.features[block].contiguous().cpu().numpy().data)
             self._digest = digest.hexdigest()
         return self._digest
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from active.context import Query, SelectionContext
+from active.devices import CPU
 from active.kernels.scores import row_blocks
 from active.registry import BoundSampler, ChosenSampler
 from dassl.data.dataset import Dataset
@@ -45,15 +46,15 @@ def images_named(dataset: Dataset) -> Iterator[None]:
 
 
 def warm_start(sampler: ChosenSampler, ctx: SelectionContext) -> Query:
-    """Return the zero-shot pseudo-labels that a sampler begins with; raises as `select` does."""
+    """Return the zero-shot pseudo-labels that a sampler begins with, on the CPU; raises as `select` does."""
     _check_finite(ctx)
-    query = sampler.begin(ctx)
+    query = sampler.begin(ctx).to(CPU)
     _check_answer(query, replace(ctx, n_query=0))
     return query
 
 
 def select(sampler: BoundSampler, ctx: SelectionContext) -> Query:
-    """Return the sampler's answer to a context whose rows may stand in any order, checked.
+    """Return the sampler's answer to a context whose rows may stand in any order, checked and on the CPU.
 
     Rows are brought into the order of their ids first, so that no answer depends on the order of the pool. A budget at or
     above the pool's size gives the whole pool, and one of 0 gives nothing, without calling the sampler. Raises
@@ -63,12 +64,13 @@ def select(sampler: BoundSampler, ctx: SelectionContext) -> Query:
     _check_finite(ctx)
     order, n_query = ctx.ids.argsort(), min(ctx.n_query, ctx.n_pool)
     if n_query <= 0 or n_query == ctx.n_pool:
-        return Query(order[:max(n_query, 0)])
+        return Query(order[:max(n_query, 0)]).to(CPU)
     ctx = replace(ctx, n_query=n_query, **_ordered(ctx, "ids", order, POOL_ROWS),
                   **_ordered(ctx, "labeled_ids", ctx.labeled_ids.argsort(), LABELED_ROWS))
     answer = sampler(ctx)
-    query = answer if isinstance(answer, Query) else Query(torch.as_tensor(answer))
+    query = (answer if isinstance(answer, Query) else Query(torch.as_tensor(answer))).to(CPU)
     _check_answer(query, ctx)
+    order = order.to(CPU)
     if query.pool_scores is not None:
         query = replace(query, pool_scores=query.pool_scores[order.argsort()])
     return query.renumbered(order)

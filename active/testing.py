@@ -108,9 +108,10 @@ def answer(sampler: BoundSampler, ctx: SelectionContext) -> tuple[list[int], dic
     """Return what `picks` does, and the labels that the sampler itself gives to pseudo-labeled and to mined ids."""
     query = select(sampler, replace(ctx, rng=rng_for(0, "picks")))
     assert len(set(query.rows.tolist())) == len(query.rows), "a row is asked twice"
-    pseudo, mined = (dict(zip(ctx.ids[rows].tolist(), labels.tolist(), strict=True)) for rows, labels in (
+    ids = ctx.ids.cpu()
+    pseudo, mined = (dict(zip(ids[rows].tolist(), labels.tolist(), strict=True)) for rows, labels in (
         (query.pseudo_rows, query.pseudo_labels), (query.mined_rows, query.mined_labels)))
-    return ctx.ids[query.rows].tolist(), pseudo, mined
+    return ids[query.rows].tolist(), pseudo, mined
 
 
 def check_budget(sampler: BoundSampler) -> None:
@@ -244,6 +245,13 @@ def check_dtypes(sampler: BoundSampler) -> None:
     assert answers[0] == answers[1] == answers[2]
 
 
+def check_card(sampler: BoundSampler) -> None:
+    """Where there is a card, the sampler works on a context that lies there; picks may differ from the CPU's by rounding."""
+    if torch.cuda.is_available():
+        for ctx in (make_context(), without_labels(make_context())):
+            assert len(picks(sampler, ctx.to(torch.device("cuda")))) <= ctx.n_query
+
+
 def check_poisoned_labels(sampler: BoundSampler) -> None:
     """Wrong labels for every image that is never asked change no pick of any round, and no label that the sampler gives."""
     labels = torch.from_numpy(np.random.default_rng(3).integers(5, size=90))
@@ -312,4 +320,5 @@ def _unit(rows: np.ndarray | Tensor) -> Tensor:
 CHECKS: tuple[Callable[[BoundSampler], None], ...] = (
     check_budget, check_pool_sizes, check_one_class, check_cold_start, check_identical_features, check_duplicates,
     check_equal_scores, check_saturated, check_not_finite, check_same_seed, check_global_random_state,
-    check_inputs_unmodified, check_row_order, check_skipped, check_dtypes, check_poisoned_labels, check_restart, check_scale)
+    check_inputs_unmodified, check_row_order, check_skipped, check_dtypes, check_card, check_poisoned_labels, check_restart,
+    check_scale)

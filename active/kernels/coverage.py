@@ -15,7 +15,7 @@ TAKEN = -(2**62)  # the size of a ball that was taken
 
 def pure_cosine(features: Tensor, clusters: Tensor, purity: float) -> float:
     """Return the least cosine t such that a share `purity` of the balls {cosine > t} holds rows of one cluster only."""
-    foreign = torch.full((len(features),), -torch.inf)  # largest cosine to a row of another cluster, [N]
+    foreign = torch.full((len(features),), -torch.inf, device=features.device)  # cosine to a row of another cluster, [N]
     for rows, columns, cosines in cosine_tiles(features):
         cosines.masked_fill_(clusters[rows, None] == clusters[columns], -torch.inf)
         foreign[rows] = torch.maximum(foreign[rows], cosines.amax(1))
@@ -31,7 +31,7 @@ def cosine_at_purity(foreign: Tensor, purity: float) -> float:
 
 def ball_sizes(features: Tensor, threshold: float) -> Tensor:
     """Return the number of rows [N] whose cosine to a row is above the threshold, the row itself always among them."""
-    sizes = torch.ones(len(features), dtype=torch.int64)
+    sizes = torch.ones(len(features), dtype=torch.int64, device=features.device)
     for rows, columns, cosines in cosine_tiles(features):
         if rows == columns:
             cosines.fill_diagonal_(-torch.inf)
@@ -53,7 +53,8 @@ class UncoveredBalls:
     def __init__(self, features: Tensor, threshold: float, n_candidates: int | None = None) -> None:
         """Balls are taken of the first `n_candidates` rows alone, by default of all."""
         self._features, self._threshold = features, threshold
-        self._bounds, self._waiting = ball_sizes(features, threshold), torch.empty(0, dtype=torch.int64)
+        self._bounds = ball_sizes(features, threshold)
+        self._waiting = self._bounds[:0]
         self._bounds[len(features) if n_candidates is None else n_candidates :] = TAKEN
 
     def ball(self, row: int) -> Tensor:
@@ -75,23 +76,24 @@ class UncoveredBalls:
         when its rows are counted and outside when they are covered.
         """
         top = top_rows(self._bounds, RECOUNTED)
-        sizes = self._bounds[top] - self._waiting_in(top)
-        if len(top) < len(self._bounds) and sizes.max() <= self._bounds[top[-1]]:
+        bounds = self._bounds[top]
+        sizes = bounds - self._waiting_in(top)
+        if len(top) < len(self._bounds) and sizes.max() <= bounds[-1]:
             self._take_off()
             row = int(self._bounds.argmax())
         else:
-            row = int(top[sizes == sizes.max()].min())
+            row = int(top.where(sizes == sizes.max(), len(self._bounds)).min())
         self._bounds[row] = TAKEN
         return row
 
     def _take_off(self) -> None:
-        for tile in torch.arange(len(self._bounds)).split(TILE):
+        for tile in torch.arange(len(self._bounds), device=self._bounds.device).split(TILE):
             self._bounds[tile] -= self._waiting_in(tile)
         self._waiting = self._waiting[:0]
 
     def _waiting_in(self, rows: Tensor) -> Tensor:
         """Return the number of waiting rows in the balls of some rows; a row is in its own, however its cosine is rounded."""
-        counts = torch.zeros(len(rows), dtype=torch.int64)
+        counts = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
         for block in self._waiting.split(TILE):
             near = (self._features[rows] @ self._features[block].T).gt_(self._threshold)
             counts += near.masked_fill_(rows[:, None] == block, 1.0).sum(1).long()

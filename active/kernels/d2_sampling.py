@@ -23,19 +23,24 @@ def d2_sampling(
 
     `distances_to(row)` gives the squared distances [n_rows] of all rows to one. Once every D_i^2 is 0, the rest is drawn
     uniformly from the rows not yet picked. Each draw takes one uniform number u and is the first row whose cumulative sum
-    is above u times the total. The sums are float64 on the CPU, so the draw does not depend on the device.
+    is above u times the total. The sums are float64, so that devices draw the same rows, but for rounding. A draw is one number
+    that is read from the device of the distances.
     Source: Arthur and Vassilvitskii, "k-means++: The Advantages of Careful Seeding", SODA 2007, Section 2.2.
     """
-    picked, free = [first], torch.ones(n_rows, dtype=torch.bool)
+    picked = [first]
     nearest: float | Tensor = torch.inf
     for _ in tqdm(range(1, min(n, n_rows)), "D^2 sampling", **BAR):
+        distances = distances_to(picked[-1])
+        if len(picked) == 1:
+            free = torch.ones(n_rows, dtype=torch.bool, device=distances.device)
         free[picked[-1]] = False
-        nearest = distances_to(picked[-1]).double().cpu().clamp(max=nearest)
-        drawn = drawn_rows(nearest * free, 1, rng)
-        if not drawn:
+        nearest = distances.double().clamp(max=nearest)
+        share = rng.random()
+        row = int(_at_shares((nearest * free).cumsum(0), [share]))
+        if row < 0:
             rest = free.nonzero().flatten()
-            drawn = [int(rest[int(rng.random() * len(rest))])]
-        picked += drawn
+            row = int(rest[int(share * len(rest))])
+        picked.append(row)
     return torch.tensor(picked, dtype=torch.int64)
 
 
@@ -56,9 +61,13 @@ def squared_norms(rows: Tensor) -> Tensor:
 
 def drawn_rows(mass: Tensor, n: int, rng: np.random.Generator) -> list[int]:
     """Return n times the first row whose cumulative mass is above u times the total; none, without a draw, if all mass is 0."""
-    cumulative = mass.cumsum(0).numpy()
-    if not cumulative[-1] > 0:
-        return []
-    uniforms = np.array([rng.random() for _ in range(n)])
-    rows = cumulative.searchsorted(uniforms * cumulative[-1], side="right")
-    return rows.clip(max=cumulative.searchsorted(cumulative[-1])).tolist()  # u times the total may round up to the total
+    cumulative = mass.cumsum(0)
+    return _at_shares(cumulative, [rng.random() for _ in range(n)]).tolist() if cumulative[-1] > 0 else []
+
+
+def _at_shares(cumulative: Tensor, shares: list[float]) -> Tensor:
+    """Return the first rows [n] whose cumulative mass [N] is above shares of the total; -1 if that is 0."""
+    total = cumulative[-1:]
+    rows = torch.searchsorted(cumulative, torch.tensor(shares, dtype=torch.float64, device=total.device) * total, right=True)
+    rows = rows.minimum(torch.searchsorted(cumulative, total))  # a share times the total may round up to the total
+    return rows.where(total > 0, -1)

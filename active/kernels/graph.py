@@ -32,7 +32,8 @@ def fit_graph_network(
     inverse = inverse_degrees(features)
     inputs = propagate(features, inverse, features)  # constant, so once: A_hat (X W1) = (A_hat X) W1
     bounds = [((features.shape[1], hidden), hidden**-0.5), ((hidden,), hidden**-0.5), ((hidden, 1), 1.0), ((1,), 1.0)]
-    weights = [(bound * (2 * torch.rand(shape, generator=generator) - 1)).requires_grad_() for shape, bound in bounds]
+    weights = [(bound * (2 * torch.rand(shape, generator=generator) - 1)).to(features.device).requires_grad_()
+               for shape, bound in bounds]  # drawn on the CPU, as the masks are: the same numbers on every device
     optimizer = torch.optim.Adam(weights, lr=lr, weight_decay=weight_decay)
 
     def forward(keep: Tensor | float) -> tuple[Tensor, Tensor]:
@@ -40,8 +41,8 @@ def fit_graph_network(
         return nodes, (propagate(features, inverse, nodes * keep @ weights[2]) + weights[3]).flatten()
 
     for _ in tqdm(range(steps), "graph network", **BAR):
-        keep = (torch.rand(len(features), hidden, generator=generator) >= dropout) / (1 - dropout)
-        logits = forward(keep)[1]
+        keep = torch.rand(len(features), hidden, generator=generator) >= dropout
+        logits = forward(keep.to(features.device) / (1 - dropout))[1]
         loss = pool_weight * F.softplus(logits[:n_pool]).mean()
         if n_pool < len(features):
             loss = loss + F.softplus(-logits[n_pool:]).mean()

@@ -61,28 +61,27 @@ class Herd:
         """Return the row that gains most, and its gain, and let it cover; never a row twice."""
         best, row = self._best()
         if best > 0:
-            self._covered = torch.maximum(self._covered, self._kernels_of(torch.tensor([row], device=self._rows.device))[0])
-        gain = float(self._bounds[row])
-        self._bounds[row] = -torch.inf
-        return row, gain
+            self._covered = torch.maximum(self._covered, self._kernels_of(row)[0])
+        number, gain = torch.cat([row.double(), self._bounds[row].double()]).tolist()  # together: a card is waited for once
+        self._bounds.index_fill_(0, row, -torch.inf)
+        return int(number), gain
 
     def reweigh(self, weights: Tensor) -> None:
         """Let targets count by other weights [N], none of them larger than before, so that old gains stay bounds."""
         self._weights = (weights if self._places is None else weights[self._places]).to(self._weights)
 
-    def _best(self) -> tuple[float, int]:
-        """Return the largest gain, and the lowest row that has it but for `TIE`."""
-        order = self._bounds.argsort(descending=True, stable=True)
-        best, done = 0.0, 0
-        while done < len(order):
-            bound = float(self._bounds[order[done]])
-            if bound <= 0 or bound < (1 - TIE) * best:
-                break
-            rows = order[done : done + EVALUATED]
-            self._bounds[rows] = self._gains(rows).where(self._bounds[rows] > 0, self._bounds[rows])
-            best, done = max(best, float(self._bounds[rows].max())), done + EVALUATED
+    def _best(self) -> tuple[float, Tensor]:
+        """Return the largest gain, and the lowest row [1] that has it but for `TIE`."""
+        bounds, order = self._bounds.sort(descending=True, stable=True)
+        best, done, bound = 0.0, 0, float(bounds[0])
+        while bound > 0 and bound >= (1 - TIE) * best:
+            rows, done = order[done : done + EVALUATED], done + EVALUATED
+            gains = self._gains(rows).where(self._bounds[rows] > 0, self._bounds[rows])
+            self._bounds[rows] = gains
+            largest, bound = torch.stack([gains.max(), bounds[min(done, len(bounds) - 1)]]).tolist()
+            best, bound = max(best, largest), bound if done < len(bounds) else 0.0
         tied = self._bounds >= (1 - TIE) * best if best > 0 else self._bounds > -torch.inf
-        return best, int(tied.nonzero()[0])
+        return best, tied.int().argmax(0, keepdim=True)
 
     def _gains(self, rows: Tensor) -> Tensor:
         """Return the gains [n] of rows as they are now."""
@@ -90,13 +89,9 @@ class Herd:
 
     def _kernels_of(self, rows: Tensor) -> Tensor:
         """Return the kernels [n, T] of rows with all targets."""
-        kernel, columns = self._kernel(self._rows[rows]), self._column[rows]
-        if len(self._targets) == len(self._rows):
-            kernel[torch.arange(len(rows), device=rows.device), columns] = 1
-        else:
-            own = (columns >= 0).nonzero().flatten()
-            kernel[own, columns[own]] = 1
-        return kernel
+        kernel, columns = self._kernel(self._rows[rows]), self._column[rows, None]
+        own = columns.clamp(min=0)
+        return kernel.scatter_(1, own, kernel.gather(1, own).masked_fill_(columns >= 0, 1))
 
     def _kernel(self, others: Tensor) -> Tensor:
         cosines = others @ self._targets.T
@@ -120,7 +115,8 @@ def asked(covering: Herd, n_query: int, after: Callable[[int], None] = lambda ro
         rows.append(row)
         gains.append(gain)
         after(row)
-    return Query(torch.tensor(rows, dtype=torch.int64), scores=torch.tensor(gains), pool_scores=at_first)
+    picked, scores = (torch.tensor(own, device=at_first.device) for own in (rows, gains))
+    return Query(picked.long(), scores=scores, pool_scores=at_first)
 
 
 def herd_subset(ctx: SelectionContext, weights: Tensor, radius: float) -> Query:
@@ -138,7 +134,8 @@ def herd_subset(ctx: SelectionContext, weights: Tensor, radius: float) -> Query:
 def of_subset(found: Query, rows: Tensor, n_pool: int, facts: dict[str, Any]) -> Query:
     """Return a query among some rows, see `subset`, as one among all of the pool, of which candidates alone have a score."""
     assert found.pool_scores is not None
-    at_first = torch.full((n_pool,), torch.nan).index_copy_(0, rows[: facts["candidates"]], found.pool_scores.float())
+    at_first = torch.full((n_pool,), torch.nan, device=rows.device)
+    at_first[rows[: facts["candidates"]]] = found.pool_scores.float()
     return replace(found, rows=rows[found.rows], pool_scores=at_first, approximation=facts)
 
 
@@ -147,12 +144,12 @@ def subset(ctx: SelectionContext) -> tuple[Tensor, Tensor, dict[str, Any]]:
     n_rows = len(ctx.unlabeled_features)
     n_candidates = min(max(CANDIDATES, ctx.n_query), ctx.n_pool)
     n_targets = min(TARGETS * (len(ctx.labels) + ctx.n_query), MOST_TARGETS, n_rows)
-    candidates = torch.from_numpy(ctx.rng.permutation(ctx.n_pool)[:n_candidates]).sort().values
-    targets = torch.from_numpy(ctx.rng.permutation(n_rows)[:n_targets]).sort().values
-    place = torch.full((n_rows,), -1)
-    place[candidates] = torch.arange(n_candidates)
+    candidates = ctx.permutation(ctx.n_pool)[:n_candidates].sort().values
+    targets = ctx.permutation(n_rows)[:n_targets].sort().values
+    place = torch.full((n_rows,), -1, device=ctx.device)
+    place[candidates] = torch.arange(n_candidates, device=ctx.device)
     others = targets[place[targets] < 0]
-    place[others] = torch.arange(n_candidates, n_candidates + len(others))
+    place[others] = torch.arange(n_candidates, n_candidates + len(others), device=ctx.device)
     facts = {"index": "subset", "candidates": n_candidates, "targets": n_targets}
     return torch.cat([candidates, others]), place[targets], facts
 
@@ -164,7 +161,7 @@ def mass_radius(features: Tensor, n_balls: int, rng: np.random.Generator) -> flo
     """
     features = features.float()
     rank = math.ceil(len(features) / n_balls)
-    sample = features[torch.from_numpy(rng.permutation(len(features))[:SAMPLE]).sort().values]
+    sample = features[torch.from_numpy(rng.permutation(len(features))[:SAMPLE]).to(features.device).sort().values]
     distances = torch.cat([(2 - 2 * sample[block] @ features.T).kthvalue(rank, dim=1).values
                            for block in row_blocks(len(sample), len(features))])
     median = float(distances.median())

@@ -28,13 +28,12 @@ def k_center_and_gaps(features: Tensor, centers: Tensor, n: int, first: int | No
     for block in row_blocks(len(centers), len(features)):
         nearest = torch.maximum(nearest, (features @ centers[block].T).amax(1))
     picked, cosines = [], []
-    for _ in tqdm(range(n), "k-center", **BAR):
-        row = first if not picked and first is not None else int(nearest.argmin())
+    for i in tqdm(range(n), "k-center", **BAR):
+        row = _row(first, nearest) if not i and first is not None else nearest.argmin(0, keepdim=True)
         picked.append(row)
-        cosines.append(float(nearest[row]))
-        nearest = torch.maximum(nearest, features @ features[row])
-        nearest[row] = torch.inf
-    return torch.tensor(picked, dtype=torch.int64), _gaps((2 - 2 * torch.tensor(cosines)).clamp(min=0).sqrt())
+        cosines.append(nearest[row])
+        nearest = torch.maximum(nearest, features @ features[row][0]).index_fill_(0, row, torch.inf)
+    return _joined(picked, nearest).long(), _gaps((2 - 2 * _joined(cosines, nearest)).clamp(min=0).sqrt())
 
 
 def euclidean_k_center(rows: Tensor, centers: Tensor, n: int, first: int | None) -> tuple[Tensor, Tensor]:
@@ -50,13 +49,21 @@ def euclidean_k_center(rows: Tensor, centers: Tensor, n: int, first: int | None)
     for block in row_blocks(len(centers), len(rows)):
         nearest = torch.minimum(nearest, _exact_distances(rows, centers[block]).amin(1))
     picked, gaps = [], []
-    for _ in tqdm(range(n), "k-center", **BAR):
-        row = first if not picked and first is not None else int(nearest.argmax())
+    for i in tqdm(range(n), "k-center", **BAR):
+        row = _row(first, nearest) if not i and first is not None else nearest.argmax(0, keepdim=True)
         picked.append(row)
-        gaps.append(float(nearest[row]))
-        nearest = torch.minimum(nearest, _exact_distances(rows, rows[row, None])[:, 0])
-        nearest[row] = -torch.inf
-    return torch.tensor(picked), _gaps(torch.tensor(gaps))
+        gaps.append(nearest[row])
+        nearest = torch.minimum(nearest, _exact_distances(rows, rows[row])[:, 0]).index_fill_(0, row, -torch.inf)
+    return _joined(picked, nearest).long(), _gaps(_joined(gaps, nearest))
+
+
+def _row(first: int, nearest: Tensor) -> Tensor:
+    """Return a row as [1], as `argmax` gives it: no pick is read from the device."""
+    return torch.tensor([first], device=nearest.device)
+
+
+def _joined(parts: list[Tensor], nearest: Tensor) -> Tensor:
+    return torch.cat(parts) if parts else nearest[:0]
 
 
 def _gaps(gaps: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """K-means: seeds by greedy k-means++, Lloyd's steps, and the members of a cluster that lie nearest to its center.
 
 Rows may be float16, float32 or float64; what is computed is float32, and sums that decide a draw are float64. Ties go to
-the lower row.
+the lower row. On a card, seeds are drawn there, and Lloyd's steps are those of the CPU.
 """
 
 import math
@@ -39,8 +39,8 @@ def k_means(
     the weights matter. Seeds are drawn by the weights `of_seeds` where these are given.
     """
     rows = features.float()
-    weights = _scaled(weights, len(rows))
-    seeds = k_means_seeds(rows, k, rng, weights if of_seeds is None else _scaled(of_seeds, len(rows)))
+    weights = _scaled(weights, rows)
+    seeds = k_means_seeds(rows, k, rng, weights if of_seeds is None else _scaled(of_seeds, rows))
     return lloyd(rows, rows[seeds], weights)
 
 
@@ -64,13 +64,13 @@ def k_means_seeds(rows: Tensor, k: int, rng: np.random.Generator, weights: Tenso
                 break
             seeds.extend(candidates, n_tried, rng)
             bar.update(len(seeds.picked) - bar.n)
-    return torch.tensor(seeds.picked, dtype=torch.int64)
+    return torch.tensor(seeds.picked, dtype=torch.int64, device=rows.device)
 
 
-def _scaled(weights: Tensor | None, n_rows: int) -> Tensor:
+def _scaled(weights: Tensor | None, rows: Tensor) -> Tensor:
     """Return weights [N] in float32 whose mean is 1; all 1 where none is positive."""
     if weights is None or not bool((weights > 0).any()):
-        return torch.ones(n_rows)
+        return rows.new_ones(len(rows))
     return weights.float() / weights.float().mean()
 
 
@@ -98,13 +98,14 @@ class _Seeds:
         Later ones must follow the mass that the picks before them leave. Mass never grows, so a candidate is kept with
         probability D_i^2 now / D_i^2 when it was drawn: rejection sampling. What is left at the end is thrown away.
         """
-        distances, then = self._distances(candidates), self.nearest[candidates].tolist()
+        distances = self._distances(candidates)
+        then = self.nearest[candidates].tolist() if len(candidates) > n_tried else []
         follows = (i for i, row in enumerate(candidates)
                    if i < n_tried or rng.random() * then[i] < float(self.nearest[row]))  # asked for one by one
         while len(tried := list(islice(follows, n_tried))) == n_tried:
             left = torch.minimum(distances[tried], self.nearest)  # [n_tried, N]
             inertia = (left * self._weights).sum(1, dtype=torch.float64)
-            best = int((inertia <= inertia.min() + self._rounding).nonzero()[0])  # the first of those that tie
+            best = int((inertia <= inertia.min() + self._rounding).int().argmax())  # the first of those that tie
             row = candidates[tried[best]]
             self.picked.append(row)
             self.nearest = left[best]
@@ -113,7 +114,7 @@ class _Seeds:
     def _distances(self, candidates: list[int]) -> Tensor:
         """Return the squared distances [M, N] of all rows to M of them."""
         points, norms = self._rows[candidates], self._norms[candidates, None]
-        distances = torch.empty(len(candidates), len(self._rows))
+        distances = self._rows.new_empty(len(candidates), len(self._rows))
         for block in row_blocks(len(self._rows), max(self._rows.shape[1], 4 * len(candidates))):  # stays in the cache
             products = (self._rows[block] @ points.T).T  # three times as fast as points @ rows.T where points are few
             distances[:, block] = squared_distances(norms, self._norms[block], products)
@@ -123,25 +124,25 @@ class _Seeds:
 def lloyd(rows: Tensor, seeds: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
     """Return centers and assignment of weighted k-means from given seeds [K, D]; clusters without a member are dropped."""
     steps = _lloyd_sklearn if rows.numel() * len(seeds) <= SKLEARN_LIMIT else _lloyd_faiss
-    centers, assignment = steps(rows.numpy(), seeds.numpy(), weights.numpy())
+    centers, assignment = steps(*(own.cpu().numpy() for own in (rows, seeds, weights)))
     used, assignment = torch.from_numpy(assignment).long().unique(return_inverse=True)
-    return torch.from_numpy(centers)[used], assignment
+    return torch.from_numpy(centers)[used].to(rows.device), assignment.to(rows.device)
 
 
 def nearest_members(features: Tensor, centers: Tensor, assignment: Tensor) -> list[Tensor]:
-    """Return, for each of the K clusters, its own rows in the order of their Euclidean distance to its center.
+    """Return, for each of the K clusters, its own rows in the order of their Euclidean distance to its center, on the CPU.
 
     Ties go to the lower row; rows within a rounding error of the nearest one tie with it, as both rows of a cluster of
     two do. For unit-norm rows the order by cosine is the same: |x - c|^2 = 1 + |c|^2 - 2 x.c.
     """
-    distances = torch.empty(len(features))
+    distances = torch.empty(len(features), device=features.device)
     for block in row_blocks(*features.shape):
         distances[block] = (features[block].float() - centers[assignment[block]]).square().sum(1)
     least = distances.new_zeros(len(centers)).scatter_reduce(0, assignment, distances, "amin", include_self=False)[assignment]
     distances = distances.where(distances > least + ROUNDING, least)
     order = distances.argsort(stable=True)
     order = order[assignment[order].argsort(stable=True)]
-    return list(order.split(assignment.bincount(minlength=len(centers)).tolist()))
+    return list(order.cpu().split(assignment.bincount(minlength=len(centers)).tolist()))
 
 
 def _lloyd_sklearn(rows: np.ndarray, seeds: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

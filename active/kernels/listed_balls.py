@@ -13,7 +13,7 @@ from active.kernels.scores import row_blocks
 
 def listed_pure_cosine(near: NeighborLists, clusters: Tensor, purity: float) -> float:
     """Return `pure_cosine` by lists; a row whose whole list is of its own cluster counts as pure."""
-    foreign = torch.full((len(clusters),), -torch.inf)
+    foreign = torch.full((len(clusters),), -torch.inf, device=near.rows.device)
     for block in row_blocks(*near.rows.shape):
         rows = near.rows[block].long()
         is_own = (clusters[rows.clamp(min=0)] == clusters[block, None]) | (rows < 0)
@@ -38,13 +38,15 @@ class ListedBalls:
 
     def ball(self, row: int) -> Tensor:
         """Return the rows of a ball, its own among them."""
-        return torch.cat([torch.tensor([row]), self._others[self._starts[row] : self._starts[row + 1]]])
+        start, end = self._starts[row : row + 2].tolist()
+        return torch.cat([torch.tensor([row], device=self._others.device), self._others[start:end]])
 
     def cover(self, rows: Tensor) -> None:
         """Take rows, each covered for the first time, off the sizes of the balls that hold them."""
         counts = self._starts[rows + 1] - self._starts[rows]
-        ends = counts.cumsum(0)
-        places = torch.arange(int(counts.sum())) + (self._starts[rows] + counts - ends).repeat_interleave(counts)
+        ends, n_holding = counts.cumsum(0), int(counts.sum())
+        firsts = (self._starts[rows] + counts - ends).repeat_interleave(counts, output_size=n_holding)
+        places = torch.arange(n_holding, device=rows.device) + firsts
         holding = torch.cat([rows, self._others[places]])
         self._sizes.index_add_(0, holding, torch.full_like(holding, -1))
 

@@ -5,8 +5,12 @@ import logging
 import math
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dassl.utils.errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 GIB = 2**30
 CGROUP_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # versions 2 and 1
@@ -14,12 +18,16 @@ CGROUP_FILES = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit
 logger = logging.getLogger(__name__)
 
 
-def need_memory(what: str, n_bytes: float) -> None:
-    """Raise UserError, with both figures, if `what` takes more memory than this machine has free."""
-    available = available_memory()
+def need_memory(what: str, n_bytes: float, device: "torch.device | None" = None) -> None:
+    """Raise UserError, with both figures, if `what` takes more memory than this machine, or its card, has free."""
+    available, remedy = available_memory(), "another sampler, a smaller pool or a larger machine"
+    if device is not None and device.type == "cuda":
+        import torch  # here, as most who ask for the machine's memory have not imported it
+
+        available, remedy = torch.cuda.mem_get_info(device)[0], "ACTIVE.DEVICE cpu, another sampler or a smaller pool"
     if n_bytes > available:
         raise UserError(f"{what} needs about {n_bytes / GIB:.1f} GiB of memory and {available / GIB:.1f} GiB are free; "
-                        "choose another sampler, a smaller pool or a larger machine")
+                        f"choose {remedy}")
 
 
 def need_pairs(sampler: str, n_rows: int, width: int, max_pool: int) -> None:

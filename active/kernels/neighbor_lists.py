@@ -44,16 +44,21 @@ class NeighborLists:
     cosines: Tensor
     facts: dict[str, Any]
 
+    def to(self, device: torch.device) -> "NeighborLists":
+        """Return the lists with their tensors on a device."""
+        return NeighborLists(self.rows.to(device), self.cosines.to(device), self.facts)
+
 
 def neighbor_lists(features: Tensor, k: int) -> NeighborLists:
-    """Return the lists of all rows [N, D]; ties go to the lower row.
+    """Return the lists of all rows [N, D]; ties go to the lower row. faiss's part is done on the CPU.
 
     Raises UserError if less than `LEAST_RECALL` of the neighbors are found with the most probes.
     """
     k = min(k, len(features) - 1)
     if len(features) <= CHECKED:
-        rows, cosines = exact_lists(features, torch.arange(len(features)), k)
+        rows, cosines = exact_lists(features, torch.arange(len(features), device=features.device), k)
         return NeighborLists(rows, cosines, {"index": "exact", "recall": 1.0})
+    device, features = features.device, features.cpu()
     index = _index(features)
     checked = torch.from_numpy(np.random.default_rng(0).permutation(len(features))[:CHECKED]).sort().values
     index.nprobe, recall = _probes(index, features, checked, k)
@@ -65,7 +70,7 @@ def neighbor_lists(features: Tensor, k: int) -> NeighborLists:
         lists.rows[rows], lists.cosines[rows] = _found(index, features, rows, k)
     del index
     give_back_memory()  # a copy of the features, in thousands of lists
-    return lists
+    return lists.to(device)
 
 
 def exact_lists(features: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -75,8 +80,8 @@ def exact_lists(features: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tens
     def cosines() -> Iterator[Tensor]:
         for block in row_blocks(len(features), max(features.shape[1], len(queries))):
             products = own @ features[block].float().T
-            products[queries[:, None] == torch.arange(len(features))[block]] = -torch.inf
-            yield products
+            numbers = torch.arange(len(features), device=features.device)[block]
+            yield products.masked_fill_(queries[:, None] == numbers, -torch.inf)
 
     rows, largest = top_columns_of(cosines(), k)
     return rows.int(), largest

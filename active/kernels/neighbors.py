@@ -24,12 +24,12 @@ def neighbors(features: Tensor, k: int, bank: Tensor | None = None) -> tuple[Ten
     """
     queries, rows = features.float(), (features if bank is None else bank).float()
     k = min(k, len(rows) - (bank is None))
-    found, cosines = torch.empty(len(queries), k, dtype=torch.int64), torch.empty(len(queries), k)
+    found, cosines = queries.new_empty(len(queries), k, dtype=torch.int64), queries.new_empty(len(queries), k)
     buffer = queries.new_empty(min(QUERIES, len(queries)), len(rows))
-    for block in torch.arange(len(queries)).split(QUERIES):
+    for block in torch.arange(len(queries), device=queries.device).split(QUERIES):
         products = torch.mm(queries[block], rows.T, out=buffer[: len(block)])  # [block, N]
         if bank is None:
-            products[torch.arange(len(block)), block] = -torch.inf
+            products[torch.arange(len(block), device=block.device), block] = -torch.inf
         found[block], cosines[block] = top_columns(products, k)
     return found, cosines
 

@@ -17,14 +17,14 @@ def pool_lists(ctx: SelectionContext, features: Tensor, k: int, *, exact: bool) 
 
     `exact` ones are of all pairs: of those of the train split if they are known and worth keeping, or of these features.
 
-    Numbers are places in `features`. Neighbors that are not there are left out; a row of which fewer than k remain is compared
-    with all others. With too many such rows, lists are made of these features alone.
+    Numbers are places in `features`, on whose device the lists are. Neighbors that are not there are left out; a row of which
+    fewer than k remain is compared with all others. With too many such rows, lists are made of these features alone.
     """
     make, k = (all_pairs if exact else neighbor_lists), min(k, len(features) - 1)
     if exact and (ctx.relations is None or len(features) < KEPT):
         return make(features, k)
     relations, rows = whole_split(ctx, features)
-    near = among(relations.neighbors(k, exact=exact), rows, k)
+    near = among(relations.neighbors(k, exact=exact, device=features.device), rows, k)
     short = (near.rows < 0).any(1).nonzero().flatten()
     if len(short) > FEW * len(features):
         return make(features, k)
@@ -37,16 +37,16 @@ def whole_split(ctx: SelectionContext, features: Tensor) -> tuple[Relations, Ten
     """Return the relations of the train split and the places of `features` there; without them those of `features`."""
     ids = [ctx.ids, *([] if ctx.skipped_ids is None else [ctx.skipped_ids]), ctx.labeled_ids]
     if ctx.relations is None or (ctx.skipped_features is not None and ctx.skipped_ids is None):
-        return Relations(features), torch.arange(len(features))
+        return Relations(features), torch.arange(len(features), device=features.device)
     return ctx.relations, torch.cat(ids)[: len(features)]
 
 
 def among(lists: NeighborLists, rows: Tensor, k: int) -> NeighborLists:
     """Return the lists of some rows [n] with the first k neighbors that are among them; numbers are places in `rows`."""
-    place = torch.full((len(lists.rows),), -1, dtype=torch.int32)
-    place[rows] = torch.arange(len(rows), dtype=torch.int32)
+    place = lists.rows.new_full((len(lists.rows),), -1)
+    place[rows] = torch.arange(len(rows), dtype=torch.int32, device=rows.device)
     k = min(k, lists.rows.shape[1])
-    near = NeighborLists(torch.empty(len(rows), k, dtype=torch.int32), torch.empty(len(rows), k), lists.facts)
+    near = NeighborLists(lists.rows.new_empty(len(rows), k), lists.cosines.new_empty(len(rows), k), lists.facts)
     for block in row_blocks(len(rows), 16 * lists.rows.shape[1]):
         own = lists.rows[rows[block]].long()
         places = place[own.clamp(min=0)].where(own >= 0, -1)

@@ -1,6 +1,7 @@
 """Acquisition scores and their ranking; higher is asked first.
 
-Logits may be float16, float32 or float64, also memory-mapped: they are brought to float32 block by block.
+Logits may be float16, float32 or float64, also memory-mapped: they are brought to float32 block by block. What is returned lies
+on the device of what is given, as with all kernels.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -26,7 +27,7 @@ def by_block(score: Callable[..., Tensor], *matrices: Tensor) -> Tensor:
     The output is allocated first; otherwise small results fragment the heap, by gigabytes in the end.
     """
     n_rows, width = len(matrices[0]), max(matrix.shape[1] for matrix in matrices)
-    scores = torch.empty(n_rows)
+    scores = torch.empty(n_rows, device=matrices[0].device)
     for block in row_blocks(n_rows, width):
         scores[block] = score(*(matrix[block].float() for matrix in matrices))
     return scores
@@ -64,7 +65,7 @@ def top_rows(scores: Tensor, n: int) -> Tensor:
 
     Raises ValueError for a NaN score: no sort may decide where it goes.
     """
-    if scores.isnan().any():
+    if scores.is_floating_point() and scores.isnan().any():
         raise ValueError(f"NaN scores in rows {scores.isnan().nonzero().flatten()[:10].tolist()}")
     return scores.argsort(descending=True, stable=True)[:n]
 
@@ -72,14 +73,15 @@ def top_rows(scores: Tensor, n: int) -> Tensor:
 def lowest_of_largest(scores: Tensor) -> int:
     """Return the lowest row whose float64 score [N] is the largest but for rounding."""
     largest = scores.max()
-    return int((scores >= largest - TIE * largest.abs()).nonzero()[0])
+    return int((scores >= largest - TIE * largest.abs()).int().argmax())
 
 
 def top_columns_of(blocks: Iterable[Tensor], k: int) -> tuple[Tensor, Tensor]:
     """Return `top_columns` of one or more blocks [N, n] side by side, of which one at a time is held."""
     columns, values, start = torch.empty(0), torch.empty(0), 0
     for block in blocks:
-        numbers, start = torch.arange(start, start + block.shape[1]).expand(len(block), -1), start + block.shape[1]
+        numbers = torch.arange(start, start + block.shape[1], device=block.device).expand(len(block), -1)
+        start += block.shape[1]
         if len(columns):
             numbers, block = torch.cat([columns, numbers], 1), torch.cat([values, block], 1)
         found, values = top_columns(block, min(k, block.shape[1]))
@@ -98,8 +100,8 @@ def top_columns(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
         return _top_columns(values, k)
     maxima = values[:, : n_chunks * CHUNK].unflatten(1, (n_chunks, CHUNK)).amax(2)
     chunks = _top_columns(maxima, k)[0].sort(1).values
-    columns = (CHUNK * chunks[:, :, None] + torch.arange(CHUNK)).flatten(1)
-    tail = torch.arange(n_chunks * CHUNK, values.shape[1]).expand(len(values), -1)
+    columns = (CHUNK * chunks[:, :, None] + torch.arange(CHUNK, device=values.device)).flatten(1)
+    tail = torch.arange(n_chunks * CHUNK, values.shape[1], device=values.device).expand(len(values), -1)
     columns = torch.cat([columns, tail], 1)
     found, top = _top_columns(values.gather(1, columns), k)
     return columns.gather(1, found), top
@@ -107,7 +109,7 @@ def top_columns(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 def without(rows: Tensor, n_rows: int) -> Tensor:
     """Return the rows of 0..n_rows-1 that are not among `rows`, ascending."""
-    free = torch.ones(n_rows, dtype=torch.bool)
+    free = torch.ones(n_rows, dtype=torch.bool, device=rows.device)
     free[rows] = False
     return free.nonzero().flatten()
 
@@ -115,11 +117,11 @@ def without(rows: Tensor, n_rows: int) -> Tensor:
 def _top_columns(values: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """`topk` with an order among equals: it may keep, and put first, any of them."""
     if k == 0:
-        return torch.empty(len(values), 0, dtype=torch.int64), values[:, :0]
+        return torch.empty(len(values), 0, dtype=torch.int64, device=values.device), values[:, :0]
     top, columns = values.topk(k)
     last = top[:, -1:]
     tied = ((values >= last).sum(1) > k).nonzero().flatten()  # rows with more columns equal to the last than fit
-    for part in tied.split(max(1, BLOCK // (8 * values.shape[1]))):  # the counts below are int64
+    for part in tied.split(max(1, BLOCK // (8 * values.shape[1]))) if len(tied) else ():  # the counts below are int64
         above, equal = values[part] > last[part], values[part] == last[part]
         keep = above | (equal & (equal.cumsum(1) <= k - above.sum(1, keepdim=True)))
         columns[part] = keep.nonzero()[:, 1].view(-1, k)

@@ -35,9 +35,9 @@ def activeft(
 ) -> Tensor:
     """Return `n_query` pool rows, each the nearest to a center, in the order of the centers."""
     pool, rows = ctx.features.float(), ctx.unlabeled_features.float()
-    centers = pool[torch.from_numpy(ctx.rng.permutation(ctx.n_pool)[: ctx.n_query])]
+    centers = pool[ctx.permutation(ctx.n_pool)[: ctx.n_query]]
     if len(rows) > max_rows:
-        rows = rows[torch.from_numpy(ctx.rng.permutation(len(rows))[:max_rows]).sort().values]
+        rows = rows[ctx.permutation(len(rows))[:max_rows].sort().values]
     return nearest_free(pool, moved(rows, centers, ctx.labeled_features.float(), steps, (lr, temperature)))
 
 
@@ -71,17 +71,16 @@ def gradient(rows: Tensor, centers: Tensor, fixed: Tensor, near_fixed: Tensor, t
 
 def nearest_free(rows: Tensor, centers: Tensor) -> Tensor:
     """Return, center by center, the row [B] of largest cosine that no earlier center took; the lowest of equal ones."""
-    free, picked = torch.ones(len(rows), dtype=torch.bool), []
+    free, picked = torch.ones(len(rows), dtype=torch.bool, device=rows.device), []
     for center in centers:
-        cosines = (rows @ center).where(free, -torch.inf)
-        picked.append(int((cosines == cosines.max()).nonzero()[0]))
-        free[picked[-1]] = False
-    return torch.tensor(picked, dtype=torch.int64)
+        picked.append((rows @ center).where(free, -torch.inf).argmax(0, keepdim=True))  # stays on the device
+        free.index_fill_(0, picked[-1], False)
+    return torch.cat(picked)
 
 
 def _largest(rows: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
     """Return the largest cosine [N] of each row to a center, and the center."""
-    largest, nearest = rows.new_empty(len(rows)), torch.empty(len(rows), dtype=torch.int64)
+    largest, nearest = rows.new_empty(len(rows)), rows.new_empty(len(rows), dtype=torch.int64)
     for block in row_blocks(len(rows), max(centers.shape)):
         largest[block], nearest[block] = (rows[block] @ centers.T).max(1)
     return largest, nearest

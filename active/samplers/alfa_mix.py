@@ -30,16 +30,17 @@ from dassl.utils.registry import AtLeast, AtMost
 def alfa_mix(ctx: SelectionContext, *, delta: Annotated[float, AtLeast(1e-3), AtMost(1)] = 0.2) -> Tensor:
     """Return `n_query` pool rows, most typical of each cluster of flipping rows first, then random ones if these are few."""
     caps = flip_caps(ctx)
-    steps = delta * torch.arange(1, math.ceil(1 / delta) + 1)
-    flipped = next((caps < cap for cap in steps if int((caps < cap).sum()) > ctx.n_query), caps < steps[-1])
-    candidates, picked = flipped.nonzero().flatten(), torch.empty(0, dtype=torch.int64)
+    steps = (delta * torch.arange(1, math.ceil(1 / delta) + 1)).tolist()
+    enough = float(caps.kthvalue(min(ctx.n_query + 1, ctx.n_pool)).values)  # above it, more than n_query flip
+    cap = next((step for step in steps if step > enough), steps[-1])
+    candidates, picked = (caps < cap).nonzero().flatten(), ctx.ids[:0]
     if len(candidates):
         features = F.normalize(ctx.features[candidates].float(), dim=1)
         clusters = nearest_members(features, *k_means(features, ctx.n_query, ctx.rng))
-        picked = candidates[torch.stack([members[0] for members in clusters])]
+        picked = candidates[torch.stack([members[0] for members in clusters]).to(ctx.device)]
     rest = without(picked, ctx.n_pool)
     shortfall = ctx.n_query - len(picked)
-    return torch.cat([picked, rest[torch.from_numpy(ctx.rng.permutation(len(rest))[:shortfall])]])
+    return torch.cat([picked, rest[ctx.permutation(len(rest))[:shortfall]]])
 
 
 def flip_caps(ctx: SelectionContext) -> Tensor:

@@ -23,8 +23,8 @@ from active.registry import SAMPLERS
 @SAMPLERS.register("badge")
 def badge(ctx: SelectionContext) -> Query:
     """Return `n_query` pool rows: the one of largest gradient, then each drawn in proportion to its squared distance."""
-    need_memory("badge", 4 * ctx.n_pool * (ctx.n_classes + 2 * ctx.features.shape[1]))
-    features, errors = ctx.features.float(), torch.empty(ctx.logits.shape)  # [N, D], [N, C]
+    need_memory("badge", 4 * ctx.n_pool * (ctx.n_classes + 2 * ctx.features.shape[1]), ctx.device)
+    features, errors = ctx.features.float(), torch.empty(ctx.logits.shape, device=ctx.device)  # [N, D], [N, C]
     for block in row_blocks(*errors.shape):
         errors[block] = residuals(ctx.logits[block])
     norms = squared_norms(errors) * squared_norms(features)
@@ -32,7 +32,7 @@ def badge(ctx: SelectionContext) -> Query:
     def distances_to(row: int) -> Tensor:
         return squared_distances(norms, norms[row], (errors @ errors[row]) * (features @ features[row]))
 
-    rows = d2_sampling(ctx.n_query, ctx.n_pool, distances_to, ctx.rng, first=int(norms.argmax()))
+    rows = d2_sampling(ctx.n_query, ctx.n_pool, distances_to, ctx.rng, first=int(norms.argmax())).to(ctx.device)
     return Query(rows, scores=at_pick(norms[rows], (errors[rows] @ errors[rows].T) * (features[rows] @ features[rows].T)),
                  pool_scores=norms)
 

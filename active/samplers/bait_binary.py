@@ -30,27 +30,27 @@ from dassl.utils.registry import AtLeast, AtMost
 def bait_binary(ctx: SelectionContext, *, ridge: Annotated[float, AtLeast(1e-6), AtMost(1e6)] = 1.0) -> Query:
     """Return `n_query` pool rows by (1)."""
     width = ctx.features.shape[1]
-    need_memory("bait_binary", 8 * (2 * len(ctx.unlabeled_features) * width + 3 * width**2))
+    need_memory("bait_binary", 8 * (2 * len(ctx.unlabeled_features) * width + 3 * width**2), ctx.device)
     everything, labeled = ctx.unlabeled_features.double(), ctx.labeled_features.double()
     fisher = weighted_square(everything, bernoulli(ctx.unlabeled_logits)) / len(everything)  # F
-    inverse = torch.linalg.inv(ridge * torch.eye(width, dtype=torch.float64)
+    inverse = torch.linalg.inv(ridge * torch.eye(width, dtype=torch.float64, device=ctx.device)
                                + weighted_square(labeled, bernoulli(ctx.labeled_logits)))  # M^-1
     pool, weights = everything[: ctx.n_pool], bernoulli(ctx.logits)
     near, fall = ((pool @ matrix * pool).sum(1) for matrix in (inverse, inverse @ fisher @ inverse))  # a, b
-    free, picked, falls = torch.ones(ctx.n_pool, dtype=torch.bool), [], []
+    free, picked, falls = torch.ones(ctx.n_pool, dtype=torch.bool, device=ctx.device), [], []
     at_first = weights * fall / (1 + weights * near)
     for _ in tqdm(range(ctx.n_query), "BAIT", **BAR):
         falls_now = (weights * fall / (1 + weights * near)).where(free, -torch.inf)
         row = lowest_of_largest(falls_now)
         picked.append(row)
-        falls.append(float(falls_now[row]))
+        falls.append(falls_now[row])
         free[row] = False
         q = inverse @ pool[row]
         step, along, through = weights[row] / (1 + weights[row] * pool[row] @ q), pool @ q, pool @ (inverse @ (fisher @ q))
         fall = fall - 2 * step * along * through + step**2 * (q @ fisher @ q) * along**2
         near = near - step * along**2
         inverse = inverse - step * torch.outer(q, q)
-    return Query(torch.tensor(picked, dtype=torch.int64), scores=torch.tensor(falls), pool_scores=at_first)
+    return Query(torch.tensor(picked, dtype=torch.int64), scores=torch.stack(falls).float(), pool_scores=at_first)
 
 
 def bernoulli(logits: Tensor) -> Tensor:

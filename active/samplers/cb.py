@@ -41,14 +41,14 @@ def cluster_balanced_rows(ctx: SelectionContext, n_clusters: int, fusion: Fusion
     members = [rows[(rows < ctx.n_pool) | (rows >= n_unlabeled)] for rows in nearest_members(features, centers, assignment)]
     waiting = [iter(rows[rows < ctx.n_pool].tolist()) for rows in members]
     clusters = balanced_allocation(n_labeled, [len(rows) for rows in members], ctx.n_query)
-    return torch.tensor([next(waiting[cluster]) for cluster in clusters])
+    return torch.tensor([next(waiting[cluster]) for cluster in clusters], device=ctx.device)
 
 
 def class_guided_features(ctx: SelectionContext, fusion: Fusion) -> Tensor:
     """Return unit rows [N + S + M, 2D] that join each image with the mean text of its probabilities; D wide for "mean"."""
     n_rows, width = len(ctx.unlabeled_features) + len(ctx.labels), ctx.features.shape[1] * (2 if fusion == "concat" else 1)
-    need_memory("class-guided clustering", 4 * n_rows * width)
-    guided, start = torch.empty(n_rows, width), 0
+    need_memory("class-guided clustering", 4 * n_rows * width, ctx.device)
+    guided, start = torch.empty(n_rows, width, device=ctx.device), 0
     for images, logits in ((ctx.unlabeled_features, ctx.unlabeled_logits), (ctx.labeled_features, ctx.labeled_logits)):
         for block in row_blocks(*logits.shape):
             texts = logits[block].float().softmax(1) @ ctx.directions  # [block, D]

@@ -40,5 +40,6 @@ def class_thresholds(labeled_logits: Tensor, labels: Tensor) -> Tensor:
     n_classes = labeled_logits.shape[1]
     confidence = labeled_logits.double().softmax(1).amax(1)
     counts = labels.bincount(minlength=n_classes)
-    means = labels.bincount(confidence, minlength=n_classes) / counts * (1 - 1e-12)  # equal confidences reach their mean
+    sums = confidence.new_zeros(n_classes).index_add_(0, labels, confidence)
+    means = sums / counts * (1 - 1e-12)  # equal confidences reach their mean
     return means.where(counts > 0, torch.inf)

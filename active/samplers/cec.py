@@ -44,7 +44,7 @@ def cec(
     """Return `n_query` pool rows: of each cluster the row nearest to its center, or the most uncertain ones (`top`)."""
     is_exact = compares_all("cec", tuple(ctx.features.shape), max_pool, exact=exact)
     logits, features = ctx.unlabeled_logits, ctx.unlabeled_features.float()
-    shift = log_prior(logits, n_support, prior_support, prior_floor) if calibrate else torch.zeros(ctx.n_classes)
+    shift = log_prior(logits, n_support, prior_support, prior_floor) if calibrate else logits.new_zeros(ctx.n_classes)
     own = by_block(lambda block: entropy(block - shift), logits)
     if over == "all":
         features = torch.cat([features, ctx.labeled_features.float()])
@@ -52,12 +52,12 @@ def cec(
     lists = pool_lists(ctx, features, n_neighbors, exact=is_exact)
     near, facts = mean_entropy(own, lists, kernel, rho), lists.facts
     uncertainty = (own + beta * near if combine == "sum" else (1 - beta) * own + beta * near).clamp(min=0)
-    picked = torch.empty(0, dtype=torch.int64)
+    picked = ctx.ids[:0]
     if choose != "top":
         weights = uncertainty if choose == "weighted_k_means" else None
         of_seeds = None if is_exact or weights is None else own.clamp(min=0)
         clusters = nearest_members(features, *k_means(features, ctx.n_query, ctx.rng, weights=weights, of_seeds=of_seeds))
-        picked = torch.cat([members[members < ctx.n_pool][:1] for members in clusters])
+        picked = torch.cat([members[members < ctx.n_pool][:1] for members in clusters]).to(ctx.device)
     rest = without(picked, ctx.n_pool)
     rows = torch.cat([picked, rest[top_rows(uncertainty[rest], ctx.n_query - len(picked))]])
     return replace(scored(rows, uncertainty[: ctx.n_pool]), approximation=facts)

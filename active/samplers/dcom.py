@@ -68,7 +68,7 @@ def label_balls(ctx: SelectionContext, cap: float, purity: float) -> tuple[Tenso
     """Return the radii [M] of labels' balls, float64, and whether one of them holds an image [N + S + M], labeled ones last."""
     rows = torch.cat([ctx.unlabeled_features.float(), ctx.labeled_features.float()])
     predicted = torch.cat([ctx.unlabeled_logits.argmax(1), ctx.labeled_logits.argmax(1)])
-    radii, covered = [], torch.zeros(len(rows), dtype=torch.bool)
+    radii, covered = [], torch.zeros(len(rows), dtype=torch.bool, device=ctx.device)
     for block in row_blocks(len(ctx.labels), len(rows)):
         cosines = (ctx.labeled_features[block].float() @ rows.T).round(decimals=DECIMALS)
         for own, label in zip(cosines, ctx.labels[block], strict=True):
@@ -86,9 +86,10 @@ def pure_ball(cosines: Tensor, is_own: Tensor, cap: float, purity: float) -> tup
     inside = (cosines >= 1 - cap**2 / 2).nonzero().flatten()
     order = inside[cosines[inside].argsort(descending=True, stable=True)]
     ordered, n_own = cosines[order], is_own[order].cumsum(0)
-    is_last = torch.ones(len(order), dtype=torch.bool)  # of those at its distance
+    is_last = torch.ones_like(order, dtype=torch.bool)  # of those at its distance
     is_last[:-1] = ordered.diff() < 0
-    least_own = purity * torch.arange(1, len(order) + 1, dtype=torch.float64) - 1e-9  # 0.4 + 0.2 is above 0.6
+    n_all = torch.arange(1, len(order) + 1, dtype=torch.float64, device=order.device)
+    least_own = purity * n_all - 1e-9  # 0.4 + 0.2 is above 0.6
     pure = (is_last & (n_own >= least_own)).nonzero().flatten()
     if not len(pure):
         return 0.0, 2.0
@@ -112,7 +113,7 @@ def by_both_of_some(ctx: SelectionContext, own: float, radius: float, uncovered:
     uncertainty = own * scaled(smallness_of_margin(ctx.logits))[candidates]
     picked, values, at_first = greedy(ctx.n_query, features[: len(candidates)], features[targets], (uncertainty, 1 - own),
                                       (radius, uncovered[rows[targets]]))
-    at_first = torch.full((ctx.n_pool,), torch.nan, dtype=at_first.dtype).index_copy_(0, candidates, at_first)
+    at_first = at_first.new_full((ctx.n_pool,), torch.nan).index_copy_(0, candidates, at_first)
     return Query(candidates[picked], scores=values, pool_scores=at_first, approximation=facts)
 
 
@@ -125,22 +126,23 @@ def greedy(
     """
     (uncertainty, share), (radius, uncovered) = by, balls
     threshold, picked, values, at_first = 1 - radius**2 / 2 - 10**-DECIMALS, [], [], torch.empty(0)
-    degrees = n_within(pool, targets[uncovered], threshold)
+    degrees, free = n_within(pool, targets[uncovered], threshold), torch.ones_like(uncertainty, dtype=torch.bool)
     for _ in tqdm(range(n), "DCoM", **BAR):
         scores = uncertainty + share * scaled(degrees)
-        at_first = at_first if picked else scores.clone()
-        scores[picked] = -torch.inf
+        at_first = at_first if picked else scores
+        scores = scores.where(free, -torch.inf)
         picked.append(lowest_of_largest(scores))
-        values.append(float(scores[picked[-1]]))
+        free[picked[-1]] = False
+        values.append(scores[picked[-1]])
         ball = (targets @ pool[picked[-1]] > threshold) & uncovered
         degrees -= n_within(pool, targets[ball], threshold)
         uncovered = uncovered & ~ball
-    return torch.tensor(picked, dtype=torch.int64), torch.tensor(values), at_first
+    return torch.tensor(picked, dtype=torch.int64, device=pool.device), torch.stack(values).float(), at_first
 
 
 def n_within(rows: Tensor, others: Tensor, threshold: float) -> Tensor:
     """Return to how many others each row [N] has a cosine above the threshold, float64."""
-    counts = torch.zeros(len(rows), dtype=torch.float64)
+    counts = rows.new_zeros(len(rows), dtype=torch.float64)
     for block in row_blocks(len(rows), TILE):
         for part in others.split(TILE):
             counts[block] += (rows[block] @ part.T).gt_(threshold).sum(1)

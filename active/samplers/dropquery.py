@@ -32,7 +32,7 @@ def dropquery(
     dropout: Annotated[float, AtLeast(0), AtMost(0.999)] = 0.75,
 ) -> Tensor:
     """Return `n_query` pool rows: the row nearest to the center of each cluster of candidates."""
-    kept = torch.arange(ctx.n_pool)
+    kept = torch.arange(ctx.n_pool, device=ctx.device)
     if len(ctx.labels):
         changes = changed_predictions(ctx, masks, dropout, int(ctx.rng.integers(2**63)))
         kept = candidates(changes, masks, ENOUGH * ctx.n_query)
@@ -40,16 +40,17 @@ def dropquery(
         picked = kept
     else:
         features = ctx.features[kept].float()
-        picked = kept[torch.stack([rows[0] for rows in nearest_members(features, *k_means(features, ctx.n_query, ctx.rng))])]
+        clusters = nearest_members(features, *k_means(features, ctx.n_query, ctx.rng))
+        picked = kept[torch.stack([rows[0] for rows in clusters]).to(ctx.device)]
     rest = without(picked, ctx.n_pool)
-    return torch.cat([picked, rest[torch.from_numpy(ctx.rng.permutation(len(rest)))][: ctx.n_query - len(picked)]])
+    return torch.cat([picked, rest[ctx.permutation(len(rest))][: ctx.n_query - len(picked)]])
 
 
 def changed_predictions(ctx: SelectionContext, masks: int, dropout: float, key: int) -> Tensor:
     """Return the number of masks in which each pool row's prediction changes, [N]."""
-    predicted, changes = ctx.logits.argmax(1), torch.zeros(ctx.n_pool, dtype=torch.int64)
+    predicted, changes = ctx.logits.argmax(1), torch.zeros_like(ctx.ids)
     for block in row_blocks(ctx.n_pool, max(masks * ctx.features.shape[1], ctx.n_classes)):
-        keep = kept_features(ctx.ids[block], masks, ctx.features.shape[1], dropout, key)
+        keep = kept_features(ctx.ids[block], masks, ctx.features.shape[1], dropout, key).to(ctx.device)
         for own in keep.unbind(1):
             logits = ctx.features[block].float() * own / (1 - dropout) @ ctx.text_features.T
             if ctx.bias is not None:
@@ -59,8 +60,8 @@ def changed_predictions(ctx: SelectionContext, masks: int, dropout: float, key: 
 
 
 def kept_features(ids: Tensor, masks: int, width: int, dropout: float, key: int) -> Tensor:
-    """Return which features each mask keeps of each image, bool [n, masks, width]."""
-    drawn = [np.random.default_rng([key, int(number)]).random((masks, width)) for number in ids]
+    """Return which features each mask keeps of each image, bool [n, masks, width], on the CPU."""
+    drawn = [np.random.default_rng([key, number]).random((masks, width)) for number in ids.tolist()]
     return torch.from_numpy(np.stack(drawn)) >= dropout
 
 

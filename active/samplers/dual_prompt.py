@@ -66,4 +66,4 @@ def rank_in_group(values: Tensor, groups: Tensor) -> Tensor:
     order = order[groups[order].argsort(stable=True)]
     counts = groups.bincount()
     starts = (counts.cumsum(0) - counts)[groups[order]]
-    return torch.empty_like(order).scatter(0, order, torch.arange(len(order)) - starts)
+    return torch.empty_like(order).scatter(0, order, torch.arange(len(order), device=order.device) - starts)

@@ -39,8 +39,8 @@ def gcnal(
     those whose probability of being labeled is nearest to `margin`.
     """
     n_subset = min(max(subset, ctx.n_query), ctx.n_pool) if subset else ctx.n_pool
-    rows = torch.from_numpy(ctx.rng.permutation(ctx.n_pool)[:n_subset]).sort().values
-    need_memory("gcnal", 4 * (n_subset + len(ctx.labels)) * (3 * ctx.features.shape[1] + 6 * hidden))
+    rows = ctx.permutation(ctx.n_pool)[:n_subset].sort().values
+    need_memory("gcnal", 4 * (n_subset + len(ctx.labels)) * (3 * ctx.features.shape[1] + 6 * hidden), ctx.device)
     features = F.normalize(torch.cat([ctx.features[rows].float(), ctx.labeled_features]), dim=1)
     nodes, logits = fit_graph_network(
         features, n_subset, hidden=hidden, dropout=dropout, pool_weight=pool_weight, steps=steps, lr=lr,

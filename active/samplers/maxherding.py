@@ -28,4 +28,4 @@ def maxherding(
 ) -> Query:
     """Return `n_query` pool rows, each the one that covers most of what is not covered yet."""
     own = herd if compares_all("maxherding", tuple(ctx.features.shape), max_pool, exact=exact) else herd_subset
-    return own(ctx, torch.ones(len(ctx.unlabeled_features)), radius)
+    return own(ctx, torch.ones(len(ctx.unlabeled_features), device=ctx.device), radius)

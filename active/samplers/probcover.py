@@ -40,7 +40,7 @@ def probcover(
     exact: bool = False,
 ) -> Query:
     """Return `n_query` pool rows, each covering the most uncovered pool rows; ties in random order."""
-    order = torch.from_numpy(ctx.rng.permutation(ctx.n_pool))
+    order = ctx.permutation(ctx.n_pool)
     if compares_all("probcover", tuple(ctx.features.shape), max_pool, exact=exact):
         return compared(ctx, order, delta, purity)
     return listed(ctx, order, delta, purity)
@@ -52,7 +52,7 @@ def compared(ctx: SelectionContext, order: Tensor, delta: float, purity: float) 
     features, labeled = torch.cat([ctx.features[order], skipped]).float(), ctx.labeled_features.float()
     everything = torch.cat([features, labeled])
     threshold = 1 - delta**2 / 2 if delta else pure_cosine(everything, k_means(everything, ctx.n_classes, ctx.rng)[1], purity)
-    uncovered = torch.ones(len(features), dtype=torch.bool)
+    uncovered = torch.ones(len(features), dtype=torch.bool, device=ctx.device)
     for block in row_blocks(len(labeled), len(features)):
         uncovered &= ~(features @ labeled[block].T > threshold).any(1)
     picked, sizes = covering(ctx, UncoveredBalls(features, threshold, ctx.n_pool), uncovered)
@@ -63,13 +63,14 @@ def listed(ctx: SelectionContext, order: Tensor, delta: float, purity: float) ->
     """Return picks of the pool taken in some order [N], by neighbor lists."""
     relations, rows = whole_split(ctx, torch.cat([ctx.unlabeled_features, ctx.labeled_features])
                                   if ctx.relations is None else ctx.unlabeled_features)
-    lists = relations.neighbors(0)
-    threshold = 1 - delta**2 / 2 if delta else listed_pure_cosine(lists, relations.clusters(ctx.n_classes), purity)
-    rows = rows[torch.cat([order, torch.arange(ctx.n_pool, len(ctx.unlabeled_features))])]
-    balls = ListedBalls(among(lists, rows, lists.rows.shape[1]), threshold, ctx.n_pool)
-    labeled, uncovered = ctx.labeled_features.float(), torch.ones(len(rows), dtype=torch.bool)
-    for block in row_blocks(len(rows), max(len(labeled), labeled.shape[1])):
-        uncovered[block] = ~(relations.features[rows[block]].float() @ labeled.T > threshold).any(1)
+    lists = relations.neighbors(0, device=ctx.device)
+    threshold = 1 - delta**2 / 2 if delta else listed_pure_cosine(
+        lists, relations.clusters(ctx.n_classes).to(ctx.device), purity)
+    places = torch.cat([order, torch.arange(ctx.n_pool, len(ctx.unlabeled_features), device=ctx.device)])
+    balls = ListedBalls(among(lists, rows[places], lists.rows.shape[1]), threshold, ctx.n_pool)
+    labeled, uncovered = ctx.labeled_features.float(), torch.ones(len(places), dtype=torch.bool, device=ctx.device)
+    for block in row_blocks(len(places), max(len(labeled), labeled.shape[1])):
+        uncovered[block] = ~(ctx.unlabeled_features[places[block]].float() @ labeled.T > threshold).any(1)
     query = with_farthest(ctx, order, *covering(ctx, balls, uncovered))
     return replace(query, approximation=lists.facts | {"cosine": round(threshold, 6), "balls_cut": round(balls.cut, 4)})
 
@@ -96,9 +97,10 @@ def covering(
 
 def with_farthest(ctx: SelectionContext, order: Tensor, picked: list[int], sizes: list[float]) -> Query:
     """Return the picks, places in `order`, and farthest first as many others as are still asked for."""
-    n_more, rows = ctx.n_query - len(picked), order[torch.tensor(picked, dtype=torch.int64)]
+    n_more, places = ctx.n_query - len(picked), torch.tensor(picked, dtype=torch.int64, device=order.device)
+    rows = order[places]
     if n_more:
-        rest = order[without(torch.tensor(picked, dtype=torch.int64), ctx.n_pool)]
+        rest = order[without(places, ctx.n_pool)]
         centers = torch.cat([ctx.features[rows].float(), ctx.labeled_features.float()])
         rows = torch.cat([rows, rest[k_center(ctx.features[rest], centers, n_more)]])
     return Query(rows, scores=torch.tensor(sizes + [0.0] * n_more))

@@ -46,11 +46,11 @@ def promptherding(
 ) -> Query:
     """Return `n_query` pool rows, each the one that covers most uncertainty of classes with few labels."""
     if compares_all("promptherding", tuple(ctx.features.shape), max_pool, exact=exact):
-        rows, targets, facts = torch.arange(len(ctx.unlabeled_features)), None, {}
+        rows, targets, facts = torch.arange(len(ctx.unlabeled_features), device=ctx.device), None, {}
     else:
         rows, targets, facts = subset(ctx)
     logits = ctx.unlabeled_logits[rows]
-    weights = smallness_of_margin(logits) if uncertainty == "margin" else torch.ones(len(rows))
+    weights = smallness_of_margin(logits) if uncertainty == "margin" else torch.ones(len(rows), device=ctx.device)
     phi, centers = KERNELS[kernel](ctx, rows)
     radius = mass_radius(phi, len(ctx.labels) + ctx.n_query, ctx.rng)
     n_candidates = facts.get("candidates", ctx.n_pool)
@@ -82,7 +82,8 @@ class Balanced:
 def whitened(ctx: SelectionContext, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Return (2) of some images without a label [n, D] and of labeled ones [M, D]; as they are if all are the same."""
     width, images = ctx.features.shape[1], (ctx.unlabeled_features, ctx.labeled_features)
-    total, products = torch.zeros(width, dtype=torch.float64), torch.zeros(width, width, dtype=torch.float64)
+    total = torch.zeros(width, dtype=torch.float64, device=ctx.device)
+    products = total.new_zeros(width, width)
     for part in images:
         for block in row_blocks(*part.shape):
             own = part[block].double()

@@ -95,7 +95,7 @@ def largest_cosine(rows: Tensor, others: Tensor) -> Tensor:
 
 def largest_other(rows: Tensor) -> Tensor:
     """Return the largest cosine [n] of each row to another row; 1 if there is none."""
-    return neighbors(rows, 1)[1].flatten() if len(rows) > 1 else torch.ones(len(rows))
+    return neighbors(rows, 1)[1].flatten() if len(rows) > 1 else torch.ones(len(rows), device=rows.device)
 
 
 def told_apart(own: Tensor, others: Tensor) -> Callable[[Tensor], Tensor]:
@@ -106,8 +106,8 @@ def told_apart(own: Tensor, others: Tensor) -> Callable[[Tensor], Tensor]:
     mean, scale = known.mean(0), known.std(0, correction=0)
     scale = scale.where(scale > 0, 1)
     is_own = np.repeat([1, 0], [len(own), len(others)])
-    fitted = LogisticRegression(C=1 / RIDGE, solver="newton-cholesky").fit(((known - mean) / scale).numpy(), is_own)
-    weights = torch.from_numpy(fitted.coef_[0])
+    fitted = LogisticRegression(C=1 / RIDGE, solver="newton-cholesky").fit(((known - mean) / scale).cpu().numpy(), is_own)
+    weights = torch.from_numpy(fitted.coef_[0]).to(known.device)
     return lambda rows: (((rows.double() - mean) / scale) @ weights + float(fitted.intercept_[0])).float()
 
 
@@ -120,7 +120,7 @@ def otsu(scores: Tensor) -> float:
     ordered = scores.double().sort().values
     if float(ordered[-1] - ordered[0]) <= EQUAL * float(ordered.abs().max()):
         return float(ordered[0])
-    sums, n_low = ordered.cumsum(0), torch.arange(1, len(ordered))
+    sums, n_low = ordered.cumsum(0), torch.arange(1, len(ordered), device=ordered.device)
     low, high = sums[:-1] / n_low, (sums[-1] - sums[:-1]) / (len(ordered) - n_low)
     between = n_low * (len(ordered) - n_low) * (high - low) ** 2
     return float(ordered[1 + int(between.where(ordered.diff() > 0, -torch.inf).argmax())])
@@ -137,7 +137,7 @@ def _short(ctx: SelectionContext, scores: Tensor, kept: Tensor) -> Tensor:
 
 def _of_cosines(function: Callable[[Tensor], Tensor], rows: Tensor, others: Tensor) -> Tensor:
     """Return function(cosines [block, M] of rows to others), [N] in float32."""
-    found = torch.empty(len(rows))
+    found = torch.empty(len(rows), device=rows.device)
     for block in row_blocks(len(rows), max(others.shape)):
         found[block] = function(rows[block].float() @ others.T)
     return found

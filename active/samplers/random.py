@@ -1,6 +1,5 @@
 """Random: rows drawn uniformly without replacement. The baseline, and the first round of samplers that need labels."""
 
-import torch
 from torch import Tensor
 
 from active.context import SelectionContext
@@ -10,4 +9,4 @@ from active.registry import SAMPLERS
 @SAMPLERS.register("random", needs_model=False)
 def random(ctx: SelectionContext) -> Tensor:
     """Return `n_query` pool rows in random order."""
-    return torch.from_numpy(ctx.rng.permutation(ctx.n_pool)[: ctx.n_query])
+    return ctx.permutation(ctx.n_pool)[: ctx.n_query]

@@ -34,14 +34,14 @@ def typiclust(
     """Return `n_query` pool rows, one of a cluster at a time."""
     features = torch.cat([ctx.unlabeled_features.float(), ctx.labeled_features.float()])
     _, assignment = k_means(features, min(len(ctx.labels) + ctx.n_query, max_clusters), ctx.rng)
-    sizes = assignment.bincount()
-    n_labeled = assignment[len(ctx.unlabeled_features) :].bincount(minlength=len(sizes))
-    visits = sorted(range(len(sizes)), key=lambda cluster: (int(n_labeled[cluster]), -int(sizes[cluster]), cluster))
+    sizes = assignment.bincount().tolist()
+    n_labeled = assignment[len(ctx.unlabeled_features) :].bincount(minlength=len(sizes)).tolist()
+    visits = sorted(range(len(sizes)), key=lambda cluster: (n_labeled[cluster], -sizes[cluster], cluster))
     members = list(assignment[: ctx.n_pool].argsort(stable=True).split(
         assignment[: ctx.n_pool].bincount(minlength=len(sizes)).tolist()))
     large = deque(cluster for cluster in visits if sizes[cluster] > min_cluster_size)
     small = deque(cluster for cluster in visits if sizes[cluster] <= min_cluster_size)
-    picked: list[int] = []
+    picked: list[Tensor] = []
     values: list[Tensor] = []
     while len(picked) < ctx.n_query:
         turn = large or small
@@ -50,11 +50,11 @@ def typiclust(
         if len(rows):
             own = typicality(features[rows], n_neighbors, 2 if distance == "squared" else 1)
             best = int(top_rows(own, 1))
-            picked.append(int(rows[best]))
+            picked.append(rows[best])
             values.append(own[best])
             members[cluster] = torch.cat([rows[:best], rows[best + 1 :]])
             turn.append(cluster)
-    return Query(torch.tensor(picked), scores=torch.stack(values))
+    return Query(torch.stack(picked), scores=torch.stack(values))
 
 
 def typicality(features: Tensor, n_neighbors: int, power: int) -> Tensor:

@@ -40,7 +40,7 @@ def uherding(
     if len(ctx.labels) or cold == "zero_shot":
         weights = SCORES[uncertainty](ctx.unlabeled_logits)
     else:
-        weights = torch.ones(len(ctx.unlabeled_features))
+        weights = torch.ones(len(ctx.unlabeled_features), device=ctx.device)
     if radius == "labeled":
         return own(ctx, weights, labeled_radius(ctx.labeled_features))
     return own(ctx, weights, mass_radius(ctx.unlabeled_features, len(ctx.labels) + ctx.n_query, ctx.rng))
