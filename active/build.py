@@ -11,6 +11,7 @@ from torch import Tensor
 from yacs.config import CfgNode
 
 from active.audit import Reserved, reserve
+from active.devices import check_device
 from active.known import read_known
 from active.loop import run
 from active.oracles.oracle import ORACLES, Oracle, Setting
@@ -61,6 +62,7 @@ def build_run(
 
     Raises ConfigError if a sampler needs more than the selecting learner has.
     """
+    check_device(cfg)
     _check_selector(cfg, selector is not None, selector or trainer)
     _check_weights(cfg, *(own for own in (trainer, selector) if own))
     n_query = query_size(cfg.ACTIVE.QUERY_SIZE, len(dataset.train), len(dataset.classnames))
@@ -78,7 +80,12 @@ def build_run(
         recorders=[*oracle.recorders, *build_recorders(cfg.LOG, output, dataset)], output=output, known=known,
         reserved=reserved, refills=cfg.ACTIVE.REFILL, unsure_weight=UNSURE_WEIGHTS[cfg.ACTIVE.UNSURE],
         watches=bool(n_audited or cfg.ACTIVE.STOP or asks_people(cfg.ACTIVE)), stop=cfg.ACTIVE.STOP,
-        scores=cfg.LOG.SCORES, relations=cache_path(cfg) / "relations")
+        scores=cfg.LOG.SCORES, relations=cache_path(cfg) / "relations", device=_device(cfg))
+
+
+def _device(cfg: CfgNode) -> str:
+    """Return `ACTIVE.DEVICE`; under `DETERMINISTIC`, auto is the CPU: some steps of samplers repeat on a card to rounding."""
+    return "cpu" if cfg.DETERMINISTIC and cfg.ACTIVE.DEVICE == "auto" else cfg.ACTIVE.DEVICE
 
 
 def build_oracle(cfg: CfgNode, dataset: Dataset, budget: int) -> Oracle:

@@ -10,10 +10,11 @@ from torch import Tensor
 
 from active.asking import acquire, asked, context_of
 from active.context import Query, joined
+from active.devices import CPU, selection_device
 from active.oracles.oracle import as_tensors
-from active.plan import Run, State
+from active.plan import Predicted, Run, State
 from active.pool import LabelPool
-from active.record.folder import check_files, file_hashes, prompts_path
+from active.record.folder import check_files, file_hashes, note_selection, prompts_path, selected_on
 from active.record.report import audit_in_words, in_words, percent
 from active.record.results import RoundRecord, RunResult, query_hash
 from active.selection import images_named, warm_start
@@ -79,7 +80,16 @@ def _start(plan: Run, result: RunResult) -> State:
     known = as_tensors({row_of[path]: code for path, code in plan.known.items()})
     pool.acquire(*known, 0)
     plan.oracle.know(*known)
-    return State(result.config, plan.trainer.predict(model, "train"), pool, plan.samplers[0])
+    zero_shot = plan.trainer.predict(model, "train")
+    return State(result.config, zero_shot, pool, plan.samplers[0], device=_device(plan, result, zero_shot))
+
+
+def _device(plan: Run, result: RunResult, zero_shot: Predicted) -> torch.device:
+    """Return where picks are computed, and name it in the record; a run that was begun on the CPU stays there by default."""
+    asked = "cpu" if plan.device == "auto" and result.rounds and selected_on(result.environment) == "cpu" else plan.device
+    device = selection_device(asked, getattr(plan.chooser, "device", CPU), zero_shot.features, zero_shot.logits)
+    note_selection(result, device.type)
+    return device
 
 
 def _end(plan: Run, result: RunResult, status: str, failure: str = "") -> None:
@@ -147,7 +157,8 @@ def _warm_start(plan: Run, state: State) -> None:
     if len(state.pool.labeled):
         state.model = state.fitted("warm_start", plan.chooser, -1)
     elif state.sampler.begin is not None:
-        query = warm_start(state.sampler, replace(context_of(plan, state, state.zero_shot, 0), n_query=0))
+        ctx = replace(context_of(plan, state, state.zero_shot, 0), n_query=0)
+        query = warm_start(state.sampler, ctx.to(state.device))
         state.model = state.fitted("warm_start", plan.chooser, -1, **_mined(query))
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from active.audit import Reserved
+from active.devices import CPU
 from active.oracles.oracle import Oracle
 from active.pool import LabelPool
 from active.record.folder import prompts_path, selector_path
@@ -43,7 +44,7 @@ class Trainer(Protocol):
     A trainer whose models have negative prompts sets `has_negative_texts = True`, and its `fit` also takes `mined`: rows and
     labels to train on beside the labeled ones. One whose logits are not a product of features and class features sets
     `is_linear = False`. One that learns from unlabeled images has `leave_out`, and never reads the rows given there. A model
-    may have `losses`: the mean loss of each epoch, perhaps with `rates`.
+    may have `losses`: the mean loss of each epoch, perhaps with `rates`. One whose models are not on the CPU has `device`.
     """
 
     def zero_shot(self) -> Any: ...
@@ -62,7 +63,7 @@ class Run:
     of the pool are compared from round to round; the run ends once their kappa reaches `stop`, unless that is 0. `known` are
     answers, by path, known before it begins. If it `refills`, a round asks other images in place of skipped ones. A class
     that people were unsure of is a label with `unsure_weight`, or none. `scores` is `LOG.SCORES`; `relations` is the
-    folder of `active.relations`.
+    folder of `active.relations`; `device` is `ACTIVE.DEVICE`.
     """
 
     dataset: Dataset
@@ -84,6 +85,7 @@ class Run:
     unsure_weight: float = 0.0
     scores: str = "none"
     relations: Path | None = None
+    device: str = "cpu"
 
     @property
     def chooser(self) -> Trainer:
@@ -118,6 +120,7 @@ class State:
     n_labeled: dict[int, int] = field(default_factory=dict)  # by round
     seconds: dict[str, float] = field(default_factory=dict)
     losses: dict[str, Sequence[float]] = field(default_factory=dict)
+    device: torch.device = CPU  # of samplers; nothing else sees tensors that lie there
     related: Known = field(default_factory=dict)  # what is known of the features that a sampler last asked about
 
     def timed(self, step: str, function: Callable, *arguments: Any, **named: Any) -> Any:

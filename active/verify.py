@@ -26,7 +26,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from active.oracles.registry import ORACLES
-from active.record.folder import linear_used
+from active.record.folder import linear_used, selected_on
 from active.record.results import MEASURED, RunResult
 from active.registry import SAMPLERS
 from dassl.config.cli import Parser, command
@@ -97,6 +97,7 @@ def run_again(old: RunResult, folder: Path, root: str | None, *, fresh: bool) ->
                                                      for path, answer in answers.items()})
     words = ["--config-file", config, "--output-dir", output, *(["--root", root] if root else []),
              "MODEL.LINEAR", linear_used(old.environment),
+             "ACTIVE.DEVICE", "cpu" if selected_on(old.environment) == "cpu" else "auto",
              *(["CACHE_DIR", folder / "cache"] if fresh else [])]
     threads = {"OMP_NUM_THREADS": old.environment["threads"]} if old.environment.get("threads", "").isdigit() else {}
     done = subprocess.run([sys.executable, PROJECT / "train.py", *map(str, words)], stdout=subprocess.DEVNULL,

@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 FILES = (RESULTS, LOG, CURVE)
 LEFT_BY_RUNS = (*FILES, LOCK, f"{LOCK}.held", FAILED, PROMPTS, QUERIES, TENSORBOARD, RECORDERS)
 REPLACED = re.compile(r".+\.\d{8}-\d{6}-\d{6}")  # the names that `move_aside` gives
+SELECTION = "selection"  # what an environment calls the device of the picks, if that is not the CPU alone
 AND = " and "  # joins the versions in a record that was continued by another version
 
 
@@ -187,6 +188,23 @@ def linear_used(environment: Mapping[str, str]) -> str:
     return "torch" if found == "none" else found
 
 
+def selected_on(environment: Mapping[str, str]) -> str:
+    """Return where the picks of the last part of a run were computed, "cpu" or "cuda"."""
+    found = environments(environment, SELECTION)[-1]
+    return "cpu" if found == "none" else found
+
+
+def note_selection(result: RunResult, device: str) -> None:
+    """Name where picks are computed from now on in a record, unless that is the CPU alone."""
+    before = [selected_on({SELECTION: own}) for own in environments(result.environment, SELECTION)] if result.rounds else []
+    if before[-1:] != [device]:
+        if before:
+            logger.warning("picks were computed on %s so far, and are on %s from now on", before[-1], device)
+        before.append(device)
+    if before != ["cpu"]:
+        result.environment[SELECTION] = AND.join(before)
+
+
 def made_by(result: RunResult, code: str) -> bool:
     """Return whether the code with this hash made the last part of a run; True for records without a certificate."""
     return not result.certificate or result.certificate.get("code", "").endswith(code)
@@ -222,7 +240,7 @@ def _continue_certificate(old: RunResult, new: RunResult, path: Path) -> None:
 
 def _continue_environment(old: dict[str, str], new: dict[str, str], path: Path) -> None:
     """Add the current versions, devices and numbers of threads to a record that was begun with others."""
-    changed = [what for what in (old | new) if environments(old, what)[-1] != environments(new, what)[-1]]
+    changed = [what for what in (old | new) if what != SELECTION and environments(old, what)[-1] != environments(new, what)[-1]]
     if changed:
         logger.warning("%s goes on in another environment and names both: %s", path, ", ".join(
             f"{what} {environments(old, what)[-1]} -> {environments(new, what)[-1]}" for what in changed))

@@ -172,6 +172,9 @@ class Config:
             # as TRAINER.ABSENT; auto is that learner's own
             ABSENT: Annotated[Literal["auto", "masked", "pushed"], Before("pushed")] = "auto"
 
+        # where picks are computed: auto is the card that the model is on, if the pool fits there with room to spare, else the
+        # CPU. They are the same to rounding; records name a card that did it, see active/devices.py
+        DEVICE: Annotated[Literal["auto", "cpu", "cuda"], Circumstance()] = "auto"
         ROUNDS: Positive = 6
         QUERY_SIZE: str | int = "1%"  # labels bought a round: an integer, a share of the train split, or per_class
         # labels that are there from the start, unpaid: a CSV file (path, label), a Label Studio export, or a results.json

@@ -136,9 +136,9 @@ def test_trees_of_defaults_share_nothing():
 def test_what_is_not_part_of_a_run_is_marked_at_the_key():
     """These are in every older certificate: a key more or fewer would change its hash of the config."""
     assert sorted(NOT_PART_OF_A_RUN) == [
-        "ACTIVE.PLUGINS", "CACHE_DIR", "DATALOADER.MEMORY_MB", "DATALOADER.NUM_WORKERS", "DATASET.ROOT", "LABEL.DATASET",
-        "LABEL.LEARNER", "LABEL.METHOD", "LOG.CURVE", "LOG.RECORDERS", "LOG.SCORES", "LOG.TENSORBOARD", "LOG.TRACKERS",
-        "MODEL.LINEAR", "OUTPUT_DIR", "TRAIN.PRINT_FREQ", "VERBOSE"]  # those that came later are in no hash
+        "ACTIVE.DEVICE", "ACTIVE.PLUGINS", "CACHE_DIR", "DATALOADER.MEMORY_MB", "DATALOADER.NUM_WORKERS", "DATASET.ROOT",
+        "LABEL.DATASET", "LABEL.LEARNER", "LABEL.METHOD", "LOG.CURVE", "LOG.RECORDERS", "LOG.SCORES", "LOG.TENSORBOARD",
+        "LOG.TRACKERS", "MODEL.LINEAR", "OUTPUT_DIR", "TRAIN.PRINT_FREQ", "VERBOSE"]  # those that came later are in no hash
 
 
 def test_reading_a_config_imports_no_machine_learning():

@@ -101,6 +101,7 @@ def check(cfg: CfgNode) -> None:
 
 def check_parts(cfg: CfgNode) -> None:
     """Raise ConfigError for anything else in the config that could not work; this takes the libraries that do the work."""
+    from active.devices import check_device
     from dassl.data.transforms import check_transforms
     from dassl.optim.lr_scheduler import check_schedule
     from dassl.optim.optimizer import check_optimizer
@@ -108,6 +109,7 @@ def check_parts(cfg: CfgNode) -> None:
     from trainers.core.build import check_image_tower
     from trainers.core.descriptions import check_descriptions
 
+    check_device(cfg)
     check_transforms(cfg.INPUT)
     check_schedule(cfg.OPTIM)
     check_optimizer(cfg.OPTIM)

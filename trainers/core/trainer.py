@@ -99,6 +99,11 @@ class PromptTrainer:
         self._kept = kept.nonzero().flatten().to(self.clip.device)
 
     @property
+    def device(self) -> torch.device:
+        """Where the models are."""
+        return self.clip.device
+
+    @property
     def has_negative_texts(self) -> bool:
         return has_negative_texts(self.recipe.name)
 
