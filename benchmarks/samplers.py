@@ -5,6 +5,7 @@
     python benchmarks/samplers.py --growth      how time grows with N, B and C, from 25,000 rows
     python benchmarks/samplers.py --k-means     backends, seeds and numbers of steps: time, inertia, picks that differ
     python benchmarks/samplers.py --million     1,281,167 x 512 memory-mapped float16 features, 1,000 classes
+    python benchmarks/samplers.py --device cuda the table with the pool on a card, and the card's memory
 
 Each cell runs in a process of its own, so its peak memory is its own. Threads that wait for each other sleep
 (OMP_WAIT_POLICY=PASSIVE): when other programs share the cores, spinning ones make short steps ten times slower. Data are
@@ -120,18 +121,24 @@ PLAIN = {"badge (dense)": dense_badge, "coreset (matrix)": matrix_coreset, "neig
          "neighbors (blocks)": lambda ctx: neighbors(ctx.features, 10)[0].flatten()}
 
 
-def cell(name: str, n: int, n_classes: int, n_query: int, folder: str | None) -> dict:
-    """Return seconds, seconds of all cores, peak bytes beyond the data and of the process, and the picks, of one selection."""
+def cell(name: str, n: int, n_classes: int, n_query: int, folder: str | None, device: str = "cpu") -> dict:
+    """Return seconds, seconds of all cores, peak bytes beyond the data and of the process, and the picks, of one selection.
+
+    On a card, bytes are the card's, and the time is that with the pool there already.
+    """
     torch.set_num_threads(THREADS)
-    ctx = synthetic(n, n_classes, n_query, Path(folder) if folder else None)
-    before = _status("VmRSS")
+    ctx = synthetic(n, n_classes, n_query, Path(folder) if folder else None).to(torch.device(device))
+    before = _memory(ctx.device, "VmRSS")
+    if ctx.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        torch.cuda.synchronize()
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew here
     start, cpu = time.perf_counter(), time.process_time()
     try:
         rows = PLAIN[name](ctx) if name in PLAIN else select(sampler_by_name(name), ctx).rows
     except UserError as error:
         return {"error": str(error)}
-    seconds, cpu, peak = time.perf_counter() - start, time.process_time() - cpu, _status("VmHWM")
+    seconds, cpu, peak = time.perf_counter() - start, time.process_time() - cpu, _memory(ctx.device, "VmHWM")
     assert name in PLAIN or len(rows.unique()) == len(rows)
     return {"seconds": seconds, "cpu": cpu, "growth": peak - before, "peak": peak, "rows": rows[:2000].tolist()}
 
@@ -197,23 +204,23 @@ def _faiss_defaults(features: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(model.centroids), torch.from_numpy(model.assign(features.numpy())[1])
 
 
-def measured(name: str, size: tuple[int, int, int], folder: str | None = None) -> dict:
+def measured(name: str, size: tuple[int, int, int], folder: str | None = None, device: str = "cpu") -> dict:
     """Return what `cell` returns, from a process of its own; "needs" instead where a straightforward form does not fit."""
     if name in NEEDED_GIB and NEEDED_GIB[name](*size) > LIMIT_GIB:
         return {"error": f"needs {NEEDED_GIB[name](*size):.0f} GiB"}
-    command = [sys.executable, __file__, "--cell", json.dumps([name, *size, folder])]
+    command = [sys.executable, __file__, "--cell", json.dumps([name, *size, folder, device])]
     done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"})
     if done.returncode:
         return {"error": f"exit {done.returncode}: {done.stderr.strip().splitlines()[-1:]}"}
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def table(names: list[str], sizes: list[tuple[int, int, int]]) -> None:
+def table(names: list[str], sizes: list[tuple[int, int, int]], device: str) -> None:
     """Print a row a sampler and a column a size: seconds (of all cores), and memory beyond the data in MiB."""
     print("| sampler | " + " | ".join(f"{n:,} x {c}, B {b}" for n, c, b in sizes) + " |")
     print("|---" * (len(sizes) + 1) + "|")
     for name in names:
-        cells = [measured(name, size) for size in sizes]
+        cells = [measured(name, size, device=device) for size in sizes]
         print(f"| {name} | " + " | ".join(result.get("error") or seconds_and(result, result["growth"] / 2**20)
                                           for result in cells) + " |", flush=True)
 
@@ -234,6 +241,13 @@ def million(folder: str, names: Sequence[str]) -> None:
         print(f"| {name} | {result['seconds']:.0f} ({result['cpu']:.0f}) | {result['peak'] / 2**30:.1f} |", flush=True)
 
 
+def _memory(device: torch.device, key: str) -> int:
+    """Return the bytes that a line of the process's status names; on a card, those of torch's tensors now or at their peak."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated() if key == "VmRSS" else torch.cuda.max_memory_allocated()
+    return _status(key)
+
+
 def _status(key: str) -> int:
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key + ":"))
     return 1024 * int(line.split()[1])
@@ -245,19 +259,20 @@ def main() -> None:
         parser.add_argument(flag, action="store_true")
     parser.add_argument("--samplers", nargs="+", help="only these")
     parser.add_argument("--folder", help="where the files of --million are kept; a temporary folder without it")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where the pool lies; not of the other tables")
     parser.add_argument("--cell", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.cell:
         print(json.dumps(cell(*json.loads(arguments.cell))))
         return
-    names = arguments.samplers or choosing_samplers() + list(PLAIN)
+    names = arguments.samplers or choosing_samplers() + (list(PLAIN) if arguments.device == "cpu" else [])
     if arguments.k_means:
         k_means_table([(2820, 188), (13500, 135), (13500, 300), (50000, 100), (50000, 500)])
     elif arguments.million:
         with tempfile.TemporaryDirectory() as folder:
             million(arguments.folder or folder, arguments.samplers or MILLION_SAMPLERS)
     else:
-        table(names, QUICK if arguments.quick else GROWTH if arguments.growth else SIZES)
+        table(names, QUICK if arguments.quick else GROWTH if arguments.growth else SIZES, arguments.device)
 
 
 if __name__ == "__main__":
