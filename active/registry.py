@@ -13,7 +13,7 @@ from dassl.utils.registry import NameOf, Parameter, Registry
 SAMPLERS = Registry("sampler", "ACTIVE", home="active.samplers", facts={
     "needs_model": bool, "needs_labels": bool, "needs_linear": bool, "needs_negative_texts": bool, "labels_itself": bool,
     "check": Callable, "warm_start": Callable, "answers": Callable, "known": Callable, "asks": Callable, "stage": Callable,
-    "filters": bool, "sizes": Callable})
+    "filters": bool, "sizes": Callable, "needs_negative_texts_if": Callable})
 
 BoundSampler = Callable  # of a SelectionContext: rows to ask, Tensor [n], or a Query
 Sampler = Annotated[BoundSampler, NameOf("sampler")]  # a name in YAML that arrives as a callable
@@ -100,7 +100,8 @@ def check_learner(node: CfgNode, learner: str, *, has_negative_texts: bool, is_l
     for sampler in (initial_sampler(node), node.SAMPLER):
         for name in wrapped(sampler, node):
             facts = SAMPLERS[name].facts
-            if facts.get("needs_negative_texts") and not has_negative_texts:
+            needs_negative = facts.get("needs_negative_texts") or facts.get("needs_negative_texts_if", lambda _: False)(node)
+            if needs_negative and not has_negative_texts:
                 raise ConfigError(f"sampler {name!r} compares positive with negative prompts, and {learner} has no negative "
                                   "ones; set TRAINER.NAME to DualPrompt, or ACTIVE.SELECTOR_TRAINER to DualPrompt and "
                                   "TRAINER.NAME to the learner that is reported")

@@ -9,7 +9,14 @@ the lowest 5 % of the labeled images' scores. With fewer than two labels the fir
 the first number alone decides (`unflagged: texts`), which drops some rows of every pool, even of a pure one; or nothing is
 dropped, and this is the base sampler, bit for bit (`unflagged: keep`). Dropped rows are neither candidates nor targets to cover
 in this round, and are judged again in the next. If fewer rows are left than labels asked for, dropped ones are asked too, by
-falling score, with a warning. The audit is of all images. CLIPN's rule with negative prompts is not offered.
+falling score, with a warning. The audit is of all images.
+
+`rule: negative` is CLIPN's (Wang et al., "CLIPN for Zero-Shot OOD Detection: Teaching CLIP to Say No", ICCV 2023, Section 3.4),
+for learners with negative prompts: y_k = sigmoid(s (cos(v, t+_k) - cos(v, t-_k))) says whether an image v is of class k at all,
+and a row is kept if the sum over k of y_k p_k, plus the largest of them, is above 1. s = 100 is CLIP's scale, as in the paper;
+with labels it is the one of 31 values from 0.1 to 100 by which y_k is most likely of labeled images: 1 for the label, 0 for the
+other classes, on average over them, and 0 for all classes of flagged images. The model of round 0 has no negative prompts, so
+that the first query goes by the rule above.
 """
 
 import logging
@@ -19,6 +26,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from active.context import Query, SelectionContext
@@ -29,17 +37,21 @@ from dassl.utils.registry import AtLeast, AtMost
 
 RIDGE = 0.01
 MANY_LABELS, LOW_END = 60, 0.05  # from this many labels on, their own scores set the threshold
+SCALES = [10 ** (number / 10) for number in range(-10, 21)]  # s of the negative rule, 0.1 to 100
 EQUAL = 1e-6  # share of the largest score below which differences are rounding
 
 logger = logging.getLogger(__name__)
 
 
-@SAMPLERS.register("purity", filters=True)
+@SAMPLERS.register("purity", filters=True, needs_negative_texts_if=lambda node: node.PURITY.RULE == "negative")
 def purity(
     ctx: SelectionContext, *, base: Sampler = "margin", min_flags: Annotated[int, AtLeast(1), AtMost(10**9)] = 5,
-    unflagged: Literal["keep", "texts"] = "texts",
+    unflagged: Literal["keep", "texts"] = "texts", rule: Literal["likeness", "negative"] = "likeness",
 ) -> Tensor | Query:
     """Return what the base sampler asks among the rows that are likely of some class."""
+    if rule == "negative" and ctx.negative_text_features is not None:
+        scores = negative_scores(ctx, ctx.negative_text_features)
+        return asked_of(ctx, base, scores[: ctx.n_pool], scores[ctx.n_pool :], torch.finfo(scores.dtype).tiny)
     flagged = ctx.flagged_features
     if flagged is None or len(flagged) < min_flags:
         if unflagged == "keep":
@@ -81,6 +93,34 @@ def own_scores(ctx: SelectionContext, flagged: Tensor | None) -> tuple[Tensor, T
     unlabeled, *known = (torch.stack(pair, 1) for pair in zip(near, differences, strict=True))
     score = told_apart(*known)
     return score(unlabeled), score(known[0])
+
+
+def negative_scores(ctx: SelectionContext, negative: Tensor) -> Tensor:
+    """Return how much more each image without a label [N + S] is of some class than of none, in [-1, 1]."""
+    differences, scale = ctx.text_features - negative, negative_scale(ctx, negative)
+    scores = torch.empty(len(ctx.unlabeled_features), device=ctx.device)
+    for block in row_blocks(len(scores), max(differences.shape)):
+        says_yes = (scale * ctx.unlabeled_features[block].float() @ differences.T).sigmoid()
+        of_class = says_yes * ctx.unlabeled_logits[block].float().softmax(1)
+        scores[block] = of_class.amax(1) + of_class.sum(1) - 1
+    return scores
+
+
+def negative_scale(ctx: SelectionContext, negative: Tensor) -> float:
+    """Return s of the negative rule; of scales that are equally likely the lowest."""
+    if not len(ctx.labels):
+        return SCALES[-1]
+    differences = (ctx.text_features - negative).double()
+    labeled = ctx.labeled_features.double() @ differences.T
+    flagged = None if ctx.flagged_features is None else ctx.flagged_features.double() @ differences.T
+    is_label = torch.zeros_like(labeled).scatter_(1, ctx.labels[:, None], 1.0)
+    others = (1 - is_label) / max(1, ctx.n_classes - 1)
+
+    def likelihood(scale: float) -> Tensor:
+        of_labeled = (is_label * F.logsigmoid(scale * labeled) + others * F.logsigmoid(-scale * labeled)).sum(1).mean()
+        return of_labeled if flagged is None else of_labeled + F.logsigmoid(-scale * flagged).mean()
+
+    return SCALES[int(torch.stack([likelihood(scale) for scale in SCALES]).argmax())]
 
 
 def class_likeness(features: Tensor, directions: Tensor) -> Tensor:

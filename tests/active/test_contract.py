@@ -24,6 +24,7 @@ VARIANTS = [
     ("pcb", {"mode": "reference"}), ("pcb", {"within": "random", "gamma": 1.0}), ("pcb", {"base": "badge"}),
     ("pcb", {"base": "coreset"}), ("pcb", {"base": "random"}), ("probcover", {"delta": 0.4}),
     ("purity", {"unflagged": "texts"}), ("purity", {"unflagged": "texts", "base": "typiclust"}),
+    ("purity", {"rule": "negative"}),
     ("schedule", {"by": "rounds", "samplers": ("cbsq", "coreset", "badge"), "starts": (0.0, 1.0, 2.0)}),
     ("typiclust", {"max_clusters": 4}), *((name, {"max_pool": 1}) for name in (
         "cec", "dcom", "maxherding", "probcover", "uherding")),

@@ -21,7 +21,7 @@ CUDA = torch.device("cuda")
 ALL = [(name, {}) for name in choosing_samplers()] + VARIANTS + [
     ("promptherding", {"kernel": "guided"}), ("promptherding", {"kernel": "plain", "balance": 0.0}),
     ("promptherding", {"max_pool": 1}), ("uherding", {"radius": "mass", "cold": "zero_shot"}), ("activeft", {"max_rows": 20}),
-    ("purity", {"min_flags": 2})]
+    ("purity", {"min_flags": 2}), ("purity", {"rule": "negative"})]
 
 # read-backs a further pick, rounded up, on a pool of 400; beside them a selection has at most `ONCE`
 A_PICK = {

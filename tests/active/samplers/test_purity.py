@@ -1,6 +1,7 @@
 """Purity: what is dropped, by a slow reference; that it is its base sampler without flags; and flags in a run."""
 
 import logging
+import math
 from dataclasses import replace
 from itertools import pairwise
 
@@ -12,9 +13,10 @@ import torch.nn.functional as F
 import active.asking
 from active.build import carry_out
 from active.context import Query, SelectionContext
-from active.registry import build_chosen, initial_sampler
+from active.registry import build_chosen, check_learner, initial_sampler
 from active.samplers.purity import asked_of, otsu, own_scores
 from active.testing import make_context, picks, sampler_by_name, sampler_node, small_pools
+from dassl.utils.errors import ConfigError
 from tests.active.samplers import plain
 from tests.active.toy import ToyTrainer, record_of, toy_config, toy_task
 from tests.test_answers import asked, fill, photos, sheet, start, truth  # noqa: F401
@@ -230,3 +232,71 @@ def test_a_sampler_sees_what_people_flagged(start, truth, tmp_path, monkeypatch)
     assert seen[0].flagged_features is None
     assert [len(ctx.flagged_features) for ctx in seen[1:3]] == [2, 1]
     assert all(ctx.flagged_features.shape[1] == ctx.features.shape[1] for ctx in seen[1:3])
+
+
+def by_hand_negative(ctx: SelectionContext) -> list[int]:
+    """CLIPN's two probabilities of each row, and the scale tried one by one."""
+    positive, negative, labeled, pool = (rows.double().tolist() for rows in (
+        ctx.text_features, ctx.negative_text_features, ctx.labeled_features, ctx.features))
+    flags = [] if ctx.flagged_features is None else ctx.flagged_features.double().tolist()
+
+    def margins_of(row: list[float]) -> list[float]:
+        return [plain.dot(row, own) - plain.dot(row, other) for own, other in zip(positive, negative, strict=True)]
+
+    def log_sigmoid(x: float) -> float:
+        return min(x, 0.0) - math.log1p(math.exp(-abs(x)))
+
+    def likelihood(scale: float) -> float:
+        found = []
+        for row, label in zip(labeled, ctx.labels.tolist(), strict=True):
+            others = [log_sigmoid(-scale * own) for k, own in enumerate(margins_of(row)) if k != label]
+            found.append(log_sigmoid(scale * margins_of(row)[label]) + sum(others) / max(1, len(others)))
+        of_flags = [log_sigmoid(-scale * own) for row in flags for own in margins_of(row)]
+        return sum(found) / len(found) + (sum(of_flags) / len(of_flags) if of_flags else 0.0)
+
+    scale = max((10 ** (k / 10) for k in range(-10, 21)), key=likelihood) if labeled else 100.0
+    scores = []
+    for row, logits in zip(pool, ctx.logits.double().tolist(), strict=True):
+        said = [math.exp(log_sigmoid(scale * own)) for own in margins_of(row)]
+        of_class = [own * p for own, p in zip(said, plain.softmax(logits), strict=True)]
+        scores.append(max(of_class) - (1 - sum(of_class)))
+    kept = [row for row, score in enumerate(scores) if score > 0]
+    if len(kept) <= ctx.n_query:
+        dropped = sorted(set(range(len(pool))) - set(kept), key=lambda row: (-scores[row], row))
+        return [*kept, *dropped][: ctx.n_query]
+    margins = []
+    for row in kept:
+        first, second, *_ = sorted(plain.softmax(ctx.logits[row].double().tolist()), reverse=True)
+        margins.append(second - first)
+    return [kept[row] for row in plain.ranked(margins, ctx.n_query)]
+
+
+def test_the_negative_rule_is_its_slow_form():
+    """On 200 small pools, every second one with flags, every fifth without labels."""
+    sampler, n_kept = sampler_by_name("purity", rule="negative"), []
+    for number, ctx in enumerate(small_pools(200)):
+        ctx = replace(ctx, n_query=min(ctx.n_query, ctx.n_pool - 1))
+        if number % 2:
+            ctx = flagged_beside(ctx, 3, number)
+        if number % 5 == 0:
+            ctx = replace(ctx, **{name: getattr(ctx, name)[:0] for name in (
+                "labels", "labeled_ids", "labeled_features", "labeled_logits")})
+        expected = by_hand_negative(ctx)
+        n_kept.append(picks(sampler_by_name("margin"), ctx) != ctx.ids[expected].tolist())
+        assert picks(sampler, ctx) == ctx.ids[expected].tolist()
+    assert 60 < sum(n_kept) < 200
+
+
+def test_the_negative_rule_begins_by_the_other_one():
+    """Before a model there are no negative prompts."""
+    ctx = replace(make_context(0), negative_text_features=None)
+    assert picks(sampler_by_name("purity", rule="negative"), ctx) == picks(sampler_by_name("purity"), ctx)
+
+
+def test_the_negative_rule_needs_a_learner_that_has_such_prompts():
+    """It is said before anything is loaded."""
+    node = sampler_node()
+    node.SAMPLER, node.PURITY.RULE = "purity", "negative"
+    with pytest.raises(ConfigError, match="sampler 'purity' compares positive with negative prompts, and CoOp has no negative"):
+        check_learner(node, "CoOp", has_negative_texts=False)
+    check_learner(node, "DualPrompt", has_negative_texts=True)
