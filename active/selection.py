@@ -13,6 +13,7 @@ from active.kernels.scores import row_blocks
 from active.registry import BoundSampler, ChosenSampler
 from dassl.data.dataset import Dataset
 from dassl.utils.errors import TrainingError
+from dassl.utils.large import single, taken
 from dassl.utils.text import printable
 
 POOL_ROWS = ("ids", "features", "logits", "zero_shot_logits")  # tensors of a context with a row for each image
@@ -84,9 +85,9 @@ def _ordered(ctx: SelectionContext, ids: str, order: Tensor, names: Sequence[str
     for name in names:
         value = getattr(ctx, name)
         if id(value) not in done:  # zero-shot logits and logits of round 0 are one tensor, and stay one
-            rows = value if in_order else value[order]
+            rows = value if in_order else taken(value, order)
             keep = not rows.is_floating_point() or (rows.dtype == torch.float16 and rows.numel() > UPCAST_LIMIT)
-            done[id(value)] = rows if keep else rows.float()
+            done[id(value)] = rows if keep else single(rows)
         ordered[name] = done[id(value)]
     return ordered
 

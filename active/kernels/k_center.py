@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from active.kernels.scores import row_blocks
+from active.kernels.scores import products, row_blocks
 from dassl.utils.progress import BAR
 
 
@@ -23,16 +23,14 @@ def k_center(features: Tensor, centers: Tensor, n: int, first: int | None = None
 
 def k_center_and_gaps(features: Tensor, centers: Tensor, n: int, first: int | None = None) -> tuple[Tensor, Tensor]:
     """Return the rows of `k_center`, and the distance [n] of each to what was there when it was picked; NaN for nothing."""
-    features, centers = features.float(), centers.float()
-    nearest = features.new_full((len(features),), -torch.inf)  # largest cosine to any center so far, [N]
-    for block in row_blocks(len(centers), len(features)):
-        nearest = torch.maximum(nearest, (features @ centers[block].T).amax(1))
+    features = features if features.dtype == torch.float16 else features.float()
+    nearest = _largest_cosines(features, centers.float())  # to any center so far, [N]
     picked, cosines = [], []
     for _ in tqdm(range(n), "k-center", **BAR):
         row = first if not picked and first is not None else int(nearest.argmin())
         picked.append(row)
         cosines.append(float(nearest[row]))
-        nearest = torch.maximum(nearest, features @ features[row])
+        nearest = torch.maximum(nearest, products(features, features[row]))
         nearest[row] = torch.inf
     return torch.tensor(picked, dtype=torch.int64), _gaps((2 - 2 * torch.tensor(cosines)).clamp(min=0).sqrt())
 
@@ -57,6 +55,18 @@ def euclidean_k_center(rows: Tensor, centers: Tensor, n: int, first: int | None)
         nearest = torch.minimum(nearest, _exact_distances(rows, rows[row, None])[:, 0])
         nearest[row] = -torch.inf
     return torch.tensor(picked), _gaps(torch.tensor(gaps))
+
+
+def _largest_cosines(features: Tensor, centers: Tensor) -> Tensor:
+    """Return the largest cosine [N] to any center, minus infinity without one."""
+    nearest = features.new_full((len(features),), -torch.inf, dtype=torch.float32)
+    if features.dtype == torch.float16:
+        for block in row_blocks(len(features), max(features.shape[1], len(centers))) if len(centers) else ():
+            nearest[block] = (features[block].float() @ centers.T).amax(1)
+        return nearest
+    for block in row_blocks(len(centers), len(features)):
+        nearest = torch.maximum(nearest, (features @ centers[block].T).amax(1))
+    return nearest
 
 
 def _gaps(gaps: Tensor) -> Tensor:

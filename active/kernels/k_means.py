@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from active.kernels.d2_sampling import ROUNDING, drawn_rows, squared_distances, squared_norms
 from active.kernels.scores import row_blocks
+from dassl.utils.large import single
 from dassl.utils.progress import BAR
 
 SKLEARN_LIMIT = 2**32  # N K D above which k-means runs in faiss; one step of the one-thread scikit-learn is 0.2 s here
@@ -38,7 +39,7 @@ def k_means(
     `SKLEARN_LIMIT`. Above `LARGE` there are at most `LARGE_STEPS` steps, which may end before they converge. Only ratios of
     the weights matter. Seeds are drawn by the weights `of_seeds` where these are given.
     """
-    rows = features.float()
+    rows = single(features)
     weights = _scaled(weights, len(rows))
     seeds = k_means_seeds(rows, k, rng, weights if of_seeds is None else _scaled(of_seeds, len(rows)))
     return lloyd(rows, rows[seeds], weights)
