@@ -16,8 +16,8 @@ class SelectionContext:
     """One selection: N pool rows in the order of their ids, M labeled rows, C classes, D feature dimensions.
 
     Features are unit norm and belong to the current model (zero-shot CLIP before round 0); all tensors are on the CPU. Those of
-    a very large pool arrive as float16, possibly memory-mapped (`active.selection.UPCAST_LIMIT`): convert them to float32 in
-    blocks. `text_features` are the rows that images are compared with. Those of texts are unit norm; in AS mode
+    a very large pool kept in float16 arrive as they are (`active.selection.UPCAST_LIMIT`): convert them to float32 in blocks.
+    Whatever is large may be memory-mapped: a tensor of its size is `dassl.utils.large.room`, a float32 copy `single`. `text_features` are the rows that images are compared with. Those of texts are unit norm; in AS mode
     (`TRAINER.DESCRIPTIONS.MODE`) they are means of unit vectors, so their norm is below 1; the rows of a linear head may have
     any norm, which carries information. For linear learners, logits are a scale times (features @ text_features.T + bias):
     rebuild them from the unscaled rows. A sampler that does so is registered with the fact `needs_linear`, and learners that

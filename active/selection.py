@@ -78,7 +78,7 @@ def select(sampler: BoundSampler, ctx: SelectionContext) -> Query:
 def _ordered(ctx: SelectionContext, ids: str, order: Tensor, names: Sequence[str]) -> dict[str, Any]:
     """Return the named tensors with their rows in order and in float32, without a copy where they already are.
 
-    float16 tensors above `UPCAST_LIMIT`, and memory-mapped ones, stay as they are: samplers convert them in blocks.
+    float16 tensors above `UPCAST_LIMIT` stay as they are: samplers convert them in blocks.
     """
     in_order = bool((getattr(ctx, ids).diff() > 0).all())
     ordered, done = {}, {}

@@ -3,7 +3,7 @@
     OMP_NUM_THREADS=1 python -m benchmarks.ten_million output/ten_million
 
 The bank is made by the code that makes those of runs, of synthetic rows: 1,000 directions, each row one of them plus noise, which
-moves it by 0.8 of its length. Logits, 10 classes, are float32 and mapped, as a run keeps them. 100 images are labeled and 100
+moves it by 0.8 of its length. Logits, of 120 classes, are float32 and mapped, as a run keeps them. 100 images are labeled and 100
 asked. Each step runs in a process of its own. Memory is sampled every 50 ms: the peaks of what lies in no file (`RssAnon` and
 `RssShmem` of proc(5)), and of all resident pages, mapped files included, which the system takes back where it needs them.
 """
@@ -30,7 +30,7 @@ from dassl.data.feature_bank import load_bank
 from dassl.utils.large import large_files_in, room
 from dassl.utils.seeding import rng_for
 
-N, WIDTH, N_CLASSES, N_LABELED, N_QUERY, DIRECTIONS, NOISE, SCALE = 10_000_000, 64, 10, 100, 100, 1000, 0.1, 20.0
+N, WIDTH, N_CLASSES, N_LABELED, N_QUERY, DIRECTIONS, NOISE, SCALE = 10_000_000, 64, 120, 100, 100, 1000, 0.1, 20.0
 SAMPLERS = ("random", "margin", "entropy", "coreset", "badge", "cb", "uherding")
 STATUS, EVERY = Path("/proc/self/status"), 0.05
 
@@ -52,7 +52,7 @@ def extract(rows: Sequence[int]) -> Iterator[Tensor]:
 def bank(folder: Path, n: int) -> Tensor:
     """Return the features [n, WIDTH] of a bank, made if it is not there."""
     digests = torch.zeros(n, 32, dtype=torch.uint8)
-    digests[:, :8] = torch.arange(n)[:, None] >> torch.arange(0, 64, 8) & 255
+    digests[:, :8] = torch.arange(n).view(torch.uint8).view(n, 8)
     contents = Contents("Synthetic", "train", (), torch.empty(0), digests, str(n))
     return load_bank(folder, {"dataset": "Synthetic", "split": "train", "files": str(n), "features": "float16"}, contents,
                      extract).features

@@ -6,7 +6,6 @@ elsewhere where the system keeps temporary files (`TMPDIR`).
 
 import contextlib
 import mmap
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dassl.utils.errors import UserError
+from dassl.utils.files import reserve
 from dassl.utils.paths import reason
 
 LARGE = 2**28  # bytes
@@ -41,19 +41,11 @@ def room(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     folder = _folders[-1] if _folders else Path(tempfile.gettempdir())
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
-            _allocate(file.fileno(), n_bytes)
+            reserve(file.fileno(), n_bytes)
             return torch.frombuffer(mmap.mmap(file.fileno(), n_bytes), dtype=dtype).view(shape)
     except OSError as error:
         raise UserError(f"cannot write {n_bytes:,} bytes of temporary data in {folder}: {reason(error)}; they are as many as a "
                         "pool of this size takes") from error
-
-
-def _allocate(descriptor: int, n_bytes: int) -> None:
-    """Give a file its size; OSError if the disk has no room, where the system can tell: a write through a map would crash."""
-    if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(descriptor, 0, n_bytes)
-    else:
-        os.ftruncate(descriptor, n_bytes)
 
 
 def single(rows: Tensor) -> Tensor:
@@ -67,7 +59,9 @@ def single(rows: Tensor) -> Tensor:
 
 
 def taken(rows: Tensor, places: Tensor) -> Tensor:
-    """Return rows[places], or the rows themselves if these are all of them in their order."""
+    """Return rows[places]; of large ones the rows themselves, not to be changed, if these are all of them in their order."""
+    if rows.is_cuda or rows[:1].nbytes * len(places) < LARGE:
+        return rows[places]
     if len(places) == len(rows) and bool((places == torch.arange(len(rows))).all()):
         return rows
     found = room(len(places), *rows.shape[1:], dtype=rows.dtype)

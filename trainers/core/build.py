@@ -17,7 +17,7 @@ from dassl.config.setup import cache_path
 from dassl.data.build import load_dataset
 from dassl.data.dataset import Dataset
 from dassl.data.digests import Contents, ImageFiles
-from dassl.data.feature_bank import Key, Source, bank_key, load_bank, stored_features, writable
+from dassl.data.feature_bank import Key, Source, bank_key, kept_as, load_bank, stored_features, writable
 from dassl.data.loader import image_batches
 from dassl.data.store import ImageStore
 from dassl.data.transforms import build_augmentation, build_preprocessing
@@ -43,7 +43,7 @@ from trainers.learner import Learner
 from trainers.registry import LEARNERS, TRAINERS, absent, is_learner, read_by, tunes_images
 
 THREADS = torch.get_num_threads()  # torch's own choice
-NOT_OF_VIEWS = ("split", "files", "files_by", "resize", "fill")  # parts of a key of features: views go by single images
+NOT_OF_VIEWS = ("split", "files", "files_by", "resize", "fill", "features")  # parts of a key of features: views go by single images
 logger = logging.getLogger(__name__)
 
 
@@ -144,8 +144,8 @@ def kept_features(
 def _bank_key(cfg: CfgNode, clip: FrozenCLIP, contents: Contents, reads: Reads) -> Key:
     preprocessing = build_preprocessing(cfg.INPUT, clip.preprocessing)
     key = bank_key(clip.fingerprint, preprocessing, contents, cfg.MODEL.PREC, clip.device.type)
-    key |= {} if clip.linear == TORCH else {"linear": clip.linear}  # caches of before have no such entry, nor the next
-    return key | ({} if reads == "features" else {"reads": reads})
+    key |= {} if clip.linear == TORCH else {"linear": clip.linear}  # caches of before have no such entry, nor the next ones
+    return key | kept_as(cfg.MODEL.FEATURES) | ({} if reads == "features" else {"reads": reads})
 
 
 def build_inputs(

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from dassl.engine.fit import fit
 from dassl.utils.errors import UserError
 from dassl.utils.files import atomic_path
+from dassl.utils.large import room, taken
 from dassl.utils.seeding import rng_for
 from trainers.clip.frozen_clip import FrozenCLIP
 from trainers.core.calibration import Labeled, held_out_temperature
@@ -35,9 +36,9 @@ TEMPERATURE = "calibration.temperature"  # beside the parameters of a learner, i
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one split, on the CPU in float32.
+    """What a model says of one split, on the CPU in float32, but that the features of a float16 bank stay as they are.
 
-    Image features [N, D], logits [N, C], the class features [C, D] that logits are made of (unit norm for texts but under AS),
+    What is large is mapped. Image features [N, D], logits [N, C], the class features [C, D] that logits are made of (unit norm for texts but under AS),
     those of the negative contexts and the bias [C] where the learner has them: logits are a scale times
     (features @ text_features.T + bias), for learners that are linear. `class_directions` [C, D] say where classes lie among
     features, if not along those.
@@ -169,7 +170,7 @@ class PromptTrainer:
             model = quiet._trained(kept, round, mined)
             with torch.no_grad():
                 prompts = model.learner()
-                features = model.image_features(self.inputs.bank(model.learner.reads)["train"][rows], prompts)
+                features = model.image_features(self.inputs.bank(model.learner.reads)["train"][rows].float(), prompts)
                 return model.logits(features, model.classifier(prompts)).cpu().float()
 
         return held_out_temperature(logits_of, labeled, rng_for(self.recipe.seed, "calibration", round))
@@ -177,20 +178,25 @@ class PromptTrainer:
     @torch.no_grad()
     def predict(self, model: PromptedCLIP, split: str) -> Prediction:
         """Return the model's features and logits of a whole split, with the text features computed once."""
-        prompts = model.learner()
-        classifier, features, logits = model.classifier(prompts), [], []
-        batches = self.inputs.of_split(split, reads=model.learner.reads)
-        for inputs in tqdm(batches, f"predicting {split}", unit="batch", leave=False, disable=None, delay=1):
+        prompts, learner = model.learner(), model.learner
+        classifier, n_rows, done = model.classifier(prompts), len(self.inputs.dataset.split(split)), 0
+        features = self.inputs.features[split] if learner.reads == "features" and learner.keeps_features else None
+        logits, changed = room(n_rows, len(self.texts.classnames)), features is None
+        for inputs in tqdm(self.inputs.of_split(split, reads=learner.reads), f"predicting {split}", unit="batch", leave=False,
+                           disable=None, delay=1):
             encoded = model.image_features(inputs, prompts)
-            features.append(encoded.cpu().float())
-            logits.append(model.logits(encoded, classifier).cpu().float())
+            own = slice(done, done := done + len(encoded))
+            logits[own] = model.logits(encoded, classifier).float()
+            if changed:
+                features = room(n_rows, encoded.shape[1]) if features is None else features
+                features[own] = encoded.float()
         texts, negative = (
             None if found is None
             else (nn.functional.normalize(found, dim=1) if model.has_unit_texts else found).detach().cpu().float()
             for found in (classifier.texts, classifier.negative))
         bias, directions = (None if found is None else found.detach().cpu().float()
                             for found in (classifier.bias, classifier.directions))
-        return Prediction(torch.cat(features), torch.cat(logits), texts, negative, bias, directions)
+        return Prediction(features, logits, texts, negative, bias, directions)
 
     def save(self, model: PromptedCLIP, path: Path) -> None:
         """Write the learner's parameters, kilobytes, with what they belong to."""
@@ -227,8 +233,9 @@ class PromptTrainer:
         if self.recipe.masked and len(targets):
             counted[:] = False
             counted[targets] = True
-        kept = pool if self._kept is None else pool[self._kept]
-        return Labels(pool[rows], targets, weights[0].to(pool) if weights else pool.new_ones(len(rows)), counted, kept)
+        kept = pool if self._kept is None else taken(pool, self._kept)
+        own = pool[rows].float()
+        return Labels(own, targets, weights[0].to(own) if weights else own.new_ones(len(rows)), counted, kept)
 
     @torch.no_grad()
     def _prepare(self, model: PromptedCLIP, labels: Labels) -> None:
