@@ -36,7 +36,7 @@ def large_files_in(folder: Path) -> Iterator[None]:
 def room(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
     """Return a tensor to be filled; UserError, with the bytes, if it is large and its file finds no room."""
     n_bytes = torch.Size(shape).numel() * dtype.itemsize
-    if n_bytes < LARGE:
+    if n_bytes < max(1, LARGE):
         return torch.empty(shape, dtype=dtype)
     folder = _folders[-1] if _folders else Path(tempfile.gettempdir())
     try:
