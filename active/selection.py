@@ -93,8 +93,12 @@ def _ordered(ctx: SelectionContext, ids: str, order: Tensor, names: Sequence[str
 
 
 def _check_finite(ctx: SelectionContext) -> None:
+    done: list[Tensor] = []  # zero-shot logits and logits of round 0 are one tensor
     for what in (*POOL_ROWS[1:], *LABELED_ROWS[2:]):
         values = getattr(ctx, what)
+        if any(values is other for other in done):
+            continue
+        done.append(values)
         bad = torch.cat([~torch.isfinite(values[block]).all(1) for block in row_blocks(*values.shape)] or [values.new_empty(0)])
         if bad.any():
             ids = (ctx.labeled_ids if what.startswith("labeled") else ctx.ids)[bad]

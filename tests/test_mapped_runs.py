@@ -43,7 +43,8 @@ def test_a_run_on_float16_features(capsys, root, tmp_path, monkeypatch, learner)
     single = run(capsys, root, tmp_path / "single", *half, "MODEL.FEATURES", "float32")
     double = {path.name: load_file(path)["features"] for path in (tmp_path / "cache").glob("Digits_*.safetensors")}
     found = run(capsys, root, tmp_path / "half", *half)
-    banks = [load_file(path)["features"] for path in (tmp_path / "cache").glob("Digits_*.safetensors") if path.name not in double]
+    banks = [load_file(path)["features"] for path in (tmp_path / "cache").glob("Digits_*.safetensors")
+             if path.name not in double]
     assert {bank.dtype for bank in banks} == {torch.float16} and len(banks) == len(double)
     assert all(any(torch.equal(bank, own.half()) for own in double.values()) for bank in banks)
     assert found["config"]["MODEL"]["FEATURES"] == "float16"

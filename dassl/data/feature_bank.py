@@ -4,8 +4,8 @@ An extraction that is stopped goes on where it was, and of a data set in which s
 extracted: both look for rows whose image has the same bytes and the same place in the split, since features of another place
 in a batch may differ in their last digits.
 
-However large it is, a bank is written and read by memory map. What is extracted is kept in shards first, which the bank is joined
-from: one file is one tensor, which samplers and learners index like any other, and several files are not.
+However large it is, a bank is written and read by memory map. What is extracted is kept in shards first, which the bank is
+joined from: one file is one tensor, which samplers and learners index like any other, and several files are not.
 """
 
 import contextlib
@@ -127,7 +127,7 @@ def missing_rows(source: Source) -> Tensor:
 
 
 def list_shards(source: Source) -> list[Shard]:
-    """List in an index the shards that an extraction has written, and return what it says of each; none once they are joined."""
+    """List the shards that an extraction has written in an index, and return what it says of each; none once joined."""
     return write_index(_blocks_folder(source.folder, source.key))
 
 

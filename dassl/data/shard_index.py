@@ -1,7 +1,7 @@
 """The list of an extraction's shards: a JSON file beside them, written last, that says what each of them must be.
 
-Shards describe themselves, so a run can do without it; with it, a shard that was lost or replaced on the way to another machine is
-noticed and named.
+Shards describe themselves, so a run can do without it; with it, a shard that was lost or replaced on the way to another machine
+is noticed and named.
 """
 
 import logging

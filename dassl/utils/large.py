@@ -70,6 +70,13 @@ def taken(rows: Tensor, places: Tensor) -> Tensor:
     return found
 
 
+def stacked(rows: Tensor, others: Tensor) -> Tensor:
+    """Return rows [N, D] and others [M, D] below each other, in the type of the first."""
+    found = room(len(rows) + len(others), rows.shape[1], dtype=rows.dtype)
+    found[: len(rows)], found[len(rows) :] = rows, others
+    return found
+
+
 def _parts(rows: Tensor) -> tuple[Tensor, ...]:
     return rows.split(_n_rows(rows))
 

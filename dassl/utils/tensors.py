@@ -40,7 +40,7 @@ def save_tensors(path: Path, key: Key, tensors: Mapping[str, Tensor]) -> None:
 
 @contextlib.contextmanager
 def tensors_to_fill(path: Path, key: Key, shapes: Shapes) -> Iterator[dict[str, Tensor]]:
-    """Yield tensors that are mapped to a file; on a clean exit it stands under its name, as if `save_tensors` had written it.
+    """Yield tensors that are mapped to a file; on a clean exit it has its name, as if `save_tensors` had written it.
 
     So tensors that are larger than memory are written. Those of wider numbers come first in `shapes`, as their places must be
     multiples of the numbers' bytes. Raises what `save_tensors` raises.
@@ -54,8 +54,8 @@ def tensors_to_fill(path: Path, key: Key, shapes: Shapes) -> Iterator[dict[str, 
         with open(temporary, "r+b") as file:
             reserve(file.fileno(), n_head + n_bytes)
             mapped = mmap.mmap(file.fileno(), n_head + n_bytes)
-        tensors = {name: torch.frombuffer(mapped, dtype=dtype, count=torch.Size(shape).numel(),
-                                          offset=n_head + places[name][0]).view(shape) for name, (dtype, shape) in shapes.items()}
+        buffer = torch.frombuffer(mapped, dtype=torch.uint8)[n_head:]
+        tensors = {name: buffer[slice(*places[name])].view(dtype).view(shape) for name, (dtype, shape) in shapes.items()}
         yield tensors
         mapped[:n_head] = _head(key, shapes, places, _checksum(tensors)).ljust(n_head)
         mapped.flush()

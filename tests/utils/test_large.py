@@ -10,7 +10,7 @@ import torch
 from dassl.utils import large
 from dassl.utils.errors import UserError
 from dassl.utils.files import reserve
-from dassl.utils.large import large_files_in, room, single, taken
+from dassl.utils.large import large_files_in, room, single, stacked, taken
 from tests.utils.test_files import full_disk
 
 
@@ -52,6 +52,13 @@ def test_copies_in_float32_and_of_some_rows_are_those_in_memory(mapped):
     assert taken(own, torch.empty(0, dtype=torch.int64)).shape == (0, 3)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_rows_below_each_other_keep_the_type_of_the_first(mapped, dtype):
+    """A pool and skipped images, which are float32 by themselves."""
+    rows, others = torch.randn(11, 3).to(dtype), torch.randn(2, 3).to(dtype)
+    assert torch.equal(stacked(rows, others.float()), torch.cat([rows, others]))
+
+
 def test_small_rows_are_copies(monkeypatch):
     """So that whoever changes them changes no cache."""
     rows = torch.zeros(4, 2)
@@ -59,7 +66,7 @@ def test_small_rows_are_copies(monkeypatch):
 
 
 def test_a_disk_without_room_is_one_line(mapped):
-    """Row 53: it is said before anything is written; a write through the map would end the process without a word."""
+    """It is said before anything is written; a write through the map would end the process without a word."""
     with full_disk(1000), pytest.raises(UserError, match=rf"cannot write 4,000 bytes of temporary data in {mapped}: .*large"):
         room(100, 10)
     assert not list(mapped.iterdir())

@@ -43,7 +43,8 @@ from trainers.learner import Learner
 from trainers.registry import LEARNERS, TRAINERS, absent, is_learner, read_by, tunes_images
 
 THREADS = torch.get_num_threads()  # torch's own choice
-NOT_OF_VIEWS = ("split", "files", "files_by", "resize", "fill", "features")  # parts of a key of features: views go by single images
+# parts of a key of features: views go by single images, and are float32
+NOT_OF_VIEWS = ("split", "files", "files_by", "resize", "fill", "features")
 logger = logging.getLogger(__name__)
 
 

@@ -38,10 +38,10 @@ TEMPERATURE = "calibration.temperature"  # beside the parameters of a learner, i
 class Prediction:
     """What a model says of one split, on the CPU in float32, but that the features of a float16 bank stay as they are.
 
-    What is large is mapped. Image features [N, D], logits [N, C], the class features [C, D] that logits are made of (unit norm for texts but under AS),
-    those of the negative contexts and the bias [C] where the learner has them: logits are a scale times
-    (features @ text_features.T + bias), for learners that are linear. `class_directions` [C, D] say where classes lie among
-    features, if not along those.
+    What is large is mapped. Image features [N, D], logits [N, C], the class features [C, D] that logits are made of (unit norm
+    for texts but under AS), those of the negative contexts and the bias [C] where the learner has them: logits are a scale
+    times (features @ text_features.T + bias), for learners that are linear. `class_directions` [C, D] say where classes lie
+    among features, if not along those.
     """
 
     features: Tensor
