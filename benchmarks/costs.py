@@ -150,10 +150,10 @@ that of {rows:,} rows (`benchmarks/samplers.md`), in proportion:
 ## Hours of extraction
 
 From files to features, fp32 on the CPU: {b32:.1f} images a second of a core with ViT-B/32, {b16:.1f} with ViT-B/16, measured.
-Cards are an ESTIMATE, with an NVIDIA A100 in mind: {share:.0%}, an assumption, of {peak:.0f} TFLOP/s in fp16 (`MODEL.PREC
-fp16`), its data sheet's peak, with {ops32:.1f} and {ops16:.1f} GFLOP an image, or what {cores} cores a card read, if that is less: {reading:,.0f} small photographs a second of a core,
-measured ({large:,.0f} of 640 x 480 pixels; with these, reading would be the limit of both towers). Workers share nothing, so
-n cards are taken to be n times as fast.
+Cards are an ESTIMATE, with an NVIDIA A100 in mind: {share:.0%}, an assumption, of {peak:.0f} TFLOP/s, its data sheet's peak in
+fp16 (`MODEL.PREC fp16`), with {ops32:.1f} and {ops16:.1f} GFLOP an image; or what {cores} cores a card read, if that is less:
+{reading:,.0f} small photographs a second of a core, measured ({large:,.0f} of 640 x 480 pixels; with these, reading would be
+the limit of both towers). Workers share nothing, so n cards are taken to be n times as fast.
 
 {extraction}
 
@@ -178,8 +178,9 @@ def page() -> str:
         width=WIDTH, classes=N_CLASSES, disk=disk(), memory=memory(), list=RATES["list"], rows=MEASURED_AT["rows"],
         b32=RATES["ViT-B/32"], b16=RATES["ViT-B/16"], share=SHARE, peak=PEAK / 1e12, cores=CORES, reading=RATES["reading"],
         large=RATES["reading large"], ops32=operations(32) / 1e9, ops16=operations(16) / 1e9, extraction=extraction(),
-        bank=RATES["bank"] / 1e6, joined=", ".join(duration(2 * WIDTH * n / RATES["bank"]) for n in SIZES), n_rows=MEASURED_AT["rows"], at_width=MEASURED_AT["width"], at_classes=MEASURED_AT["classes"],
-        steps=LARGE_STEPS, most=MAX_STEPS, labeled=MEASURED_AT["labeled"], asked=MEASURED_AT["asked"], selection=selection())
+        bank=RATES["bank"] / 1e6, joined=", ".join(duration(2 * WIDTH * n / RATES["bank"]) for n in SIZES),
+        n_rows=MEASURED_AT["rows"], at_width=MEASURED_AT["width"], at_classes=MEASURED_AT["classes"],
+        labeled=MEASURED_AT["labeled"], asked=MEASURED_AT["asked"], steps=LARGE_STEPS, most=MAX_STEPS, selection=selection())
 
 
 def lists(n: int = 1_000_000) -> float:

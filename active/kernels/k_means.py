@@ -85,6 +85,7 @@ class _Seeds:
 
     def __init__(self, rows: Tensor, weights: Tensor, rng: np.random.Generator) -> None:
         self._rows, self._weights, self._norms = rows, weights, squared_norms(rows)
+        self._is_plain = bool((weights == 1).all())
         self._rounding = ROUNDING * float(weights.double() @ self._norms.double())  # of a sum of squared distances
         self.picked = drawn_rows(weights.double(), 1, rng)
         self.nearest = self._distances(self.picked)[0]
@@ -103,12 +104,13 @@ class _Seeds:
         follows = (i for i, row in enumerate(candidates)
                    if i < n_tried or rng.random() * then[i] < float(self.nearest[row]))  # asked for one by one
         while len(tried := list(islice(follows, n_tried))) == n_tried:
-            left = torch.minimum(distances[tried], self.nearest)  # [n_tried, N]
-            inertia = (left * self._weights).sum(1, dtype=torch.float64)
+            left = distances if len(tried) == len(distances) else distances[tried]  # all: not asked again
+            left = torch.minimum(left, self.nearest, out=left)
+            inertia = (left if self._is_plain else left * self._weights).sum(1, dtype=torch.float64)
             best = int((inertia <= inertia.min() + self._rounding).nonzero()[0])  # the first of those that tie
             row = candidates[tried[best]]
             self.picked.append(row)
-            self.nearest = left[best]
+            self.nearest = left[best].clone()  # a part would hold the whole
             self.nearest[row] = 0
 
     def _distances(self, candidates: list[int]) -> Tensor:

@@ -32,8 +32,8 @@ from active.kernels.memory import compares_all
 from active.kernels.neighbors import TILE
 from active.kernels.scores import lowest_of_largest, row_blocks, smallness_of_margin
 from active.registry import SAMPLERS
-from dassl.utils.large import single
 from active.samplers.probcover import probcover
+from dassl.utils.large import single
 from dassl.utils.progress import BAR
 from dassl.utils.registry import AtLeast, AtMost
 
