@@ -251,7 +251,7 @@ def with_damaged_index(folder: Path) -> None:
     (with_damaged_index, 0, "is not used: shards say themselves what they hold")])
 def test_shards_that_are_not_what_the_index_says_are_named_and_made_anew(
         tmp_path, root, whole, monkeypatch, caplog, capsys, damage, n_anew, said):
-    """In one line each; the others are kept, and the bank is that of one pass."""
+    """Row 49: in one line each; the others are kept, and the bank is that of one pass."""
     damage(keep_shards(tmp_path, root, monkeypatch))
     capsys.readouterr()
     assert extract.main(half(tmp_path, root)) == 0

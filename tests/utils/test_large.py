@@ -66,7 +66,7 @@ def test_small_rows_are_copies(monkeypatch):
 
 
 def test_a_disk_without_room_is_one_line(mapped):
-    """It is said before anything is written; a write through the map would end the process without a word."""
+    """Row 50: it is said before anything is written; a write through the map would end the process without a word."""
     with full_disk(1000), pytest.raises(UserError, match=rf"cannot write 4,000 bytes of temporary data in {mapped}: .*large"):
         room(100, 10)
     assert not list(mapped.iterdir())
