@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 
 from active.record.certificate import config_hash
 from dassl.utils import large
+from scripts import predict
 from tests.active.toy import edit
 from tests.test_train import QUICK, call, run, without_times
 
@@ -51,6 +52,16 @@ def test_a_run_on_float16_features(capsys, root, tmp_path, monkeypatch, learner)
     assert abs(found["zero_shot"]["accuracy"] - single["zero_shot"]["accuracy"]) < 0.01
     monkeypatch.setattr(large, "LARGE", 1)
     assert without_times(run(capsys, root, tmp_path / "mapped", *half)) == without_times(found)
+
+
+def test_a_model_of_float16_features_predicts_from_them(capsys, root, tmp_path):
+    """The table is that of the run's accuracy, from the cache."""
+    half = ("MODEL.FEATURES", "float16", "ACTIVE.ROUNDS", "1")
+    accuracy = run(capsys, root, tmp_path / "run", *half)["rounds"][0]["metrics"]["accuracy"]
+    assert predict.main([str(tmp_path / "run"), "--split", "test", "--output", str(tmp_path / "table.csv")]) == 0
+    table = (tmp_path / "table.csv").read_text().splitlines()[1:]
+    hits = [line.split(",")[0].split("/")[-2] == line.split(",")[1] for line in table]
+    assert len(hits) == 450 and sum(hits) / len(hits) == pytest.approx(accuracy)
 
 
 def test_a_record_of_before_the_key_goes_on(capsys, root, tmp_path):
