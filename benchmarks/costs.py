@@ -147,6 +147,10 @@ that of {rows:,} rows (`benchmarks/samplers.md`), in proportion:
 
 {memory}
 
+A whole run of this size was not made: samplers were run on a bank of ten million rows, and whole runs on small ones, with every
+tensor in a mapped file. Samplers other than these seven may hold vectors of all classes (`pcoreset`) or join all rows in memory
+(`probcover`).
+
 ## Hours of extraction
 
 From files to features, fp32 on the CPU: {b32:.1f} images a second of a core with ViT-B/32, {b16:.1f} with ViT-B/16, measured.
