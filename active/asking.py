@@ -19,6 +19,7 @@ from dassl.data.answers import SKIP
 from dassl.data.dataset import UNLABELED
 from dassl.utils.events import event
 from dassl.utils.files import write_text
+from dassl.utils.large import taken
 from dassl.utils.seeding import rng_for
 
 logger = logging.getLogger(__name__)
@@ -92,19 +93,19 @@ def context_of(plan: Run, state: State, now: Predicted, round: int, part: int = 
     """Return what the sampler of a round sees; `now` holds the selecting model's predictions of the train split."""
     stream = f"select {state.sampler.stream}" + (f" part {part + 1}" if part else "")
     rows, labeled, skipped, flagged = state.pool.unlabeled, state.pool.labeled, state.pool.skipped, state.pool.flagged
-    logits = now.logits[rows]
+    logits = taken(now.logits, rows)
     return SelectionContext(
-        ids=rows, features=now.features[rows], logits=logits,
-        zero_shot_logits=logits if now is state.zero_shot else state.zero_shot.logits[rows],
-        labeled_ids=labeled, labeled_features=now.features[labeled], labeled_logits=now.logits[labeled],
+        ids=rows, features=taken(now.features, rows), logits=logits,
+        zero_shot_logits=logits if now is state.zero_shot else taken(state.zero_shot.logits, rows),
+        labeled_ids=labeled, labeled_features=now.features[labeled].float(), labeled_logits=now.logits[labeled],
         labels=state.pool.labels, text_features=now.text_features, n_query=plan.n_query, round=round,
         n_total=len(plan.dataset.train), rng=rng_for(plan.seed, stream, round), part=part,
         negative_text_features=getattr(now, "negative_text_features", None), bias=getattr(now, "bias", None),
         class_directions=getattr(now, "class_directions", None),
-        find=plan.dataset.train_rows.get, skipped_features=now.features[skipped] if len(skipped) else None,
+        find=plan.dataset.train_rows.get, skipped_features=now.features[skipped].float() if len(skipped) else None,
         skipped_logits=now.logits[skipped] if len(skipped) else None, skipped_ids=skipped if len(skipped) else None,
         relations=Relations(now.features, plan.relations, state.related),
-        flagged_features=now.features[flagged] if len(flagged) else None)
+        flagged_features=now.features[flagged].float() if len(flagged) else None)
 
 
 def _guesses(plan: Run, state: State, rows: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from active.relations import Relations
+from dassl.utils.large import stacked
 
 
 @dataclass(frozen=True)
@@ -18,8 +19,9 @@ class SelectionContext:
 
     Features are unit norm and belong to the current model (zero-shot CLIP before round 0). All tensors are on one device, that
     of `ACTIVE.DEVICE`: the CPU, or a card. Make others there (`device=ctx.device`, `new_zeros`, `ctx.permutation`), and hand
-    NumPy and other libraries what `cpu()` gives; the answer may be on either. Features and logits of a very large pool arrive
-    as float16, possibly memory-mapped (`active.selection.UPCAST_LIMIT`): convert them to float32 in blocks.
+    NumPy and other libraries what `cpu()` gives; the answer may be on either. Those of a very large pool kept in float16 arrive
+    as they are (`active.selection.UPCAST_LIMIT`): convert them to float32 in blocks. Whatever is large may be memory-mapped: a
+    tensor of its size is `dassl.utils.large.room`, a float32 copy `single`.
     `text_features` are the rows that images are compared with. Those of texts are unit norm; in AS mode
     (`TRAINER.DESCRIPTIONS.MODE`) they are means of unit vectors, so their norm is below 1; the rows of a linear head may have
     any norm, which carries information. For linear learners, logits are a scale times (features @ text_features.T + bias):
@@ -69,12 +71,12 @@ class SelectionContext:
     @cached_property
     def unlabeled_features(self) -> Tensor:
         """The features of all images without a label [N + S, D]: the pool's, then those of skipped images."""
-        return self.features if self.skipped_features is None else torch.cat([self.features, self.skipped_features])
+        return self.features if self.skipped_features is None else stacked(self.features, self.skipped_features)
 
     @cached_property
     def unlabeled_logits(self) -> Tensor:
         """The logits [N + S, C] of the rows of `unlabeled_features`."""
-        return self.logits if self.skipped_logits is None else torch.cat([self.logits, self.skipped_logits])
+        return self.logits if self.skipped_logits is None else stacked(self.logits, self.skipped_logits)
 
     @property
     def device(self) -> torch.device:

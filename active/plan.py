@@ -24,7 +24,7 @@ ASKS_A_LABEL = 2  # images that may be asked per label of the budget where skipp
 
 
 class Predicted(Protocol):
-    """What the loop reads of a prediction: float32 on the CPU, rows in the order of the split.
+    """What the loop reads of a prediction: float32 on the CPU, features perhaps float16, rows in the order of the split.
 
     A model with negative prompts also has `negative_text_features` [C, D], a linear one with a bias has `bias` [C], and
     one whose classes lie elsewhere among features has `class_directions` [C, D]. Texts are those of the logits, see

@@ -14,6 +14,7 @@ from active.kernels.scores import row_blocks
 from active.registry import BoundSampler, ChosenSampler
 from dassl.data.dataset import Dataset
 from dassl.utils.errors import TrainingError
+from dassl.utils.large import single, taken
 from dassl.utils.text import printable
 
 POOL_ROWS = ("ids", "features", "logits", "zero_shot_logits")  # tensors of a context with a row for each image
@@ -79,23 +80,27 @@ def select(sampler: BoundSampler, ctx: SelectionContext) -> Query:
 def _ordered(ctx: SelectionContext, ids: str, order: Tensor, names: Sequence[str]) -> dict[str, Any]:
     """Return the named tensors with their rows in order and in float32, without a copy where they already are.
 
-    float16 tensors above `UPCAST_LIMIT`, and memory-mapped ones, stay as they are: samplers convert them in blocks.
+    float16 tensors above `UPCAST_LIMIT` stay as they are: samplers convert them in blocks.
     """
     in_order = bool((getattr(ctx, ids).diff() > 0).all())
     ordered, done = {}, {}
     for name in names:
         value = getattr(ctx, name)
         if id(value) not in done:  # zero-shot logits and logits of round 0 are one tensor, and stay one
-            rows = value if in_order else value[order]
+            rows = value if in_order else taken(value, order)
             keep = not rows.is_floating_point() or (rows.dtype == torch.float16 and rows.numel() > UPCAST_LIMIT)
-            done[id(value)] = rows if keep else rows.float()
+            done[id(value)] = rows if keep else single(rows)
         ordered[name] = done[id(value)]
     return ordered
 
 
 def _check_finite(ctx: SelectionContext) -> None:
+    done: list[Tensor] = []  # zero-shot logits and logits of round 0 are one tensor
     for what in (*POOL_ROWS[1:], *LABELED_ROWS[2:]):
         values = getattr(ctx, what)
+        if any(values is other for other in done):
+            continue
+        done.append(values)
         bad = torch.cat([~torch.isfinite(values[block]).all(1) for block in row_blocks(*values.shape)] or [values.new_empty(0)])
         if bad.any():
             ids = (ctx.labeled_ids if what.startswith("labeled") else ctx.ids)[bad]

@@ -43,7 +43,8 @@ from dassl.config.setup import drop_unused, setup_config
 from dassl.evaluation.metrics import expected_calibration_error
 from dassl.utils.environment import PROJECT
 from dassl.utils.run_folder import RESULTS
-from trainers.core.trainer import PromptTrainer, Setting
+from trainers.core.recipe import Setting
+from trainers.core.trainer import PromptTrainer
 from trainers.registry import LEARNERS
 
 PROMPTS = ("CoOp", "KgCoOp", "ProGrad")

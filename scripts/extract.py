@@ -3,11 +3,13 @@
     python scripts/extract.py --config-file configs/datasets/dtd.yaml configs/trainers/CoOp/vit_b16.yaml --root DATA
     python scripts/extract.py --config-file ... --backend ray --address auto
     python scripts/extract.py --config-file ... --backend slurm --workers 8 --slurm partition=gpu gpus_per_node=1
+    python scripts/extract.py --config-file ... MODEL.FEATURES float16      half the room
 
 The config is that of the runs, by the same files and KEY VALUE pairs: weights, data set, input size, precision, and the
 learner, which says what is read. Workers take shards of images in turn. Kill it at any moment and give the same command again:
-what has been written is not extracted anew. `CACHE_DIR` must be one folder for all workers. The exit code is 0 if all features
-are there.
+what has been written is not extracted anew. `CACHE_DIR` must be one folder for all workers. In the end the shards are joined to
+one file, which runs map; `--keep-shards` leaves that to the first run, so that shards and their index can be moved to another
+machine first. The exit code is 0 if all features are there.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import sys
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
@@ -37,6 +40,9 @@ from scripts.experiments.experiment import Cell
 from scripts.experiments.schedule import Schedule
 from scripts.experiments.shard import files_of, shard_words, shards, source_of
 
+if TYPE_CHECKING:
+    from dassl.data.feature_bank import Source
+
 SHARD_IMAGES = 16_384
 
 
@@ -48,6 +54,7 @@ def parser() -> Parser:
     flags.add_argument("--root", metavar="DIR", help="folder that holds the data sets (DATASET.ROOT)")
     flags.add_argument("--splits", nargs="+", choices=SPLITS, default=["train", "test"], help="by default what runs read")
     flags.add_argument("--shard-images", type=images, default=SHARD_IMAGES, metavar="N", help="that a worker takes at once")
+    flags.add_argument("--keep-shards", action="store_true", help="do not join them; their folder has an index.json then")
     add_backend(flags, "shards")
     return flags
 
@@ -67,7 +74,7 @@ def words_of(arguments: argparse.Namespace, pairs: Sequence[tuple[str, str]]) ->
 
 def extract(arguments: argparse.Namespace, words: Sequence[str]) -> int:
     """Extract what is missing, say what there is, and return the exit code."""
-    from dassl.data.feature_bank import load_bank, missing_rows
+    from dassl.data.feature_bank import missing_rows
     from trainers.core.build import build_clip, kinds_read
 
     cfg, held, failed = configured(words), Held(), 0
@@ -82,10 +89,20 @@ def extract(arguments: argparse.Namespace, words: Sequence[str]) -> int:
                  for own in shards(missing, size)]
         failed += run(arguments, cells, cache_path(cfg)) if cells else 0
         if not failed:
-            bank = load_bank(*source)
-            print(f"{source.contents.dataset} {split}: {reads} of {len(bank.features):,} images, {bank.features.shape[1]} "
-                  f"numbers each, {len(missing):,} of them extracted now")
+            print(f"{source.contents.dataset} {split}: {reads} of {kept(source, joins=not arguments.keep_shards)}, "
+                  f"{len(missing):,} of them extracted now")
     return 1 if failed else 0
+
+
+def kept(source: "Source", *, joins: bool) -> str:
+    """List the shards of a split, join them or not, and return what there is, in words."""
+    from dassl.data.feature_bank import list_shards, load_bank
+
+    shards = list_shards(source)
+    if shards and not joins:
+        return f"{sum(shard['rows'] for shard in shards):,} images in {len(shards)} shards, {shards[0]['width']} numbers each"
+    features = load_bank(*source).features
+    return f"{len(features):,} images, {features.shape[1]} numbers each"
 
 
 def run(arguments: argparse.Namespace, cells: Sequence[Cell], folder: Path) -> int:

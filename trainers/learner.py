@@ -64,6 +64,11 @@ class Learner(nn.Module):
         """Return the features [B, D] to classify, from what is read or a tuned tower gives: unchanged, unless overridden."""
         return features
 
+    @property
+    def keeps_features(self) -> bool:
+        """Whether `features` gives what it is given."""
+        return type(self).features is Learner.features
+
     def classifier(self, texts: Classifier) -> Classifier:
         """Return the classifier, given the unit-norm text features [C, D] of classes: unchanged, unless overridden."""
         return texts

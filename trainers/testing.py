@@ -32,7 +32,8 @@ from dassl.config.setup import load_plugin
 from trainers.core.patterns import TinyInputs, make_inputs, tiny_clip
 from trainers.core.prompted_clip import PromptedCLIP
 from trainers.core.prompts import Classifier, ClassTexts
-from trainers.core.trainer import PromptTrainer, Recipe, Setting
+from trainers.core.recipe import Recipe, Setting
+from trainers.core.trainer import PromptTrainer
 from trainers.learner import LEARNERS, Learner
 from trainers.registry import settle_depths
 

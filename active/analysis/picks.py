@@ -73,7 +73,7 @@ def recorded_dataset(config: Mapping[str, Any], root: str | None = None) -> Data
 def pool_features(result: RunResult, dataset: Dataset) -> np.ndarray:
     """Return the features [N, D] of the train split that a run selected from, read from the cache it left."""
     from dassl.data.digests import ImageFiles  # imported here because records are read without torch
-    from dassl.data.feature_bank import TYPES, bank_path
+    from dassl.data.feature_bank import bank_path, types_of
     from dassl.utils.tensors import key_of, load_tensors
 
     folder = expanded(result.config["CACHE_DIR"] or dataset.root / ".cache")
@@ -89,10 +89,11 @@ def pool_features(result: RunResult, dataset: Dataset) -> np.ndarray:
     if len(fitting) != 1:
         raise DataError(f"{folder} holds {len(fitting) or 'no'} features of these images by the record's backbone")
     (path, key), = fitting.items()
-    kept = load_tensors(path, key, TYPES if "files_by" in key else {"features": TYPES["features"]})
+    types = types_of(key)
+    kept = load_tensors(path, key, types if "files_by" in key else {"features": types["features"]})
     if kept is None:
         raise DataError(f"the feature cache {path} is damaged")
-    return kept["features"].numpy()
+    return kept["features"].float().numpy()
 
 
 def _fits(key: Mapping[str, Any], result: RunResult) -> bool:
@@ -102,6 +103,7 @@ def _fits(key: Mapping[str, Any], result: RunResult) -> bool:
     device = "cuda" if result.config["USE_CUDA"] and "gpu" in result.environment else "cpu"
     return (key["weights"] == result.certificate.get("weights") and key["precision"] == result.config["MODEL"]["PREC"]
             and key.get("device") == device and key.get("linear", "torch") == linear_used(result.environment)
+            and key.get("features", "float32") == result.config["MODEL"].get("FEATURES", "float32")
             and "reads" not in key  # "reads": other rows of the tower than unit-norm features
             and given["INTERPOLATION"] in ("", key["interpolation"]) and decoding["exif_rotation"] == given["EXIF_ROTATION"]
             and bool(decoding["draft"]) == given["JPEG_DRAFT"]

@@ -19,6 +19,7 @@ from tqdm import tqdm
 from active.context import Query, SelectionContext
 from active.kernels.d2_sampling import ROUNDING
 from active.kernels.scores import row_blocks
+from dassl.utils.large import single
 from dassl.utils.progress import BAR
 
 TIE = 1e-5  # share of the largest gain
@@ -159,7 +160,7 @@ def mass_radius(features: Tensor, n_balls: int, rng: np.random.Generator) -> flo
 
     Its share is 1 / `n_balls` of all. 1 where that distance is 0, as with copies alone.
     """
-    features = features.float()
+    features = single(features)
     rank = math.ceil(len(features) / n_balls)
     sample = features[torch.from_numpy(rng.permutation(len(features))[:SAMPLE]).to(features.device).sort().values]
     distances = torch.cat([(2 - 2 * sample[block] @ features.T).kthvalue(rank, dim=1).values

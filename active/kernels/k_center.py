@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from active.kernels.scores import row_blocks
+from active.kernels.scores import products, row_blocks
 from dassl.utils.progress import BAR
 
 
@@ -23,16 +23,14 @@ def k_center(features: Tensor, centers: Tensor, n: int, first: int | None = None
 
 def k_center_and_gaps(features: Tensor, centers: Tensor, n: int, first: int | None = None) -> tuple[Tensor, Tensor]:
     """Return the rows of `k_center`, and the distance [n] of each to what was there when it was picked; NaN for nothing."""
-    features, centers = features.float(), centers.float()
-    nearest = features.new_full((len(features),), -torch.inf)  # largest cosine to any center so far, [N]
-    for block in row_blocks(len(centers), len(features)):
-        nearest = torch.maximum(nearest, (features @ centers[block].T).amax(1))
+    features = features if features.dtype == torch.float16 else features.float()
+    nearest = _largest_cosines(features, centers.float())  # to any center so far, [N]
     picked, cosines = [], []
     for i in tqdm(range(n), "k-center", **BAR):
         row = _row(first, nearest) if not i and first is not None else nearest.argmin(0, keepdim=True)
         picked.append(row)
         cosines.append(nearest[row])
-        nearest = torch.maximum(nearest, features @ features[row][0]).index_fill_(0, row, torch.inf)
+        nearest = torch.maximum(nearest, products(features, features[row][0])).index_fill_(0, row, torch.inf)
     return _joined(picked, nearest).long(), _gaps((2 - 2 * _joined(cosines, nearest)).clamp(min=0).sqrt())
 
 
@@ -64,6 +62,18 @@ def _row(first: int, nearest: Tensor) -> Tensor:
 
 def _joined(parts: list[Tensor], nearest: Tensor) -> Tensor:
     return torch.cat(parts) if parts else nearest[:0]
+
+
+def _largest_cosines(features: Tensor, centers: Tensor) -> Tensor:
+    """Return the largest cosine [N] to any center, minus infinity without one."""
+    nearest = features.new_full((len(features),), -torch.inf, dtype=torch.float32)
+    if features.dtype == torch.float16:
+        for block in row_blocks(len(features), max(features.shape[1], len(centers))) if len(centers) else ():
+            nearest[block] = (features[block].float() @ centers.T).amax(1)
+        return nearest
+    for block in row_blocks(len(centers), len(features)):
+        nearest = torch.maximum(nearest, (features @ centers[block].T).amax(1))
+    return nearest
 
 
 def _gaps(gaps: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from tqdm import tqdm
 
 from active.kernels.d2_sampling import ROUNDING, drawn_rows, squared_distances, squared_norms
 from active.kernels.scores import row_blocks
+from dassl.utils.large import single
 from dassl.utils.progress import BAR
 
 SKLEARN_LIMIT = 2**32  # N K D above which k-means runs in faiss; one step of the one-thread scikit-learn is 0.2 s here
@@ -38,7 +39,7 @@ def k_means(
     `SKLEARN_LIMIT`. Above `LARGE` there are at most `LARGE_STEPS` steps, which may end before they converge. Only ratios of
     the weights matter. Seeds are drawn by the weights `of_seeds` where these are given.
     """
-    rows = features.float()
+    rows = single(features)
     weights = _scaled(weights, rows)
     seeds = k_means_seeds(rows, k, rng, weights if of_seeds is None else _scaled(of_seeds, rows))
     return lloyd(rows, rows[seeds], weights)
@@ -84,6 +85,7 @@ class _Seeds:
 
     def __init__(self, rows: Tensor, weights: Tensor, rng: np.random.Generator) -> None:
         self._rows, self._weights, self._norms = rows, weights, squared_norms(rows)
+        self._is_plain = bool((weights == 1).all())
         self._rounding = ROUNDING * float(weights.double() @ self._norms.double())  # of a sum of squared distances
         self.picked = drawn_rows(weights.double(), 1, rng)
         self.nearest = self._distances(self.picked)[0]
@@ -103,12 +105,13 @@ class _Seeds:
         follows = (i for i, row in enumerate(candidates)
                    if i < n_tried or rng.random() * then[i] < float(self.nearest[row]))  # asked for one by one
         while len(tried := list(islice(follows, n_tried))) == n_tried:
-            left = torch.minimum(distances[tried], self.nearest)  # [n_tried, N]
-            inertia = (left * self._weights).sum(1, dtype=torch.float64)
+            left = distances if len(tried) == len(distances) else distances[tried]  # all: not asked again
+            left = torch.minimum(left, self.nearest, out=left)
+            inertia = (left if self._is_plain else left * self._weights).sum(1, dtype=torch.float64)
             best = int((inertia <= inertia.min() + self._rounding).int().argmax())  # the first of those that tie
             row = candidates[tried[best]]
             self.picked.append(row)
-            self.nearest = left[best]
+            self.nearest = left[best].clone()  # a part would hold the whole
             self.nearest[row] = 0
 
     def _distances(self, candidates: list[int]) -> Tensor:

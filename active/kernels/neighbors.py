@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from active.kernels.scores import top_columns
+from dassl.utils.large import single
 from dassl.utils.progress import BAR
 
 TILE = 1024  # rows and columns of a tile of cosines
@@ -22,7 +23,7 @@ def neighbors(features: Tensor, k: int, bank: Tensor | None = None) -> tuple[Ten
     They are rows of `bank`, or, without one, of the features themselves except for the row itself, so k is then at most
     N - 1. Ties go to the lower row. O(N^2 D) time; memory for N D and `QUERIES` x N numbers.
     """
-    queries, rows = features.float(), (features if bank is None else bank).float()
+    queries, rows = single(features), single(features if bank is None else bank)
     k = min(k, len(rows) - (bank is None))
     found, cosines = queries.new_empty(len(queries), k, dtype=torch.int64), queries.new_empty(len(queries), k)
     buffer = queries.new_empty(min(QUERIES, len(queries)), len(rows))
@@ -36,7 +37,7 @@ def neighbors(features: Tensor, k: int, bank: Tensor | None = None) -> tuple[Ten
 
 def cosine_tiles(features: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
     """Yield (rows, columns, cosines) of square tiles that cover each pair of unit-norm rows once: columns >= rows."""
-    features = features.float()
+    features = single(features)
     tiles = [slice(start, min(start + TILE, len(features))) for start in range(0, len(features), TILE)]
     for i, rows in enumerate(tqdm(tiles, "comparing", **BAR)):
         for columns in tiles[i:]:

@@ -33,6 +33,13 @@ def by_block(score: Callable[..., Tensor], *matrices: Tensor) -> Tensor:
     return scores
 
 
+def products(rows: Tensor, other: Tensor) -> Tensor:
+    """Return the products [N] of rows [N, D] with one of them, in float32; float16 ones are read in blocks."""
+    if rows.dtype != torch.float16:
+        return rows @ other
+    return by_block(lambda block: block @ other.float(), rows)
+
+
 def entropy(logits: Tensor) -> Tensor:
     """Return the entropy [N], in nats, of the softmax of finite logits [N, C]; in [0, log C], also for saturated rows."""
     return by_block(_entropy, logits)

@@ -23,6 +23,7 @@ from tqdm import tqdm
 from active.context import SelectionContext
 from active.kernels.scores import row_blocks
 from active.registry import SAMPLERS
+from dassl.utils.large import single
 from dassl.utils.progress import BAR
 from dassl.utils.registry import AtLeast, AtMost
 
@@ -34,7 +35,7 @@ def activeft(
     max_rows: Annotated[int, AtLeast(1), AtMost(10**9)] = 100_000,
 ) -> Tensor:
     """Return `n_query` pool rows, each the nearest to a center, in the order of the centers."""
-    pool, rows = ctx.features.float(), ctx.unlabeled_features.float()
+    pool, rows = single(ctx.features), single(ctx.unlabeled_features)
     centers = pool[ctx.permutation(ctx.n_pool)[: ctx.n_query]]
     if len(rows) > max_rows:
         rows = rows[ctx.permutation(len(rows))[:max_rows].sort().values]

@@ -16,24 +16,30 @@ from torch import Tensor
 from active.context import Query, SelectionContext
 from active.kernels.d2_sampling import d2_sampling, squared_distances, squared_norms
 from active.kernels.memory import need_memory
-from active.kernels.scores import residuals, row_blocks
+from active.kernels.scores import products, residuals, row_blocks
 from active.registry import SAMPLERS
+from dassl.utils.large import room
+
+VECTORS = 6  # of N float64 numbers that D^2 sampling holds at a time; whatever is wider may be mapped
 
 
 @SAMPLERS.register("badge")
 def badge(ctx: SelectionContext) -> Query:
     """Return `n_query` pool rows: the one of largest gradient, then each drawn in proportion to its squared distance."""
-    need_memory("badge", 4 * ctx.n_pool * (ctx.n_classes + 2 * ctx.features.shape[1]), ctx.device)
-    features, errors = ctx.features.float(), torch.empty(ctx.logits.shape, device=ctx.device)  # [N, D], [N, C]
+    is_half, (n_rows, width) = ctx.features.dtype == torch.float16, ctx.features.shape
+    need_memory("badge", n_rows * (4 * (ctx.n_classes + 2 * width) if ctx.features.is_cuda else 8 * VECTORS), ctx.device)
+    features = ctx.features if is_half else ctx.features.float()  # [N, D]
+    errors = room(*ctx.logits.shape, device=ctx.device)  # [N, C]
     for block in row_blocks(*errors.shape):
         errors[block] = residuals(ctx.logits[block])
     norms = squared_norms(errors) * squared_norms(features)
 
     def distances_to(row: int) -> Tensor:
-        return squared_distances(norms, norms[row], (errors @ errors[row]) * (features @ features[row]))
+        return squared_distances(norms, norms[row], (errors @ errors[row]) * products(features, features[row]))
 
     rows = d2_sampling(ctx.n_query, ctx.n_pool, distances_to, ctx.rng, first=int(norms.argmax())).to(ctx.device)
-    return Query(rows, scores=at_pick(norms[rows], (errors[rows] @ errors[rows].T) * (features[rows] @ features[rows].T)),
+    own = features[rows].float()
+    return Query(rows, scores=at_pick(norms[rows], (errors[rows] @ errors[rows].T) * (own @ own.T)),
                  pool_scores=norms)
 
 

@@ -22,6 +22,7 @@ from active.kernels.k_means import k_means, nearest_members
 from active.kernels.memory import need_memory
 from active.kernels.scores import row_blocks
 from active.registry import SAMPLERS
+from dassl.utils.large import room
 
 Fusion = Literal["concat", "mean"]
 
@@ -47,8 +48,9 @@ def cluster_balanced_rows(ctx: SelectionContext, n_clusters: int, fusion: Fusion
 def class_guided_features(ctx: SelectionContext, fusion: Fusion) -> Tensor:
     """Return unit rows [N + S + M, 2D] that join each image with the mean text of its probabilities; D wide for "mean"."""
     n_rows, width = len(ctx.unlabeled_features) + len(ctx.labels), ctx.features.shape[1] * (2 if fusion == "concat" else 1)
-    need_memory("class-guided clustering", 4 * n_rows * width, ctx.device)
-    guided, start = torch.empty(n_rows, width, device=ctx.device), 0
+    if ctx.features.is_cuda:
+        need_memory("class-guided clustering", 4 * n_rows * width, ctx.device)
+    guided, start = room(n_rows, width, device=ctx.device), 0
     for images, logits in ((ctx.unlabeled_features, ctx.unlabeled_logits), (ctx.labeled_features, ctx.labeled_logits)):
         for block in row_blocks(*logits.shape):
             texts = logits[block].float().softmax(1) @ ctx.directions  # [block, D]

@@ -28,6 +28,7 @@ from active.kernels.memory import compares_all
 from active.kernels.pool_lists import pool_lists
 from active.kernels.scores import by_block, entropy, top_rows, without
 from active.registry import SAMPLERS
+from dassl.utils.large import single
 from dassl.utils.registry import AtLeast, AtMost
 
 
@@ -43,7 +44,7 @@ def cec(
 ) -> Query:
     """Return `n_query` pool rows: of each cluster the row nearest to its center, or the most uncertain ones (`top`)."""
     is_exact = compares_all("cec", tuple(ctx.features.shape), max_pool, exact=exact)
-    logits, features = ctx.unlabeled_logits, ctx.unlabeled_features.float()
+    logits, features = ctx.unlabeled_logits, single(ctx.unlabeled_features)
     shift = log_prior(logits, n_support, prior_support, prior_floor) if calibrate else logits.new_zeros(ctx.n_classes)
     own = by_block(lambda block: entropy(block - shift), logits)
     if over == "all":

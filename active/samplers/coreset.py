@@ -13,6 +13,7 @@ from torch import Tensor
 from active.context import Query, SelectionContext
 from active.kernels.k_center import k_center_and_gaps
 from active.registry import SAMPLERS
+from dassl.utils.large import single
 
 
 @SAMPLERS.register("coreset", needs_labels=True)
@@ -31,5 +32,5 @@ def coreset(ctx: SelectionContext, *, start: Literal["random", "medoid"] = "rand
 
 def medoid(features: Tensor) -> int:
     """Return the row of unit-norm features [N, D] nearest to their mean."""
-    features = features.float()
+    features = single(features)
     return int((features @ features.mean(0)).argmax())

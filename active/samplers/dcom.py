@@ -33,6 +33,7 @@ from active.kernels.neighbors import TILE
 from active.kernels.scores import lowest_of_largest, row_blocks, smallness_of_margin
 from active.registry import SAMPLERS
 from active.samplers.probcover import probcover
+from dassl.utils.large import single
 from dassl.utils.progress import BAR
 from dassl.utils.registry import AtLeast, AtMost
 
@@ -99,7 +100,7 @@ def pure_ball(cosines: Tensor, is_own: Tensor, cap: float, purity: float) -> tup
 
 def by_both(ctx: SelectionContext, own: float, radius: float, uncovered: Tensor) -> Query:
     """Return rows by (1), given S, the radius of new balls and which images without a label [N + S] no ball holds."""
-    features = ctx.unlabeled_features.float()
+    features = single(ctx.unlabeled_features)
     uncertainty = own * scaled(smallness_of_margin(ctx.logits))
     picked, values, at_first = greedy(
         ctx.n_query, features[: ctx.n_pool], features, (uncertainty, 1 - own), (radius, uncovered))

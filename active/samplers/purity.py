@@ -28,6 +28,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from yacs.config import CfgNode
 
 from active.context import Query, SelectionContext
 from active.kernels.neighbors import neighbors
@@ -43,7 +44,12 @@ EQUAL = 1e-6  # share of the largest score below which differences are rounding
 logger = logging.getLogger(__name__)
 
 
-@SAMPLERS.register("purity", filters=True, needs_negative_texts_if=lambda node: node.PURITY.RULE == "negative")
+def _goes_by_negative(node: CfgNode) -> bool:
+    """Return whether an `ACTIVE` node asks for the negative rule."""
+    return node.PURITY.RULE == "negative"
+
+
+@SAMPLERS.register("purity", filters=True, needs_negative_texts_if=_goes_by_negative)
 def purity(
     ctx: SelectionContext, *, base: Sampler = "margin", min_flags: Annotated[int, AtLeast(1), AtMost(10**9)] = 5,
     unflagged: Literal["keep", "texts"] = "texts", rule: Literal["likeness", "negative"] = "likeness",

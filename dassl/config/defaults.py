@@ -96,6 +96,8 @@ class Config:
         LINEAR: Annotated[Literal["auto", "torch", "onednn"], Circumstance()] = "auto"
         PREC: Literal["fp32", "fp16", "bf16"] = "fp32"  # of the frozen towers; prompts are always fp32
         TF32: bool = False  # whether a GPU may round the factors of fp32 products to 10 bits: faster, and another result
+        # how features of the frozen image tower are kept in CACHE_DIR: float16 takes half the room, see docs/scale.md
+        FEATURES: Literal["float32", "float16"] = "float32"
 
         class BACKBONE:
             # an OpenAI name, an open_clip name, the stem of a file in configs/models, or the folder of a checkpoint

@@ -40,13 +40,14 @@ def predict(
 class Stacked:
     """Parts that come in order, as rows of one tensor [n_rows, ...]: each is written to its place, so none is there twice."""
 
-    def __init__(self, n_rows: int):
-        self._n_rows, self._filled = n_rows, 0
+    def __init__(self, n_rows: int, make: Callable[..., Tensor] | None = None):
+        """`make` returns a tensor of a shape to be filled, by default one like the first part."""
+        self._n_rows, self._filled, self._make = n_rows, 0, make
         self._rows: Tensor | None = None
 
     def add(self, part: Tensor) -> None:
         if self._rows is None:
-            self._rows = part.new_empty(self._n_rows, *part.shape[1:])
+            self._rows = (self._make or part.new_empty)(self._n_rows, *part.shape[1:])
         if self._filled + len(part) > self._n_rows:
             raise RuntimeError(f"more than the {self._n_rows} images announced came from the loader")
         self._rows[self._filled:self._filled + len(part)] = part

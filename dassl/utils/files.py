@@ -25,6 +25,7 @@ from dassl.utils.text import printable
 logger = logging.getLogger(__name__)
 
 NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)  # errors of file systems without flock
+NO_RESERVING = (errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL)
 HALVES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 _held: dict[str, tuple[int, int]] = {}  # device and inode of each lock's file, by its absolute path
 
@@ -219,6 +220,19 @@ def check_not_replaced(path: Path) -> None:
         folder = os.path.dirname(locked)
         if os.path.abspath(path).startswith(os.path.join(folder, "")) and _identity(Path(locked)) != identity:
             raise UserError(f"{folder} was moved away or replaced while this process was at work in it; {path} is not written")
+
+
+def reserve(descriptor: int, n_bytes: int) -> None:
+    """Give an empty file its size; OSError if the disk has no room, where the system can tell.
+
+    Without it, a process that writes through a memory map to a full disk is killed by SIGBUS.
+    """
+    try:
+        os.posix_fallocate(descriptor, 0, n_bytes)
+    except (AttributeError, OSError) as error:  # macOS has no such call
+        if isinstance(error, OSError) and error.errno not in NO_RESERVING:
+            raise
+        os.ftruncate(descriptor, n_bytes)
 
 
 def _umask() -> int:

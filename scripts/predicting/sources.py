@@ -85,7 +85,7 @@ def _rows_of_split(use: Use, classifier: Classifier, dataset: Dataset, split: st
     """Yield the rows of images whose features are in the cache, then those of the others."""
     paths, features = _frozen(use, classifier, dataset, split) if classifier.model.learner.reads != "tokens" else ([], None)
     if paths:
-        found = classifier.of_inputs(features.split(FEATURES_AT_ONCE))
+        found = classifier.of_inputs(part.float() for part in features.split(FEATURES_AT_ONCE))
         yield from (Row(path, dataset.place(path), probs, said.get(path, UNLABELED))
                     for path, probs in zip(paths, found, strict=True))
     done = set(paths)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import active.kernels.herding as herding
 import active.kernels.memory as memory
 import active.kernels.scores as scores
 import active.selection as selection
@@ -32,6 +33,26 @@ def test_half_precision_pools_are_computed_in_single(name, monkeypatch):
     assert picks(sampler, ctx) == expected
     monkeypatch.setattr(scores, "BLOCK", 100)
     assert picks(sampler, ctx) == expected
+
+
+@pytest.mark.parametrize("name", ["random", "margin", "entropy", "coreset", "badge", "cb", "uherding"])
+def test_no_sampler_of_large_pools_copies_one_in_single_precision(name, monkeypatch):
+    """Of a float16 pool each reads a few rows at a time; the candidates of `uherding` are some of its rows."""
+    ctx, sampler = _halves(n_pool=300, n_query=5), sampler_by_name(name, **({"max_pool": 1} if name == "uherding" else {}))
+    sizes, convert = [0], torch.Tensor.float
+    monkeypatch.setattr(selection, "UPCAST_LIMIT", 0)
+    monkeypatch.setattr(herding, "CANDIDATES", 50)
+    monkeypatch.setattr(herding, "TARGETS", 1)
+    monkeypatch.setattr(scores, "BLOCK", 100)
+
+    def watched(rows):
+        if rows.dtype == torch.float16:
+            sizes.append(len(rows))
+        return convert(rows)
+
+    monkeypatch.setattr(torch.Tensor, "float", watched)
+    select(sampler, ctx)
+    assert max(sizes) < 100
 
 
 def test_sorted_rows_are_handed_out_without_a_copy(monkeypatch, tmp_path):

@@ -17,6 +17,7 @@ from pathlib import Path
 import yaml
 
 import train
+from scripts import extract
 from tests import commands
 from trainers.core import job
 
@@ -140,5 +141,7 @@ def check_words(words: list[str]) -> None:
         job.check(cfg)
     elif words[1] == "scripts/sweep.py":
         assert main([*rest, "--list"]) == 0
+    elif words[1] == "scripts/extract.py":
+        job.build_config(*job.parser().parse(extract.words_of(*extract.parser().parse(rest))))
     elif parser := main and getattr(sys.modules[main.__module__], "parser", None):
         parser().parse_args(rest)

@@ -1,5 +1,6 @@
 """Features extracted by several workers: the same bits as those of a run, through kills, on local processes and on Ray."""
 
+import json
 import os
 import shutil
 import signal
@@ -181,3 +182,81 @@ def test_ctrl_c_ends_it(tmp_path, root):
         time.sleep(0.05)
     os.kill(process.pid, signal.SIGINT)
     assert process.wait(240) == 130
+
+
+def half(cache: Path, root: Path) -> list[str]:
+    return [*words(cache, root), "MODEL.FEATURES", "float16", "--splits", "train"]
+
+
+def keep_shards(cache: Path, root: Path, monkeypatch) -> Path:
+    """Extract the train split in float16 into shards alone; return their folder."""
+    monkeypatch.setattr(extract, "build_workers", lambda arguments, folder, n: [InProcess()])
+    assert extract.main([*half(cache, root), "--shard-images", "320", "--keep-shards"]) == 0
+    folder, = cache.glob("*.blocks")
+    return folder
+
+
+def test_shards_are_kept_with_an_index_and_a_run_elsewhere_joins_them(tmp_path, root, whole, monkeypatch, capsys):
+    """Float16: each number is the float32 one, rounded; the index says of each shard what it is."""
+    from dassl.data.feature_bank import load_bank
+
+    folder = keep_shards(tmp_path / "cache", root, monkeypatch)
+    assert "features of 1,197 images in 4 shards, 128 numbers each, 1,197 of them extracted now" in capsys.readouterr().out
+    index = json.loads((folder / "index.json").read_text())
+    assert [(own["file"], own["first"], own["rows"], own["dtype"], own["width"]) for own in index["shards"]] == [
+        (f"{first:010d}.safetensors", first, min(320, 1197 - first), "F16", 128) for first in (0, 320, 640, 960)]
+    assert index["key"]["features"] == "float16" and not list((tmp_path / "cache").glob("*.safetensors"))
+    shutil.copytree(tmp_path / "cache", tmp_path / "there")
+    monkeypatch.setattr("dassl.data.feature_bank._Blocks._add", None)  # nothing is extracted
+    bank = load_bank(*source_of(cell.configured(half(tmp_path / "there", root)[:-2]), Held(), "train", "features"))
+    expected, = (own for name, own in whole.items() if "_train_" in name)
+    assert bank.features.dtype == torch.float16 and torch.equal(bank.features, expected.half())
+    assert not list((tmp_path / "there").glob("*.blocks"))
+
+
+def without_shard(folder: Path) -> None:
+    (folder / "0000000320.safetensors").unlink()
+
+
+def with_cut_shard(folder: Path) -> None:
+    path = folder / "0000000320.safetensors"
+    path.write_bytes(path.read_bytes()[:-9])
+
+
+def with_altered_shard(folder: Path) -> None:
+    path = folder / "0000000320.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+
+
+def with_other_rows(folder: Path) -> None:
+    """A shard in the name of another one, whole in itself."""
+    shutil.copyfile(folder / "0000000640.safetensors", folder / "0000000320.safetensors")
+
+
+def with_other_index(folder: Path) -> None:
+    path = folder / "index.json"
+    path.write_text(path.read_text().replace('"rows": 320', '"rows": 321', 1))
+
+
+def with_damaged_index(folder: Path) -> None:
+    (folder / "index.json").write_text("[")
+
+
+@pytest.mark.parametrize(("damage", "n_anew", "said"), [
+    (without_shard, 320, "0000000320.safetensors is missing, which index.json lists: its images are extracted anew"),
+    (with_cut_shard, 320, "0000000320.safetensors is not what index.json lists (first unreadable, not 320"),
+    (with_altered_shard, 320, "0000000320.safetensors does not hold what its name says and is made anew"),
+    (with_other_rows, 320, "0000000320.safetensors is not what index.json lists (first 640, not 320"),
+    (with_other_index, 320, "0000000000.safetensors is not what index.json lists (rows 320, not 321) and is made anew"),
+    (with_damaged_index, 0, "is not used: shards say themselves what they hold")])
+def test_shards_that_are_not_what_the_index_says_are_named_and_made_anew(
+        tmp_path, root, whole, monkeypatch, caplog, capsys, damage, n_anew, said):
+    """Row 50: in one line each; the others are kept, and the bank is that of one pass."""
+    damage(keep_shards(tmp_path, root, monkeypatch))
+    capsys.readouterr()
+    assert extract.main(half(tmp_path, root)) == 0
+    assert any(said in own.getMessage() and "\n" not in own.getMessage() for own in caplog.records)
+    assert f"{n_anew:,} of them extracted now" in capsys.readouterr().out
+    found, = banks(tmp_path).values()
+    expected, = (own for name, own in whole.items() if "_train_" in name)
+    assert torch.equal(found, expected.half()) and not list(tmp_path.glob("*.blocks"))

@@ -17,7 +17,7 @@ from dassl.config.setup import cache_path
 from dassl.data.build import load_dataset
 from dassl.data.dataset import Dataset
 from dassl.data.digests import Contents, ImageFiles
-from dassl.data.feature_bank import Key, Source, bank_key, load_bank, stored_features, writable
+from dassl.data.feature_bank import Key, Source, bank_key, kept_as, load_bank, stored_features, writable
 from dassl.data.loader import pixel_batches
 from dassl.data.store import ImageStore
 from dassl.data.transforms import build_augmentation, build_preprocessing
@@ -33,18 +33,20 @@ from dassl.utils.seeding import rng_for, use_deterministic_algorithms, use_tf32
 from trainers.clip.architectures import tower_depths
 from trainers.clip.backbones import load_clip, takes_image_prompts
 from trainers.clip.frozen_clip import FrozenCLIP
+from trainers.core.checks import check_calibrated, check_texts_differ
 from trainers.core.descriptions import build_texts
 from trainers.core.inputs import Banks, Inputs, Loading, Reads, pixel_encoder
 from trainers.core.model_file import read_model
 from trainers.core.prompted_clip import PromptedCLIP
 from trainers.core.prompts import ClassTexts
+from trainers.core.recipe import BuildLearner, Recipe, Setting
 from trainers.core.token_rows import word_ids
-from trainers.core.trainer import BuildLearner, PromptTrainer, Recipe, Setting
-from trainers.learner import Learner
+from trainers.core.trainer import PromptTrainer
 from trainers.registry import LEARNERS, TRAINERS, absent, is_learner, read_by, tunes_images
 
 THREADS = torch.get_num_threads()  # torch's own choice
-NOT_OF_VIEWS = ("split", "files", "files_by", "resize", "fill")  # parts of a key of features: views go by single images
+# parts of a key of features: views go by single images, and are float32
+NOT_OF_VIEWS = ("split", "files", "files_by", "resize", "fill", "features")
 logger = logging.getLogger(__name__)
 
 
@@ -146,8 +148,8 @@ def _bank_key(cfg: CfgNode, clip: FrozenCLIP, contents: Contents, reads: Reads) 
     preprocessing = build_preprocessing(cfg.INPUT, clip.preprocessing)
     key = bank_key(clip.fingerprint, preprocessing, contents, cfg.MODEL.PREC, clip.device.type)
     key |= {} if clip.linear == TORCH else {"linear": clip.linear}  # caches of before have no such entry, nor the next ones
-    return key | (rounding_of_card(cfg.MODEL.TF32) if clip.device.type == "cuda" else {}) | (
-        {} if reads == "features" else {"reads": reads})
+    key |= rounding_of_card(cfg.MODEL.TF32) if clip.device.type == "cuda" else {}
+    return key | kept_as(cfg.MODEL.FEATURES) | ({} if reads == "features" else {"reads": reads})
 
 
 def build_inputs(
@@ -257,35 +259,6 @@ def check_learners(cfg: CfgNode, clip: FrozenCLIP, dataset: Dataset) -> None:
     if texts.averaging is not None and getattr(learners.get(cfg.TRAINER.NAME), "averaging", None) is None:
         raise ConfigError(f"TRAINER.DESCRIPTIONS.MODE is {cfg.TRAINER.DESCRIPTIONS.MODE}, but the texts of {cfg.TRAINER.NAME} "
                           "are those of a fixed template; set it to none, or take a learner with a text context")
-
-
-def check_calibrated(name: str, learner: Learner | None) -> None:
-    """Raise ConfigError unless what is trained is a learner that tunes no tower, which alone is fitted again in no time."""
-    if learner is None or learner.tunes_images or learner().tunes_text:
-        raise ConfigError(f"TRAINER.CALIBRATION fits a model once for each label that it leaves out, which {name} is too slow "
-                          "for; set it to none, or take a learner on frozen features such as LinearProbe")
-
-
-def check_texts_differ(name: str, learner: Learner, classnames: Sequence[str]) -> None:
-    """Raise UserError if a learner's texts of two classes of different names are the same tokens, as no image tells them apart.
-
-    Two classes of one name have been warned of with the data set: some published lists have such.
-    """
-    class_of: dict[tuple, int] = {}
-    for label, rows in enumerate(_rows_of_classes(learner)):
-        other = class_of.setdefault(rows, label)
-        if classnames[other] != classnames[label]:
-            raise UserError(f"classes {classnames[other]!r} and {classnames[label]!r} have the same text after tokenization by "
-                            f"{name}, so that no image can be told apart; let their names differ in more than case, "
-                            "punctuation and what lies beyond the context length")
-
-
-def _rows_of_classes(learner: Learner) -> list[tuple]:
-    """Return the token rows of each class, in a form that can be compared."""
-    rows = [tuple(row) for row in torch.cat([learner.rows.ids, learner.rows.slots], 1).tolist()]
-    if learner.averaging is None:
-        return rows
-    return [tuple(sorted(rows[text] for text in own.nonzero().flatten().tolist())) for own in learner.averaging.matrix]
 
 
 def _learners(cfg: CfgNode) -> list[str]:

@@ -115,7 +115,10 @@ class Inputs:
         return self.banks["features"]
 
     def bank(self, reads: Reads) -> Mapping[str, Tensor]:
-        """Return the frozen outputs [N, D] of each split that a learner reads, unit-norm features for one that tunes images."""
+        """Return the frozen outputs [N, D] of each split that a learner reads, unit-norm features for one that tunes images.
+
+        They are float32, or float16 where `MODEL.FEATURES` says so, and mapped.
+        """
         kind = "features" if reads == "tokens" else reads
         if kind not in self.banks:
             raise UserError(f"a learner reads {kind} of {self.dataset.name}, which are not at hand; the images give them")
@@ -124,7 +127,7 @@ class Inputs:
     def of_split(self, split: str, *, reads: Reads) -> Iterator[Tensor]:
         """Yield the inputs of a whole split in its order, in batches: rows [B, D], or image tokens [B, L, width]."""
         if reads != "tokens":
-            yield from self.bank(reads)[split].split(65536)
+            yield from (rows.float() for rows in self.bank(reads)[split].split(65536))
         elif (kept := self._kept_tokens(split)) is not None:
             yield from kept.split(self.loading.batch_size)
         else:
@@ -141,7 +144,7 @@ class Inputs:
         elif self.loading.random_view is None and (found := self._kept_rows(rows, reads)) is not None:
             kept, places = found
             for own, _ in steps:
-                yield self._sent(kept.index_select(0, places[own].to(kept.device, non_blocking=True)))
+                yield self._sent(kept.index_select(0, places[own].to(kept.device, non_blocking=True))).float()
         else:
             chunks, again = itertools.tee(_chunks(steps, AHEAD_BYTES // self._row_bytes(reads)))
             encoded = self._encoded_views(rows, chunks, round, reads)

@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
@@ -10,38 +10,35 @@ from typing import Any, final
 import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler
 from tqdm import tqdm
 
 from dassl.engine.fit import fit, rows_in_parts
 from dassl.engine.predict import Stacked, behind, in_parts
 from dassl.utils.errors import UserError
 from dassl.utils.files import atomic_path
+from dassl.utils.large import room, taken
 from dassl.utils.seeding import rng_for
-from trainers.clip.frozen_clip import FrozenCLIP
 from trainers.core.calibration import Labeled, held_out_temperature
-from trainers.core.inputs import Batch, Inputs, Reads, Step, batch_rows
+from trainers.core.inputs import Batch, Reads, Step, batch_rows
 from trainers.core.model_file import digest, read_model
 from trainers.core.prompted_clip import PromptedCLIP, ensemble
 from trainers.core.prompts import Batch as LossBatch
-from trainers.core.prompts import ClassTexts, Labels, Prompts
+from trainers.core.prompts import Labels, Prompts
+from trainers.core.recipe import Setting
 from trainers.learner import Learner
 from trainers.registry import has_negative_texts, is_linear
-
-BuildLearner = Callable[[FrozenCLIP, ClassTexts, Any], Learner]
 
 TEMPERATURE = "calibration.temperature"  # beside the parameters of a learner, in the files of calibrated models
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one split, on the CPU in float32.
+    """What a model says of one split, on the CPU in float32, but that the features of a float16 bank stay as they are.
 
-    Image features [N, D], logits [N, C], the class features [C, D] that logits are made of (unit norm for texts but under AS),
-    those of the negative contexts and the bias [C] where the learner has them: logits are a scale times
-    (features @ text_features.T + bias), for learners that are linear. `class_directions` [C, D] say where classes lie among
-    features, if not along those.
+    What is large is mapped. Image features [N, D], logits [N, C], the class features [C, D] that logits are made of (unit norm
+    for texts but under AS), those of the negative contexts and the bias [C] where the learner has them: logits are a scale
+    times (features @ text_features.T + bias), for learners that are linear. `class_directions` [C, D] say where classes lie
+    among features, if not along those.
     """
 
     features: Tensor
@@ -50,33 +47,6 @@ class Prediction:
     negative_text_features: Tensor | None = None
     bias: Tensor | None = None
     class_directions: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a learner is built and trained. `n_mined` pseudo-labeled rows stand in a batch beside `batch_size` labeled ones."""
-
-    name: str
-    build_learner: BuildLearner
-    build_zero_shot: BuildLearner
-    build_optimization: Callable[[Sequence[nn.Parameter]], tuple[Optimizer, LRScheduler]]
-    n_epochs: int
-    batch_size: int
-    n_mined: int
-    drop_last: bool
-    seed: int
-    print_freq: int = 0
-    masked: bool = False  # whether classes without a label are left out of the loss
-    calibrated: bool = False  # whether logits are divided by a temperature
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What a trainer is built from: CLIP, data set and frozen features (`inputs`), the texts, and how to train."""
-
-    inputs: Inputs
-    texts: ClassTexts
-    recipe: Recipe
 
 
 @final
@@ -174,7 +144,7 @@ class PromptTrainer:
             model = quiet._trained(kept, round, mined)
             with torch.no_grad():
                 prompts = model.learner()
-                features = model.image_features(self.inputs.bank(model.learner.reads)["train"][rows], prompts)
+                features = model.image_features(self.inputs.bank(model.learner.reads)["train"][rows].float(), prompts)
                 return model.logits(features, model.classifier(prompts)).cpu().float()
 
         return held_out_temperature(logits_of, labeled, rng_for(self.recipe.seed, "calibration", round))
@@ -182,25 +152,28 @@ class PromptTrainer:
     @torch.no_grad()
     def predict(self, model: PromptedCLIP, split: str) -> Prediction:
         """Return the model's features and logits of a whole split, with the text features computed once."""
-        prompts = model.learner()
-        classifier, batches = model.classifier(prompts), self.inputs.of_split(split, reads=model.learner.reads)
-        stacked = features, logits = [Stacked(len(self.inputs.dataset.split(split))) for _ in range(2)]
+        prompts, learner = model.learner(), model.learner
+        classifier, n_rows = model.classifier(prompts), len(self.inputs.dataset.split(split))
+        kept = self.inputs.features[split] if learner.reads == "features" and learner.keeps_features else None
+        features, logits = (Stacked(n_rows, room) for _ in range(2))
 
         def of_batch(inputs: Tensor) -> tuple[Tensor, Tensor]:
             encoded = model.image_features(inputs, prompts)
             return encoded, model.logits(encoded, classifier)
 
+        batches = self.inputs.of_split(split, reads=learner.reads)
         shown = tqdm(batches, f"predicting {split}", unit="batch", leave=False, disable=None, delay=1)
-        for found in behind(in_parts(shown, of_batch)):
-            for rows, own in zip(stacked, found, strict=True):
-                rows.add(own.cpu().float())
+        for encoded, scores in behind(in_parts(shown, of_batch)):
+            logits.add(scores.cpu().float())
+            if kept is None:
+                features.add(encoded.cpu().float())
         texts, negative = (
             None if found is None
             else (nn.functional.normalize(found, dim=1) if model.has_unit_texts else found).detach().cpu().float()
             for found in (classifier.texts, classifier.negative))
         bias, directions = (None if found is None else found.detach().cpu().float()
                             for found in (classifier.bias, classifier.directions))
-        return Prediction(features.whole(), logits.whole(), texts, negative, bias, directions)
+        return Prediction(features.whole() if kept is None else kept, logits.whole(), texts, negative, bias, directions)
 
     def save(self, model: PromptedCLIP, path: Path) -> None:
         """Write the learner's parameters, kilobytes, with what they belong to."""
@@ -237,8 +210,9 @@ class PromptTrainer:
         if self.recipe.masked and len(targets):
             counted[:] = False
             counted[targets] = True
-        kept = pool if self._kept is None else pool[self._kept]
-        return Labels(pool[rows], targets, weights[0].to(pool) if weights else pool.new_ones(len(rows)), counted, kept)
+        kept = pool if self._kept is None else taken(pool, self._kept)
+        own = pool[rows].float()
+        return Labels(own, targets, weights[0].to(own) if weights else own.new_ones(len(rows)), counted, kept)
 
     @torch.no_grad()
     def _prepare(self, model: PromptedCLIP, labels: Labels) -> None:
