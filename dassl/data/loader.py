@@ -4,7 +4,9 @@ Views stay 8-bit up to where the tower is: a quarter of the bytes, and a card sc
 """
 
 import itertools
+import os
 from collections.abc import Iterable, Iterator, Sequence
+from multiprocessing.util import Finalize
 
 import numpy as np
 import torch
@@ -104,7 +106,7 @@ def _loaded(
             yield views
 
     loader = DataLoader(_Views(transform, store), batch_sampler=drawn(), num_workers=n_workers, collate_fn=_stacked,
-                        generator=torch.Generator().manual_seed(0))
+                        generator=torch.Generator().manual_seed(0), worker_init_fn=_end_at_once)
     for found in _named_deaths(loader, begun):
         yield found if isinstance(found, list) else torch.from_numpy(found)
 
@@ -112,6 +114,14 @@ def _loaded(
 def _stacked(views: list[np.ndarray | DataError]) -> np.ndarray | list[DataError]:
     """Return one array, not a tensor: workers send tensors through shared memory, of which a container has little."""
     return [view for view in views if isinstance(view, DataError)] or np.stack(views)
+
+
+def _end_at_once(_: int) -> None:
+    """Let this worker process end without waiting for its last batches to be read.
+
+    After Ctrl-C, or when the main process was killed, nobody reads them: it would hang until it is killed, too.
+    """
+    Finalize(None, os._exit, args=(0,), exitpriority=0)  # comes before the queue, which waits
 
 
 def _rows_of_batches(n_rows: int, sizes: int | Sequence[int]) -> list[range]:

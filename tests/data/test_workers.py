@@ -1,0 +1,40 @@
+"""Worker processes that decode: what becomes of them when they are stopped."""
+
+import itertools
+import multiprocessing
+import os
+import signal
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from dassl.data.loader import view_batches
+from dassl.data.store import ImageStore
+from dassl.data.transforms import Preprocessing
+
+LARGE = Preprocessing((256, 256), (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)).transform()  # a view is more than a pipe holds
+
+
+@pytest.fixture
+def views(tmp_path):
+    """Return an endless stream of batches from two workers, of which one has been read."""
+    path = tmp_path / "a.png"
+    Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(path)
+    found = view_batches(itertools.repeat([(path, None)]), LARGE, ImageStore(0), 2)
+    next(found)
+    yield found
+    found.close()
+
+
+@pytest.mark.parametrize("n_batches", [1, 20])
+def test_an_interrupted_worker_ends_with_batches_that_nobody_reads(views, n_batches):
+    """As Ctrl-C stops all processes; each worker that hung would be waited for five seconds."""
+    for _ in range(n_batches - 1):
+        next(views)
+    workers = multiprocessing.active_children()
+    for worker in workers:
+        os.kill(worker.pid, signal.SIGINT)
+    for worker in workers:
+        worker.join(30)
+    assert len(workers) == 2 and [worker.exitcode for worker in workers] == [0, 0]
