@@ -53,7 +53,7 @@ def others_than_listed(folder: Path) -> set[str]:
     if not exists(index):
         return others
     try:
-        listed = {shard["file"]: shard for shard in read_json(index)["shards"]}
+        listed = {str(shard["file"]): shard for shard in read_json(index)["shards"]}
     except (DataError, KeyError, TypeError) as error:
         logger.warning("the index %s is damaged (%s) and is not used: shards say themselves what they hold", index, error)
         return others

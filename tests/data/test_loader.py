@@ -336,3 +336,13 @@ def test_a_stream_stops_at_the_first_batch_that_cannot_be_decoded(paths, n_worke
     with pytest.raises(DataError, match="2 images cannot be decoded") as error:
         next(views)
     assert "4.png" in str(error.value) and "5.png" in str(error.value) and "8.png" not in str(error.value)
+
+
+def test_a_file_of_several_views_is_one_that_cannot_be_decoded(paths):
+    """A batch of views encoded ahead has those of several passes over few images."""
+    for row in (4, 5):
+        paths[row].write_bytes(b"no image")
+    views = view_batches([[(paths[row], None) for row in (4, 5, 1, 4, 5)]], PREPROCESSING.transform(), ImageStore(0), 0)
+    with pytest.raises(DataError, match="2 images cannot be decoded") as error:
+        next(views)
+    assert str(error.value).count("4.png") == 1

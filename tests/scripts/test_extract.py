@@ -242,7 +242,13 @@ def with_damaged_index(folder: Path) -> None:
     (folder / "index.json").write_text("[")
 
 
+def with_number_as_file(folder: Path) -> None:
+    path = folder / "index.json"
+    path.write_text(path.read_text().replace('"file": "0000000320.safetensors"', '"file": 320', 1))
+
+
 @pytest.mark.parametrize(("damage", "n_anew", "said"), [
+    (with_number_as_file, 0, "320 is missing, which index.json lists: its images are extracted anew"),
     (without_shard, 320, "0000000320.safetensors is missing, which index.json lists: its images are extracted anew"),
     (with_cut_shard, 320, "0000000320.safetensors is not what index.json lists (first unreadable, not 320"),
     (with_altered_shard, 320, "0000000320.safetensors does not hold what its name says and is made anew"),
