@@ -18,10 +18,11 @@ from tests.active.test_contract import VARIANTS
 from tests.pretend_cuda import pretend_cuda
 
 CUDA = torch.device("cuda")
-ALL = [(name, {}) for name in choosing_samplers()] + VARIANTS + [
+SHORT = {"activeft": {"steps": 10}, "gcnal": {"steps": 10}}  # each of hundreds of steps is the same
+ALL = [(name, SHORT.get(name, {})) for name in choosing_samplers()] + VARIANTS + [
     ("promptherding", {"kernel": "guided"}), ("promptherding", {"kernel": "plain", "balance": 0.0}),
-    ("promptherding", {"max_pool": 1}), ("uherding", {"radius": "mass", "cold": "zero_shot"}), ("activeft", {"max_rows": 20}),
-    ("purity", {"min_flags": 2}), ("purity", {"rule": "negative"})]
+    ("promptherding", {"max_pool": 1}), ("uherding", {"radius": "mass", "cold": "zero_shot"}),
+    ("activeft", {"max_rows": 20, "steps": 10}), ("purity", {"min_flags": 2}), ("purity", {"rule": "negative"})]
 
 # read-backs a further pick, rounded up, on a pool of 400; beside them a selection has at most `ONCE`
 A_PICK = {
@@ -93,7 +94,7 @@ def _replays(ctx, n_query, monkeypatch):
 
 def _read_backs(name, n_query, monkeypatch):
     """Return how often a sampler's answer of some picks makes the host wait, on a pool of 400."""
-    ctx, sampler = make_context(n_pool=400, width=16, n_query=n_query), sampler_by_name(name)
+    ctx, sampler = make_context(n_pool=400, width=16, n_query=n_query), sampler_by_name(name, **SHORT.get(name, {}))
     if name == "replay":
         ctx = _replays(ctx, n_query, monkeypatch)
     with pretend_cuda() as card:
