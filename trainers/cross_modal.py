@@ -27,12 +27,14 @@ class CrossModal(Head):
     """`weight` [C, D] are the rows, which decay to 0, not to the texts; `prepare` sets them to the texts."""
 
     texts: Tensor
+    own: Tensor
 
     def __init__(self, clip: FrozenCLIP, texts: ClassTexts, rng: np.random.Generator, *, template: str = "dataset"):
         super().__init__(clip, texts, template)
         shape = len(texts.classnames), clip.feature_width
         self.weight = nn.Parameter(torch.zeros(shape))
         self.register_buffer("texts", torch.zeros(shape), persistent=False)
+        self.register_buffer("own", torch.arange(len(texts.classnames)), persistent=False)  # the class of each text
 
     def prepare(self, labels: Labels, texts: Tensor, scale: float) -> None:
         self.weight.copy_(texts)
@@ -45,6 +47,5 @@ class CrossModal(Head):
         """Return (1), by one product for images and texts, in the shape that is fast even for an odd number of classes."""
         rows = torch.cat([batch.features, self.texts])
         logits = batch.scale * (classifier.texts @ rows.T).T
-        of_images, of_texts = logits.split([len(batch.features), len(self.texts)])
-        own = torch.arange(len(of_texts), device=of_texts.device)
-        return (cross_entropy(of_images, batch) + F.cross_entropy(of_texts, own)) / 2
+        of_images, of_texts = logits.split_with_sizes([len(batch.features), len(self.texts)])
+        return (cross_entropy(of_images, batch) + F.cross_entropy(of_texts, self.own)) / 2

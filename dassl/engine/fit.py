@@ -72,6 +72,7 @@ class _Steps(Generic[Batch]):
 
     def __init__(self, loss_of: Callable[[Batch], Tensor], optimizer: torch.optim.Optimizer, parts_of: Parts[Batch] | None):
         self._loss_of, self._optimizer, self._parts_of = loss_of, optimizer, parts_of
+        self._parameters = [own for group in optimizer.param_groups for own in group["params"]]
         self._n_parts = 1
         self.begin("")
 
@@ -104,7 +105,7 @@ class _Steps(Generic[Batch]):
     def _gradient(self, batch: Batch) -> Tensor:
         """Compute the gradients of a batch, in as many parts as have found room so far, and return its loss."""
         parts = self._parts(batch)
-        self._optimizer.zero_grad(set_to_none=True)
+        self._forget_gradients()
         try:
             losses = [self._gradient_of(part, share) for part, share in parts]
         except torch.OutOfMemoryError as error:
@@ -115,9 +116,13 @@ class _Steps(Generic[Batch]):
             logger.warning("out of memory: going on with batches in %d parts", self._n_parts)
         else:
             return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
-        self._optimizer.zero_grad(set_to_none=True)
+        self._forget_gradients()
         torch.cuda.empty_cache()
         return self._gradient(batch)
+
+    def _forget_gradients(self) -> None:
+        for own in self._parameters:  # the optimizer's own way takes as long as the step of a small head
+            own.grad = None
 
     def _parts(self, batch: Batch) -> Sequence[tuple[Batch, float]]:
         if self._n_parts == 1 or self._parts_of is None:
@@ -133,11 +138,10 @@ class _Steps(Generic[Batch]):
 
     def _step_if(self, fine: Tensor) -> None:
         """Take the optimizer's step, and take it back on the card unless all is fine."""
-        parameters = [own for group in self._optimizer.param_groups for own in group["params"]]
-        before = [own.detach().clone() for own in parameters]
+        before = [own.detach().clone() for own in self._parameters]
         self._optimizer.step()
         with torch.no_grad():
-            for own, old in zip(parameters, before, strict=True):
+            for own, old in zip(self._parameters, before, strict=True):
                 own.copy_(own.where(fine, old))
 
     def _check(self, index: int) -> None:
