@@ -15,6 +15,7 @@ import pytest
 import dassl.data.build
 import train
 from active.record.results import RunResult
+from dassl.engine import fit
 from dassl.evaluation.metrics import METRICS
 from dassl.utils.held import Held
 from tests import commands
@@ -623,3 +624,14 @@ def test_the_environment_of_the_process_changes_nothing(capsys, root, tmp_path):
     subprocess.run([sys.executable, "train.py", *map(str, words)], check=True, capture_output=True,
                    env={**os.environ, "PYTHONHASHSEED": "1", "LC_ALL": "C", "PYTHONOPTIMIZE": "1"})
     assert without_times(json.loads((tmp_path / "there" / "results.json").read_text())) == without_times(expected)
+
+
+def test_a_worker_that_dies_during_a_step_is_one_line(capsys, root, tmp_path, monkeypatch):
+    """Torch raises from a signal handler then, in whatever is being done."""
+    def killed(*_):
+        raise RuntimeError("DataLoader worker (pid 42) is killed by signal: Killed. ")
+
+    monkeypatch.setattr(fit._Steps, "take", killed)
+    code, _, errors = call(capsys, *QUICK, "--root", root, "--output-dir", tmp_path / "run")
+    assert code == 1 and "Traceback" not in errors
+    assert "DataLoader worker (pid 42) is killed by signal: Killed; it may have run out of memory or met a file" in errors

@@ -3,9 +3,10 @@
 Views stay 8-bit up to where the tower is: a quarter of the bytes, and a card scales them faster than a CPU.
 """
 
+import contextlib
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.util import Finalize
 
 import numpy as np
@@ -138,13 +139,22 @@ def _named_deaths(loader: DataLoader, begun: Sequence[Place]) -> Iterator[np.nda
     `begun` is the first file of each batch that workers were told of.
     """
     n_batches = 0
-    try:
+    with worker_deaths_named(lambda: f", at or soon after {printable(begun[min(n_batches, len(begun) - 1)])}"):
         for found in loader:
             yield found
             n_batches += 1
+
+
+@contextlib.contextmanager
+def worker_deaths_named(where: Callable[[], str] = lambda: "") -> Iterator[None]:
+    """Raise a DataError for a worker process that died, which says what may be the matter.
+
+    Torch raises its own from a signal handler, and so in whatever is being done at that moment, a step of training for one.
+    """
+    try:
+        yield
     except RuntimeError as error:
         if "DataLoader worker" not in str(error):
             raise
-        place = printable(begun[min(n_batches, len(begun) - 1)])
-        raise DataError(f"{str(error).splitlines()[0].rstrip('. ')}, at or soon after {place}; it may have run out of memory "
-                        "or met a file that crashes the decoder: DATALOADER.NUM_WORKERS 0 shows which") from error
+        raise DataError(f"{str(error).splitlines()[0].rstrip('. ')}{where()}; it may have run out of memory or met a file that "
+                        "crashes the decoder: DATALOADER.NUM_WORKERS 0 shows which") from error

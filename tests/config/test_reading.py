@@ -101,3 +101,9 @@ def test_what_is_no_ordinary_file_is_refused_at_once(odd_file):
 def test_a_value_is_shown_in_one_line_of_moderate_length():
     """A message is not a place for a megabyte, nor for escapes of a terminal."""
     assert shown("a\nb") == r"'a\nb'" and shown("\x1b[2J") == r"'\x1b[2J'" and len(shown([1] * 10_000)) < 250
+
+
+def test_what_is_read_of_a_text_is_not_shared():
+    """A text is parsed once a process, but a cell of a sweep that changes its tree changes no other's."""
+    parse_yaml("A: {B: [1]}", "first")["A"]["B"].append(2)
+    assert parse_yaml("A: {B: [1]}", "second") == {"A": {"B": [1]}}
