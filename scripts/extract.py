@@ -100,7 +100,10 @@ def kept(source: "Source", *, joins: bool) -> str:
 
     shards = list_shards(source)
     if shards and not joins:
-        return f"{sum(shard['rows'] for shard in shards):,} images in {len(shards)} shards, {shards[0]['width']} numbers each"
+        n_rows, n_images = sum(shard["rows"] for shard in shards), len(source.contents.paths)
+        found = f"{n_rows:,} images in {len(shards)} shards, {shards[0]['width']} numbers each"
+        return found if n_rows == n_images else (
+            f"{found}; the other {n_images - n_rows:,} are in an earlier bank, which does not move with them")
     features = load_bank(*source).features
     return f"{len(features):,} images, {features.shape[1]} numbers each"
 

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -266,3 +267,14 @@ def test_shards_that_are_not_what_the_index_says_are_named_and_made_anew(
     found, = banks(tmp_path).values()
     expected, = (own for name, own in whole.items() if "_train_" in name)
     assert torch.equal(found, expected.half()) and not list(tmp_path.glob("*.blocks"))
+
+
+@pytest.mark.parametrize(("n_images", "said"), [
+    (30, "30 images in 2 shards, 4 numbers each"),
+    (42, "30 images in 2 shards, 4 numbers each; the other 12 are in an earlier bank, which does not move with them")])
+def test_shards_that_do_not_hold_all_images_say_so(monkeypatch, n_images, said):
+    """Those that an earlier bank holds are not extracted again, and would be missed where the shards are moved to."""
+    shards = [{"rows": 20, "width": 4}, {"rows": 10, "width": 4}]
+    monkeypatch.setattr("dassl.data.feature_bank.list_shards", lambda source: shards)
+    source = SimpleNamespace(contents=SimpleNamespace(paths=[str(number) for number in range(n_images)]))
+    assert extract.kept(source, joins=False) == said
