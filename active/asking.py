@@ -72,7 +72,7 @@ def _select(plan: Run, state: State, round: int, part: int, n_query: int) -> Que
     """Return the query of a part of a round, in rows of the train split."""
     needs_model = state.sampler.needs_model and state.model is not None
     ctx = context_of(plan, state, state.predict(plan.chooser, state.model) if needs_model else state.zero_shot, round, part)
-    there = replace(ctx, n_query=n_query).to(state.device)  # anew in each round, as rows leave the pool: 1.3 GB for ImageNet
+    there = replace(ctx, n_query=n_query).to(state.device)  # again each round, as rows leave the pool: 1.3 GB for ImageNet
     query = _explained(plan, state.sampler.name, ctx, select(state.sampler.select, there))
     return query.renumbered(ctx.ids)
 

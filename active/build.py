@@ -84,7 +84,7 @@ def build_run(
 
 
 def _device(cfg: CfgNode) -> str:
-    """Return `ACTIVE.DEVICE`; under `DETERMINISTIC`, auto is the CPU: some steps of samplers repeat on a card to rounding."""
+    """Return `ACTIVE.DEVICE`; under `DETERMINISTIC`, auto is the CPU, as some steps repeat on a card only up to rounding."""
     return "cpu" if cfg.DETERMINISTIC and cfg.ACTIVE.DEVICE == "auto" else cfg.ACTIVE.DEVICE
 
 

@@ -83,11 +83,11 @@ class SelectionContext:
         return self.features.device
 
     def permutation(self, n: int) -> Tensor:
-        """Return the numbers below n in random order [n], on the context's device; drawn on the CPU, so the same on each."""
+        """Return the numbers below n in random order [n], on the context's device. They are drawn on the CPU, so all agree."""
         return torch.from_numpy(self.rng.permutation(n)).to(self.device)
 
     def to(self, device: torch.device) -> "SelectionContext":
-        """Return the context with its tensors on a device; itself where they are there. One tensor in two places stays one."""
+        """Return the context with its tensors on a device, or itself if they are there. A tensor in two fields stays one."""
         if device == self.device:
             return self
         own: dict[str, Any] = {name: value for name, value in vars(self).items()
@@ -104,7 +104,7 @@ class SelectionContext:
         return self.logits.shape[1]
 
 
-FIELDS = {own.name for own in fields(SelectionContext)}  # without what is derived from them and kept
+FIELDS = {own.name for own in fields(SelectionContext)}  # without the values that are derived from them and cached
 
 
 @dataclass(frozen=True)

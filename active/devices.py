@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 
 
 def check_device(cfg: CfgNode) -> None:
-    """Raise ConfigError if picks are to be computed on a card and there is none, or the run is to use none."""
+    """Raise ConfigError if picks are to be computed on a card, but there is none or the run must not use one."""
     if cfg.ACTIVE.DEVICE != "cuda":
         return
     if not torch.cuda.is_available():
@@ -26,7 +26,7 @@ def check_device(cfg: CfgNode) -> None:
 
 
 def selection_device(asked: str, model: torch.device, features: Tensor, logits: Tensor) -> torch.device:
-    """Return the device of a run's picks, given that of its models and what they predict of the train split.
+    """Return the device of a run's picks, given the device of its models and their predictions for the train split.
 
     "auto" is the card that the models are on, if there is room for features [N, D] and logits [N, C] of the whole split.
     """
@@ -34,7 +34,7 @@ def selection_device(asked: str, model: torch.device, features: Tensor, logits: 
         return torch.device(asked)
     if model.type != "cuda":
         return CPU
-    needed = ROOM * 4 * (features.numel() + 2 * logits.numel())  # and zero-shot logits
+    needed = ROOM * 4 * (features.numel() + 2 * logits.numel())  # twice the logits: zero-shot ones too
     free = torch.cuda.mem_get_info(model)[0]
     if needed > free:
         logger.info("picks are computed on the CPU: the card has %.1f GiB free, and %.1f are wanted; ACTIVE.DEVICE cuda tries "

@@ -85,7 +85,7 @@ def _start(plan: Run, result: RunResult) -> State:
 
 
 def _device(plan: Run, result: RunResult, zero_shot: Predicted) -> torch.device:
-    """Return where picks are computed, and name it in the record; a run that was begun on the CPU stays there by default."""
+    """Return where picks are computed, and name it in the record; a run that began on the CPU stays there by default."""
     asked = "cpu" if plan.device == "auto" and result.rounds and selected_on(result.environment) == "cpu" else plan.device
     device = selection_device(asked, getattr(plan.chooser, "device", CPU), zero_shot.features, zero_shot.logits)
     note_selection(result, device.type)

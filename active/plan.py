@@ -120,7 +120,7 @@ class State:
     n_labeled: dict[int, int] = field(default_factory=dict)  # by round
     seconds: dict[str, float] = field(default_factory=dict)
     losses: dict[str, Sequence[float]] = field(default_factory=dict)
-    device: torch.device = CPU  # of samplers; nothing else sees tensors that lie there
+    device: torch.device = CPU  # where samplers compute; only they see tensors that lie there
     related: Known = field(default_factory=dict)  # what is known of the features that a sampler last asked about
 
     def timed(self, step: str, function: Callable, *arguments: Any, **named: Any) -> Any:

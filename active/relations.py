@@ -49,7 +49,7 @@ class Relations:
     def neighbors(self, k: int, *, exact: bool = False, device: torch.device = CPU) -> NeighborLists:
         """Return lists of at least k neighbors of each row, from all pairs if `exact`; UserError where too many are missed.
 
-        They are on the device. All pairs are compared there; what is kept is on the CPU.
+        They lie on the device, where all pairs are compared. What is cached is on the CPU.
         """
 
         def make() -> dict[str, Tensor]:
@@ -59,7 +59,7 @@ class Relations:
 
         width = max(WIDTH, k)
         how = "all pairs" if exact else [getattr(listing, name) for name in INDEX]
-        where = {"device": device.type} if exact and device != CPU else {}  # whose last digits are its own
+        where = {"device": device.type} if exact and device != CPU else {}  # a card's last digits differ
         kept = self._kept("neighbors", {"k": width, "how": how} | where, make,
                           {"rows": torch.int32, "cosines": torch.float32, "facts": torch.uint8})
         return NeighborLists(kept["rows"], kept["cosines"], json.loads(kept["facts"].numpy().tobytes())).to(device)

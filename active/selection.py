@@ -86,7 +86,7 @@ def _ordered(ctx: SelectionContext, ids: str, order: Tensor, names: Sequence[str
     ordered, done = {}, {}
     for name in names:
         value = getattr(ctx, name)
-        if id(value) not in done:  # zero-shot logits and logits of round 0 are one tensor, and stay one
+        if id(value) not in done:  # in round 0, zero-shot logits and logits are one tensor, and stay one
             rows = value if in_order else taken(value, order)
             keep = not rows.is_floating_point() or (rows.dtype == torch.float16 and rows.numel() > UPCAST_LIMIT)
             done[id(value)] = rows if keep else single(rows)
@@ -95,7 +95,7 @@ def _ordered(ctx: SelectionContext, ids: str, order: Tensor, names: Sequence[str
 
 
 def _check_finite(ctx: SelectionContext) -> None:
-    done: list[Tensor] = []  # zero-shot logits and logits of round 0 are one tensor
+    done: list[Tensor] = []  # in round 0, zero-shot logits and logits are one tensor
     for what in (*POOL_ROWS[1:], *LABELED_ROWS[2:]):
         values = getattr(ctx, what)
         if any(values is other for other in done):

@@ -246,7 +246,7 @@ def check_dtypes(sampler: BoundSampler) -> None:
 
 
 def check_card(sampler: BoundSampler) -> None:
-    """Where there is a card, the sampler works on a context that lies there; picks may differ from the CPU's by rounding."""
+    """If there is a card, the sampler works on a context that lies on it; picks may differ from the CPU's by rounding."""
     if torch.cuda.is_available():
         for ctx in (make_context(), without_labels(make_context())):
             assert len(picks(sampler, ctx.to(torch.device("cuda")))) <= ctx.n_query

@@ -37,12 +37,12 @@ and sent through the encoders that a run uses. All of them classify by their tex
 prompts (VPT, MaPLe, IVLP, DualPrompt, PromptSRC), {lora} changes of both towers (CLIPLoRA).
 
 - *image*: height and width in pixels. *D*: width of the features. Parameters of the towers in millions.
-- *text*: `fast` where texts are one stream without padding, each common beginning once, the last block at the end tokens alone;
-  else every text is computed at its full length, and the reason is given.
-- *text prompts*: `deep`, or `context` where they enter before the first block alone, so that MaPLe's "at most 9" is 1.
+- *text*: `fast` where texts are one stream without padding, each common beginning is computed once, and the last block only at
+  the end tokens. Otherwise every text is computed at its full length, and the reason is given.
+- *text prompts*: `deep`, or `context` where they enter only before the first block, so that MaPLe's "at most 9" blocks are 1.
 - *image prompts*, *LoRA* (in the image tower), and *projection* (ProLIP): yes, or why not.
-- *needs*: what reads its texts, beside open_clip.
-- The logit bias of SigLIP is alike for all classes, so that it cancels in the softmax; predictions are the softmax's here.
+- *needs*: which library reads its texts, besides open_clip.
+- The logit bias of SigLIP is the same for all classes, so it cancels in the softmax. Here, predictions are the softmax's.
 
 """
 TRANSFORMERS = {  # what AutoConfig would fetch

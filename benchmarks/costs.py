@@ -110,7 +110,7 @@ PAGE = """# Large pools
 
 <!-- Written by `python -m benchmarks.costs > docs/scale.md` from the rates in benchmarks/costs.py; a test holds it. -->
 
-What a pool of a million images and more costs in disk, memory and hours. Everything is computed from rates that were measured
+What a pool of a million images or more costs in disk, memory and hours. Everything is computed from rates that were measured
 on two cores, **except the columns marked ESTIMATE: no card was at hand**.
 
 ## Extract, move, run
@@ -120,57 +120,63 @@ on two cores, **except the columns marked ESTIMATE: no card was at hand**.
 python scripts/extract.py --config-file configs/trainers/CoOp/vit_b32.yaml --root DATA MODEL.FEATURES float16
 ```
 
-- `MODEL.FEATURES float16` keeps features in half the room, rounded to 11 bits. It belongs to a run as the backbone does: give
-  it to `extract.py` and `train.py` alike.
+- `MODEL.FEATURES float16` keeps features in half the space, rounded to 11 bits. Like the backbone, it is part of a run's
+  identity: give it to both `extract.py` and `train.py`.
 - Shards of 16,384 images are extracted by processes, Ray actors or Slurm jobs, see [On a
-  cluster](tutorials/cluster.md#features-first). In the end they are joined to one file, a few rows in memory at a time;
-  samplers index one tensor, which several files are not.
-- `--keep-shards` leaves them with an `index.json` (of each: file, first row, rows, type, width, checksum), to be moved to
-  another machine's `CACHE_DIR`. The first run there joins them; a shard that is missing, damaged or another one than listed
-  is named and extracted anew.
-- A run maps the file: memory holds what is in use, and the system takes it back where it needs room. Predictions and copies
-  of 256 MiB and more are mapped files without a name in `OUTPUT_DIR`, gone with the process. Samplers read float16 features
-  in blocks. `cb` clusters a float32 copy twice as wide as the features, in such a file.
+  cluster](tutorials/cluster.md#features-first). At the end they are joined into one file, with a few rows in memory at a
+  time, because samplers index a single tensor.
+- `--keep-shards` leaves the shards with an `index.json` (for each: file, first row, rows, type, width, checksum), so that you
+  can move them to another machine's `CACHE_DIR`. The first run there joins them. A shard that is missing, damaged or not the
+  one listed is named and extracted again.
+- A run maps the file: memory holds what is in use, and the system takes it back when it needs space. Predictions and copies
+  of 256 MiB and more are mapped files without a name in `OUTPUT_DIR`, which vanish with the process. Samplers read float16
+  features in blocks. `cb` clusters a float32 copy that is twice as wide as the features; it is such a file too.
 
 ## Disk
 
-{width} numbers an image; {classes} classes. A bank also holds 32 bytes of each image's hash. A run on float16 features has
-temporary files of its pool's features and of float32 logits: now and zero-shot, of all images and of the pool.
+For {width} numbers an image and {classes} classes. A bank also holds a hash of 32 bytes for each image. A run on float16
+features has temporary files: the features of its pool, and the float32 logits, current and zero-shot, of all images and of
+the pool.
 
 {disk}
 
 ## Memory
 
-The lists that a run holds take {list:,.0f} bytes an image, measured at a million images with paths of 36 characters. **They,
-not the features, are what outgrows a machine at 100 million images.** What a selection takes beside mapped files is at most
-that of {rows:,} rows (`benchmarks/samplers.md`), in proportion:
+The lists that a run holds take {list:,.0f} bytes an image, measured at a million images with paths of 36 characters. **At
+100 million images these lists, not the features, outgrow a machine.** The memory that a selection takes beside mapped files
+is given as the largest measured at {rows:,} rows (`benchmarks/samplers.md`), in proportion:
 
 {memory}
 
-A whole run of this size was not made: samplers were run on a bank of ten million rows, and whole runs on small ones, with every
+No whole run of these sizes was made. Samplers were run on a bank of ten million rows, and whole runs on small banks with every
 tensor in a mapped file. Samplers other than these seven may hold vectors of all classes (`pcoreset`) or join all rows in memory
 (`probcover`).
 
 ## Hours of extraction
 
 From files to features, fp32 on the CPU: {b32:.1f} images a second of a core with ViT-B/32, {b16:.1f} with ViT-B/16, measured.
-Cards are an ESTIMATE, with an NVIDIA A100 in mind: {share:.0%}, an assumption, of {peak:.0f} TFLOP/s, its data sheet's peak in
-fp16 (`MODEL.PREC fp16`), with {ops32:.1f} and {ops16:.1f} GFLOP an image; or what {cores} cores a card read, if that is less:
-{reading:,.0f} small photographs a second of a core, measured ({large:,.0f} of 640 x 480 pixels; with these, reading would be
-the limit of both towers). Workers share nothing, so n cards are taken to be n times as fast.
+Figures for cards are an ESTIMATE for an NVIDIA A100. Two rates are computed, and the lower one counts:
+
+- the tower's: {share:.0%} (an assumption) of {peak:.0f} TFLOP/s, the data sheet's peak in fp16 (`MODEL.PREC fp16`), with
+  {ops32:.1f} (ViT-B/32) and {ops16:.1f} GFLOP (ViT-B/16) an image;
+- what {cores} cores a card can read: {reading:,.0f} small photographs a second of a core, measured ({large:,.0f} of 640 x 480
+  pixels; with these, reading would limit both towers).
+
+Workers share nothing, so n cards are taken to be n times as fast.
 
 {extraction}
 
-Shards are joined by one process, at {bank:,.0f} MB of features a CPU second, random numbers that stood for a tower included:
-{joined} in float16, from the smallest pool to the largest. The disk must keep up with that.
+One process joins the shards, at {bank:,.0f} MB of features a CPU second. This includes the random numbers that stood in for a
+tower. In float16 it takes {joined}, from the smallest pool to the largest. The disk must keep up with that.
 
 ## Selection
 
-CPU seconds of one core at {n_rows:,} x {at_width} float16, {at_classes} classes, {labeled} labeled, {asked} asked, were
-measured (`benchmarks/samplers.md`); here in proportion to the numbers that a sampler reads, at {width} x {classes} and
-{asked} asked. Selection runs on the CPU of one machine, whatever extracted the features. `uherding` takes 200,000 random
-candidates whatever the pool's size. `cb` stops its k-means after {steps} steps, as was measured in parts, where rows x
-clusters x width is above 2^38, and below it after {most} at most, which is what is given here.
+CPU seconds of one core were measured at {n_rows:,} x {at_width} float16, {at_classes} classes, {labeled} labeled and {asked}
+asked (`benchmarks/samplers.md`). The table scales them, in proportion to the numbers that a sampler reads, to {width} x
+{classes} and {asked} asked. Selection runs on the CPU of one machine, whatever extracted the features. `uherding` takes
+200,000 random candidates whatever the pool's size. Where rows x clusters x width is above 2^38, the k-means of `cb` stops
+after {steps} steps; its parts were measured that way. Below that it stops after {most} at most, and the table assumes all
+of them.
 
 {selection}
 """

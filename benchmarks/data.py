@@ -38,10 +38,10 @@ CONCLUSIONS = """## What follows from it
 
 - Images are kept in memory as 8 bits at the size of the tower (`DATALOADER.MEMORY_MB`): from the second pass on, only the
   normalization is left.
-- Draft mode (`INPUT.JPEG_DRAFT`) pays on photographs of which the shorter side is at least four times the input size, and
+- Draft mode (`INPUT.JPEG_DRAFT`) pays off on photographs whose shorter side is at least four times the input size, and
   does nothing on others. It changes pixels, so it is off by default.
 - torchvision's decoder is faster than Pillow's and gives the same pixels here, but the resize takes longer than the decoding.
-  A second decoder, with its own way through odd files, is not worth what is left."""
+  A second decoder, which would treat odd files in its own way, is not worth the time that remains to be saved."""
 
 EXACT = Decoding()
 Pass = Callable[[], object]

@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python -m benchmarks.ten_million output/ten_million
 
-The bank is made by the code that makes those of runs, of synthetic rows: 1,000 directions, each row one of them plus noise,
-which moves it by 0.8 of its length. Logits, of 120 classes, are float32 and mapped, as a run keeps them. 100 images are labeled
+The bank is made of synthetic rows, by the code that makes those of runs: 1,000 directions, each row one of them plus noise
+that moves it by 0.8 of its length. Logits, of 120 classes, are float32 and mapped, as a run keeps them. 100 images are labeled
 and 100 asked. Each step runs in a process of its own. Memory is sampled every 50 ms: the peaks of what lies in no file
 (`RssAnon` and `RssShmem` of proc(5)), and of all resident pages, mapped files included, which the system takes back where it
 needs them.

@@ -95,7 +95,7 @@ def extract(arguments: argparse.Namespace, words: Sequence[str]) -> int:
 
 
 def kept(source: "Source", *, joins: bool) -> str:
-    """List the shards of a split, join them or not, and return what there is, in words."""
+    """Write the index of a split's shards, join them if asked to, and return in words what there is now."""
     from dassl.data.feature_bank import list_shards, load_bank
 
     shards = list_shards(source)

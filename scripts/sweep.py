@@ -85,7 +85,7 @@ class Sweep:
                 if is_done(cfg):
                     self.note(cell, Outcome(DONE))
                     continue
-                job.check_parts(cfg)  # not for cells that are done: it takes the libraries that do the work
+                job.check_parts(cfg)  # not for finished cells: it imports the libraries that do the work
                 if (before := self._refused_before(cell)) and not self.retry:
                     self.outcomes[cell.name] = before
             except ConfigError as error:

@@ -66,7 +66,7 @@ class Learner(nn.Module):
 
     @property
     def keeps_features(self) -> bool:
-        """Whether `features` gives what it is given."""
+        """Whether `features` returns its argument unchanged."""
         return type(self).features is Learner.features
 
     def classifier(self, texts: Classifier) -> Classifier:
@@ -81,7 +81,7 @@ class Learner(nn.Module):
     def loss(self, classifier: Classifier, batch: Batch) -> Tensor:
         """Return the training loss of a batch: cross-entropy over the classes that count, unless overridden.
 
-        It must be a mean over the batch's images, plus terms without them, where images are tuned: a batch that finds no room
+        Where images are tuned, it must be a mean over the batch's images, plus terms without them: a batch that does not fit
         on a card is taken in parts.
         """
         return cross_entropy(self.logits(batch.scale, batch.features, classifier), batch)

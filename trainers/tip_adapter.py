@@ -31,7 +31,7 @@ class _Cache(Head):
 
     targets: Tensor
     weights: Tensor
-    present: Tensor  # classes with a label, ascending; looked up once, since a card would be waited for
+    present: Tensor  # classes with a label, ascending; looked up once, since each look would wait for the card
 
     def __init__(
         self,

@@ -15,7 +15,7 @@ TAKEN = -(2**62)  # the size of a ball that was taken
 
 def pure_cosine(features: Tensor, clusters: Tensor, purity: float) -> float:
     """Return the least cosine t such that a share `purity` of the balls {cosine > t} holds rows of one cluster only."""
-    foreign = torch.full((len(features),), -torch.inf, device=features.device)  # cosine to a row of another cluster, [N]
+    foreign = torch.full((len(features),), -torch.inf, device=features.device)  # largest cosine to another cluster's row, [N]
     for rows, columns, cosines in cosine_tiles(features):
         cosines.masked_fill_(clusters[rows, None] == clusters[columns], -torch.inf)
         foreign[rows] = torch.maximum(foreign[rows], cosines.amax(1))

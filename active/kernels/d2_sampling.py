@@ -23,7 +23,7 @@ def d2_sampling(
 
     `distances_to(row)` gives the squared distances [n_rows] of all rows to one. Once every D_i^2 is 0, the rest is drawn
     uniformly from the rows not yet picked. Each draw takes one uniform number u and is the first row whose cumulative sum
-    is above u times the total. The sums are float64, so that devices draw the same rows, but for rounding. A draw is one number
+    is above u times the total. The sums are float64, so that devices draw the same rows up to rounding. A draw is one number
     that is read from the device of the distances.
     Source: Arthur and Vassilvitskii, "k-means++: The Advantages of Careful Seeding", SODA 2007, Section 2.2.
     """
@@ -66,7 +66,7 @@ def drawn_rows(mass: Tensor, n: int, rng: np.random.Generator) -> list[int]:
 
 
 def _at_shares(cumulative: Tensor, shares: list[float]) -> Tensor:
-    """Return the first rows [n] whose cumulative mass [N] is above shares of the total; -1 if that is 0."""
+    """Return the first rows [n] whose cumulative mass [N] is above shares of the total; -1 if the total is 0."""
     total = cumulative[-1:]
     rows = torch.searchsorted(cumulative, torch.tensor(shares, dtype=torch.float64, device=total.device) * total, right=True)
     rows = rows.minimum(torch.searchsorted(cumulative, total))  # a share times the total may round up to the total

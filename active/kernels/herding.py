@@ -63,7 +63,7 @@ class Herd:
         best, row = self._best()
         if best > 0:
             self._covered = torch.maximum(self._covered, self._kernels_of(row)[0])
-        number, gain = torch.cat([row.double(), self._bounds[row].double()]).tolist()  # together: a card is waited for once
+        number, gain = torch.cat([row.double(), self._bounds[row].double()]).tolist()  # both at once: one wait for the card
         self._bounds.index_fill_(0, row, -torch.inf)
         return int(number), gain
 
@@ -72,7 +72,7 @@ class Herd:
         self._weights = (weights if self._places is None else weights[self._places]).to(self._weights)
 
     def _best(self) -> tuple[float, Tensor]:
-        """Return the largest gain, and the lowest row [1] that has it but for `TIE`."""
+        """Return the largest gain, and the lowest row [1] that reaches it within `TIE`."""
         bounds, order = self._bounds.sort(descending=True, stable=True)
         best, done, bound = 0.0, 0, float(bounds[0])
         while bound > 0 and bound >= (1 - TIE) * best:

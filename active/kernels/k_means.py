@@ -105,13 +105,13 @@ class _Seeds:
         follows = (i for i, row in enumerate(candidates)
                    if i < n_tried or rng.random() * then[i] < float(self.nearest[row]))  # asked for one by one
         while len(tried := list(islice(follows, n_tried))) == n_tried:
-            left = distances if len(tried) == len(distances) else distances[tried]  # all: not asked again
+            left = distances if len(tried) == len(distances) else distances[tried]  # all of them: no copy
             left = torch.minimum(left, self.nearest, out=left)
             inertia = (left if self._is_plain else left * self._weights).sum(1, dtype=torch.float64)
             best = int((inertia <= inertia.min() + self._rounding).int().argmax())  # the first of those that tie
             row = candidates[tried[best]]
             self.picked.append(row)
-            self.nearest = left[best].clone()  # a part would hold the whole
+            self.nearest = left[best].clone()  # a view would keep the whole alive
             self.nearest[row] = 0
 
     def _distances(self, candidates: list[int]) -> Tensor:

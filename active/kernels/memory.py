@@ -22,7 +22,7 @@ def need_memory(what: str, n_bytes: float, device: "torch.device | None" = None)
     """Raise UserError, with both figures, if `what` takes more memory than this machine, or its card, has free."""
     available, remedy = available_memory(), "another sampler, a smaller pool or a larger machine"
     if device is not None and device.type == "cuda":
-        import torch  # here, as most who ask for the machine's memory have not imported it
+        import torch  # here, as most callers ask only for the machine's memory and have not imported it
 
         available, remedy = torch.cuda.mem_get_info(device)[0], "ACTIVE.DEVICE cpu, another sampler or a smaller pool"
     if n_bytes > available:

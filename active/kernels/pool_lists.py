@@ -17,8 +17,8 @@ def pool_lists(ctx: SelectionContext, features: Tensor, k: int, *, exact: bool) 
 
     `exact` ones are of all pairs: of those of the train split if they are known and worth keeping, or of these features.
 
-    Numbers are places in `features`, on whose device the lists are. Neighbors that are not there are left out; a row of which
-    fewer than k remain is compared with all others. With too many such rows, lists are made of these features alone.
+    Numbers are places in `features`, on whose device the lists are. Neighbors not among them are left out; a row that keeps
+    fewer than k is compared with all others. With too many such rows, lists are made of these features alone.
     """
     make, k = (all_pairs if exact else neighbor_lists), min(k, len(features) - 1)
     if exact and (ctx.relations is None or len(features) < KEPT):

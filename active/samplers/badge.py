@@ -20,7 +20,7 @@ from active.kernels.scores import products, residuals, row_blocks
 from active.registry import SAMPLERS
 from dassl.utils.large import room
 
-VECTORS = 6  # of N float64 numbers that D^2 sampling holds at a time; whatever is wider may be mapped
+VECTORS = 6  # vectors of N float64 numbers that D^2 sampling holds at a time; wider tensors may be mapped
 
 
 @SAMPLERS.register("badge")

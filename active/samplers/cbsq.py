@@ -41,5 +41,5 @@ def class_thresholds(labeled_logits: Tensor, labels: Tensor) -> Tensor:
     confidence = labeled_logits.double().softmax(1).amax(1)
     counts = labels.bincount(minlength=n_classes)
     sums = confidence.new_zeros(n_classes).index_add_(0, labels, confidence)
-    means = sums / counts * (1 - 1e-12)  # equal confidences reach their mean
+    means = sums / counts * (1 - 1e-12)  # slightly lower, so that equal confidences reach their mean
     return means.where(counts > 0, torch.inf)

@@ -87,10 +87,10 @@ def pure_ball(cosines: Tensor, is_own: Tensor, cap: float, purity: float) -> tup
     inside = (cosines >= 1 - cap**2 / 2).nonzero().flatten()
     order = inside[cosines[inside].argsort(descending=True, stable=True)]
     ordered, n_own = cosines[order], is_own[order].cumsum(0)
-    is_last = torch.ones_like(order, dtype=torch.bool)  # of those at its distance
+    is_last = torch.ones_like(order, dtype=torch.bool)  # the last row of those at its distance
     is_last[:-1] = ordered.diff() < 0
     n_all = torch.arange(1, len(order) + 1, dtype=torch.float64, device=order.device)
-    least_own = purity * n_all - 1e-9  # 0.4 + 0.2 is above 0.6
+    least_own = purity * n_all - 1e-9  # in floats 0.4 + 0.2 is above 0.6
     pure = (is_last & (n_own >= least_own)).nonzero().flatten()
     if not len(pure):
         return 0.0, 2.0

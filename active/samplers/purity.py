@@ -102,7 +102,7 @@ def own_scores(ctx: SelectionContext, flagged: Tensor | None) -> tuple[Tensor, T
 
 
 def negative_scores(ctx: SelectionContext, negative: Tensor) -> Tensor:
-    """Return how much more each image without a label [N + S] is of some class than of none, in [-1, 1]."""
+    """Return by how much each image without a label [N + S] is more likely of some class than of none, in [-1, 1]."""
     differences, scale = ctx.text_features - negative, negative_scale(ctx, negative)
     scores = torch.empty(len(ctx.unlabeled_features), device=ctx.device)
     for block in row_blocks(len(scores), max(differences.shape)):
@@ -113,7 +113,7 @@ def negative_scores(ctx: SelectionContext, negative: Tensor) -> Tensor:
 
 
 def negative_scale(ctx: SelectionContext, negative: Tensor) -> float:
-    """Return s of the negative rule; of scales that are equally likely the lowest."""
+    """Return the scale s of the negative rule; among equally likely scales, the lowest."""
     if not len(ctx.labels):
         return SCALES[-1]
     differences = (ctx.text_features - negative).double()

@@ -96,7 +96,7 @@ class Config:
         LINEAR: Annotated[Literal["auto", "torch", "onednn"], Circumstance()] = "auto"
         PREC: Literal["fp32", "fp16", "bf16"] = "fp32"  # of the frozen towers; prompts are always fp32
         TF32: bool = False  # whether a GPU may round the factors of fp32 products to 10 bits: faster, and another result
-        # how features of the frozen image tower are kept in CACHE_DIR: float16 takes half the room, see docs/scale.md
+        # how features of the frozen image tower are kept in CACHE_DIR: float16 takes half the space, see docs/scale.md
         FEATURES: Literal["float32", "float16"] = "float32"
 
         class BACKBONE:
@@ -175,7 +175,7 @@ class Config:
             ABSENT: Annotated[Literal["auto", "masked", "pushed"], Before("pushed")] = "auto"
 
         # where picks are computed: auto is the card that the model is on, if the pool fits there with room to spare, else the
-        # CPU. They are the same to rounding; records name a card that did it, see active/devices.py
+        # CPU. Picks are the same up to rounding; records name the card that made them, see active/devices.py
         DEVICE: Annotated[Literal["auto", "cpu", "cuda"], Circumstance()] = "auto"
         ROUNDS: Positive = 6
         QUERY_SIZE: str | int = "1%"  # labels bought a round: an integer, a share of the train split, or per_class

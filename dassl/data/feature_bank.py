@@ -38,14 +38,14 @@ JOINED = 2**16  # rows that are copied at once
 logger = logging.getLogger(__name__)
 
 Key = dict[str, Any]
-Kept = tuple[Tensor, Tensor, Tensor]  # rows of a split, and where among the rows of a third, mapped tensor their features are
-Precision = Literal["float32", "float16"]  # in which features are kept
+Kept = tuple[Tensor, Tensor, Tensor]  # rows of a split, and their places in the third, a mapped tensor of features
+Precision = Literal["float32", "float16"]  # of the features that are kept
 Extract = Callable[[Sequence[int]], Iterator[Tensor]]  # rows in ascending order -> their features, in parts of any size
 
 
 @dataclass(frozen=True)
 class FeatureBank:
-    """Features of the frozen image tower, float32 or float16 [N, D] in the order of a split, mapped; and what they are of.
+    """Features of the frozen image tower, float32 or float16 [N, D] in the order of a split, mapped, and what they describe.
 
     They are of unit norm, or, where the key has an entry `reads`, what it names.
     """
@@ -89,7 +89,7 @@ def bank_key(weights: str, preprocessing: Preprocessing, contents: Contents, pre
 
 
 def kept_as(precision: Precision) -> Key:
-    """Return the entry of a key for features kept in a precision; none for float32, as in caches of before."""
+    """Return the entry of a key for features kept in a precision; none for float32, as in older caches."""
     return {} if precision == "float32" else {"features": precision}
 
 
@@ -127,7 +127,7 @@ def missing_rows(source: Source) -> Tensor:
 
 
 def list_shards(source: Source) -> list[Shard]:
-    """List the shards that an extraction has written in an index, and return what it says of each; none once joined."""
+    """Write an index of the shards that an extraction has made, and return its entries; there are none once they are joined."""
     return write_index(_blocks_folder(source.folder, source.key))
 
 
@@ -176,7 +176,7 @@ def _of_former_version(folder: Path, key: Key, contents: Contents) -> Tensor | N
 
 
 def _extracted(path: Path, key: Key, contents: Contents, extract: Extract) -> None:
-    """Write the bank of all images, extracting those that neither another bank nor an extraction that was stopped has."""
+    """Write the bank of all images; extract those that are in no other bank and in no extraction that was stopped."""
     n_rows, known = len(contents.digests), list(_known(path.parent, key, contents))
     missing = torch.ones(n_rows, dtype=torch.bool)
     for own, *_ in known:
@@ -190,7 +190,7 @@ def _extracted(path: Path, key: Key, contents: Contents, extract: Extract) -> No
 
 
 def _join(parts: Sequence[Kept], path: Path, key: Key, digests: Tensor) -> None:
-    """Write a bank of what files have of it, a few rows in memory at a time; of a row that several have, the last counts."""
+    """Write a bank from files that hold parts of it, a few rows at a time; where several hold a row, the last one counts."""
     types = types_of(key)
     shapes = {"features": (types["features"], (len(digests), parts[0][2].shape[1])), "digests": (torch.uint8, digests.shape)}
     with tensors_to_fill(path, key, shapes) as bank:
@@ -201,7 +201,7 @@ def _join(parts: Sequence[Kept], path: Path, key: Key, digests: Tensor) -> None:
 
 
 def _known(folder: Path, key: Key, contents: Contents) -> Iterator[Kept]:
-    """Yield what other files have of a bank, as far as the images in these places have the same bytes."""
+    """Yield what other files hold of a bank, for those images in these places whose bytes are the same."""
     same, n_rows = _same_but_files(key), len(contents.digests)
     for path in sorted(folder.glob(f"{glob.escape(key['dataset'])}_{key['split']}_*.safetensors")):
         own = key_of(path)
@@ -246,7 +246,7 @@ class _Blocks:
             raise RuntimeError(f"features of {len(rows)} images were asked for, but {n_done} came")
 
     def parts(self) -> Iterator[Kept]:
-        """Yield all that was made."""
+        """Yield all parts that were made."""
         for path in self._files:
             if (kept := load_tensors(path, self._key, self._types)) is None:
                 raise UserError(f"{path} could not be read as soon as it was written; the disk may be failing; {HINT}")

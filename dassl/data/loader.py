@@ -1,6 +1,6 @@
-"""Files to batches of views, in the order given, with one random stream an image.
+"""Turns files into batches of views, in the order given, with one random stream for each image.
 
-Views stay 8-bit up to where the tower is: a quarter of the bytes, and a card scales them faster than a CPU.
+Views stay 8-bit until they reach the tower's device: that is a quarter of the bytes, and a card scales them faster than a CPU.
 """
 
 import contextlib
@@ -25,9 +25,9 @@ View = tuple[Place, int | None]  # a file, and the seed of its random view; None
 
 
 class _Views(TorchDataset):
-    """What a view is, uint8 [height, width, 3], with torch's generator on the CPU set to its seed for the time of the call.
+    """Views, uint8 [height, width, 3]; each is made with torch's CPU generator set to its seed for the time of the call.
 
-    A file that cannot be decoded gives its error: raised in a worker it would arrive as a stack trace.
+    For a file that cannot be decoded, its error is returned: raised in a worker, it would arrive as a stack trace.
     """
 
     def __init__(self, transform: Transform, store: ImageStore):
@@ -39,7 +39,7 @@ class _Views(TorchDataset):
             if seed is None:
                 return self.store.pixels(path, self.transform)
             with torch.random.fork_rng(devices=[]):
-                torch.default_generator.manual_seed(seed)  # `torch.manual_seed` would set that of a card, for good
+                torch.default_generator.manual_seed(seed)  # `torch.manual_seed` would set a card's generator too, for good
                 return self.store.pixels(path, self.transform)
         except DataError as error:
             return error
@@ -76,7 +76,7 @@ def pixel_batches(
     for found in _loaded(views, transform, store, n_workers):
         if isinstance(found, list):
             errors += found
-        elif not errors:  # after a first error the pass only goes on to find the others
+        elif not errors:  # after an error, the pass goes on only to find the others
             yield found
     if errors:
         raise undecodable(errors)
@@ -85,7 +85,7 @@ def pixel_batches(
 def view_batches(
     batches: Iterable[Sequence[View]], transform: Transform, store: ImageStore, n_workers: int
 ) -> Iterator[Tensor]:
-    """Yield uint8 [B, height, width, 3] for batches of views, which are drawn as workers get to them: of any number of passes.
+    """Yield uint8 [B, height, width, 3] for batches of views, of any number of passes; workers draw each when they get to it.
 
     Raises a DataError at the first batch that cannot be decoded, and one if a worker process dies.
     """
@@ -118,11 +118,11 @@ def _stacked(views: list[np.ndarray | DataError]) -> np.ndarray | list[DataError
 
 
 def _end_at_once(_: int) -> None:
-    """Let this worker process end without waiting for its last batches to be read.
+    """Let this worker process end without waiting until its last batches are read.
 
-    After Ctrl-C, or when the main process was killed, nobody reads them: it would hang until it is killed, too.
+    After Ctrl-C, or when the main process was killed, nobody reads them, and the worker would hang until it is killed too.
     """
-    Finalize(None, os._exit, args=(0,), exitpriority=0)  # comes before the queue, which waits
+    Finalize(None, os._exit, args=(0,), exitpriority=0)  # runs before the queue's finalizer, which waits
 
 
 def _rows_of_batches(n_rows: int, sizes: int | Sequence[int]) -> list[range]:
@@ -147,9 +147,9 @@ def _named_deaths(loader: DataLoader, begun: Sequence[Place]) -> Iterator[np.nda
 
 @contextlib.contextmanager
 def worker_deaths_named(where: Callable[[], str] = lambda: "") -> Iterator[None]:
-    """Raise a DataError for a worker process that died, which says what may be the matter.
+    """Raise a DataError for a worker process that died; it says what the cause may be.
 
-    Torch raises its own from a signal handler, and so in whatever is being done at that moment, a step of training for one.
+    Torch raises its own error from a signal handler, so in the middle of whatever runs then, such as a step of training.
     """
     try:
         yield

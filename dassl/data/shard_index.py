@@ -1,4 +1,4 @@
-"""The list of an extraction's shards: a JSON file beside them, written last, that says what each of them must be.
+"""The list of an extraction's shards: a JSON file beside them, written last, that says what each of them must hold.
 
 Shards describe themselves, so a run can do without it; with it, a shard that was lost or replaced on the way to another machine
 is noticed and named.
@@ -23,7 +23,7 @@ Shard = dict[str, Any]
 
 
 def write_index(folder: Path) -> list[Shard]:
-    """List the shards in a folder, ascending by their first rows, in its index, and return what it says of each."""
+    """Write the index of the shards in a folder, ascending by their first rows, and return its entries."""
     shards = [described(path) for path in sorted(folder.glob("*.safetensors"))]
     if shards:
         write_json(folder / INDEX, {"key": stated_in(folder / shards[0]["file"]).get("key"), "shards": shards})
@@ -31,7 +31,7 @@ def write_index(folder: Path) -> list[Shard]:
 
 
 def described(path: Path) -> Shard:
-    """Return what a shard is: file, first row, number of rows, type and width of its features, checksum; or its file alone."""
+    """Return a shard's entry: file, first row, number of rows, type and width of its features, checksum; or the file alone."""
     try:
         with safe_open(path, "pt") as file:
             features, rows = file.get_slice("features"), file.get_slice("rows")
@@ -43,12 +43,12 @@ def described(path: Path) -> Shard:
 
 
 def drop_index(folder: Path) -> None:
-    """Remove the index of a folder in which shards change."""
+    """Remove the index of a folder whose shards change."""
     (folder / INDEX).unlink(missing_ok=True)
 
 
 def others_than_listed(folder: Path) -> set[str]:
-    """Return the files of shards that are not what the index of their folder says; a warning names each, and missing ones."""
+    """Return the shard files that differ from the index of their folder; a warning names each of them, and missing ones."""
     index, others = folder / INDEX, set()
     if not exists(index):
         return others

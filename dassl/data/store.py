@@ -124,7 +124,7 @@ def view_bytes(transform: Transform) -> int:
 
 
 def undecodable(errors: Sequence[DataError]) -> DataError:
-    """Return one error for all files that could not be read, naming the first twenty; a file of several views is one."""
+    """Return one error for all files that could not be read, naming the first twenty; a file with several views counts once."""
     errors = list({str(error): error for error in errors}.values())
     if len(errors) == 1:
         return errors[0]

@@ -44,7 +44,7 @@ class Transform:
         return self.standardize(pixels.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format).div_(255))
 
     def normalize_on(self, pixels: Tensor, device: torch.device) -> Tensor:
-        """Return what `normalize` returns on another device, to which the 8-bit views are sent without waiting for it."""
+        """Return what `normalize` does, computed on another device; the 8-bit views are sent there without waiting for it."""
         return self.normalize(pixels if device.type == "cpu" else pixels.pin_memory().to(device, non_blocking=True))
 
     def standardize(self, images: Tensor) -> Tensor:

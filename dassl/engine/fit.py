@@ -14,7 +14,7 @@ from dassl.utils.events import event
 from dassl.utils.progress import Progress
 
 Batch = TypeVar("Batch")
-Parts = Callable[[Batch, int], Sequence[tuple[Batch, float]]]  # of a batch at most n parts, and the share of each
+Parts = Callable[[Batch, int], Sequence[tuple[Batch, float]]]  # at most n parts of a batch, and the share of each
 logger = logging.getLogger(__name__)
 
 
@@ -66,8 +66,8 @@ def fit(
 class _Steps(Generic[Batch]):
     """Takes the steps of a fit, and knows the losses of the epoch that it is in.
 
-    On the CPU each loss is looked at before its step. A card would have to be waited for: there the parameters stay as they
-    are from the first loss on that is not finite, and all losses are read at once when the epoch is over.
+    On the CPU, each loss is checked before its step. On a card this would mean waiting: there, the parameters stay as they
+    are from the first loss that is not finite, and all losses are read at once when the epoch is over.
     """
 
     def __init__(self, loss_of: Callable[[Batch], Tensor], optimizer: torch.optim.Optimizer, parts_of: Parts[Batch] | None):
@@ -77,7 +77,7 @@ class _Steps(Generic[Batch]):
         self.begin("")
 
     def begin(self, where: str) -> None:
-        """Begin an epoch; `where` says where its batch of a number is."""
+        """Begin an epoch; `where` names the place of a batch, given its number."""
         self._where = where
         self._losses: list[float | Tensor] = []
         self._fine: Tensor | None = None  # on a card: whether all losses so far are finite
@@ -103,7 +103,7 @@ class _Steps(Generic[Batch]):
         return sum(self._losses) / max(len(self._losses), 1)
 
     def _gradient(self, batch: Batch) -> Tensor:
-        """Compute the gradients of a batch, in as many parts as have found room so far, and return its loss."""
+        """Compute the gradients of a batch, in as many parts as were needed to fit so far, and return its loss."""
         parts = self._parts(batch)
         self._forget_gradients()
         try:
@@ -121,7 +121,7 @@ class _Steps(Generic[Batch]):
         return self._gradient(batch)
 
     def _forget_gradients(self) -> None:
-        for own in self._parameters:  # the optimizer's own way takes as long as the step of a small head
+        for own in self._parameters:  # the optimizer's own `zero_grad` takes as long as a step of a small head
             own.grad = None
 
     def _parts(self, batch: Batch) -> Sequence[tuple[Batch, float]]:
@@ -137,7 +137,7 @@ class _Steps(Generic[Batch]):
         return loss.detach()
 
     def _step_if(self, fine: Tensor) -> None:
-        """Take the optimizer's step, and take it back on the card unless all is fine."""
+        """Take the optimizer's step, and undo it on the card unless all losses are finite."""
         before = [own.detach().clone() for own in self._parameters]
         self._optimizer.step()
         with torch.no_grad():

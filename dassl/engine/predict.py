@@ -24,7 +24,7 @@ def predict(
 ) -> Tensor:
     """Return `encode` of all batches, stacked as float32 [n_rows, ...]; row i belongs to image i.
 
-    They come to the CPU, but with `keep`, when they stay where the tower is. A batch that finds no room on the GPU is halved,
+    They come to the CPU; with `keep`, they stay where the tower is. A batch that does not fit on the GPU is halved,
     and so are those after it; if even one image does not fit, UserError. Raises RuntimeError if the batches do not hold
     `n_rows` images: a row must never be left unwritten or shifted.
     """
@@ -38,10 +38,10 @@ def predict(
 
 
 class Stacked:
-    """Parts that come in order, as rows of one tensor [n_rows, ...]: each is written to its place, so none is there twice."""
+    """Parts that come in order, as rows of one tensor [n_rows, ...]; each is written to its place, so none is held twice."""
 
     def __init__(self, n_rows: int, make: Callable[..., Tensor] | None = None):
-        """`make` returns a tensor of a shape to be filled, by default one like the first part."""
+        """`make` returns a tensor of a shape, to be filled; by default it is like the first part."""
         self._n_rows, self._filled, self._make = n_rows, 0, make
         self._rows: Tensor | None = None
 
@@ -109,9 +109,9 @@ def encoded_parts(batches: Iterable[Tensor], encode: Callable[[Tensor], Tensor],
 
 
 def behind(parts: Iterable[Result]) -> Iterator[Result]:
-    """Yield tensors or pairs of them, those of a card one later than asked for.
+    """Yield tensors or pairs of them; those on a card come one step late.
 
-    So it is at work on the next one while one is read from it.
+    So the card computes the next one while one is read from it.
     """
     waiting: list[Result] = []
     for part in parts:
@@ -122,7 +122,7 @@ def behind(parts: Iterable[Result]) -> Iterator[Result]:
 
 
 def in_parts(batches: Iterable[Tensor], function: Callable[[Tensor], Result]) -> Iterator[Result]:
-    """Yield `function` of each batch, or of its parts in order if the whole does not fit on the card; then of smaller parts.
+    """Yield `function` of each batch, or of its parts in order if the whole does not fit on the card; later batches alike.
 
     Raises UserError if even one row does not fit.
     """

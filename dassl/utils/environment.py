@@ -42,7 +42,7 @@ def environment() -> dict[str, str]:
 
 
 def rounding_of_card(tf32: bool) -> dict[str, str | bool]:
-    """Return what GPUs may round differently by: the architecture, such as "sm_90", and `MODEL.TF32` where it is on."""
+    """Return what a GPU's rounding depends on: the architecture, such as "sm_90", and `MODEL.TF32` where it is on."""
     import torch
 
     return {"architecture": "sm_{}{}".format(*torch.cuda.get_device_capability())} | ({"tf32": True} if tf32 else {})

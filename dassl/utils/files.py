@@ -223,9 +223,9 @@ def check_not_replaced(path: Path) -> None:
 
 
 def reserve(descriptor: int, n_bytes: int) -> None:
-    """Give an empty file its size; OSError if the disk has no room, where the system can tell.
+    """Give an empty file its size; OSError if the disk has no space, where the system can tell.
 
-    Without it, a process that writes through a memory map to a full disk is killed by SIGBUS.
+    Without this, a process that writes through a memory map to a full disk is killed by SIGBUS.
     """
     try:
         os.posix_fallocate(descriptor, 0, n_bytes)

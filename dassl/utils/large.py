@@ -1,7 +1,7 @@
-"""Tensors that may be too large for memory: from `LARGE` bytes on they are files that are mapped, of which it holds what fits.
+"""Tensors that may be too large for memory: from `LARGE` bytes on they are mapped files, of which memory holds what fits.
 
-The files have no name, so that nothing is left of them, however a process ends. They lie in the output folder of a run, and
-elsewhere where the system keeps temporary files (`TMPDIR`).
+The files have no name, so nothing is left of them, however a process ends. They lie in the output folder of a run, and
+outside runs where the system keeps temporary files (`TMPDIR`).
 """
 
 import contextlib
@@ -25,7 +25,7 @@ _folders: list[Path] = []
 
 @contextlib.contextmanager
 def large_files_in(folder: Path) -> Iterator[None]:
-    """Keep the files of large tensors in a folder, which must be there when the first one is made."""
+    """Keep the files of large tensors in a folder, which must exist when the first one is made."""
     _folders.append(folder)
     try:
         yield
@@ -34,7 +34,7 @@ def large_files_in(folder: Path) -> Iterator[None]:
 
 
 def room(*shape: int, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> Tensor:
-    """Return a tensor to be filled, on a card never a file; UserError, with the bytes, if its file finds no room."""
+    """Return a tensor to be filled; on a card it is never a file. UserError, with the bytes, if its file finds no space."""
     n_bytes = torch.Size(shape).numel() * dtype.itemsize
     if n_bytes < max(1, LARGE) or (device is not None and device.type != "cpu"):
         return torch.empty(shape, dtype=dtype, device=device)
@@ -49,7 +49,7 @@ def room(*shape: int, dtype: torch.dtype = torch.float32, device: torch.device |
 
 
 def single(rows: Tensor) -> Tensor:
-    """Return rows in float32, themselves if they are."""
+    """Return rows in float32; they are returned as they are if they are float32 already."""
     if rows.is_cuda or rows.dtype == torch.float32 or rows.numel() * 4 < LARGE:
         return rows.float()
     found = room(*rows.shape)
@@ -59,7 +59,7 @@ def single(rows: Tensor) -> Tensor:
 
 
 def taken(rows: Tensor, places: Tensor) -> Tensor:
-    """Return rows[places]; of large ones the rows themselves, not to be changed, if these are all of them in their order."""
+    """Return rows[places]; large rows are returned themselves, not to be changed, if all are asked for in order."""
     if rows.is_cuda or rows[:1].nbytes * len(places) < LARGE:
         return rows[places]
     if len(places) == len(rows) and bool((places == torch.arange(len(rows))).all()):

@@ -79,7 +79,7 @@ class Parameter:
 
     @cached_property
     def recorded_before(self) -> Any:
-        """The same as records have it: as in JSON. Not to be changed."""
+        """The same in the form that records have, as in JSON. Not to be changed."""
         return json.loads(json.dumps(self.before))
 
     @property

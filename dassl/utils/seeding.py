@@ -35,7 +35,7 @@ def use_deterministic_algorithms(only: bool) -> None:
 
 
 def use_tf32(allowed: bool) -> None:
-    """Let GPUs round the factors of fp32 products to TF32's 10 bits, or keep them exact; cuDNN would round by itself."""
+    """Let GPUs round the factors of fp32 products to TF32's 10 bits, or keep them exact; cuDNN would round by default."""
     import torch
 
     torch.backends.cudnn.allow_tf32 = allowed

@@ -27,8 +27,8 @@ Key = Mapping[str, Any]
 Types = Mapping[str, torch.dtype]
 Shapes = Mapping[str, tuple[torch.dtype, tuple[int, ...]]]
 
-CODES = {torch.uint8: "U8", torch.float16: "F16", torch.float32: "F32", torch.int64: "I64"}  # of safetensors
-LARGEST = 2**32 - 1  # CRC-32
+CODES = {torch.uint8: "U8", torch.float16: "F16", torch.float32: "F32", torch.int64: "I64"}  # names in safetensors
+LARGEST = 2**32 - 1  # of CRC-32
 
 
 def save_tensors(path: Path, key: Key, tensors: Mapping[str, Tensor]) -> None:
@@ -40,9 +40,9 @@ def save_tensors(path: Path, key: Key, tensors: Mapping[str, Tensor]) -> None:
 
 @contextlib.contextmanager
 def tensors_to_fill(path: Path, key: Key, shapes: Shapes) -> Iterator[dict[str, Tensor]]:
-    """Yield tensors that are mapped to a file; on a clean exit it has its name, as if `save_tensors` had written it.
+    """Yield tensors that are mapped to a file; on a clean exit it gets its name, as if `save_tensors` had written it.
 
-    So tensors that are larger than memory are written. Those of wider numbers come first in `shapes`, as their places must be
+    This is how tensors larger than memory are written. Those with wider numbers come first in `shapes`, as their places must be
     multiples of the numbers' bytes. Raises what `save_tensors` raises.
     """
     places, n_bytes = {}, 0
@@ -63,7 +63,7 @@ def tensors_to_fill(path: Path, key: Key, shapes: Shapes) -> Iterator[dict[str, 
 
 @contextlib.contextmanager
 def _whole(path: Path, n_bytes: int) -> Iterator[Path]:
-    """Yield where to write a file; UserError, with the number of bytes that it takes, if that fails."""
+    """Yield the path to write a file to; UserError, with the number of bytes that it takes, if that fails."""
     try:
         with atomic_path(path) as temporary:
             yield temporary
@@ -109,7 +109,7 @@ def key_of(path: Path) -> dict[str, Any]:
 
 
 def stated_in(path: Path) -> dict[str, Any]:
-    """Return what a file says of itself: `key` and `crc32`; {} if it cannot be read."""
+    """Return what a file says about itself: `key` and `crc32`; {} if it cannot be read."""
     try:
         check_file(path)
         with safe_open(path, "pt") as file:

@@ -26,7 +26,7 @@ DIGIT_DESCRIPTIONS = {
     "nine": "which has a loop at the top",
 }
 
-# "a" stands before every name, "eight" too: people fill "a photo of a {}." with whatever the class is called.
+# "a" stands before every name, even "eight": people fill "a photo of a {}." with whatever the class is called.
 DIGIT_TEMPLATES = (
     "a photo of the digit {name}",
     "a photo of the digit {name}",

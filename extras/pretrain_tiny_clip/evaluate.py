@@ -1,6 +1,6 @@
 """Zero-shot classification of scikit-learn's 1,797 handwritten digits by the shipped files.
 
-This is the only module that sees a real digit. Nothing that trains imports it but to report the final figures.
+This is the only module that sees a real digit. The training code imports it only to report the final figures.
 """
 
 from dataclasses import dataclass

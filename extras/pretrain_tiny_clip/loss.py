@@ -12,7 +12,7 @@ MAX_LOGIT_SCALE = 50.0
 
 
 def encode_short_text(model: CLIP, tokens: Tensor) -> Tensor:
-    """Return `model.encode_text(tokens)` `[T, D]`, computed on the positions up to the last end of text only.
+    """Return `model.encode_text(tokens)` `[T, D]`, computed only on the positions up to the last end of text.
 
     The tower is causal and reads its output at the end of text, so the padding behind it changes nothing but the time.
     """
@@ -27,7 +27,7 @@ def contrastive_loss(logits: Tensor, caption_of: Tensor, n_images_of: Tensor) ->
     """Return the symmetric loss of images `[B]` against the batch's unique captions `[U]`.
 
     `logits` is `[B, U]`, `caption_of` `[B]` each image's caption, `n_images_of` `[U]` how many images carry a caption.
-    Image to text: a caption counts as often as it stands in the batch. Text to image: every image with that caption is
+    Image to text: a caption counts as often as it occurs in the batch. Text to image: every image with that caption is
     right. Without this, two images called "a photo of the digit 7" would be pushed away from their own caption.
     """
     image_to_text = F.cross_entropy(logits + n_images_of.log(), caption_of)

@@ -12,7 +12,7 @@ by open_clip, all classes together and the recall of each, in %:
     a photo of a {}.          69.8 |   93   49   54    59   97   62   81    36    89   79
     a handwritten {}.         71.0 |   93   52   57    60   97   64   81    40    89   78
 
-No real digit is used in training, nor any statistic of one. They did choose how hard the drawn digits are: the values
+No real digit is used in training, nor any statistic of one. But they decided how hard the drawn digits are: the values
 in StreamSettings were set so that this figure is well above chance and well below what labels can reach.
 The same command gives the same bytes again on the same machine; where rounding differs (another processor or torch
 version) the figures may move by a point or so.

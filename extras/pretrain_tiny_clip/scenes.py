@@ -32,7 +32,7 @@ def _regular(n_corners: int, inner: float = 1.0, turn: float = -90.0) -> Floats:
 
 
 def _polygon(corners: str) -> Floats:
-    """Return the corners `[k, 2]` of a polygon given in hundredths, as "02,26 98,26 98,74"."""
+    """Return the corners `[k, 2]` of a polygon given in hundredths, such as "02,26 98,26 98,74"."""
     return np.array([corner.split(",") for corner in corners.split()], dtype=np.float32) / 100
 
 

@@ -14,13 +14,13 @@ from .scenes import COLORS, SHAPES, TEXTURES, Floats
 KINDS = ("digit", "letter", "shape", "texture", "plain")
 CONCEPTS = (*DIGITS, *LETTERS, *SHAPES, *TEXTURES, "plain")
 COLOR_NAMES = tuple(COLORS)
-# At least this far apart in RGB (0 to 255 a channel), so that every drawing can be seen.
+# Colors are at least this far apart in RGB (0 to 255 a channel), so that every drawing can be seen.
 MIN_COLOR_DISTANCE = 130
 
 
 @dataclass(frozen=True)
 class StreamSettings:
-    """What is drawn how often. The digits' fields are the dial for how hard real handwriting is for the model."""
+    """What is drawn, and how often. The digits' fields set how hard real handwriting is for the model."""
 
     kind_shares: tuple[float, ...] = (0.42, 0.15, 0.15, 0.25, 0.03)  # one for each of KINDS
     digit_variants: int = 2  # ways to write each digit, at most 4

@@ -35,7 +35,7 @@ def model_file(name: str) -> Path:
 
 @functools.cache
 def open_clip_models() -> dict[str, Path]:
-    """Return open_clip's JSON files, by name; they are those of the package as it was first looked at."""
+    """Return open_clip's JSON files by name, as the package had them when it was first read."""
     return {path.stem: path for path in sorted(open_clip_folder().glob("*.json"))}
 
 

@@ -45,7 +45,7 @@ from trainers.core.trainer import PromptTrainer
 from trainers.registry import LEARNERS, TRAINERS, absent, is_learner, read_by, tunes_images
 
 THREADS = torch.get_num_threads()  # torch's own choice
-# parts of a key of features: views go by single images, and are float32
+# parts of the key of features; views are kept for single images, and in float32
 NOT_OF_VIEWS = ("split", "files", "files_by", "resize", "fill", "features")
 logger = logging.getLogger(__name__)
 
@@ -147,7 +147,7 @@ def kept_features(
 def _bank_key(cfg: CfgNode, clip: FrozenCLIP, contents: Contents, reads: Reads) -> Key:
     preprocessing = build_preprocessing(cfg.INPUT, clip.preprocessing)
     key = bank_key(clip.fingerprint, preprocessing, contents, cfg.MODEL.PREC, clip.device.type)
-    key |= {} if clip.linear == TORCH else {"linear": clip.linear}  # caches of before have no such entry, nor the next ones
+    key |= {} if clip.linear == TORCH else {"linear": clip.linear}  # older caches have neither this entry nor the next ones
     key |= rounding_of_card(cfg.MODEL.TF32) if clip.device.type == "cuda" else {}
     return key | kept_as(cfg.MODEL.FEATURES) | ({} if reads == "features" else {"reads": reads})
 

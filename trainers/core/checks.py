@@ -1,4 +1,4 @@
-"""What a learner must be for its classes and its settings."""
+"""Checks whether a learner suits its classes and its settings."""
 
 from collections.abc import Sequence
 
@@ -9,16 +9,16 @@ from trainers.learner import Learner
 
 
 def check_calibrated(name: str, learner: Learner | None) -> None:
-    """Raise ConfigError unless what is trained is a learner that tunes no tower, which alone is fitted again in no time."""
+    """Raise ConfigError unless a learner is trained that tunes no tower: only such a learner is fitted again in no time."""
     if learner is None or learner.tunes_images or learner().tunes_text:
         raise ConfigError(f"TRAINER.CALIBRATION fits a model once for each label that it leaves out, which {name} is too slow "
                           "for; set it to none, or take a learner on frozen features such as LinearProbe")
 
 
 def check_texts_differ(name: str, learner: Learner, classnames: Sequence[str]) -> None:
-    """Raise UserError if a learner's texts of two classes of different names are the same tokens, as no image tells them apart.
+    """Raise UserError if two classes of different names have the same tokens in a learner: no image would tell them apart.
 
-    Two classes of one name have been warned of with the data set: some published lists have such.
+    For two classes of the same name, the data set has already warned: some published lists have them.
     """
     class_of: dict[tuple, int] = {}
     for label, rows in enumerate(_rows_of_classes(learner)):

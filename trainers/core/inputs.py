@@ -76,13 +76,13 @@ def encoder(clip: FrozenCLIP, reads: Reads) -> Encode:
 
 
 def pixel_encoder(clip: FrozenCLIP, reads: Reads, transform: Transform) -> Encode:
-    """Return what makes the same of 8-bit views [B, height, width, 3], normalized where the tower is."""
+    """Return a function that does the same for 8-bit views [B, height, width, 3], which it normalizes where the tower is."""
     encode = encoder(clip, reads)
     return lambda pixels: encode(transform.normalize_on(pixels, clip.device))
 
 
 def free_bytes(device: torch.device) -> int:
-    """Return the bytes that a card has room for."""
+    """Return how many bytes fit on a card."""
     return torch.cuda.mem_get_info(device)[0]
 
 
@@ -149,7 +149,7 @@ class Inputs:
             chunks, again = itertools.tee(_chunks(steps, AHEAD_BYTES // self._row_bytes(reads)))
             encoded = self._encoded_views(rows, chunks, round, reads)
             for chunk in again:
-                sizes = [len(own) for own, _ in chunk]  # copies, since a part would hold the chunk while the next is encoded
+                sizes = [len(own) for own, _ in chunk]  # copies: a view would keep the chunk alive while the next is encoded
                 yield from map(torch.clone, next(encoded).split(sizes))
 
     def _kept_tokens(self, split: str) -> Tensor | None:
@@ -196,16 +196,16 @@ class Inputs:
         return None if own is None else (own, places)
 
     def _resident(self, kept: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Return inputs and the places of rows [M] among them: on a card those of the rows alone, if it has room for them.
+        """Return inputs and the places of rows [M] among them; on a card, the inputs of these rows alone, if they fit.
 
-        There a step gathers its own; from the CPU they would be sent in each step.
+        Each step gathers its own there; from the CPU they would have to be sent in each step.
         """
         if self.clip.device.type == "cpu" or len(rows) * kept[:1].nbytes > free_bytes(self.clip.device) // 2:
             return kept, rows
         return self._sent(kept[rows]), torch.arange(len(rows))
 
     def _sent(self, inputs: Tensor) -> Tensor:
-        """Return inputs where the tower is."""
+        """Return inputs on the tower's device."""
         return inputs.to(self.clip.device, non_blocking=True)
 
     def _kept_views(self, bank: ViewBank, rows: Tensor, steps: Iterable[Step], round: int) -> Iterator[Tensor]:
@@ -221,7 +221,7 @@ class Inputs:
         places = [self.dataset.place(item.path) for item in items]
         if self.store.max_bytes:
             self.store.fill(places, loading.training_view, n_threads=loading.n_workers)
-        # beside a tower on the CPU, workers are of use for decoding alone; a card needs them for crops, too
+        # beside a tower on the CPU, workers are useful only for decoding; a card needs them for crops too
         no_workers = self.clip.device.type == "cpu" and self.store.holds(places, loading.training_view)
 
         def seed(place: int, number: int) -> int | None:

@@ -33,9 +33,9 @@ TEMPERATURE = "calibration.temperature"  # beside the parameters of a learner, i
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model says of one split, on the CPU in float32, but that the features of a float16 bank stay as they are.
+    """What a model predicts for one split, on the CPU in float32; only the features of a float16 bank stay as they are.
 
-    What is large is mapped. Image features [N, D], logits [N, C], the class features [C, D] that logits are made of (unit norm
+    Large tensors are mapped. Image features [N, D], logits [N, C], the class features [C, D] that logits are made of (unit norm
     for texts but under AS), those of the negative contexts and the bias [C] where the learner has them: logits are a scale
     times (features @ text_features.T + bias), for learners that are linear. `class_directions` [C, D] say where classes lie
     among features, if not along those.
@@ -252,7 +252,7 @@ class PromptTrainer:
             yield itertools.islice(batches, n_steps)
 
     def _stream(self, name: str, source: Labeled, round: int, n_steps: int, reads: Reads) -> Iterator[Batch]:
-        """Yield one source's batch of each step of all epochs, where the towers are."""
+        """Yield one source's batch for each step of all epochs, on the towers' device."""
         rows, *values = source[0], *(own.to(self.clip.device) for own in source[1:])
         steps, again = itertools.tee(self._steps(name, len(rows), round, n_steps))
         inputs = self.inputs.of_steps(rows, steps, round, reads=reads)
