@@ -1,4 +1,4 @@
-"""A real browser without a window, for tests of the labeling page; where there is none, they say that they are skipped."""
+"""A real headless browser for tests of the labeling page. Without one, these tests are reported as skipped."""
 
 import shutil
 from collections.abc import Iterator

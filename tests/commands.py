@@ -39,7 +39,7 @@ HEEDED = (UNBUFFERED, "PYTHONBREAKPOINT")  # of these variables, by a fork too; 
 
 _context = multiprocessing.get_context("forkserver")
 _context.set_forkserver_preload(list(LIBRARIES))
-_lock = threading.Lock()  # a start asks after all processes, and two who ask after one at once would lose its exit code
+_lock = threading.Lock()  # starting a command polls all processes: if two poll one at once, its exit code is lost
 
 
 def run(words: Sequence[object], *, capture_output: bool = False, check: bool = False, **options) -> CompletedProcess:
@@ -60,7 +60,7 @@ def run(words: Sequence[object], *, capture_output: bool = False, check: bool = 
 
 
 def popen(words: Sequence[object], *, env: Mapping[str, str] | None = None, **options) -> "Fork | Popen":
-    """Return a started command; `options` of a fork are those of `Fork`."""
+    """Return a started command. For a fork, `options` are those of `Fork`."""
     if not _can_fork(words, env):
         return Popen(words, env=env, **options)
     return Fork([os.fspath(word) for word in words[1:]], os.environ if env is None else env, **options)
@@ -68,7 +68,7 @@ def popen(words: Sequence[object], *, env: Mapping[str, str] | None = None, **op
 
 @functools.cache
 def begin() -> dict[str, str]:
-    """Start the server, if it does not run yet, and return the environment that it has read."""
+    """Start the server if it is not running yet, and return the environment that it started with."""
     forkserver.ensure_running()
     return dict(os.environ)
 
@@ -137,7 +137,7 @@ class Fork:
 
 
 def _can_fork(words: Sequence[object], env: Mapping[str, str] | None) -> bool:
-    """Tell whether a command is one of Python, without flags, and in no environment that only a start can heed."""
+    """Tell whether a command is Python's, without flags, and in an environment that a fork can take on."""
     if words[0] != sys.executable or (str(words[1]).startswith("-") and words[1] not in ("-c", "-m")):
         return False
     return _read_at_the_start(os.environ if env is None else env) == _read_at_the_start(begin())

@@ -23,13 +23,13 @@ PROJECT_FILES = ("active", "benchmarks", "configs", "dassl", "datasets", "docs",
 
 @pytest.fixture(autouse=True, scope="session")
 def one_thread():
-    """Small models run slower, and not bit for bit alike, with more."""
+    """With more threads, small models run slower and not bit for bit alike."""
     torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True, scope="session")
 def heeds_ctrl_c():
-    """Let the processes that tests start heed Ctrl-C, which the background of a shell, where these may run, does not."""
+    """Make processes that tests start react to Ctrl-C, even if the tests run in the background of a shell, which ignores it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -69,7 +69,7 @@ def root(tmp_path_factory) -> Path:
 
 @pytest.fixture(autouse=True)
 def plugins_are_forgotten():
-    """Take the plug-ins that a test has imported out of the registries: their keys would be in the configs of later tests."""
+    """Remove plug-ins that a test has imported from the registries. Otherwise later tests' configs would have their keys."""
     before = set(sys.modules)
     yield
     for name in [name for name in sys.modules if name.startswith("plugin_") and name not in before]:

@@ -1,4 +1,4 @@
-"""Runs that are labeled in the page, as commands of their own, for tests; and the same runs by sheets."""
+"""Runs labeled on the page, as separate commands, for tests; and the same runs with sheets."""
 
 import csv
 import http.client
@@ -40,7 +40,7 @@ def photos(root: Path, folder: Path, n_each: int = 10) -> dict[str, str]:
 
 
 def words(folder: Path, output: Path, oracle: str, *more: str) -> list[str]:
-    """Return the words of a run of three rounds of four images, and three of an audit beside the first."""
+    """Return the command-line words of a run of three rounds of four images, with an audit of three images in the first."""
     page = ("ACTIVE.PAGE.OPEN", "false", "ACTIVE.PAGE.GRACE", "0") if oracle == "page" else ()
     return ["--config-file", "configs/quickstart.yaml", "--root", str(folder), "--output-dir", str(output), "DATASET.NAME",
             "ImageFolder", "DATASET.IMAGEFOLDER.CLASSES", "classes.txt", "ACTIVE.ORACLE", oracle, "ACTIVE.ROUNDS",
@@ -60,7 +60,7 @@ def by_sheets(folder: Path, output: Path, rows: Callable[[int, list[str]], dict[
 
 
 class PageRun:
-    """A run as a command of its own that has printed its address; `ask` is what a page asks of it."""
+    """A run as a separate command that has printed its address. `ask` sends what a page would send."""
 
     def __init__(self, folder: Path, output: Path, *more: str, kill_at: str = ""):
         self.process = commands.popen(
@@ -77,7 +77,7 @@ class PageRun:
                 yield found[0]
 
     def ask(self, path: str, content: Any = None) -> Any:
-        """Return what the run answers, also what it refuses; raises OSError where it is gone, even within an answer."""
+        """Return the run's response, even a refusal. Raises OSError if the run is gone, even in the middle of a response."""
         request = urllib.request.Request(
             self.base + path, headers={"X-Page-Token": self.token, "Content-Type": "application/json"},
             data=None if content is None else json.dumps(content).encode())
@@ -117,7 +117,7 @@ class PageRun:
             {"image": image, "answer": said, "seen": seen} for image, said, seen in answers]})
 
     def labeled(self, say: Say) -> int:
-        """Answer all that is asked, one image after the other, and return the exit code."""
+        """Answer everything that is asked, one image at a time, and return the exit code."""
         for question in self.questions():
             for own in question["open"]:
                 try:
@@ -127,7 +127,7 @@ class PageRun:
         return self.ended()
 
     def ended(self) -> int:
-        """Return the exit code once the run has ended; its output is in `said`, its errors in `errors`."""
+        """Return the exit code once the run has ended. `said` holds its output, `errors` its errors."""
         out, self.errors = self.process.communicate(timeout=120)
         self.said += out
         return self.process.returncode

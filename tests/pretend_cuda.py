@@ -102,7 +102,7 @@ class PretendedCard(TorchDispatchMode):
         return self.read_backs.total()
 
     def forget(self) -> None:
-        """Count from 0 on."""
+        """Start counting from 0 again."""
         self.read_backs.clear()
         self.uploads.clear()
         self.waits.clear()

@@ -67,7 +67,7 @@ def rounds(tmp_path: Path, output: str = "run") -> list:
 
 
 def labeled(start, tmp_path, answers: dict[str, str], *words: str, output: str = "run") -> list[str]:
-    """Do a whole run whose images are answered so; return all that was asked."""
+    """Do a whole run with such answers, and return all that was asked."""
     code, error = start(*words, output=output)
     for round in range(3):
         assert code == 3, error
@@ -79,7 +79,7 @@ def labeled(start, tmp_path, answers: dict[str, str], *words: str, output: str =
 
 @pytest.mark.parametrize("word", WORDS.values())
 def test_images_that_nobody_can_label_stop_no_run(start, truth, tmp_path, word):
-    """Every answer is the word: three rounds of zero-shot CLIP and no image asked twice."""
+    """Every answer is such a word. There are three rounds of zero-shot CLIP, and no image is asked twice."""
     seen = labeled(start, tmp_path, dict.fromkeys(truth, word))
     assert len(seen) == len(set(seen)) == 12
     last = rounds(tmp_path)[-1]
@@ -89,7 +89,7 @@ def test_images_that_nobody_can_label_stop_no_run(start, truth, tmp_path, word):
 
 @pytest.mark.parametrize("sampler", ["coreset", "entropy", "alfa_mix", "cec", "typiclust", "badge"])
 def test_what_each_answer_does(start, truth, tmp_path, capsys, sampler):
-    """Asked = labels + skips + none + unsure; none of them trains, is charged as it should, or is asked again."""
+    """Asked = labels + skips + none + unsure. Only labels are trained on, charges are right, and nothing is asked again."""
     answers = {path: (name, "!skip", "!none", "!unsure", f"!unsure {NAMES[0]}")[place % 5]
                for place, (path, name) in enumerate(truth.items())}
     seen = labeled(start, tmp_path, answers, "ACTIVE.SAMPLER", sampler)
@@ -105,7 +105,7 @@ def test_what_each_answer_does(start, truth, tmp_path, capsys, sampler):
 
 
 def test_a_table_and_a_record_say_them(start, truth, tmp_path, capsys):
-    """In the order of the run; a run without them has the old columns."""
+    """They are in the order of the run. A run without them has the old columns."""
     answers = dict(zip(truth, ["!skip", "!none", "!unsure", "!unsure one"] * 6, strict=True))
     start()
     paths = fill(sheet(tmp_path, 0), answers)
@@ -123,7 +123,7 @@ def test_a_table_and_a_record_say_them(start, truth, tmp_path, capsys):
 
 
 def test_the_sheet_says_what_may_be_written(start, tmp_path):
-    """In its head, beside the columns that are read, and in the images' page."""
+    """It does so in its head, next to the columns that are read, and on the page of images."""
     start()
     head = sheet(tmp_path, 0).read_text().splitlines()[0]
     assert head.endswith('"label: a class name, or !skip, !none, !unsure"')
@@ -132,14 +132,14 @@ def test_the_sheet_says_what_may_be_written(start, tmp_path):
 
 @pytest.mark.parametrize("name", ["!skip", "!Unsure", "!unsure one", "!NONE"])
 def test_a_class_cannot_be_called_so(start, photos, name):
-    """One line, before anybody is asked."""
+    """One line says so before anybody is asked."""
     (photos / "classes.txt").write_text("\n".join([*NAMES, name]))
     code, error = start()
     assert code == 1 and "is a word that people may answer with" in error and error.count("\n") == 1
 
 
 def test_the_order_of_answers_in_a_file_is_irrelevant(start, truth, tmp_path):
-    """Also of words and corrections."""
+    """This includes special answers and corrections."""
     answers = {path: name if place % 3 else "!skip" for place, (path, name) in enumerate(truth.items())}
     labeled(start, tmp_path, answers)
     for round in range(3):
@@ -169,7 +169,7 @@ def test_the_order_of_corrections_is_none_of_a_record(start, truth, tmp_path):
 
 
 def test_a_correction_is_trained_on_from_the_next_round_on(start, truth, tmp_path):
-    """Nobody is charged for it, old picks stand, and the run equals one in which it was known when it came."""
+    """It is not charged, earlier picks stay, and the run equals one in which the label was right from that round on."""
     start()
     wrong = {path: NAMES[(NAMES.index(name) + 1) % 3] for path, name in truth.items()}
     first = fill(sheet(tmp_path, 0), wrong)
@@ -187,7 +187,7 @@ def test_a_correction_is_trained_on_from_the_next_round_on(start, truth, tmp_pat
 
 
 def test_a_correction_to_the_same_label_changes_nothing(start, truth, tmp_path):
-    """As when a person writes all earlier rows once more."""
+    """It may happen that a person writes all earlier rows again."""
     for output, again in (("run", False), ("other", True)):
         paths: list[str] = []
         code, _ = start(output=output)
@@ -203,7 +203,7 @@ def test_a_correction_to_the_same_label_changes_nothing(start, truth, tmp_path):
 
 @pytest.mark.parametrize("learner", ["CoOp", "LinearProbe", "DualPrompt"])
 def test_half_a_label_of_what_people_were_unsure_of(start, truth, tmp_path, learner, capsys):
-    """`ACTIVE.UNSURE half`: trained on and seen by samplers as labeled; it is another model than by a whole label, or none."""
+    """`ACTIVE.UNSURE half`: it is trained on, and samplers see it as labeled. A whole label or none gives another model."""
     words, models = ("TRAINER.NAME", learner, "ACTIVE.SAMPLER", "cec"), {}
     unsure = {path: f"!unsure {name}" if place % 3 else "!unsure" for place, (path, name) in enumerate(truth.items())}
     for output, answers, more in (("none", unsure, ()), ("half", unsure, ("ACTIVE.UNSURE", "half")), ("whole", truth, ())):
@@ -221,7 +221,7 @@ def test_half_a_label_of_what_people_were_unsure_of(start, truth, tmp_path, lear
 @pytest.mark.parametrize(("first", "then", "n_paid", "n_labeled"), [
     ("!skip", "one", 8, 8), ("!none", "one", 8, 8), ("one", "!none", 8, 7), ("one", "!skip", 7, 7), ("!unsure", "one", 8, 8)])
 def test_any_answer_can_be_corrected(start, truth, tmp_path, first, then, n_paid, n_labeled):
-    """Labels and charges are those of what was said last."""
+    """Labels and charges follow the last answer."""
     start()
     path = fill(sheet(tmp_path, 0), truth | dict.fromkeys(asked(sheet(tmp_path, 0))[:1], first))[0]
     start()
@@ -269,7 +269,7 @@ def test_a_run_with_all_answers_repeats_and_replays(start, truth, tmp_path, monk
 
 
 def test_a_damaged_answer_in_a_record_is_noticed(start, truth, tmp_path):
-    """A word that is none, although the file's own hashes were made again."""
+    """An unknown word is found, even if the file's own hashes were recomputed."""
     start()
     fill(sheet(tmp_path, 0), dict.fromkeys(truth, "!skip"))
     start()
@@ -301,7 +301,7 @@ KNOWN = Known(["a.jpg", "b.jpg"], ["heron", "magpie"], words(["heron", "magpie"]
     (["heron", "magpie", "!none"], "!unsure"), (["heron", "magpie", "heron", "magpie"], "!unsure"),
     (["!none", "!none", "magpie"], "!none"), (["heron", ""], "heron")])
 def test_most_opinions_decide(names, expected):
-    """Whatever their order; blank cells are none."""
+    """Their order does not matter, and blank cells do not count."""
     for order in (names, names[::-1]):
         rows, n_further, undecided = majority([("row", "a.jpg", name) for name in order], KNOWN, {"a.jpg"})
         found = {name for _, _, name in rows if name}
@@ -316,7 +316,7 @@ def test_what_means_nothing_stays_to_be_listed():
 
 
 def test_second_opinions_are_paid_and_a_third_decides(start, truth, tmp_path):
-    """The run waits while two differ; its record counts opinions, also when it goes on."""
+    """The run waits while two opinions differ. Its record counts opinions, even if the run is continued."""
     words = ("ACTIVE.FILE.CONFLICTS", "majority")
     start(*words)
     paths = asked(sheet(tmp_path, 0))
@@ -358,7 +358,7 @@ def test_skips_and_the_audit_cost_no_opinion(start, truth, tmp_path):
 
 
 def test_corrections_that_differ_wait_for_a_third(start, truth, tmp_path):
-    """They are not passed over."""
+    """They are not ignored."""
     words = ("ACTIVE.FILE.CONFLICTS", "majority")
     start(*words)
     first = fill(sheet(tmp_path, 0), truth)[0]
@@ -387,7 +387,7 @@ def test_second_opinions_repeat(start, truth, tmp_path, monkeypatch):
 
 
 def test_a_label_and_a_skip_in_any_spelling(start, truth, tmp_path):
-    """Who can label the image decides."""
+    """The person who can label the image decides."""
     start()
     path = asked(sheet(tmp_path, 0))[0]
     fill(sheet(tmp_path, 0), truth, f"./{path},!Skip")
@@ -395,7 +395,7 @@ def test_a_label_and_a_skip_in_any_spelling(start, truth, tmp_path):
 
 
 def test_answers_live_on_in_a_run_that_repeats_them(start, truth, tmp_path):
-    """Its own record holds them, so that they are predicted as given, carried over, and go on after a stop."""
+    """Its own record holds them, so they are shown in predictions, carried over, and kept after a stop."""
     start()
     for round in range(3):
         fill(sheet(tmp_path, round), {path: name if place % 3 else "!none" for place, (path, name) in enumerate(truth.items())})

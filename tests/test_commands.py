@@ -1,4 +1,4 @@
-"""Commands in forks are what commands from the shell are."""
+"""Commands in forks behave like commands started from the shell."""
 
 import json
 import os
@@ -46,7 +46,7 @@ def test_a_fork_gets_what_a_start_gets(script, tmp_path, form):
 
 
 def test_a_run_in_a_fork_is_bit_for_bit_that_of_this_process(tmp_path, capsys):
-    """The same picks, metrics and prompts; `test_train.py` says so of this process and a start."""
+    """Picks, metrics and prompts agree. `test_train.py` compares this process with a command that is started in full."""
     words = ["--config-file", "configs/quickstart.yaml", "--root", str(tmp_path / "data"), "ACTIVE.ROUNDS", "2",
              "OPTIM.MAX_EPOCH", "3", "--output-dir"]
     done = commands.run([sys.executable, "train.py", *words, tmp_path / "fork"], capture_output=True, text=True)
@@ -62,7 +62,7 @@ def test_a_run_in_a_fork_is_bit_for_bit_that_of_this_process(tmp_path, capsys):
 
 
 def test_a_fork_can_be_read_signaled_and_killed():
-    """Line by line while it runs; the code is minus the signal."""
+    """It is read line by line while it runs. The exit code is minus the signal number."""
     code = "import time\nprint('begun', flush=True)\ntime.sleep(240)"
     for number in (signal.SIGKILL, signal.SIGTERM):
         with commands.popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
@@ -74,13 +74,13 @@ def test_a_fork_can_be_read_signaled_and_killed():
 
 
 def test_ctrl_c_is_an_exception_in_a_fork():
-    """As in a start, whatever the server does with it."""
+    """This must hold as in a full start, whatever the server does with the signal."""
     code = "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\nexcept KeyboardInterrupt:\n    print('came')"
     assert commands.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "came\n"
 
 
 def test_a_fork_ends_as_python_does():
-    """What is to be done at the end is done; an error is a trace and code 1."""
+    """Exit handlers run; an error gives a traceback and code 1."""
     code = "import atexit\natexit.register(print, 'at the end')\nraise ValueError('of the command')"
     done = commands.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1 and done.stdout == "at the end\n" and "ValueError: of the command" in done.stderr
@@ -92,20 +92,20 @@ def test_a_fork_ends_as_python_does():
 @pytest.mark.parametrize(("flags", "variables"), [(["-W", "error"], {}), ([], {"OMP_NUM_THREADS": "2"}),
                                                   ([], {"PYTHONHASHSEED": "1"})])
 def test_what_a_fork_cannot_be_given_makes_a_start(flags, variables):
-    """Flags of Python and what is read before its first line."""
+    """Python flags, and variables that are read before the first line, cannot be given to a fork."""
     with commands.popen([sys.executable, *flags, "-c", ""], env=os.environ | variables) as process:
         assert isinstance(process, subprocess.Popen)
     assert process.returncode == 0
 
 
 def test_a_fork_has_no_seconds_of_imports():
-    """In CPU time: a command that imports torch and open_clip begins with them."""
+    """In a full start, a command that imports torch and open_clip spends that CPU time first."""
     code = "import time, torch, open_clip, sklearn.cluster, pandas; print(time.process_time())"
     assert float(commands.run([sys.executable, "-c", code], capture_output=True, text=True).stdout) < 1
 
 
 def test_the_server_has_one_thread():
-    """Its forks would lack others."""
+    """Forks would lack any other thread."""
     code = "import os; print(len(os.listdir(f'/proc/{os.getppid()}/task')))"
     if sys.platform == "linux":
         assert commands.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "1\n"

@@ -16,7 +16,7 @@ def loaded(name: str) -> dict:
 
 
 def test_the_workflow_tests_all_that_is_promised():
-    """Each Python, the oldest dependencies and macOS; what its steps run is there, and is what contributors run."""
+    """Each Python, the oldest dependencies and macOS are tested. What its steps run exists, and contributors run the same."""
     workflow = loaded(".github/workflows/tests.yml")
     assert workflow.keys() == {"name", True, "permissions", "concurrency", "jobs"}  # YAML reads `on` as true
     matrix = workflow["jobs"]["tests"]["strategy"]["matrix"]
@@ -32,14 +32,14 @@ def test_the_workflow_tests_all_that_is_promised():
 
 
 def test_the_pythons_are_those_of_the_readme_and_of_the_linter():
-    """One list: README, CONTRIBUTING and the linter's oldest."""
+    """README, CONTRIBUTING and the linter's oldest version agree."""
     for name in ("README.md", "CONTRIBUTING.md"):
         assert f"Python {PYTHONS[0]} to {PYTHONS[-1]}" in (PROJECT / name).read_text()
     assert f'target-version = "py{PYTHONS[0].replace(".", "")}"' in (PROJECT / "pyproject.toml").read_text()
 
 
 def test_the_hook_is_the_linter_of_the_tests():
-    """Of the same versions."""
+    """Their versions agree."""
     (repository,) = loaded(".pre-commit-config.yaml")["repos"]
     (hook,) = repository["hooks"]
     (asked,) = [line for line in (PROJECT / "requirements-dev.txt").read_text().splitlines() if line.startswith("ruff")]
@@ -47,7 +47,7 @@ def test_the_hook_is_the_linter_of_the_tests():
 
 
 def test_the_images_copy_and_run_what_is_there():
-    """Files, requirement files, the entry point; no stage without a name, and none is the base of one that comes later."""
+    """Files, requirement files and the entry point exist. Each stage has a name and builds only on earlier ones."""
     instructions = [line.split() for line in re.sub(r"\\\n", " ", (PROJECT / "Dockerfile").read_text()).splitlines()
                     if line and not line.startswith("#")]
     stages = [words[-1] for words in instructions if words[0] == "FROM"]
@@ -69,14 +69,14 @@ def test_the_citation_has_what_its_format_asks_for():
 
 @pytest.mark.parametrize("name", ["CONTRIBUTING.md", "SECURITY.md"])
 def test_links_lead_somewhere(name):
-    """To files that are there; and so do the names of files in code."""
+    """The linked files exist, and so do those named in code."""
     text = (PROJECT / name).read_text()
     named = [*re.findall(r"\]\(([^)#]+)", text), *re.findall(r"`((?:[\w.]+/)+[\w.]+\.\w+)`", text)]
     assert named and [file for file in named if not (PROJECT / file).exists()] == []
 
 
 def test_no_ignored_file_is_part_of_these():
-    """What the code host reads begins with a dot, and is kept all the same."""
+    """Names of files that the code host reads begin with a dot, but they are tracked all the same."""
     files = [".github/workflows/tests.yml", ".pre-commit-config.yaml", ".dockerignore", "CITATION.cff", "Dockerfile"]
     if (PROJECT / ".git").exists():
         found = subprocess.run(["git", "check-ignore", *files], cwd=PROJECT, capture_output=True, text=True)
@@ -85,7 +85,7 @@ def test_no_ignored_file_is_part_of_these():
 
 
 def test_what_is_not_strict_is_there():
-    """A module that was renamed or mended leaves the list of those that types are checked less strictly in."""
+    """A module that was renamed or fixed must leave the list of modules with less strict type checks."""
     listed = re.findall(r'"((?:active|trainers)\.[\w.]+)"', (PROJECT / "pyproject.toml").read_text())
     assert len(listed) > 30 and len(listed) == len(set(listed))
     assert [name for name in listed if not (PROJECT / f"{name.replace('.', '/')}.py").is_file()] == []

@@ -66,7 +66,7 @@ def test_sigterm_stops_and_says_how_to_go_on(root, tmp_path):
 
 
 def test_overwrite_is_left_out_of_the_advice(start, tmp_path, monkeypatch):
-    """Row 10: "the same command" would start again if it says --overwrite."""
+    """Row 10: with --overwrite, the same command would start again from the beginning."""
 
     def interrupted(*_, **__):
         raise KeyboardInterrupt
@@ -110,7 +110,7 @@ def test_a_curve_that_finds_no_room_is_drawn_later(start, tmp_path, monkeypatch)
 
 
 def test_a_log_that_finds_no_room_stops_the_run_with_its_path(start, tmp_path):
-    """Row 11: not a traceback of the logging module for every line."""
+    """Row 11: the logging module must not print a traceback for every line."""
     assert start("ACTIVE.ROUNDS", "1")[0] == 0
     (tmp_path / "run" / "results.json").unlink()
     with full_disk(10):
@@ -119,7 +119,7 @@ def test_a_log_that_finds_no_room_stops_the_run_with_its_path(start, tmp_path):
 
 
 def test_a_read_only_output_folder_is_named(start, tmp_path):
-    """Row 11: nothing is computed, nothing is touched."""
+    """Row 11: nothing is computed or touched."""
     assert start()[0] == 0
     before = files(tmp_path / "run")
     code, err = start("--output-dir", "/proc/run")  # nobody may write there, root included
@@ -135,7 +135,7 @@ def test_a_data_root_that_cannot_be_written_is_named_with_the_way_out(start, tmp
 
 
 def test_two_runs_on_one_empty_cache_both_finish(tmp_path):
-    """Rows 8 and 12: started together, one extracts and the other waits; both end with what one alone computes."""
+    """Rows 8 and 12: if they start together, one extracts and the other waits. Both end with the result of a single run."""
     words = [sys.executable, "train.py", *QUICK, "--root", str(tmp_path / "data"), "--output-dir"]
     both = [commands.popen([*words, str(tmp_path / name)], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
             for name in ("a", "b")]
@@ -145,7 +145,7 @@ def test_two_runs_on_one_empty_cache_both_finish(tmp_path):
 
 
 class Bomb:
-    """What leaves a mark where it is unpickled."""
+    """Leaves a mark when it is unpickled."""
 
     def __init__(self, mark: Path):
         self.mark = mark
@@ -192,7 +192,7 @@ def test_a_planted_record_or_prompt_is_refused(start, bomb, tmp_path, name):
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".bin", ".npz"])
 @pytest.mark.parametrize("form", ["plain", "torch"])
 def test_planted_weights_are_refused(start, bomb, tmp_path, suffix, form):
-    """Row 19: weights that are a pickle, plain or in torch's archive, under any name, are an error, never a fallback."""
+    """Row 19: pickled weights, plain or in torch's archive, under any name, are an error, and nothing else is used instead."""
     weights = tmp_path / f"weights{suffix}"
     if form == "plain":
         weights.write_bytes(bomb)
@@ -239,7 +239,7 @@ def test_no_code_of_the_project_unpickles():
 
 
 class Terminal(io.StringIO):
-    """A stream that says it is a terminal."""
+    """A stream that claims to be a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -247,7 +247,7 @@ class Terminal(io.StringIO):
 
 @pytest.mark.parametrize("stream", [Terminal, io.StringIO])
 def test_long_work_shows_itself_on_a_terminal_alone(start, root, tmp_path, monkeypatch, stream):
-    """Bars for extraction, hashing, training, selection and prediction on a terminal; not a byte of them elsewhere."""
+    """Extraction, hashing, training, selection and prediction show bars on a terminal. Elsewhere not a byte of them appears."""
     shown = stream()
     monkeypatch.setattr(sys, "stderr", shown)
     monkeypatch.setitem(BAR, "delay", 0)

@@ -54,7 +54,7 @@ def test_arrows_point_one_way(folder):
 
 
 def test_no_files_import_each_other_in_a_circle():
-    """Also where an import is for type checking alone, or stands in a function."""
+    """This includes imports inside functions and those for type checking only."""
     files = {path.relative_to(PROJECT).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__"): path
              for path in modules(*OURS)}
     arrows = {name: {other for other in imported(path) if other in files} for name, path in files.items()}
@@ -80,7 +80,7 @@ def test_only_what_sets_up_sees_a_config():
 
 
 def test_no_function_of_the_loop_has_more_than_five_parameters():
-    """A step takes the run, its state, and what this round is about."""
+    """A step takes the run, its state, and the topic of this round."""
     many = [function.name for file in ("loop", "asking") for function in functions(PROJECT / f"active/{file}.py")
             if len([argument for argument in ast.walk(function.args) if isinstance(argument, ast.arg)]) > 5]
     assert many == []
@@ -88,7 +88,7 @@ def test_no_function_of_the_loop_has_more_than_five_parameters():
 
 @pytest.mark.parametrize("folder", ["active/record", "active/analysis", "trainers/core/job.py", "scripts/sweep.py"])
 def test_records_and_commands_are_read_without_torch(folder):
-    """What can be said without the libraries that compute is said at once: torch, torchvision, open_clip take seconds."""
+    """What needs no computing libraries must be quick: torch, torchvision and open_clip take seconds to import."""
     path = PROJECT / folder
     files = [path] if path.is_file() else modules(folder)
     names = [file.relative_to(PROJECT).with_suffix("").as_posix().replace("/", ".") for file in files]
@@ -101,7 +101,7 @@ def functions(path: Path) -> Iterator[ast.FunctionDef]:
 
 
 def test_open_clip_is_known_where_clip_is():
-    """The core and the loop know nothing of open_clip; of the trainers, only what lies in trainers/clip and the kit do."""
+    """The core and the loop do not import open_clip. Of the trainers, only trainers/clip and the kit do."""
     knowing = [path for path in modules("dassl", "active", "trainers") if "trainers.clip.library" in imported(path)]
     assert {path.name for path in knowing if path.parent.name != "clip"} == {"patterns.py"}
 
@@ -140,7 +140,7 @@ def test_requirements_name_what_is_imported_and_nothing_else():
 
 @pytest.mark.parametrize("file", sorted(path.name for path in PROJECT.glob("requirements-*.txt")))
 def test_extras_name_what_somebody_needs(file):
-    """Each package is imported, or named where it is asked for; none is in requirements.txt too; an error names the file."""
+    """Each package is imported, or named where it is needed. None is in requirements.txt too, and an error names the file."""
     assert not requirements(file) & requirements("requirements.txt")
     if file in OF_DEVELOPERS:
         assert requirements(file) - OF_DEVELOPERS[file] <= words_of(modules("tests"))
@@ -160,7 +160,7 @@ def words_of(files: list[Path]) -> set[str]:
 
 
 def test_the_names_of_a_run_s_files_live_once():
-    """Who writes, reads or skips a file takes its name from one place, so that none of them misses a change."""
+    """Code that writes, reads or skips a file takes its name from one place, so that no change is missed."""
     names = {run_folder.RESULTS, run_folder.LOG, run_folder.CURVE, run_folder.FAILED}
     files = [*modules(*OURS, "scripts"), PROJECT / "train.py"]
     saying = {path.relative_to(PROJECT).as_posix() for path in files

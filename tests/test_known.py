@@ -35,7 +35,7 @@ def written(path: Path, text: str) -> str:
 
 
 def test_a_table_is_read(tmp_path):
-    """Names in any case, words too; images that are not here are passed over."""
+    """Names may be in any case, and special answers are read too. Images that are not here are ignored."""
     rows = ["0.jpg,Heron", "./1.jpg,golden_oriole", "2.jpg,!none", "3.jpg,!skip", "4.jpg,", "x.jpg,heron"]
     file = written(tmp_path / "a.csv", "\n".join(["path,label", *rows]))
     assert read_known(file, "", data()) == {"0.jpg": 0, "1.jpg": 2, "2.jpg": NONE, "3.jpg": SKIP}
@@ -48,7 +48,7 @@ def test_an_export_is_read(tmp_path):
 
 
 def test_a_label_whose_class_is_gone_is_named(tmp_path, caplog):
-    """Never dropped silently; the others count."""
+    """It is never dropped silently, and the other labels count."""
     file = written(tmp_path / "a.csv", "path,label\n0.jpg,heron\n1.jpg,magpie\n2.jpg,magpie\n3.jpg,wren\n")
     with caplog.at_level(logging.WARNING):
         assert read_known(file, "", data()) == {"0.jpg": 0}
@@ -56,7 +56,7 @@ def test_a_label_whose_class_is_gone_is_named(tmp_path, caplog):
 
 
 def test_classes_may_have_new_names(tmp_path, caplog):
-    """Two into one, and away on purpose, which is not said."""
+    """Two classes may be merged into one. Dropping one on purpose is not reported."""
     file = written(tmp_path / "a.csv", "path,label\n0.jpg,grey heron\n1.jpg,White Heron\n2.jpg,crow\n3.jpg,kingfisher\n")
     renamed = written(tmp_path / "new.csv", "old,new\ngrey heron,heron\nwhite heron,heron\ncrow,\n")
     with caplog.at_level(logging.WARNING):
@@ -89,7 +89,7 @@ def finished(output: Path, **values) -> tuple[RunResult, ToyTrainer]:
 
 @pytest.mark.parametrize("sampler", ["coreset", "random", "entropy", "cec"])
 def test_known_labels_are_there_from_the_start(tmp_path, sampler):
-    """Trained on, not asked, not paid, said apart; a sampler that needs labels selects in round 0 already."""
+    """They are trained on, not asked or paid, and reported apart. A sampler that needs labels already selects in round 0."""
     rows = list(range(0, 20, 2))
     result, trainer = finished(tmp_path / "run", ACTIVE__KNOWN_LABELS=known_file(tmp_path, rows), ACTIVE__SAMPLER=sampler)
     paths = {f"train/{row:03d}.png" for row in rows}
@@ -100,7 +100,7 @@ def test_known_labels_are_there_from_the_start(tmp_path, sampler):
 
 
 def test_a_run_goes_on_with_the_labels_that_it_began_with(tmp_path):
-    """Also when the file has changed or is gone."""
+    """This holds even if the file has changed or is gone."""
     file = known_file(tmp_path, [1, 2, 3, 5])
     values = {"ACTIVE__KNOWN_LABELS": file, "ACTIVE__SAMPLER": "coreset"}
     whole, _ = finished(tmp_path / "run", **values)
@@ -112,7 +112,7 @@ def test_a_run_goes_on_with_the_labels_that_it_began_with(tmp_path):
 
 
 def test_the_audit_takes_no_known_image(tmp_path):
-    """It would have been trained on."""
+    """The model would have been trained on it."""
     rows = list(range(30))
     result, _ = finished(tmp_path / "run", ACTIVE__KNOWN_LABELS=known_file(tmp_path, rows), ACTIVE__AUDIT=5)
     assert not set(result.rounds[0].audited) & result.known.keys() and len(result.rounds[0].audited) == 5
@@ -124,7 +124,7 @@ def test_a_pool_of_known_labels_alone_asks_nobody(tmp_path):
 
 
 def test_people_s_labels_carry_over(start, truth, photos, tmp_path, monkeypatch, capsys):  # noqa: F811
-    """A second run on more photos and one more class asks for none again, and repeats from its record."""
+    """A second run on more photos and one more class does not ask for them again, and can be repeated from its record."""
     start()
     first = fill(sheet(tmp_path, 0), {path: name if place % 4 else "!none" for place, (path, name) in enumerate(truth.items())})
     start()
@@ -158,7 +158,7 @@ def test_people_s_labels_carry_over(start, truth, photos, tmp_path, monkeypatch,
 
 
 def test_every_class_may_be_known(tmp_path):
-    """Counts of classes are of all labels, known ones too."""
+    """Class counts include known labels."""
     result, _ = finished(tmp_path / "run", ACTIVE__KNOWN_LABELS=known_file(tmp_path, list(range(20))))
     counts = np.bincount(TRUTH[:20], minlength=N_CLASSES)
     assert (np.array(result.rounds[0].class_counts) >= counts).all() and sum(result.rounds[0].class_counts) == 26
@@ -171,7 +171,7 @@ def test_unsure_of_a_renamed_class_is_unsure_of_the_new_one(tmp_path):
 
 
 def test_labels_that_the_data_set_gave_carry_over(tmp_path):
-    """A record names the images; their labels are the data set's."""
+    """A record names the images, and their labels come from the data set."""
     old, _ = finished(tmp_path / "old", ACTIVE__AUDIT=5)
     new, _ = finished(tmp_path / "new", ACTIVE__KNOWN_LABELS=tmp_path / "old" / "results.json", ACTIVE__ROUNDS=1)
     asked = {path for record in old.rounds for path in (*record.queried, *record.audited)}
@@ -179,7 +179,7 @@ def test_labels_that_the_data_set_gave_carry_over(tmp_path):
 
 
 def test_a_record_tells_of_the_images_that_are_still_there(tmp_path):
-    """Passed over are images that are gone, and those whose label the data set has no more."""
+    """It passes over images that are gone, and those that the data set no longer labels."""
     old, _ = finished(tmp_path / "old")
     gone, untold, *others = (path for record in old.rounds for path in record.queried)
     dataset = toy_task()[0]
@@ -190,7 +190,7 @@ def test_a_record_tells_of_the_images_that_are_still_there(tmp_path):
 
 
 def test_that_an_image_is_of_no_class_counts_for_the_same_classes_alone(tmp_path):
-    """Under new names they are the same; where one was added, what people skipped is still skipped."""
+    """The same classes may have new names. If a class was added, only skipped images keep their answer."""
     dataset, features, texts = toy_task()
     file, dataset = tmp_path / "old" / "results.json", replace(dataset, classnames=("Great_Gull", *dataset.classnames[1:]))
     record = carry_out(toy_config(file.parent, ACTIVE__ROUNDS=1), dataset, ToyTrainer(features, texts))
@@ -209,7 +209,7 @@ def test_that_an_image_is_of_no_class_counts_for_the_same_classes_alone(tmp_path
 
 
 def test_a_repeated_run_begins_with_what_was_known(tmp_path):
-    """Without being told again."""
+    """It need not be told again."""
     old, _ = finished(tmp_path / "old", ACTIVE__KNOWN_LABELS=known_file(tmp_path, list(range(10))))
     (tmp_path / "known.csv").unlink()
     new, _ = finished(tmp_path / "new", ACTIVE__SAMPLER="replay", ACTIVE__INITIAL_SAMPLER="replay",
@@ -241,7 +241,7 @@ def known_run(start, truth, tmp_path, corrections: dict[str, str], output: str =
 
 
 def test_a_label_that_was_known_is_corrected_in_a_sheet(start, truth, photos, tmp_path, monkeypatch):  # noqa: F811
-    """As one that was asked: from that round on, unpaid; the run goes on, repeats, is replayed and carried over with it."""
+    """It is like one that was asked: it counts from that round on, unpaid, when the run goes on, repeats, or is replayed."""
     known = sorted(truth)[::9]
     known, record = known_run(start, truth, tmp_path, {known[0]: truth[known[0]], known[1]: "!none"})
     label = {path: NAMES_OF_DIGITS.index(truth[path]) for path in truth}

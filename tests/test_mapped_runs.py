@@ -1,4 +1,4 @@
-"""Runs whose features and predictions are mapped files, and runs on features in float16."""
+"""Runs whose features and predictions are memory-mapped files, and runs on float16 features."""
 
 import json
 
@@ -17,7 +17,7 @@ SAMPLERS = ("badge", "cb", "coreset", "uherding", "cec", "typiclust", "gcnal")
 
 @pytest.fixture
 def made(monkeypatch):
-    """Sizes of the files that large tensors were given."""
+    """The sizes of the files made for large tensors."""
     sizes, reserve = [], large.reserve
     monkeypatch.setattr(large, "reserve", lambda descriptor, size: (sizes.append(size), reserve(descriptor, size)))
     return sizes
@@ -39,7 +39,7 @@ def test_a_run_on_mapped_files_has_the_record_of_one_in_memory(capsys, root, tmp
 
 @pytest.mark.parametrize("learner", ["CoOp", "LinearProbe", "CLIPAdapter", "ProLIP"])
 def test_a_run_on_float16_features(capsys, root, tmp_path, monkeypatch, learner):
-    """Its bank is beside the float32 one and half of it; accuracies are close; a mapped one is the same again."""
+    """Its bank is next to the float32 one and half its size. Accuracies are close, and the mapped run gives the same again."""
     half = ("MODEL.FEATURES", "float16", "TRAINER.NAME", learner, "ACTIVE.SAMPLER", "margin", "CACHE_DIR", tmp_path / "cache",
             "ACTIVE.ROUNDS", "2")
     single = run(capsys, root, tmp_path / "single", *half, "MODEL.FEATURES", "float32")
@@ -56,7 +56,7 @@ def test_a_run_on_float16_features(capsys, root, tmp_path, monkeypatch, learner)
 
 
 def test_a_model_of_float16_features_predicts_from_them(capsys, root, tmp_path):
-    """The table is that of the run's accuracy, from the cache."""
+    """It reads them from the cache, and the accuracy is that of the run."""
     half = ("MODEL.FEATURES", "float16", "ACTIVE.ROUNDS", "1")
     accuracy = run(capsys, root, tmp_path / "run", *half)["rounds"][0]["metrics"]["accuracy"]
     assert predict.main([str(tmp_path / "run"), "--split", "test", "--output", str(tmp_path / "table.csv")]) == 0
@@ -66,7 +66,7 @@ def test_a_model_of_float16_features_predicts_from_them(capsys, root, tmp_path):
 
 
 def test_a_record_of_before_the_key_goes_on(capsys, root, tmp_path):
-    """It is of float32 features, and no run on others continues it."""
+    """Its features are float32, and a run on other features does not continue it."""
 
     def without_key(record: dict) -> None:
         del record["config"]["MODEL"]["FEATURES"]

@@ -26,20 +26,20 @@ def folder(truth, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def say(truth):
-    """What people answer: classes, and each of the words now and then."""
+    """Return people's answers: classes, and each special answer now and then."""
     kinds = dict(zip(sorted(truth)[::4], 2 * ["skip", "none", "unsure", "unsure 1"], strict=True))
     return lambda round, path: kinds.get(path, NAMES.index(truth[path]))
 
 
 @pytest.fixture(scope="module")
 def sheets(folder, say, tmp_path_factory) -> RunResult:
-    """The run by sheets."""
+    """Return the run by sheets."""
     return by_sheets(folder, tmp_path_factory.mktemp("page") / "sheets",
                      lambda round, paths: {path: written(code_of(say(round, path)), NAMES) for path in paths})
 
 
 def is_same(one: RunResult, other: RunResult) -> bool:
-    """Tell whether two records differ in their oracle at most, seconds and memory aside."""
+    """Tell whether two records agree, apart from oracle, seconds and memory."""
     assert list(verify.differences(one, other)) == []
     configs = [own.config | {"OUTPUT_DIR": "", "ACTIVE": {key: value for key, value in own.config["ACTIVE"].items()
                                                           if key not in ("ORACLE", "PAGE", "FILE")}} for own in (one, other)]
@@ -48,7 +48,7 @@ def is_same(one: RunResult, other: RunResult) -> bool:
 
 
 def test_a_run_by_the_page_is_that_by_sheets(folder, say, sheets, tmp_path, monkeypatch):
-    """Bit for bit, prompts included; one line an answer; it can be verified, and the same command says that it is finished."""
+    """They agree bit for bit, with prompts. There is one line an answer, verifying works, and a second call does nothing."""
     run = PageRun(folder, tmp_path / "run")
     assert run.labeled(say) == 0, run.errors
     record = RunResult.read(tmp_path / "run" / "results.json")
@@ -65,7 +65,7 @@ def test_a_run_by_the_page_is_that_by_sheets(folder, say, sheets, tmp_path, monk
 @pytest.mark.parametrize("kill_at", ["write:2", "write:5", "write:8", "write:14", "rename:3", "renamed:4", "train:2",
                                      "after-fit:1", "after-evaluate:2", "before-select:3"])
 def test_a_run_killed_anywhere_ends_as_one_that_was_not(folder, say, sheets, tmp_path, kill_at):
-    """Row 9: kill -9 while an answer is written, while it trains or selects; no answer that was taken is asked again."""
+    """Row 9: kill -9 while an answer is written, or during training or selection. No accepted answer is asked again."""
     run = PageRun(folder, tmp_path / "run", kill_at=kill_at)
     assert run.labeled(say) == -signal.SIGKILL
     taken = {line for file in (tmp_path / "run").glob("queries/*.jsonl") for line in file.read_text().splitlines()}
@@ -81,7 +81,7 @@ def test_a_run_killed_anywhere_ends_as_one_that_was_not(folder, say, sheets, tmp
 
 
 def test_a_torn_answer_is_asked_again_and_a_damaged_one_named(folder, say, sheets, tmp_path):
-    """Row 9: at most the answer in flight is lost."""
+    """Row 9: at most the answer that was being sent is lost."""
     run = PageRun(folder, tmp_path / "run")
     question = next(run.questions())
     for own in question["open"][:3]:
@@ -131,7 +131,7 @@ def test_corrections_and_undone_answers_are_those_of_sheets(folder, truth, tmp_p
 
 
 def test_a_label_that_was_known_is_corrected_in_the_page(folder, truth, tmp_path):
-    """As by a sheet, also where the run is killed after the correction; it stands among what is labeled so far."""
+    """It works as on a sheet, even if the run is killed after the correction. The label is listed among those so far."""
     label = {path: NAMES.index(name) for path, name in truth.items()}
     path, right = min(truth), label[min(truth)]
     (tmp_path / "known.csv").write_text(f"path,label\n{path},{NAMES[(right + 1) % 3]}\n")
@@ -152,7 +152,7 @@ def test_a_label_that_was_known_is_corrected_in_the_page(folder, truth, tmp_path
 
 
 def test_a_finished_run_is_given_a_round_in_which_labels_are_corrected(folder, truth, tmp_path):
-    """As the page says at the end."""
+    """The page says at the end that this is possible."""
     label = {path: NAMES.index(name) for path, name in truth.items()}
     run = PageRun(folder, tmp_path / "run")
     assert run.labeled(lambda round, path: (label[path] + (round == 0)) % 3) == 0, run.errors
@@ -171,7 +171,7 @@ def number_of(run: PageRun, image: dict) -> int:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_ctrl_c_stops_and_the_same_command_opens_where_it_was(folder, say, sheets, tmp_path, number, code):
-    """Row 10: while it waits for people; a page that is open is told."""
+    """Row 10: Ctrl-C comes while the run waits for people. An open page is told."""
     run = PageRun(folder, tmp_path / "run")
     question = next(run.questions())
     run.answer(0, *((own["number"], say(0, own["name"]), 0) for own in question["open"][:2]))
@@ -191,7 +191,7 @@ def test_ctrl_c_stops_and_the_same_command_opens_where_it_was(folder, say, sheet
 
 
 def test_a_second_run_in_the_folder_is_refused_and_the_first_goes_on(folder, tmp_path):
-    """Row 12: the answers have one owner."""
+    """Row 12: the answers belong to one process."""
     run = PageRun(folder, tmp_path / "run")
     second = PageRun(folder, tmp_path / "run")
     assert second.ended() == 1 and "another process is at work" in second.errors
@@ -201,7 +201,7 @@ def test_a_second_run_in_the_folder_is_refused_and_the_first_goes_on(folder, tmp
 
 
 def test_what_the_run_does_is_told_without_a_reload(folder, say, tmp_path):
-    """Epochs of the training, rounds, labels paid for, what the audit says, and the end."""
+    """Epochs of training, rounds, paid labels, the audit's result, and the end are shown."""
     run = PageRun(folder, tmp_path / "run", "OPTIM.MAX_EPOCH", "40")
     told, since = [], -1
     questions = {}
@@ -225,7 +225,7 @@ def test_what_the_run_does_is_told_without_a_reload(folder, say, tmp_path):
 
 
 def test_a_page_for_other_machines_warns(folder, tmp_path):
-    """And is asked for by addresses, not by names of others."""
+    """It accepts addresses as host, but not other names."""
     run = PageRun(folder, tmp_path / "run", "ACTIVE.PAGE.HOST", "0.0.0.0")
     run.base = f"http://127.0.0.1:{run.base.rpartition(':')[2]}"
     assert run.ask("/about")["dataset"] == "ImageFolder"

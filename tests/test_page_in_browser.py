@@ -1,4 +1,4 @@
-"""A whole run that is labeled in Chromium by keys alone, with an undo, a skip and a kill in the middle. Rows 9 and 25."""
+"""A whole run labeled in Chromium with keys only, with an undo, a skip and a kill in the middle. Rows 9 and 25."""
 
 import json
 import signal
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.starts
 
 
 def press(page, key: str) -> None:
-    """Press a key and wait until what it does is done: until another answer, image or message is there."""
+    """Press a key and wait until its effect shows: another answer, image or message."""
     shows = "document.querySelector('#caption').textContent + document.querySelector('#message').textContent"
     before = page.evaluate(shows)
     page.keyboard.press(key)
@@ -23,7 +23,7 @@ def press(page, key: str) -> None:
 
 
 def take(page, said: int | str) -> None:
-    """Give an answer to the image on the screen, by keys."""
+    """Answer the image on the screen with keys."""
     keys = {"skip": ["s"], "none": ["n"], "unsure": ["0"]}
     guesses = page.locator("#classes li .name").all_text_contents()
     if isinstance(said, int) and guesses.index(NAMES[said]) == 2:
@@ -49,7 +49,7 @@ def wait_for_round(page, round: int) -> None:
 
 
 def test_three_rounds_by_keys_alone(visit, root, tmp_path, record_property):  # noqa: F811
-    """The record is that of the same answers by sheets; the next image is there before it is asked for."""
+    """The record is that of the same answers on sheets, and the next image is loaded ahead."""
     folder = tmp_path / "photos"
     truth = photos(root, folder)
     kinds = dict(zip(sorted(truth)[::5], ["skip", "none", "unsure", "unsure 1", "skip", "none"], strict=True))

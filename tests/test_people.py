@@ -34,13 +34,13 @@ def source(root) -> Path:
 
 @pytest.fixture(autouse=True)
 def forks(monkeypatch):
-    """Repetitions of a run are forks."""
+    """Repeat runs in forks."""
     monkeypatch.setattr(verify.subprocess, "run", commands.run)
 
 
 @pytest.fixture
 def photos(source, tmp_path) -> Path:
-    """Thirty images in one folder, ten a class, and a file of class names; what is what stands nowhere."""
+    """Thirty images in one folder, ten a class, and a file of class names. The classes of the images are written nowhere."""
     folder = tmp_path / "photos"
     folder.mkdir()
     for name in NAMES:
@@ -91,7 +91,7 @@ def record(tmp_path: Path, output: str = "run") -> dict:
 
 
 def test_a_folder_without_labels_is_labeled_by_people_to_the_end(start, truth, tmp_path, capsys):
-    """Three calls of one command: two questions with exit code 3, then the whole record, with the answers and no accuracy."""
+    """Three calls of one command: two stop with a query and exit code 3; the last gives the whole record, without accuracy."""
     questions = []
     for round in range(2):
         code, err = start()
@@ -110,7 +110,7 @@ def test_a_folder_without_labels_is_labeled_by_people_to_the_end(start, truth, t
 
 
 def test_the_table_of_a_run_without_test_images_shows_dashes(start, truth, tmp_path, capsys):
-    """A metric that nobody can compute is "-", not 0 and not an empty cell."""
+    """A metric that cannot be computed is shown as "-", not 0 or an empty cell."""
     for round in range(2):
         start()
         fill(table(tmp_path, round), truth)
@@ -124,7 +124,7 @@ def test_the_table_of_a_run_without_test_images_shows_dashes(start, truth, tmp_p
 
 
 def test_a_question_is_written_once_and_filled_labels_stay(start, truth, tmp_path):
-    """A restart before or in the middle of the labeling touches no file of the question."""
+    """A restart before or during labeling changes no file of the query."""
     start()
     first = asked(table(tmp_path, 0))
     fill(table(tmp_path, 0), {first[0]: truth[first[0]]})
@@ -135,7 +135,7 @@ def test_a_question_is_written_once_and_filled_labels_stay(start, truth, tmp_pat
 
 
 def test_the_contact_sheet_needs_nothing_else(start, tmp_path):
-    """One page with every image asked inside it, its path and three guesses; no script, no address."""
+    """It is one page that embeds each image with its path and three guesses, without scripts or addresses."""
     start()
     page = table(tmp_path, 0).with_suffix(".html").read_text()
     assert page.count("data:image/jpeg;base64,") == page.count("<img") == 4
@@ -150,7 +150,7 @@ def spoiled(paths: list[str]) -> str:
 
 
 def test_all_faults_of_an_answer_are_one_error_and_nothing_of_it_counts(start, tmp_path):
-    """Row 25: two answers, unknown class, an image that was not asked: listed together; the run does not move."""
+    """Row 25: two answers for one image, an unknown class, and an image not asked are listed together; the run waits."""
     start()
     table(tmp_path, 0).write_text(spoiled(asked(table(tmp_path, 0))))
     code, err = start()
@@ -166,7 +166,7 @@ def test_all_faults_of_an_answer_are_one_error_and_nothing_of_it_counts(start, t
                                   "label\tpath\nzero\t{}\none\t{}\ntwo\t{}\n zero \t{}",
                                   '"path","label"\n"{}","zero"\n"{}","one"\n{},two\n{},zero\n{0},\n{0},zero\n'])
 def test_what_spreadsheets_write_is_read(start, tmp_path, text):
-    """Row 25: byte-order mark, semicolons, tabs, CRLF, quotes, other columns' order, a row that stands twice alike."""
+    """Row 25: byte-order mark, semicolons, tabs, CRLF, quotes, another order of columns, and a repeated row."""
     start()
     paths = asked(table(tmp_path, 0))
     text = text.replace("{0}", paths[0])
@@ -181,7 +181,7 @@ def test_what_spreadsheets_write_is_read(start, tmp_path, text):
     (("OPTIM.LR", "0.5"), "OPTIM.LR: 0.01 -> 0.5"), (("ACTIVE.QUERY_SIZE", "5"), "ACTIVE.QUERY_SIZE: 4 -> 5"),
     (("ACTIVE.SAMPLER", "random"), "ACTIVE.SAMPLER: 'coreset' -> 'random'")])
 def test_another_config_is_refused_while_the_first_question_waits(start, truth, tmp_path, words, difference):
-    """Row 13: the folder knows whose it is before its first round is done; the question and its labels stay."""
+    """Row 13: the folder belongs to its run even before the first round is done. The query and its labels stay."""
     start()
     fill(table(tmp_path, 0), truth)
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file() and path.name != "log.txt"}
@@ -191,7 +191,7 @@ def test_another_config_is_refused_while_the_first_question_waits(start, truth, 
 
 
 def test_a_drawn_seed_stays_while_people_label(start, truth, tmp_path):
-    """Row 16: SEED -1 draws once; the labels are those of the images that were asked."""
+    """Row 16: SEED -1 draws only once, so the labels belong to the images that were asked."""
     start("SEED", "-1")
     paths = fill(table(tmp_path, 0), truth)
     code, err = start("SEED", "-1")
@@ -200,7 +200,7 @@ def test_a_drawn_seed_stays_while_people_label(start, truth, tmp_path):
 
 
 def test_a_question_is_not_selected_again(start, truth, tmp_path, monkeypatch):
-    """Row 25: another machine, where a last bit differs, asks what was asked, or the labels would be lost."""
+    """Row 25: on another machine the last bits may differ. The same images must be asked, or the labels would be lost."""
     start()
     first = fill(table(tmp_path, 0), truth)
     with monkeypatch.context() as other_machine:
@@ -223,7 +223,7 @@ def stop_after(name: str):
 
 
 def test_a_question_of_another_run_is_refused(start, tmp_path):
-    """Without the record a question does not say that it fits; it is bound to its config."""
+    """Without the record, a query cannot show that it fits. It is bound to its config."""
     start()
     (tmp_path / "run" / "results.json").unlink()
     code, err = start("OPTIM.LR", "0.5")
@@ -231,7 +231,7 @@ def test_a_question_of_another_run_is_refused(start, tmp_path):
 
 
 def test_labels_that_changed_after_they_counted_are_not_read_again(start, truth, tmp_path):
-    """The record, not the file, says what was answered: editing an old file moves nothing."""
+    """The record holds the answers: editing an old file has no effect."""
     start()
     paths = fill(table(tmp_path, 0), truth)
     start()
@@ -242,7 +242,7 @@ def test_labels_that_changed_after_they_counted_are_not_read_again(start, truth,
 
 
 def test_a_changed_answer_in_the_record_is_found(start, truth, tmp_path):
-    """The hash of a round covers the labels that people gave."""
+    """The hash of a round covers people's labels."""
     start()
     fill(table(tmp_path, 0), truth)
     start()
@@ -264,7 +264,7 @@ def exported(paths: list[str], truth: dict[str, str], **changes: list[str]) -> s
 
 
 def test_a_label_studio_export_answers_a_query(start, truth, tmp_path):
-    """Put beside the CSV file, which stays empty, it is what people answered."""
+    """It is put next to the CSV file, which stays empty, and its answers are read."""
     start()
     paths = asked(table(tmp_path, 0))
     (table(tmp_path, 0).parent / "round_000_export.json").write_text(exported(paths, truth))
@@ -273,7 +273,7 @@ def test_a_label_studio_export_answers_a_query(start, truth, tmp_path):
 
 
 def test_an_export_may_hold_earlier_rounds_and_remarks(start, truth, tmp_path):
-    """Label Studio exports a whole project: tasks that have counted are passed over, and so is text beside a choice."""
+    """Label Studio exports a whole project. Tasks that have already counted are ignored, and so is text next to a choice."""
     start()
     first = fill(table(tmp_path, 0), truth)
     start()
@@ -287,7 +287,7 @@ def test_an_export_may_hold_earlier_rounds_and_remarks(start, truth, tmp_path):
 
 @pytest.mark.parametrize("choice", [3, None, ["zero"], {"a": 1}])
 def test_a_choice_that_is_no_text_is_an_unknown_class(start, truth, tmp_path, choice):
-    """Row 25: not a stack trace; it is listed with its task."""
+    """Row 25: there is no traceback, and it is listed with its task."""
     start()
     export = exported(asked(table(tmp_path, 0)), truth, task2=[choice])
     (table(tmp_path, 0).parent / "round_000_export.json").write_text(export)
@@ -332,7 +332,7 @@ def test_tasks_carry_the_first_guess_as_prediction(start, tmp_path):
 
 
 def test_images_whose_label_is_known_are_not_asked(start, photos, truth, tmp_path):
-    """With labels for some of the folder people are asked for the others alone, and test images give an accuracy."""
+    """If some of the folder is labeled, people are asked only for the rest, and labeled test images give an accuracy."""
     known = [path for path in truth if path not in sorted(truth)[::3]]
     (photos / "labels.csv").write_text("\n".join(["path,label", *(f"{path},{truth[path]}" for path in known)]))
     words = ("DATASET.IMAGEFOLDER.LABELS", "labels.csv", "ACTIVE.SAMPLER", "random", "ACTIVE.QUERY_SIZE", "10")
@@ -354,7 +354,7 @@ def test_without_people_unlabeled_images_are_refused(start):
 
 
 def test_answers_come_along_when_a_run_is_replayed(start, truth, tmp_path):
-    """What people labeled once is studied again with another learner, and nobody is asked."""
+    """A run labeled by people can be studied with another learner, and nobody is asked again."""
     for round in range(2):
         start()
         fill(table(tmp_path, round), truth)
@@ -369,7 +369,7 @@ def test_answers_come_along_when_a_run_is_replayed(start, truth, tmp_path):
 
 
 def test_a_run_labeled_by_people_can_be_verified(start, truth, tmp_path, capsys):
-    """The repetition takes the answers from the record: what became of the files that were filled does not matter."""
+    """The repetition takes the answers from the record, so the filled files may be gone."""
     for round in range(2):
         start()
         fill(table(tmp_path, round), truth)
@@ -386,7 +386,7 @@ def test_a_run_labeled_by_people_can_be_verified(start, truth, tmp_path, capsys)
 
 
 def test_copies_are_not_asked_twice(start, photos, truth, tmp_path, capsys):
-    """Byte for byte the same as another image, labeled or not: left out of the pool, and said; a key asks them too."""
+    """An image with the same bytes as another one, labeled or not, is left out with a message. A key asks for copies too."""
     first, second, known = sorted(truth)[0], sorted(truth)[1], sorted(truth)[2]
     for name, source in (("zz_copy.png", first), ("00_copy.png", second), ("of_known.png", known)):
         shutil.copy(photos / source, photos / name)
@@ -413,7 +413,7 @@ def test_copies_cost_no_second_reading(start, photos, truth, tmp_path, monkeypat
 
 
 def test_a_root_that_cannot_be_written_needs_a_cache_folder_alone(start, photos, truth, tmp_path, monkeypatch):
-    """Row 11: the split that is drawn, hashes and features go there; nothing comes to lie beside the images."""
+    """Row 11: the drawn split, hashes and features go there. Nothing is written next to the images."""
     (photos / "labels.csv").write_text("\n".join(["path,label", *(f"{path},{truth[path]}" for path in sorted(truth)[::2])]))
     before = {path: path.read_bytes() for path in photos.rglob("*") if path.is_file()}
     access = os.access
@@ -431,7 +431,7 @@ def test_a_root_that_cannot_be_written_needs_a_cache_folder_alone(start, photos,
 
 
 def test_a_root_that_is_wrong_is_named_and_not_made(start, tmp_path):
-    """Not the file of class names that is missing in it; nothing is written there, not even a cache."""
+    """The error is not about the missing file of class names. Nothing is written there, not even a cache."""
     for words in ((), ("DATASET.IMAGEFOLDER.CLASSES", "")):
         code, err = start("--root", str(tmp_path / "fotos"), *words)
         assert code == 1 and f"cannot read the folder {tmp_path}/fotos: it is not a folder; --root" in err
@@ -460,7 +460,7 @@ def test_a_whole_data_set_keeps_its_copies(start, photos, truth, tmp_path):
 
 
 def test_no_label_of_people_is_held_out_as_val(start, photos, truth, tmp_path):
-    """Nothing reads it; it is said. A VAL that is asked for, and a split that was drawn before, stay as they are."""
+    """Nothing would read it, and a message says so. A VAL that was asked for, and an older split, stay as they are."""
     (photos / "labels.csv").write_text("\n".join(["path,label", *(f"{path},{truth[path]}" for path in sorted(truth)[::2])]))
     words = ("DATASET.IMAGEFOLDER.LABELS", "labels.csv")
     assert start(*words)[0] == 3
@@ -475,7 +475,7 @@ def test_no_label_of_people_is_held_out_as_val(start, photos, truth, tmp_path):
 
 @pytest.mark.parametrize(("output", "words"), [("run", ()), ("labeled", ("DATASET.IMAGEFOLDER.LABELS", "labels.csv"))])
 def test_a_run_of_before_goes_on_with_its_files(tmp_path, capsys, output, words):
-    """Row 13: its sheets, export, query, split with val, and copies that were asked; it ends with what was labeled then."""
+    """Row 13: sheets, export, query, split with val and asked copies are kept, and it ends with the labels of that time."""
     shutil.copytree(BEFORE, tmp_path / "before")
     root, run = tmp_path / "before" / "photos", tmp_path / "before" / output
     truth, old = json.loads((root / "truth.json").read_text()), json.loads((run / "results.json").read_text())
@@ -502,7 +502,7 @@ def test_a_run_of_before_goes_on_with_its_files(tmp_path, capsys, output, words)
 
 
 def test_a_class_name_that_begins_as_a_formula_goes_out_and_comes_back(photos, source, truth, tmp_path, capsys):
-    """Row 25: no cell of the sheet is a formula; what people choose from its guesses is read."""
+    """Row 25: no cell of the sheet is a formula, and a guess that people copy from it is read back."""
     (photos / "classes.txt").write_text("=zero\n+one\n-two\n")
     for name in sorted(truth):
         (photos / name).rename(photos / f"-{name}")

@@ -20,14 +20,14 @@ ROWS = torch.arange(12.0).view(4, 3)
     lambda card, cpu: card.index_put_((torch.arange(4),), cpu),
 ])
 def test_what_a_card_refuses_is_refused(mixes):
-    """Tensors of both devices in one operation, and a generator of the CPU."""
+    """This covers tensors of both devices in one operation, and a CPU generator."""
     with pretend_cuda(), pytest.raises(RuntimeError, match=r"same device|indices|Expected a 'cuda' device"):
         mixes(on_card(ROWS.clone()), ROWS.clone())
 
 
 @pytest.mark.parametrize("converts", [lambda card: card.numpy(), np.asarray, lambda card: np.concatenate([card, card])])
 def test_numpy_is_refused(converts):
-    """It reads the memory of the CPU."""
+    """It needs CPU memory."""
     with pretend_cuda() as card:
         with pytest.raises(TypeError, match="can't convert cuda:0 device type tensor to numpy"):
             converts(on_card(ROWS))
@@ -101,7 +101,7 @@ def _trained(device):
 
 
 def test_training_steps_are_those_of_the_cpu():
-    """A module that is moved, attention, a loss, its gradient and an optimizer: the same numbers, and nothing is read back."""
+    """Moving a module, attention, a loss, its gradient and an optimizer give the same numbers, and nothing is read back."""
     with pretend_cuda() as card:
         there = _trained("cuda")
         assert card.n_read_backs == 1  # the weight at the end

@@ -23,7 +23,7 @@ def truth(root, tmp_path) -> dict[str, str]:
 
 @pytest.fixture
 def said(truth) -> dict[str, str]:
-    """What people answer: every third image is skipped, some are of no class or leave them unsure."""
+    """Return people's answers: every third image is skipped, and some are of no class or unsure."""
     kinds = dict.fromkeys(sorted(truth)[::3], "!skip") | dict.fromkeys(sorted(truth)[1::9], "!none")
     return truth | kinds | dict.fromkeys(sorted(truth)[2::9], "!unsure one")
 
@@ -57,7 +57,7 @@ def fill(sheet: Path, answers: dict[str, str], *more: str) -> list[str]:
 
 
 def labeled(start, output: Path, answers: dict[str, str], *words: str) -> RunResult:
-    """Return the record of a whole run whose images are answered so."""
+    """Return the record of a whole run with such answers."""
     code, error = start(output.name, *words)
     while code == 3:
         fill(sheets(output)[-1], answers)
@@ -100,7 +100,7 @@ def test_a_small_pool_is_used_up_and_no_more(start, truth, tmp_path):
 
 
 def test_without_skips_it_is_the_run_of_before(start, truth, tmp_path):
-    """The same picks, numbers and hashes as without the key."""
+    """Picks, numbers and hashes are the same as without the key."""
     on = labeled(start, tmp_path / "run", truth, "ACTIVE.SAMPLER", "cec")
     off = labeled(start, tmp_path / "off", truth, "ACTIVE.SAMPLER", "cec", "ACTIVE.REFILL", "false")
     assert list(verify.differences(on, off)) == [] and [record.refills for record in on.rounds] == [[], [], []]
@@ -139,7 +139,7 @@ def test_a_skip_that_is_corrected_in_the_next_part(start, truth, tmp_path, monke
 
 @pytest.mark.parametrize("kill_at", ["", "write:9", "before-select:2", "after-select:2"])
 def test_by_the_page_it_is_the_run_by_sheets(start, said, tmp_path, kill_at):
-    """Bit for bit, also when it is killed in the middle of a part."""
+    """They agree bit for bit, even if the run is killed in the middle of a part."""
     by_sheets = labeled(start, tmp_path / "sheets", said, "ACTIVE.SAMPLER", "entropy")
     codes = {written(code_of(own), NAMES): own for own in [*range(3), "skip", "none", "unsure 1"]}
     run = PageRun(tmp_path / "photos", tmp_path / "run", *REFILL, "ACTIVE.SAMPLER", "entropy", kill_at=kill_at)
@@ -165,7 +165,7 @@ def is_repeated(output: Path, monkeypatch) -> bool:
 
 
 def test_more_rounds_do_not_change_what_rounds_asked(start, truth, tmp_path, monkeypatch):
-    """A run that asked all that it may, goes on, and is then the run of so many rounds from the start."""
+    """A run that has asked for all that it may is continued. It then equals a run of that many rounds from the start."""
     words = ("ACTIVE.AUDIT", "0", "ACTIVE.QUERY_SIZE", "2")
     answers = dict.fromkeys(truth, "!skip")
     labeled(start, tmp_path / "run", answers, *words)
@@ -175,7 +175,7 @@ def test_more_rounds_do_not_change_what_rounds_asked(start, truth, tmp_path, mon
 
 
 def test_a_correction_counts_once_the_round_is_over(start, truth, tmp_path, monkeypatch):
-    """One between two parts of a round leaves the next as it was; one that is taken back in the next part is none."""
+    """A correction between two parts of a round does not change the next part. One that is taken back there does not count."""
     output, words = tmp_path / "run", ("ACTIVE.AUDIT", "0", "ACTIVE.QUERY_SIZE", "5")
     asked(start, output, *words)
     fill(sheets(output)[-1], truth)
@@ -194,7 +194,7 @@ def test_a_correction_counts_once_the_round_is_over(start, truth, tmp_path, monk
 
 
 def test_corrections_are_of_the_last_part_that_people_were_asked():
-    """In a later part, whose labels the data set knows, nobody could have said them."""
+    """A later part holds only images whose labels the data set knows, so people could not have corrected anything there."""
     answers, corrections = {"b": "skip", "audited": 1}, {"earlier": 2}
     record = RoundRecord(0, "random", ["a", "b", "c"], 2, 2, 0, {}, [], "", {}, 0.0, answers=answers, refills=[1],
                          corrections=corrections)
@@ -202,7 +202,7 @@ def test_corrections_are_of_the_last_part_that_people_were_asked():
 
 
 def test_a_round_has_one_sampler(start, truth, tmp_path):
-    """That which its record names picks in place of skipped images too, though labels would have another take its turn."""
+    """The sampler in its record also replaces skipped images, even if the labels would give the turn to another one."""
     answers = truth | dict.fromkeys(sorted(truth)[::2], "!skip")
     schedule = ("ACTIVE.SAMPLER", "schedule", "ACTIVE.SCHEDULE.SAMPLERS", "[random,entropy]",
                 "ACTIVE.SCHEDULE.STARTS", "[0,0.3]")
@@ -213,7 +213,7 @@ def test_a_round_has_one_sampler(start, truth, tmp_path):
 
 @pytest.mark.parametrize("word", ["label", "!skip"])
 def test_a_run_with_corrected_skips_is_replayed(start, truth, tmp_path, word):
-    """Whether a skip became a label or a label a skip: all images of each round, those in place of skipped ones too."""
+    """It holds for skips that became labels and labels that became skips. All images come again, including replacements."""
     output, words = tmp_path / "run", ("ACTIVE.AUDIT", "0")
     first = asked(start, output, *words)[0]
     before, after = ("!skip", truth[first]) if word == "label" else (truth[first], "!skip")
@@ -232,7 +232,7 @@ def test_a_run_with_corrected_skips_is_replayed(start, truth, tmp_path, word):
 
 
 def test_a_run_that_refilled_is_replayed_by_one_that_does(start, said, tmp_path):
-    """Without the key the images in place of skipped ones would be left out silently."""
+    """Without the key, the replacement images would be left out silently."""
     labeled(start, tmp_path / "run", said)
     code, error = start("again", "ACTIVE.SAMPLER", "replay", "ACTIVE.REPLAY.RESULTS", str(tmp_path / "run" / "results.json"),
                         "ACTIVE.AUDIT", "0", "ACTIVE.REFILL", "false")
@@ -240,7 +240,7 @@ def test_a_run_that_refilled_is_replayed_by_one_that_does(start, said, tmp_path)
 
 
 def test_a_sheet_that_was_followed_by_another_is_corrected_there(start, truth, tmp_path):
-    """What is changed in it is refused with what to do, and nothing is lost."""
+    """Changes in the old sheet are refused with a message that says what to do, and nothing is lost."""
     output, words = tmp_path / "run", ("ACTIVE.AUDIT", "0")
     first = asked(start, output, *words)
     before = truth | {first[0]: "!none", first[1]: "!skip"}

@@ -1,11 +1,11 @@
-"""Skipped images in a run: no candidates, targets of samplers, and again none once somebody can label them."""
+"""Skipped images in a run are no candidates but targets of samplers. Once somebody labels them, they no longer are."""
 
 import active.asking
 from tests.test_answers import asked, fill, photos, rounds, sheet, start, truth  # noqa: F401
 
 
 def test_samplers_see_skipped_images_beside_the_pool(start, truth, tmp_path, monkeypatch):  # noqa: F811
-    """With the model's features, from the next round on; images of no class are not among them, nor those corrected since."""
+    """They have the model's features from the next round on. Images of no class, and corrected ones, are not among them."""
     seen, select = [], active.asking.select
     monkeypatch.setattr(active.asking, "select", lambda sampler, ctx: seen.append(ctx) or select(sampler, ctx))
     start("ACTIVE.SAMPLER", "cec")

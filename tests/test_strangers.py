@@ -133,7 +133,7 @@ def liar(setting, *, seed: int = 0):
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """The files of all plug-ins; later tests find only the project's own components."""
+    """Return the files of all plug-ins. Later tests find only the project's own components."""
     folder = tmp_path_factory.mktemp("strange")
     for name, text in PARTS.items():
         (folder / f"{name}.py").write_text(text)
@@ -163,7 +163,7 @@ def run(tmp_path, files, capsys):
 
 
 def test_all_of_them_work_together(run, capsys):
-    """Picks are the sampler's, accuracy is above zero-shot's, the metric is in record and table, the recorder was told."""
+    """Picks are the sampler's, accuracy is above zero-shot, the metric is in record and table, and the recorder was called."""
     result, output = run("probe", "TRAINER.NAME", "Shifted", "ACTIVE.LAST_ROWS.STEP", "2", "LOG.LINES.NAME", "told.txt")
     assert result["rounds"][0]["queried"] == ["squares/037.png", "squares/035.png", "squares/031.png"]
     assert list(result["rounds"][0]["metrics"]) == ["accuracy", "log_loss"]
@@ -174,14 +174,14 @@ def test_all_of_them_work_together(run, capsys):
 
 
 def test_a_learner_that_is_no_prompt_learns(run):
-    """Its predictions are not zero-shot's in every round."""
+    """Its predictions differ from zero-shot in some round."""
     result, _ = run("probe", "TRAINER.NAME", "Shifted", "ACTIVE.LAST_ROWS.STEP", "1")
     losses = [record["metrics"]["log_loss"] for record in result["rounds"]]
     assert losses[0] != losses[1] and result["rounds"][1]["metrics"]["accuracy"] > result["zero_shot"]["accuracy"]
 
 
 def test_a_trainer_of_another_kind_and_a_stranger_s_oracle(run):
-    """Nearest class means of the labels that are given out; of a liar all are wrong."""
+    """The trainer uses nearest class means of the given labels. With an oracle that lies, all are wrong."""
     honest, _ = run("honest", "TRAINER.NAME", "NearestMean", "TRAINER.NEARESTMEAN.SCALE", "50.0")
     lied, _ = run("lied", "TRAINER.NAME", "NearestMean", "ACTIVE.ORACLE", "liar")
     assert honest["rounds"][1]["metrics"]["accuracy"] == 1.0 and lied["rounds"][1]["metrics"]["accuracy"] == 0.0
@@ -198,7 +198,7 @@ def test_how_a_run_is_recorded_is_no_part_of_it(run):
 
 
 def test_a_run_with_a_stranger_s_recorder_can_be_overwritten_and_evaluated(run, tmp_path, capsys):
-    """What it wrote is part of the run; the evaluation needs neither recorder nor metric."""
+    """Its recorder's files are part of the run. The evaluation needs neither recorder nor metric."""
     run("probe", "TRAINER.NAME", "CoOp")
     assert train.main(["--eval-only", "--model-dir", str(tmp_path / "probe")]) == 0, capsys.readouterr().err
     assert "accuracy" in capsys.readouterr().out
@@ -210,7 +210,7 @@ def test_a_run_with_a_stranger_s_recorder_can_be_overwritten_and_evaluated(run, 
     (("TEST.METRICS", "[ece]"), "must hold accuracy"), (("TEST.METRICS", "[accuracy, acc]"), "unknown metric 'acc'"),
     (("ACTIVE.ORACLE", "liars"), "unknown oracle 'liars'"), (("TRAINER.NAME", "NearestMeen"), "unknown trainer 'NearestMeen'")])
 def test_a_wrong_name_is_one_line(files, tmp_path, capsys, words, said):
-    """Before anything is loaded, whatever stands in a list of names."""
+    """The error comes before anything is loaded, whatever a list of names holds."""
     code = train.main(["--config-file", "configs/quickstart.yaml", "--output-dir", str(tmp_path / "run"), *words])
     assert code == 2 and said in (err := capsys.readouterr().err) and err.count("\n") == 1
 

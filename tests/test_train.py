@@ -133,7 +133,7 @@ def test_a_run_of_another_config_is_refused_with_the_difference(capsys, root, tm
 
 
 def test_runs_of_one_process_share_clip_and_features(capsys, root, tmp_path, monkeypatch):
-    """Held by the process, CLIP, data set and inputs are made once for other samplers and seeds; the runs are the same."""
+    """CLIP, data set and inputs are made only once for several samplers and seeds. The runs are the same."""
     made = {"load_clip": 0, "build_dataset": 0, "build_inputs": 0}
     homes = {"load_clip": build, "build_dataset": dassl.data.build, "build_inputs": build}
 
@@ -184,14 +184,14 @@ def test_runs_of_one_process_have_the_shots_and_views_of_their_own_seeds(capsys,
     (("--trainer", "MaPLe", "TRAINER.MAPLE.PROMPT_DEPTH", "at most 1"), {"MAPLE": {"PROMPT_DEPTH": 1}}),
     (("--trainer", "VPT", "TRAINER.VPT.PROMPT_DEPTH", "3"), {"VPT": {"PROMPT_DEPTH": 3}})])
 def test_every_learner_runs_on_the_embedded_model_with_its_defaults(capsys, root, tmp_path, words, taken):
-    """The tower has 2 text and 4 image blocks: defaults take what there is, and the record names the number."""
+    """The tower has 2 text and 4 image blocks: a default depth uses all there are, and the record has the number."""
     result = run(capsys, root, tmp_path / "run", *words, "ACTIVE.ROUNDS", "1", "OPTIM.MAX_EPOCH", "1")
     for learner, keys in taken.items():
         assert result["config"]["TRAINER"][learner] | keys == result["config"]["TRAINER"][learner]
 
 
 def test_a_record_with_the_depth_as_a_number_goes_on(capsys, root, tmp_path):
-    """Records from before depths could be words hold numbers; the same command, which now says `all`, is the same run."""
+    """Old records hold numbers. The same command, which now says `all`, is still the same run."""
     words = ("--trainer", "VPT", "ACTIVE.ROUNDS", "2", "OPTIM.MAX_EPOCH", "1")
     run(capsys, root, tmp_path / "run", *words, "TRAINER.VPT.PROMPT_DEPTH", "4")
     cut_back(tmp_path / "run" / "results.json", 1)
@@ -201,7 +201,7 @@ def test_a_record_with_the_depth_as_a_number_goes_on(capsys, root, tmp_path):
 @pytest.mark.parametrize(("depth", "said"), [("5", "tower has 4"), ("some", "'all', or 'at most 9'"), ("0", "from 1 on"),
                                              ("at most 0", "from 1 on"), ("at most x", "from 1 on")])
 def test_a_depth_that_is_none_is_refused_before_anything_loads(capsys, monkeypatch, tmp_path, depth, said):
-    """An explicit number beyond the tower stays an error, and names its key."""
+    """A number beyond the tower's blocks is an error that names its key."""
     monkeypatch.setattr(job, "prepared", lambda *_: pytest.fail("something was loaded"))
     code, _, err = call(capsys, *QUICK, "--output-dir", tmp_path, "--trainer", "VPT", "TRAINER.VPT.PROMPT_DEPTH", depth)
     assert code in (1, 2) and "TRAINER.VPT.PROMPT_DEPTH" in err and said in err
@@ -209,7 +209,7 @@ def test_a_depth_that_is_none_is_refused_before_anything_loads(capsys, monkeypat
 
 @pytest.mark.parametrize("learner", ["CoOp", "VPT"])
 def test_a_changed_image_is_read_again_by_the_next_run_of_a_process(capsys, root, tmp_path, learner):
-    """Row 8: a run whose process has read the images before computes what a run by itself does, and is certified so."""
+    """Row 8: a run in a process that has read the images before gives the result and certificate of a run on its own."""
     shutil.copytree(root, data := tmp_path / "data")
     words = ["--trainer", learner, "ACTIVE.ROUNDS", "1", "TRAINER.VPT.PROMPT_DEPTH", "2"]
     held = Held()
@@ -256,14 +256,14 @@ def test_a_drawn_seed_is_recorded_and_kept(capsys, root, tmp_path):
 
 
 def test_the_features_are_extracted_once_for_all_samplers_and_seeds(capsys, root, tmp_path, monkeypatch):
-    """After one run, others of any sampler or seed encode no image at all."""
+    """After one run, runs with another sampler or seed encode no image."""
     run(capsys, root, tmp_path / "a")
     monkeypatch.setattr("trainers.clip.frozen_clip.FrozenCLIP.encode_image", lambda *_: pytest.fail("an image was encoded"))
     run(capsys, root, tmp_path / "b", "ACTIVE.SAMPLER", "entropy", "--seed", "7")
 
 
 def test_a_start_looks_once_at_each_image_and_reads_none(capsys, root, tmp_path, monkeypatch):
-    """One pass of `stat`, and no byte of a data set whose features and hashes are known."""
+    """There is one pass of `stat`, and no image is read if features and hashes are known."""
     run(capsys, root, tmp_path / "a")
     looked, stat = Counter(), os.stat
     monkeypatch.setattr(os, "stat", lambda path, **options: looked.update([str(path)]) or stat(path, **options))
@@ -275,7 +275,7 @@ def test_a_start_looks_once_at_each_image_and_reads_none(capsys, root, tmp_path,
 
 
 def test_an_extraction_that_is_stopped_goes_on_and_ends_the_same(capsys, root, tmp_path, monkeypatch):
-    """Row 9: Ctrl-C in the fourth batch costs that batch; features and run are those of one that was not stopped."""
+    """Row 9: Ctrl-C in the fourth batch costs only that batch. Features and run are the same as without it."""
     batches = ("DATALOADER.TEST.BATCH_SIZE", "100")
     whole = run(capsys, root, tmp_path / "whole", "CACHE_DIR", tmp_path / "c", *batches)
     sizes, encode = [], FrozenCLIP.encode_image
@@ -313,7 +313,7 @@ def test_eval_only_repeats_the_last_accuracy(capsys, root, tmp_path):
 
 
 def test_every_metric_in_record_table_and_evaluation(root, tmp_path, capsys):
-    """Those of each class stand in the record under `per_class`; a record is read again with all of them."""
+    """Metrics of each class are recorded under `per_class`. Reading the record gives all of them back."""
     names = [component.name for component in METRICS]
     words = (*QUICK, "--root", root, "TEST.METRICS", str(names), "ACTIVE.ROUNDS", "1", "OPTIM.MAX_EPOCH", "2")
     code, out, err = call(capsys, *words, "--output-dir", tmp_path / "run")
@@ -328,7 +328,7 @@ def test_every_metric_in_record_table_and_evaluation(root, tmp_path, capsys):
 
 
 def test_eval_only_takes_the_config_of_the_record(capsys, root, tmp_path):
-    """Neither a config file nor the data root is given again; a prompts file finds the record of its folder, too."""
+    """Config file and data root are not given again. A prompts file leads to the record of its folder, too."""
     result = run(capsys, root, tmp_path / "run", "TRAINER.COOP.N_CTX", "3", "--seed", "5")
     for round, place in ((2, tmp_path / "run"), (1, tmp_path / "run" / "prompts" / "round_001.safetensors")):
         code, out, err = call(capsys, "--eval-only", "--model-dir", place)
@@ -352,7 +352,7 @@ def test_eval_only_does_not_run_the_plugins_of_a_record(capsys, root, tmp_path):
 
 
 def test_images_that_were_trained_on_are_no_test_images(capsys, root, tmp_path):
-    """After the split was drawn again, what the run has labeled is left out of its test, and said."""
+    """If the split was drawn again, images that the run has labeled are left out of its test, and a message says so."""
     run(capsys, root, tmp_path / "run", "ACTIVE.ROUNDS", "1")
     shutil.copytree(root, data := tmp_path / "data")
     split = json.loads((data / "digits" / "split_digits.json").read_text())
@@ -368,7 +368,7 @@ def test_images_that_were_trained_on_are_no_test_images(capsys, root, tmp_path):
 
 
 def test_eval_only_needs_no_labels_of_train_images(tmp_path, root, capsys):
-    """A partly labeled folder has labeled test images, which is all that is asked for."""
+    """Labels of the test images are enough, as in a partly labeled folder."""
     result = run(capsys, root, tmp_path / "run", "ACTIVE.ROUNDS", "1")
     shutil.copytree(root, data := tmp_path / "data")
     split = json.loads((data / "digits" / "split_digits.json").read_text())
@@ -398,7 +398,7 @@ def test_eval_only_refuses_prompts_that_were_altered(capsys, root, tmp_path):
 
 
 def test_a_run_is_not_continued_with_other_descriptions(capsys, root, tmp_path):
-    """Row 13: the file's name stands in the config, its bytes in the certificate."""
+    """Row 13: the config holds the file's name, and the certificate covers its bytes."""
     file = tmp_path / "texts.json"
     names = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
     file.write_text(json.dumps({name: [f"a drawn {name}"] for name in names}))
@@ -434,7 +434,7 @@ def test_one_learner_selects_and_another_is_reported(capsys, root, tmp_path):
     ("alfa_mix",), ("badge",), ("cb",), ("cec",),
     ("dual_prompt", "ACTIVE.SELECTOR_TRAINER", "DualPrompt", "TRAINER.DUALPROMPT.PROMPT_DEPTH_VISION", "1")])
 def test_learners_of_both_towers_are_selected_by_and_reported(capsys, root, tmp_path, name, words):
-    """Samplers read what they make of the pool, which is encoded again in each round; DualPrompt selects for them too."""
+    """Samplers read the learner's own features of the pool, encoded again in each round. DualPrompt also selects for them."""
     words = ("--trainer", name, "ACTIVE.SAMPLER", *words, "ACTIVE.ROUNDS", "2", "OPTIM.MAX_EPOCH", "1")
     result = run(capsys, root, tmp_path / "run", *words)
     assert [record["n_paid"] for record in result["rounds"]] == [12, 24]
@@ -592,7 +592,7 @@ def test_a_folder_that_cannot_be_moved_aside_is_named(capsys, root, tmp_path):
 
 @pytest.mark.parametrize("name", ["data", ".", "photos", "notes.txt", "begun"])
 def test_a_folder_that_is_no_run_s_is_not_moved_aside(capsys, tmp_path, name):
-    """The data root, a folder above it, somebody's photos, also if a command that failed has left its log there."""
+    """This covers the data root, a folder above it, and somebody's photos, even if a failed command left its log there."""
     (tmp_path / "data" / "digits").mkdir(parents=True)
     for file in ("log.txt", "photos/cat.jpg", "notes.txt", "begun/.lock", "begun/log.txt", "begun/thesis.tex"):
         (tmp_path / file).parent.mkdir(exist_ok=True)
@@ -618,7 +618,7 @@ def test_an_output_that_is_no_folder_s_name_is_refused(capsys, tmp_path, folder)
 
 @pytest.mark.starts
 def test_the_environment_of_the_process_changes_nothing(capsys, root, tmp_path):
-    """Row 30: hash seed, locale and -O leave picks and metrics as they are."""
+    """Row 30: hash seed, locale and -O change neither picks nor metrics."""
     expected = run(capsys, root, tmp_path / "here")
     words = [*QUICK, "--root", root, "--output-dir", tmp_path / "there"]
     subprocess.run([sys.executable, "train.py", *map(str, words)], check=True, capture_output=True,
@@ -627,7 +627,7 @@ def test_the_environment_of_the_process_changes_nothing(capsys, root, tmp_path):
 
 
 def test_a_worker_that_dies_during_a_step_is_one_line(capsys, root, tmp_path, monkeypatch):
-    """Torch raises from a signal handler then, in whatever is being done."""
+    """Torch then raises from a signal handler, wherever the main process is."""
     def killed(*_):
         raise RuntimeError("DataLoader worker (pid 42) is killed by signal: Killed. ")
 

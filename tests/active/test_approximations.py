@@ -33,7 +33,7 @@ def ctx() -> SelectionContext:
 
 
 def value(ctx: SelectionContext, name: str, rows: torch.Tensor, weights: torch.Tensor) -> float:
-    """Return what a sampler wants much of; `weights` are cec's."""
+    """Return the value that a sampler maximizes. `weights` are those of cec."""
     cosines = ctx.features @ torch.cat([ctx.features[rows], ctx.labeled_features]).T
     if name == "cec":
         return float(-(weights * (2 - 2 * (ctx.features @ ctx.features[rows].T).amax(1))).sum())
@@ -69,7 +69,7 @@ def test_a_subset_of_everything_is_the_exact_sampler(name):
 
 
 def test_candidates_and_targets_are_as_many_as_are_said(monkeypatch):
-    """Picks are candidates; the first gains are those by the targets alone, and of other rows there are none."""
+    """Picks are candidates. The first gains are computed from the targets only, and other rows have none."""
     monkeypatch.setattr(herding, "CANDIDATES", 20)
     monkeypatch.setattr(herding, "TARGETS", 1)
     own = make_context(n_pool=60, n_labeled=4, n_query=6)
@@ -85,7 +85,7 @@ def test_candidates_and_targets_are_as_many_as_are_said(monkeypatch):
 
 @pytest.mark.parametrize("name", [*NAMES, "dcom", "promptherding"])
 def test_exact_refuses_what_cannot_be_afforded(name):
-    """Row 47: in one line, with hours and memory, and how to go on; below the bound it changes nothing."""
+    """Row 47: one line gives hours, memory and how to go on. Below the limit, `exact` changes nothing."""
     own = make_context()
     with pytest.raises(UserError, match=rf"^{name} compares all pairs of 70 images: .* hours .* GiB .*now 60.*EXACT false"):
         picks(sampler_by_name(name, max_pool=60, exact=True), own)
@@ -94,7 +94,7 @@ def test_exact_refuses_what_cannot_be_afforded(name):
 
 @pytest.mark.parametrize("name", [*NAMES, "dcom", "promptherding"])
 def test_approximate_picks_repeat(name):
-    """From the same seed, to the last digit of scores and recall."""
+    """The same seed gives the same picks, to the last digit of scores and recall."""
     own = make_context(n_pool=1200, n_query=5)
     first, second = (select(sampler_by_name(name, max_pool=1000), replace(own, rng=rng_for(0, "test"))) for _ in range(2))
     assert first.rows.tolist() == second.rows.tolist() and first.approximation == second.approximation

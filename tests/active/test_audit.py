@@ -1,4 +1,4 @@
-"""What a few random labels say of a model, by simulation and in runs."""
+"""What a few random labels say about a model, by simulation and in runs."""
 
 import dataclasses
 
@@ -42,7 +42,7 @@ def test_intervals_cover_the_truth(n, accuracy, sharpness):
 
 
 def test_an_estimate_by_plain_python():
-    """Between the guards: the ends are where the estimate is just 1.96 deviations of so many labels away."""
+    """Between the guards, each end of the interval is exactly 1.96 deviations of that many labels away from the estimate."""
     confidence = [0.9, 0.4, 0.8, 0.3, 0.7, 0.9, 0.5, 0.6, *[0.55, 0.75, 0.95, 0.45] * 8]
     right = [True, False, True, False, True, True, False, True]
     n, errors = 8, [own - known for own, known in zip(right, confidence, strict=False)]
@@ -57,7 +57,7 @@ def test_an_estimate_by_plain_python():
 
 
 def test_an_estimate_is_a_share():
-    """A correction may lead beyond 1, or, with all turned round, below 0."""
+    """A correction could take it above 1 or, with right and wrong swapped, below 0."""
     confidence, right = np.array([0.5, 0.6, 0.7, 0.9, *[0.99] * 36]), np.array([False, True, True, True])
     assert confidence.mean() + (right - confidence[:4]).mean() > 1
     found, turned = estimate(confidence, confidence[:4], right), estimate(1 - confidence, 1 - confidence[:4], ~right)
@@ -69,13 +69,13 @@ def test_an_estimate_is_a_share():
     (0.25 / 12, 10, 12), (1e-9, 10, 40), (10.0, 10, 10), (0.0, 10, 20),
     (1e-9, 3, 40), (1e-9, 2, 20), (1e-9, 17, 40), (1e-9, 18, 20), (10.0, 2, 10)])
 def test_the_size_of_a_sample_of_20_is_held_between_10_and_40(variance, n_right, size):
-    """And not above 20 while fewer than three are right, or wrong."""
+    """The size is also at most 20 while fewer than three are right, or fewer than three are wrong."""
     assert effective_size(0.5, variance, np.arange(20) < n_right) == pytest.approx(size)
 
 
 @pytest.mark.parametrize(("value", "inside"), [(0.0, 0.025), (1.0, 0.975), (0.01, 0.025), (0.7, 0.7)])
 def test_an_estimate_at_an_end_has_the_variance_of_half_an_image(value, inside):
-    """Of 20 images; else it would be sure."""
+    """With 20 images. Otherwise the interval would have no width."""
     variance = inside * (1 - inside) / 15
     assert effective_size(value, variance, np.arange(20) < 10) == pytest.approx(15)
 
@@ -93,7 +93,7 @@ def test_confidence_makes_the_interval_narrower():
 
 
 def test_an_estimate_that_knows_everything_is_exact():
-    """A confidence that is right and wrong as the guesses are: the mean over all reserved images."""
+    """If confidence is exactly whether the guess is right, the estimate is the mean over all reserved images."""
     right = np.random.default_rng(0).random(500) < 0.7
     found = estimate(right.astype(float), right[:50].astype(float), right[:50])
     assert found["accuracy"] == pytest.approx(right.mean())
@@ -109,7 +109,7 @@ def test_few_errors_do_not_make_it_sure(right):
 
 
 def test_right_and_wrong_mirror():
-    """Of one minus confidence, and guesses that are right where they were wrong, it is the mirror image."""
+    """Swapping right and wrong, with one minus the confidence, gives the mirror image."""
     confidence, right = drawn(np.random.default_rng(3), 40, 0.6)
     one = estimate(confidence, confidence[:40], right[:40])
     two = estimate(1 - confidence, 1 - confidence[:40], ~right[:40])
@@ -123,7 +123,7 @@ def test_wilson_by_hand(share, n, low, high):
 
 
 def test_what_nobody_could_label_widens_the_interval():
-    """Skips and unsure ones may be right or wrong; none of these is no image of the question; unsure of a class counts."""
+    """Skipped and unsure images may be right or wrong. Images of none of the classes do not count. Unsure of a class counts."""
     confidence = np.linspace(0.3, 1, 400)
     guesses = [place % 3 for place in range(40)]
     answers = [(guess + (place % 4 == 0)) % 3 for place, guess in enumerate(guesses)]  # every fourth is wrong
@@ -160,7 +160,7 @@ def finished(output, **values) -> RunResult:
 
 @pytest.mark.parametrize("sampler", ["random", "entropy", "coreset", "cbsq", "cec", "typiclust"])
 def test_reserved_images_are_never_asked_or_trained_on(tmp_path, sampler, monkeypatch):
-    """Also in a run that goes on; and each round says what the audit does."""
+    """This also holds in a continued run. Each round says what the audit does."""
     fitted = []
     monkeypatch.setattr(ToyTrainer, "fit", lambda self, rows, labels, round, _fit=ToyTrainer.fit, **mined: (
         fitted.append([rows, *(pair[0] for pair in mined.values())]), _fit(self, rows, labels, round, **mined))[1])
@@ -181,7 +181,7 @@ def test_reserved_images_are_never_asked_or_trained_on(tmp_path, sampler, monkey
 
 
 def test_the_audit_is_that_of_the_reported_model(tmp_path):
-    """By hand: its guesses on the audited images, its confidence on all that are reserved."""
+    """Checked by hand: its guesses on the audited images, and its confidence on all reserved ones."""
     result = finished(tmp_path, ACTIVE__AUDIT=10)
     dataset, features, texts = toy_task()
     trainer, rows = ToyTrainer(features, texts), reserve(np.arange(N_TRAIN), 10, 1, 1).rows
@@ -199,7 +199,7 @@ def test_without_an_audit_nothing_changes(tmp_path):
 
 
 def test_a_label_is_trained_on_or_audited():
-    """Never both."""
+    """No label is used for both."""
     oracle = Oracle(torch.tensor([0, 1, 0, 1]), budget=4)
     oracle.label(torch.tensor([0]))
     oracle.audit(torch.tensor([1]))
@@ -210,7 +210,7 @@ def test_a_label_is_trained_on_or_audited():
 
 
 def test_a_record_of_another_audit_is_refused(tmp_path):
-    """As when somebody changes it by hand."""
+    """Somebody may have changed it by hand."""
     finished(tmp_path, ACTIVE__AUDIT=6)
     cut_back(tmp_path / "results.json", 2)
     result = RunResult.read(tmp_path / "results.json")
@@ -221,7 +221,7 @@ def test_a_record_of_another_audit_is_refused(tmp_path):
 
 
 def test_images_of_no_class_do_not_pull_the_estimate():
-    """The model is unsure of them, and nobody knows which of the reserved images they are: the labels count alone then."""
+    """The model is unsure of them, and nobody knows which reserved images they are. So only the labels count."""
     rng, hits, values = np.random.default_rng(0), 0, []
     for _ in range(400):
         confidence, right = drawn(rng, 50, 0.8)
@@ -235,7 +235,7 @@ def test_images_of_no_class_do_not_pull_the_estimate():
 
 
 def test_the_accuracy_lies_within_its_interval():
-    """Whatever was said."""
+    """Whatever the answers were."""
     rng = np.random.default_rng(0)
     for _ in range(3000):
         n = int(rng.integers(2, 12))

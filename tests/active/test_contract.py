@@ -86,7 +86,7 @@ def _dense(ctx):
     (_dense, "check_scale"),
 ])
 def test_the_kit_catches_a_broken_sampler(sampler, check, monkeypatch):
-    """Each fault is found by the check that is there for it."""
+    """Each fault is found by the check that is made for it."""
     monkeypatch.setattr(kit, "MAX_GROWTH_GIB", 0.2)
     monkeypatch.setattr(kit, "SCALE", 10_000)
     if check == "check_scale":

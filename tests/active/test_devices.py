@@ -1,4 +1,4 @@
-"""`ACTIVE.DEVICE`: where a run computes its picks, and what its record says of it."""
+"""`ACTIVE.DEVICE`: where a run computes its picks, and what its record says about it."""
 
 import logging
 
@@ -27,7 +27,7 @@ class OnCard(ToyTrainer):
 
 @pytest.fixture
 def card(monkeypatch):
-    """A machine with a card that is pretended."""
+    """A machine with a pretended card."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "pretended")
     monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda: 0)
@@ -43,7 +43,7 @@ def _run(output, trainer=OnCard, **values):
 
 @pytest.mark.parametrize("sampler", ["uherding", "cbsq", "cec", "random"])
 def test_a_run_that_selects_on_a_card_is_that_of_the_cpu(card, tmp_path, sampler):
-    """All rounds are equal but for where the picks were computed, which the record names; all else sees CPU tensors alone."""
+    """All rounds are equal except for the device of the picks, which the record names. All else gets only CPU tensors."""
     runs = {name: _run(tmp_path / name, ACTIVE__DEVICE=name, ACTIVE__SAMPLER=sampler) for name in ("cpu", "cuda", "auto")}
     assert record_of(runs["cpu"]) == record_of(runs["cuda"]) == record_of(runs["auto"])
     assert [run.environment.get("selection") for run in runs.values()] == [None, "cuda", "cuda"]
@@ -56,7 +56,7 @@ def test_a_run_that_selects_on_a_card_is_that_of_the_cpu(card, tmp_path, sampler
     ("cuda", CPU, 0, torch.device("cuda")), ("auto", CUDA, 16 * (512 + 200) * 1000, CUDA),
     ("auto", CUDA, 16 * (512 + 200) * 1000 - 1, CPU)])
 def test_auto_is_the_card_of_the_model_if_there_is_room(card, monkeypatch, caplog, asked, model, free, expected):
-    """Four times the float32 numbers must be free; where they are not, the log says so, with both figures."""
+    """Four times the size of the float32 numbers must be free. If not, the log says so with both figures."""
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (free, MEMORY))
     with caplog.at_level(logging.INFO):
         assert selection_device(asked, model, *SPLIT) == expected
@@ -64,7 +64,7 @@ def test_auto_is_the_card_of_the_model_if_there_is_room(card, monkeypatch, caplo
 
 
 def test_auto_is_the_cpu_where_runs_must_repeat(card, tmp_path):
-    """Under `DETERMINISTIC`; a card that is asked for by name is used all the same."""
+    """This holds under `DETERMINISTIC`. A card that is asked for by name is still used."""
     assert "selection" not in _run(tmp_path / "auto", DETERMINISTIC=True).environment
     assert _run(tmp_path / "cuda", DETERMINISTIC=True, ACTIVE__DEVICE="cuda").environment["selection"] == "cuda"
 
@@ -72,7 +72,7 @@ def test_auto_is_the_cpu_where_runs_must_repeat(card, tmp_path):
 @pytest.mark.parametrize(("values", "remedy"), [({}, "torch finds no CUDA device here; set it to auto or cpu"),
                                                 ({"USE_CUDA": False}, "USE_CUDA is false; set USE_CUDA true")])
 def test_a_card_that_is_not_there_or_not_to_be_used_is_refused(tmp_path, monkeypatch, values, remedy):
-    """By a ConfigError, and before the run begins."""
+    """A ConfigError is raised before the run begins."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(values))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "pretended")
     with pytest.raises(ConfigError, match=rf"^ACTIVE\.DEVICE is cuda, but {remedy}"):
@@ -101,7 +101,7 @@ def _first_to_the_cpu(ctx):
 
 @pytest.mark.parametrize("sampler", [_first_to_the_cpu, sampler_by_name("coreset")])
 def test_the_kit_passes_samplers_for_any_device(card, sampler):
-    """Those that compute on a card, and those that begin by fetching the context from there."""
+    """Some of them compute on the card; the others start by fetching the context from it."""
     check_card(sampler)
 
 
@@ -114,7 +114,7 @@ def test_the_kit_catches_a_sampler_for_the_cpu_alone(card):
 @pytest.mark.parametrize(("first", "then", "names"), [
     ("cpu", "auto", None), ("cpu", "cuda", "cpu and cuda"), ("cuda", "cpu", "cuda and cpu"), ("cuda", "auto", "cuda")])
 def test_a_run_goes_on_where_it_was_begun_unless_told_otherwise(card, tmp_path, caplog, first, then, names):
-    """A record of before the key, or of the CPU, stays there; a change is logged and named, and picks are the same here."""
+    """A run whose record lacks the key, or names the CPU, stays there. A change is logged; here the picks are the same."""
     _run(tmp_path, ACTIVE__DEVICE=first, ACTIVE__ROUNDS=2)
     result = _run(tmp_path, ACTIVE__DEVICE=then)
     assert result.environment.get("selection") == names
@@ -125,7 +125,7 @@ def test_a_run_goes_on_where_it_was_begun_unless_told_otherwise(card, tmp_path, 
 
 
 def test_lists_of_neighbors_that_a_card_made_are_kept_apart(tmp_path):
-    """Their last digits are its own. What the CPU made keeps its name; lists that faiss makes there serve both."""
+    """Their last digits differ. Lists made on the CPU keep their name; lists that faiss makes on the CPU serve both."""
     features = torch.nn.functional.normalize(torch.arange(120.0).sin().view(40, 3), dim=1)
     relations = Relations(features, tmp_path)
     here = relations.neighbors(5, exact=True)

@@ -34,7 +34,7 @@ def answered(name: str, ctx: SelectionContext, **parameters) -> Query:
 
 @pytest.mark.parametrize("name", choosing_samplers())
 def test_scores_are_those_of_all_picks_or_none(name):
-    """Of a context after many labels, as `tcm` is margin then."""
+    """The context has many labels, since `tcm` then works like margin."""
     for labels in (3, 12):
         query = answered(name, make_context(2, n_labeled=labels))
         has = name in SCORED
@@ -163,7 +163,7 @@ def test_a_run_with_scores_resumes_as_one_without(tmp_path):
 
 
 def test_a_question_keeps_them(tmp_path):
-    """A value that there is not stays none; a query without scores is written as before."""
+    """A missing value stays None, and a query without scores is written as before."""
     dataset, query, basis = toy_task()[0], Query(torch.tensor([5, 2]), scores=torch.tensor([0.5, torch.nan])), ("a", "b")
     write_query(tmp_path / "with.json", basis, query, dataset)
     write_query(tmp_path / "without.json", basis, replace(query, scores=None), dataset)
@@ -182,7 +182,7 @@ def test_beside_an_audit_people_see_none():
 
 
 def test_the_contact_sheet_shows_them_on_request_alone(start, tmp_path):  # noqa: F811
-    """Beside each image; the other files of a question are the same, and a resumed question keeps them."""
+    """They are next to each image. The other files of a question stay the same, and a resumed question keeps its scores."""
     for output, words in (("with", ("LOG.SCORES", "picks")), ("without", ())):
         start("ACTIVE.SAMPLER", "entropy", *words, output=output)
     html, bare = (sheet(tmp_path, 0, output).with_suffix(".html").read_text() for output in ("with", "without"))

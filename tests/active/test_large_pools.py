@@ -26,7 +26,7 @@ def _halves(**sizes):
 
 @pytest.mark.parametrize("name", choosing_samplers())
 def test_half_precision_pools_are_computed_in_single(name, monkeypatch):
-    """Handed float16 as it is, in blocks of a few rows, every sampler picks what it picks from the same numbers in float32."""
+    """Each sampler gets float16 in blocks of a few rows, and picks the same as from the same numbers in float32."""
     ctx, sampler = _halves(), sampler_by_name(name)
     expected = picks(sampler, ctx)
     monkeypatch.setattr(selection, "UPCAST_LIMIT", 0)
@@ -37,7 +37,7 @@ def test_half_precision_pools_are_computed_in_single(name, monkeypatch):
 
 @pytest.mark.parametrize("name", ["random", "margin", "entropy", "coreset", "badge", "cb", "uherding"])
 def test_no_sampler_of_large_pools_copies_one_in_single_precision(name, monkeypatch):
-    """Of a float16 pool each reads a few rows at a time; the candidates of `uherding` are some of its rows."""
+    """Each reads a few rows of a float16 pool at a time. The candidates of `uherding` are only some of its rows."""
     ctx, sampler = _halves(n_pool=300, n_query=5), sampler_by_name(name, **({"max_pool": 1} if name == "uherding" else {}))
     sizes, convert = [0], torch.Tensor.float
     monkeypatch.setattr(selection, "UPCAST_LIMIT", 0)

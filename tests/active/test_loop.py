@@ -257,7 +257,7 @@ def test_a_sampler_changes_no_stream_but_its_own(tmp_path):
     ("entropy", "auto", "entropy"), ("coreset", "auto", "random"), ("coreset", "coreset", "coreset"),
     ("entropy", "random", "random")])
 def test_the_first_round_is_the_initial_samplers(tmp_path, sampler, initial, first):
-    """`auto` is random for a sampler that needs labels; a name is taken as it stands."""
+    """`auto` is random for a sampler that needs labels. A name is used as it is."""
     result, _ = toy_run(tmp_path, ACTIVE__SAMPLER=sampler, ACTIVE__INITIAL_SAMPLER=initial)
     assert [record.sampler for record in result.rounds] == [first, sampler, sampler, sampler]
 
@@ -393,7 +393,7 @@ def test_a_resumed_dual_prompt_run_equals_an_uninterrupted_one(tmp_path, stop):
 
 
 def test_dual_prompt_without_negative_prompts_is_refused_before_anything_is_done(tmp_path):
-    """The error names the learner and both ways out; nothing was asked of the trainer."""
+    """The error names the learner and both ways out. The trainer was not asked for anything."""
     dataset, features, texts = toy_task()
     for sampler, values in (("dual_prompt", {}), ("random", {"ACTIVE__INITIAL_SAMPLER": "dual_prompt"})):
         trainer = ToyTrainer(features, texts)
@@ -403,7 +403,7 @@ def test_dual_prompt_without_negative_prompts_is_refused_before_anything_is_done
 
 
 def test_a_sampler_gets_bias_and_directions_of_the_model_that_selects(tmp_path, monkeypatch):
-    """As the prediction has them; where it has none there are none."""
+    """They are those of the prediction. If it has none, the sampler gets none."""
     dataset, features, texts = toy_task()
     seen, select = [], asking.select
     monkeypatch.setattr(asking, "select", lambda sampler, ctx: (seen.append(ctx), select(sampler, ctx))[1])
@@ -422,7 +422,7 @@ def test_a_sampler_gets_bias_and_directions_of_the_model_that_selects(tmp_path, 
 
 
 def test_a_learner_that_is_not_linear_is_refused_before_anything_is_done(tmp_path):
-    """By what the trainer that selects says of itself."""
+    """The decision depends on what the selecting trainer says about itself."""
     dataset, features, texts = toy_task()
     trainer = ToyTrainer(features, texts)
     trainer.is_linear = False
@@ -447,14 +447,14 @@ def test_one_learner_selects_and_another_is_reported(tmp_path):
 
 
 def test_half_labels_are_for_trainers_that_know_weights(tmp_path):
-    """Else the run would break off at the first answer of that kind, after people have labeled."""
+    """Otherwise the run would break off at the first such answer, after people have labeled."""
     dataset, features, texts = toy_task()
     with pytest.raises(ConfigError, match=r"ToyTrainer\.fit takes no weights of labels; .* ACTIVE\.UNSURE leave_out"):
         run(toy_config(tmp_path, ACTIVE__UNSURE="half"), dataset, ToyTrainer(features, texts))
 
 
 def test_a_selector_is_never_left_out_in_silence(tmp_path):
-    """A config that names one and a call without it, or the other way round, do not run."""
+    """A config that names a selector but a call without one is refused, and so is the reverse."""
     dataset, features, texts = toy_task()
     trainer = ToyTrainer(features, texts)
     with pytest.raises(ValueError, match="'DualPrompt', and a selector was not given"):
@@ -503,7 +503,7 @@ class MovingTrainer(ToyTrainer):
 
 
 def test_samplers_see_the_features_of_the_model_of_the_round_before(tmp_path, seen):
-    """Pool and labeled images alike, logits and texts too; zero-shot CLIP's in round 0 alone, and its logits always."""
+    """Pool, labeled images, logits and texts are its own. Zero-shot CLIP's serve in round 0; its logits are always there."""
     dataset, features, texts = toy_task()
     trainer = MovingTrainer(features, texts)
     run(toy_config(tmp_path, ACTIVE__SAMPLER="look", ACTIVE__ROUNDS=3), dataset, trainer)
@@ -520,7 +520,7 @@ def test_samplers_see_the_features_of_the_model_of_the_round_before(tmp_path, se
 
 
 def test_every_round_and_seed_has_a_selection_stream_of_its_own(tmp_path, seen):
-    """Three rounds of two seeds draw six numbers that all differ; the same seed draws the same, as in older records."""
+    """Three rounds of two seeds draw six different numbers. The same seed draws the same ones, as in older records."""
     dataset, features, texts = toy_task()
     for number, seed in enumerate((1, 2, 1)):
         run(toy_config(tmp_path / str(number), ACTIVE__SAMPLER="look", ACTIVE__ROUNDS=3, SEED=seed), dataset,
@@ -531,7 +531,7 @@ def test_every_round_and_seed_has_a_selection_stream_of_its_own(tmp_path, seen):
 
 
 def test_people_see_the_guesses_of_the_model_of_the_round_before(tmp_path, monkeypatch):
-    """Zero-shot CLIP's in round 0 alone."""
+    """In round 0 they are those of zero-shot CLIP."""
     seen = []
 
     def ask(oracle, question, rows):

@@ -91,7 +91,7 @@ def test_a_sampler_that_wraps_itself_is_refused(component):
 
 
 def test_what_a_wrapper_wraps_is_known(component):
-    """Needs of the inner sampler are needs of the run."""
+    """What the inner sampler needs, the run needs."""
     node = sampler_node()
     node.PCB.BASE = "dual_prompt"
     assert wrapped("pcb", node) == ["pcb", "dual_prompt"] and wrapped("entropy", node) == ["entropy"]
@@ -100,7 +100,7 @@ def test_what_a_wrapper_wraps_is_known(component):
 @pytest.mark.parametrize(("sampler", "initial", "fits"), [
     ("dual_prompt", "auto", False), ("random", "dual_prompt", False), ("entropy", "auto", True)])
 def test_a_sampler_of_negative_prompts_needs_a_learner_that_has_them(sampler, initial, fits):
-    """Either round counts; a learner with negative prompts suits every sampler."""
+    """This applies to the first round and the later ones. A learner with negative prompts suits every sampler."""
     node = sampler_node()
     node.SAMPLER, node.INITIAL_SAMPLER = sampler, initial
     check_learner(node, "DualPrompt", has_negative_texts=True)
@@ -114,7 +114,7 @@ def test_a_sampler_of_negative_prompts_needs_a_learner_that_has_them(sampler, in
 @pytest.mark.parametrize(("sampler", "initial", "fits"), [
     ("alfa_mix", "auto", False), ("pcb", "auto", False), ("random", "alfa_mix", True), ("entropy", "auto", True)])
 def test_a_sampler_of_linear_logits_needs_a_linear_learner(sampler, initial, fits):
-    """Also where another one wraps it; round 0 is zero-shot CLIP's, which is linear."""
+    """This also holds inside a wrapper. Round 0 is exempt, since zero-shot CLIP is linear."""
     node = sampler_node()
     node.SAMPLER, node.INITIAL_SAMPLER, node.PCB.BASE = sampler, initial, "alfa_mix"
     check_learner(node, "LinearProbe", has_negative_texts=False)
@@ -136,13 +136,13 @@ def test_a_sampler_of_linear_logits_needs_a_linear_learner(sampler, initial, fit
     ("probcover", {"delta": 0.0, "purity": 0.95}),
     ("typiclust", {"n_neighbors": 20, "max_clusters": 500, "min_cluster_size": 5, "distance": "plain"})])
 def test_the_numbers_of_the_papers_and_of_published_tables_are_the_defaults(sampler, numbers):
-    """They are what a run without these keys means, and what a record of one is read as."""
+    """They are what a run without these keys means, and how its record is read."""
     defaults = {parameter.name: parameter.default for parameter in SAMPLERS[sampler].parameters}
     assert {name: defaults[name] for name in numbers} == numbers
 
 
 def test_what_a_wrapped_sampler_needs_of_the_config_is_checked(tmp_path):
-    """A record to replay that is not there is found before anything is loaded, inside a wrapper too."""
+    """A missing record to replay is reported before anything is loaded, even inside a wrapper."""
     node = sampler_node()
     node.SAMPLER, node.PCB.BASE, node.REPLAY.RESULTS = "pcb", "replay", str(tmp_path / "results.json")
     with pytest.raises(ConfigError, match=r"ACTIVE\.REPLAY\.RESULTS is .*results.json"):

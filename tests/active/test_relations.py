@@ -1,4 +1,4 @@
-"""What is kept of frozen features: the same picks with a folder, without, and from one that is warm, damaged or full."""
+"""What is kept of frozen features: picks are the same without a folder and with one that is empty, warm, damaged or full."""
 
 from dataclasses import replace
 
@@ -19,7 +19,7 @@ from tests.active.toy import record_of
 
 @pytest.fixture
 def made(monkeypatch):
-    """The list of what is computed, not read."""
+    """Record what is computed rather than read."""
     found, own = [], keeping.neighbor_lists
     monkeypatch.setattr(keeping, "neighbor_lists", lambda features, k: found.append(k) or own(features, k))
     return found
@@ -39,7 +39,7 @@ def test_one_graph_serves_rounds_seeds_and_samplers(tmp_path, made, monkeypatch)
 
 
 def test_known_relations_are_those_of_the_last_features(made):
-    """Later objects find them by the bytes of the features; those of former features are let go."""
+    """Later objects find them by the bytes of the features. Those of earlier features are dropped."""
     known, features = {}, clustered(300)
     first = Relations(features, known=known).neighbors(5)
     assert Relations(features.clone(), known=known).neighbors(5).rows is first.rows and made == [32]
@@ -75,7 +75,7 @@ def test_a_damaged_file_is_made_anew_with_a_warning(tmp_path, made, caplog, dama
 
 
 def test_the_folder_stays_within_its_bound(tmp_path, made, monkeypatch, caplog):
-    """The oldest files make room; what is larger than all of it is used and not kept."""
+    """The oldest files are removed to make room. A file larger than the bound is used but not kept."""
     monkeypatch.setattr(keeping, "MAX_BYTES", 200_000)
     for seed in range(4):  # 77 KB each
         Relations(clustered(300, seed=seed), tmp_path).neighbors(5)
@@ -87,7 +87,7 @@ def test_the_folder_stays_within_its_bound(tmp_path, made, monkeypatch, caplog):
 
 
 def test_a_full_disk_costs_the_file_alone(tmp_path, monkeypatch, caplog):
-    """What cannot be written is said, and used."""
+    """A warning says that the file could not be written, and its content is still used."""
     def full(*_):
         raise keeping.UserError("cannot write it: no space left")
 
@@ -97,7 +97,7 @@ def test_a_full_disk_costs_the_file_alone(tmp_path, monkeypatch, caplog):
 
 @pytest.mark.parametrize("name", ["cec", "probcover"])
 def test_picks_are_the_same_with_the_cache_and_without(name, tmp_path, monkeypatch):
-    """Without relations kept on disk, with an empty folder, and from the file that this has left."""
+    """Picks agree without a folder, with an empty one, and with the file that was written there."""
     monkeypatch.setattr(listing, "CHECKED", 60)
     ctx = make_context(n_pool=400, n_labeled=20, n_query=15)
     features = torch.empty(ctx.n_total, ctx.features.shape[1])
@@ -122,7 +122,7 @@ def test_a_run_makes_one_graph_and_records_it(tmp_path, made):
 
 
 def test_exact_lists_are_made_once_a_run_and_pick_the_same(tmp_path, monkeypatch):
-    """Four rounds of CEC compare all pairs once, and a second run of another seed not at all; each round picks as alone."""
+    """Four rounds of CEC compare all pairs once; a second run of another seed does not. The picks are those without sharing."""
     values, made, own = {"ACTIVE__SAMPLER": "cec", "CACHE_DIR": tmp_path / "cache"}, [], keeping.all_pairs
     alone = [record_of(toy_run(tmp_path / f"alone{seed}", SEED=seed, **values)[0]) for seed in (1, 2)]
     for module in (keeping, pool):

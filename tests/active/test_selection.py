@@ -50,7 +50,7 @@ def test_rows_asked_and_rows_guessed_count_together():
 
 
 def test_the_sampler_sees_rows_in_the_order_of_their_ids_as_float32():
-    """Whatever order and precision the caller has, the sampler gets one."""
+    """The caller's order and precision do not matter: the sampler always gets the same one."""
     ctx, seen = make_context(n_query=2), []
     shuffled = replace(ctx, ids=ctx.ids.flip(0), features=ctx.features.flip(0).double(), logits=ctx.logits.flip(0).double(),
                        zero_shot_logits=ctx.zero_shot_logits.flip(0).double())
@@ -93,7 +93,7 @@ def test_values_that_are_not_finite_are_refused_with_their_ids(what):
 
 
 def test_only_samplers_that_say_so_begin_with_a_warm_start():
-    """`dual_prompt` mines before its first query, also inside a wrapper; the others answer with nothing."""
+    """`dual_prompt` mines before its first query, even inside a wrapper. The others return nothing."""
     node, ctx = sampler_node(), without_labels(make_context())
     assert build_chosen("entropy", node).begin is None
     node.PCB.BASE = "dual_prompt"

@@ -20,7 +20,7 @@ def test_kappa_by_hand():
 
 
 def test_kappa_of_equal_and_of_permuted_labelings():
-    """1 for equal ones, of one class too; the names of classes do not matter."""
+    """It is 1 for equal labelings, even of one class only. The names of the classes do not matter."""
     rng = torch.Generator().manual_seed(0)
     one, two = (torch.randint(4, (200,), generator=rng) for _ in range(2))
     order = torch.randperm(4, generator=rng)
@@ -64,7 +64,7 @@ def finished(output, **values):
 
 
 def test_kappa_of_a_run_is_that_of_its_models(tmp_path):
-    """Each with the newest of C labels less, on images without a label; also where the run goes on."""
+    """Each model is compared with the newest one with C fewer labels, on unlabeled images, also in a continued run."""
     values = {"ACTIVE__AUDIT": 4, "ACTIVE__QUERY_SIZE": 3, "ACTIVE__ROUNDS": 6}
     whole = finished(tmp_path, **values)
     dataset, features, texts = toy_task()
@@ -86,7 +86,7 @@ def test_kappa_of_a_run_is_that_of_its_models(tmp_path):
 
 
 def test_only_its_own_criterion_ends_a_run(tmp_path):
-    """Recorded; a run without it takes all rounds, and the same ones up to there."""
+    """It is recorded. A run without it takes all rounds, and the same ones up to that point."""
     values = {"ACTIVE__ROUNDS": 8, "ACTIVE__QUERY_SIZE": 6}
     whole = finished(tmp_path / "whole", **values, ACTIVE__AUDIT=4)
     found = next(record for record in whole.rounds if record.kappa is not None)

@@ -25,7 +25,7 @@ PROJECT = Path(__file__).parents[2]
 
 @pytest.fixture(autouse=True)
 def forks(monkeypatch):
-    """Repetitions are forks where that is the same: they need no other number of threads."""
+    """Make repetitions forks where no other number of threads is needed."""
     monkeypatch.setattr(active.verify.subprocess, "run", commands.run)
 
 
@@ -57,7 +57,7 @@ def other_pick(content: dict) -> None:
 
 
 def test_a_run_repeats_exactly_also_from_scratch(finished, capsys):
-    """The same numbers come again, in another process, with the features extracted again; the run itself is not touched."""
+    """Another process gets the same numbers from newly extracted features. The run itself is not touched."""
     before = {path: path.stat().st_mtime_ns for path in finished.parent.parent.rglob("*")}
     assert main([str(finished), "--fresh"]) == 0
     assert capsys.readouterr().out == "equal: 2 rounds, all picks, labels and metrics\n"
@@ -65,7 +65,7 @@ def test_a_run_repeats_exactly_also_from_scratch(finished, capsys):
 
 
 def test_a_pick_that_does_not_come_again_is_named(finished, edited, monkeypatch, capsys):
-    """The first difference is said with round, field and both values; the exit code is 1."""
+    """The first difference is reported with its round, field and both values. The exit code is 1."""
     monkeypatch.setattr(active.verify, "run_again", lambda *_, **__: RunResult.read(finished))
     assert main([str(edited(other_pick))]) == 1
     out = capsys.readouterr().out
@@ -73,7 +73,7 @@ def test_a_pick_that_does_not_come_again_is_named(finished, edited, monkeypatch,
 
 
 def test_differences_come_in_the_order_of_the_rounds(finished):
-    """Data set, zero-shot, then rounds; times do not count; a missing round is one."""
+    """Data set and zero-shot come first, then the rounds. Times do not count. A missing round is a difference."""
     old = RunResult.read(finished)
     assert list(differences(old, old)) == []
     new = copy.deepcopy(old)
@@ -89,7 +89,7 @@ def test_differences_come_in_the_order_of_the_rounds(finished):
 
 
 def test_other_code_is_said_beside_the_verdict(finished, monkeypatch, capsys):
-    """Equal numbers from another version are equal, but not silently."""
+    """Another version with equal numbers counts as equal, but a line says so."""
     other = RunResult.read(finished)
     other.certificate["code"] = "0"
     monkeypatch.setattr(active.verify, "run_again", lambda *_, **__: other)
@@ -102,7 +102,7 @@ def test_other_code_is_said_beside_the_verdict(finished, monkeypatch, capsys):
 
 @pytest.mark.starts
 def test_a_run_is_repeated_with_the_recorded_number_of_threads(finished, tmp_path, capsys):
-    """Sums of floats follow their order; where the number cannot be had, as in a run that changed it, that is said."""
+    """Float sums depend on the order of additions. If the number is unavailable, or changed in the run, a line says so."""
     words = ["--config-file", "configs/quickstart.yaml", "--root", finished.parents[1] / "data", "--output-dir",
              tmp_path / "run", "ACTIVE.ROUNDS", "1", "OPTIM.MAX_EPOCH", "1", "CPU_THREADS", "0"]
     code = "import runpy, torch; torch.set_num_threads(2); runpy.run_path('train.py', run_name='__main__')"
@@ -120,7 +120,7 @@ def test_a_run_that_was_continued_with_other_threads_says_so(finished, edited, m
 
 
 def test_a_run_that_cannot_be_repeated_says_why(finished, tmp_path, capsys):
-    """What `train.py` said of a missing data root comes through, with exit code 1."""
+    """What `train.py` reports about a missing data root is passed on, with exit code 1."""
     (tmp_path / "file").touch()
     assert main([str(finished), "--root", str(tmp_path / "file")]) == 1
     err = capsys.readouterr().err
@@ -161,7 +161,7 @@ def test_an_unfinished_or_edited_record_is_not_run(edited, monkeypatch, capsys):
 
 @pytest.mark.parametrize("newer", [["template"], ["template", "checksum"]])
 def test_a_record_whose_prompts_said_less_is_equal(finished, tmp_path, capsys, newer):
-    """Files of earlier code differ in what they say of themselves, not in their numbers."""
+    """Files of earlier code have less metadata, but the same numbers."""
     folder = shutil.copytree(finished.parent, tmp_path / "run")
 
     def former(content: dict) -> None:
@@ -179,7 +179,7 @@ def test_a_record_whose_prompts_said_less_is_equal(finished, tmp_path, capsys, n
 
 
 def test_a_record_of_before_a_parameter_is_repeated_with_what_it_meant(finished, edited, monkeypatch):
-    """Its default may be another one by now: `gcnal` had one space."""
+    """Its default may have changed: `gcnal` had one space."""
     seen = []
 
     def called(words, **_):

@@ -105,14 +105,14 @@ def toy_config(output: Path, **values: object) -> CfgNode:
 
 
 def record_of(result: RunResult) -> list[dict]:
-    """Return the rounds as dictionaries without what differs between two identical runs: seconds and memory."""
+    """Return the rounds as dictionaries without seconds and memory, which differ between two identical runs."""
     measured = ("seconds", "peak_memory_mb")
     return [{key: value for key, value in dataclasses.asdict(record).items() if key not in measured}
             for record in result.rounds]
 
 
 def edit(path: Path, change: Callable[[dict], object], to: Path | None = None) -> None:
-    """Write a record with a change of its content, and a checksum that fits, to its own path or another."""
+    """Write a record with changed content and a matching checksum, to its own path or another."""
     content = json.loads(path.read_text())
     del content["checksum"]
     change(content)
@@ -120,7 +120,7 @@ def edit(path: Path, change: Callable[[dict], object], to: Path | None = None) -
 
 
 def cut_back(path: Path, n_rounds: int) -> None:
-    """Make the record of a finished run that of one which stopped after some rounds."""
+    """Cut the record of a finished run down to that of a run that stopped after some rounds."""
     result = RunResult.read(path)
     result.status, result.rounds = "running", result.rounds[:n_rounds]
     result.write(path)

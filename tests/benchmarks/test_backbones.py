@@ -19,13 +19,13 @@ def table() -> list[dict[str, str]]:
 
 
 def smallest_of_each_kind() -> list[dict[str, str]]:
-    """Return, of models of which everything is alike but the size, the one with the fewest parameters."""
+    """Return the model with the fewest parameters among those that differ only in size."""
     by_size = sorted(table(), key=lambda own: -int(own["image tower"]) - int(own["text tower"]))
     return list({tuple(own[column] for column in CAN): own for own in by_size}.values())
 
 
 def test_every_model_of_open_clip_s_is_in_the_table():
-    """Of the version that the file names; another one may have more."""
+    """The table must be complete for the open_clip version that the file names. Another version may have more."""
     version = re.search(r"open_clip ([\d.]+):", FILE)[1]
     if open_clip.__version__ != version:
         pytest.skip(f"the table is of open_clip {version}, and {open_clip.__version__} is installed")

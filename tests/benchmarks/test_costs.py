@@ -21,7 +21,7 @@ def test_operations_are_those_of_the_towers(patch, giga):
 
 
 def test_cards_are_no_faster_than_their_files_are_read(monkeypatch):
-    """And n of them n times as fast as one; without a card the rate is the measured one of two cores."""
+    """n cards are n times as fast as one. Without a card, the rate is the one measured on two cores."""
     assert costs.images_per_second("ViT-B/32", 8) == 8 * costs.images_per_second("ViT-B/32", 1)
     assert costs.images_per_second("ViT-B/16", 0) == 2 * costs.RATES["ViT-B/16"]
     monkeypatch.setitem(costs.RATES, "reading", 10.0)
@@ -29,7 +29,7 @@ def test_cards_are_no_faster_than_their_files_are_read(monkeypatch):
 
 
 def test_selection_grows_by_what_is_read(monkeypatch):
-    """At the size that was measured it is what was measured; `uherding` looks at as many images in any pool."""
+    """At the measured size it gives the measured figure. `uherding` looks at the same number of images in any pool."""
     at = costs.MEASURED_AT
     for name, value in (("WIDTH", at["width"]), ("N_CLASSES", at["classes"]), ("N_LABELED", at["labeled"]),
                         ("N_QUERY", at["asked"])):

@@ -1,4 +1,4 @@
-"""The synthetic pool of the benchmark of large pools."""
+"""The synthetic pool of the large-pool benchmark."""
 
 import torch
 import torch.nn.functional as F

@@ -18,7 +18,7 @@ def _rows() -> torch.Tensor:
 
 
 def test_greedy_seeds_are_those_of_k_means_itself():
-    """In both benchmarks; plain ones are others, and no limit stays moved."""
+    """This holds in both benchmarks. Plain seeds differ, and every changed limit is restored."""
     limits, rows = (clustering.SKLEARN_LIMIT, clustering.LARGE, clustering.n_candidates), _rows()
     expected = k_means(rows, 9, np.random.default_rng(0))[0]
     own, plain = (k_means_by(seeding, rows, 9, 0)[0] for seeding in ("greedy", "plain"))

@@ -1,4 +1,4 @@
-"""The GPU benchmark, as far as a machine without one can run it."""
+"""The GPU benchmark, as far as it can run on a machine without a GPU."""
 
 import pytest
 import torch
@@ -31,5 +31,5 @@ def test_matrix_products_are_counted_forward_and_backward():
 @pytest.mark.parametrize(("issued", "done", "floor", "expected"), [
     (4.0, 4.0, 0.1, "launches"), (0.5, 4.0, 3.0, "arithmetic"), (4.0, 4.0, 3.0, "arithmetic")])
 def test_launches_bound_a_step_that_is_issued_as_slowly_as_it_is_done(issued, done, floor, expected):
-    """Unless the card is near its floor anyway."""
+    """This does not hold if the card is near its floor anyway."""
     assert bound_by(issued, done, floor, "arithmetic") == expected

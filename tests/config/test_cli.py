@@ -31,7 +31,7 @@ def parser() -> Parser:
     "OPTIM.LR 1 --config-file a.yaml SEED -1 --list --config-file b.yaml --root=data",
 ])
 def test_pairs_may_stand_before_between_and_after_flags(line):
-    """Wherever the pairs stand, flags and pairs are the same, and the pairs keep their order."""
+    """The position of the pairs changes neither flags nor pairs, and the pairs keep their order."""
     flags, pairs = parser().parse(line.split())
     assert vars(flags) == {"config_file": ["a.yaml", "b.yaml"], "root": "data", "seed": None, "list": True}
     assert pairs == [("OPTIM.LR", "1"), ("SEED", "-1")]
@@ -56,7 +56,7 @@ def test_the_value_of_a_flag_is_no_key(line, flag, value):
     (["TRAINER.COOP.N_CTX", "4"], ("TRAINER.COOP.N_CTX", "4")),
 ])
 def test_the_word_after_a_key_is_its_value(words, pair):
-    """Upper-case words, words with blanks and empty words are values as they are."""
+    """Upper-case words, words with spaces and empty words are used as values unchanged."""
     assert parser().parse(words)[1] == [pair]
 
 
@@ -85,7 +85,7 @@ def test_a_wrong_command_line_is_one_line(line, parts):
 @pytest.mark.parametrize(("text", "number"), [
     ("1", 1), ("1024", 1024), ("0", 0), ("1025", 0), ("-1", 0), ("1e3", 0), ("9" * 5000, 0)])
 def test_a_number_of_threads_is_bounded(text, number):
-    """A slip is not a reason to start a million processes."""
+    """A typing error must not start a million processes."""
     flags = parser()
     flags.add_argument("--workers", type=count)
     if number:
@@ -99,7 +99,7 @@ def test_a_number_of_threads_is_bounded(text, number):
     (commands.run, ["scripts/sweep.py", "--list", "--config-file", "configs/experiments/tiny.yaml"]),
     pytest.param(subprocess.run, ["scripts/summarize.py", "RUNS"], marks=pytest.mark.starts)])
 def test_a_reader_that_has_gone_ends_a_command_quietly(tmp_path, start, words):
-    """As `... | head` does: no traceback, neither of the command nor of Python's last flush."""
+    """With `... | head`, neither the command nor Python's last flush prints a traceback."""
     write_run(tmp_path / "run", [0.4])
     read, write = os.pipe()
     os.close(read)
@@ -113,7 +113,7 @@ PRINTS = "from dassl.config.cli import command; command('x.py', lambda: print('a
 
 
 def started(code: str, streams: str) -> subprocess.CompletedProcess:
-    """Run Python code with its standard streams as the shell says."""
+    """Run Python code with its standard streams redirected by the shell."""
     return subprocess.run(["bash", "-c", f'exec "$0" -W error -c "$1" {streams}', sys.executable, code], stderr=subprocess.PIPE,
                           text=True)
 
@@ -122,13 +122,13 @@ def started(code: str, streams: str) -> subprocess.CompletedProcess:
     ("> /dev/full", (1, "x.py: cannot write the output: No space left on device\n")), (">&-", (0, "")), (">&- <&-", (0, "")),
     ("> /dev/null", (0, ""))])
 def test_an_output_that_cannot_be_written_is_one_line(streams, expected):
-    """Row 11: a full disk behind the output is said; a closed output is nobody's loss."""
+    """Row 11: a full disk behind the output is reported; a closed output is not an error."""
     done = started(PRINTS, streams)
     assert (done.returncode, done.stderr) == expected
 
 
 def test_text_that_the_terminal_cannot_show_is_escaped():
-    """Also halves of characters and bytes of file names that are not text, in whatever a command prints (row 22)."""
+    """This also covers lone surrogates and file names that are not text, in whatever a command prints (row 22)."""
     code = r"from dassl.config.cli import command; command('x.py', lambda: print('\ud800 caf\udce9 \u2603') or 0)"
     ascii_only = os.environ | {"PYTHONIOENCODING": "ascii"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=ascii_only)
@@ -136,7 +136,7 @@ def test_text_that_the_terminal_cannot_show_is_escaped():
 
 
 def test_a_closed_error_stream_is_no_trace_in_the_output(tmp_path):
-    """And no file of the run gets its number."""
+    """No file of the run gets the closed stream's number either."""
     code = ("import os; from dassl.config.cli import command; "
             f"command('x.py', lambda: os.write(2, b'x') and int(open({str(tmp_path / 'f')!r}, 'w').fileno() < 3))")
     assert started(code, "2>&- >&-").returncode == 0
@@ -145,7 +145,7 @@ def test_a_closed_error_stream_is_no_trace_in_the_output(tmp_path):
 
 @pytest.mark.parametrize(("signals", "code"), [(["SIGINT"], 130), (["SIGTERM"], 143), (["SIGTERM", "SIGTERM"], 143)])
 def test_a_signal_that_a_command_does_not_answer_ends_it_quietly(signals, code):
-    """Also a second one, while the first is being answered."""
+    """This includes a second signal while the first one is being handled."""
     kill = "".join(f"os.kill(os.getpid(), signal.{name})\n    " for name in signals[:1])
     again = "".join(f"os.kill(os.getpid(), signal.{name})\n        " for name in signals[1:])
     done = started(f"""
@@ -165,7 +165,7 @@ command('x.py', main)""", "")
 
 
 def test_every_command_ends_through_command():
-    """What is run by a person has `command(<its name>, main)` as its last line."""
+    """Each file that people run ends with `command(<its name>, main)`."""
     files = [PROJECT / "train.py", *PROJECT.glob("scripts/*.py"), *PROJECT.glob("datasets/*.py"), *PROJECT.glob("active/*.py")]
     mains = {file: text for file in files if 'if __name__ == "__main__":' in (text := file.read_text()).splitlines()}
     assert len(mains) >= 9

@@ -124,7 +124,7 @@ def test_a_wrong_key_or_value_is_one_line_with_file_and_key(tmp_path, content, p
     ("SEED: 1\n".encode("utf-16"), ["not UTF-8"]),
 ])
 def test_a_file_that_is_no_yaml_mapping_is_one_line_with_file_and_place(tmp_path, content, parts):
-    """Nothing in a file's text ends in a traceback (row 14 of the faults table)."""
+    """No text in a file causes a traceback (row 14 of the faults table)."""
     with pytest.raises(ConfigError) as caught:
         merged(tmp_path, content)
     assert_one_line(caught.value, tmp_path / "run.yaml", *parts)
@@ -142,7 +142,7 @@ def test_a_python_file_is_refused_and_not_executed(tmp_path):
 
 @pytest.mark.parametrize("name", ["absent.yaml", "folder.yaml"])
 def test_a_path_that_is_no_file_is_named(tmp_path, name):
-    """A missing file and a folder are one line each."""
+    """For a missing file and for a folder there is one line each."""
     (tmp_path / "folder.yaml").mkdir()
     with pytest.raises(ConfigError) as caught:
         read_yaml(tmp_path / name)
@@ -155,7 +155,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_key(tmp_path):
 
 
 def test_a_key_may_override_what_it_merges_in(tmp_path):
-    """YAML's `<<` is not a duplicate of the keys that it brings."""
+    """A key next to YAML's `<<` does not count as a duplicate of a merged one."""
     cfg = merged(tmp_path, "DATALOADER:\n  TEST: &small\n    BATCH_SIZE: 2\n  TRAIN_X:\n    <<: *small\n    BATCH_SIZE: 3\n")
     assert (cfg.DATALOADER.TEST.BATCH_SIZE, cfg.DATALOADER.TRAIN_X.BATCH_SIZE) == (2, 3)
 
@@ -220,7 +220,7 @@ def assert_one_line(error: ConfigError, *parts: object) -> None:
     ("ACTIVE.QUERY_SIZE", "4", "per_class", "per_class"),
     ("OPTIM.STEPSIZE", "5", "(5, 10)", (5, 10)), ("OPTIM.STEPSIZE", "(5, 10)", "7", 7)])
 def test_a_key_that_is_set_twice_keeps_its_types(tmp_path, key, first, second, expected):
-    """What came before says nothing of what may come: a file, then the line; or twice on the line."""
+    """Types do not depend on the earlier value, be it from a file or from the command line."""
     node, leaf = key.split(".")
     file = tmp_path / "a.yaml"
     file.write_text(f"{node}: {{{leaf}: {first if '(' not in first else [5, 10]}}}\n")
@@ -241,7 +241,7 @@ def test_a_key_of_a_component_takes_the_types_of_its_annotation():
 
 @pytest.mark.parametrize("learner", ["COOP", "MAPLE", "VPT"])
 def test_the_precision_of_published_files_points_to_ours(learner):
-    """CoOp and MaPLe keep it with the learner; a key that several nodes have is not a hint."""
+    """CoOp and MaPLe keep this key with the learner. A key that several nodes have gives no hint."""
     with pytest.raises(ConfigError, match=rf"unknown key TRAINER.{learner}.PREC; did you mean 'MODEL.PREC'\?"):
         setup_config([], [(f"TRAINER.{learner}.PREC", "fp16")], (LEARNERS,))
 
@@ -249,6 +249,6 @@ def test_the_precision_of_published_files_points_to_ours(learner):
 @pytest.mark.parametrize(("published", "own"), [
     ("DescribableTextures", "DTD"), ("OxfordFlowers", "Flowers102"), ("DTD", "DTD")])
 def test_published_names_of_data_sets_are_known(published, own):
-    """A published YAML names CoOp's classes; the record has one name for one data set."""
+    """Published YAML files use CoOp's class names. The record has one name for each data set."""
     assert own == setup_config([], [("DATASET.NAME", published)], (DATASETS,)).DATASET.NAME
     assert DATASETS[published].name == own and published in DATASETS

@@ -1,4 +1,4 @@
-"""Reading YAML: what is surprising or could exhaust memory is one line."""
+"""Reading YAML: anything surprising, or that could exhaust memory, is one line."""
 
 import os
 import socket
@@ -12,7 +12,7 @@ from dassl.utils.errors import ConfigError
 
 
 def bomb(levels: int) -> str:
-    """Return YAML of a few lines that stands for 10 ** levels values."""
+    """Return a few lines of YAML that expand to 10 ** levels values."""
     lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
     lines += [f"a{level}: &a{level} [{', '.join([f'*a{level - 1}'] * 10)}]" for level in range(1, levels)]
     return "\n".join(lines) + "\n"
@@ -34,7 +34,7 @@ def bomb(levels: int) -> str:
     ("%YAML 9.9\n---\na: 1\n", "version"), ("a: *b\n", "undefined alias"), ("a: 9999-99-99\n", "month"),
 ])
 def test_what_breaks_a_rule_is_one_line_at_once(tmp_path, text, part):
-    """Row 14: bombs of aliases, nesting, tags that the value does not fit, texts that are not text."""
+    """Row 14: alias bombs, deep nesting, tags that do not fit the value, and bytes that are not text."""
     (tmp_path / "a.yaml").write_text(text)
     begin = time.process_time()
     with pytest.raises(ConfigError) as caught:
@@ -92,14 +92,14 @@ def odd_file(tmp_path, request):
 
 @pytest.mark.parametrize("odd_file", ["pipe", "socket", "link", "device", "folder", "long", "nul", "absent"], indirect=True)
 def test_what_is_no_ordinary_file_is_refused_at_once(odd_file):
-    """A pipe would wait for who writes into it, /dev/zero never ends (row 14)."""
+    """A pipe would wait for a writer, and /dev/zero never ends (row 14)."""
     with pytest.raises(ConfigError, match=r"a(\\x00)?\.yaml'?: ") as caught:
         read_yaml(odd_file)
     assert "\n" not in str(caught.value) and "\0" not in str(caught.value)
 
 
 def test_a_value_is_shown_in_one_line_of_moderate_length():
-    """A message is not a place for a megabyte, nor for escapes of a terminal."""
+    """A message must not contain a megabyte of text or terminal escapes."""
     assert shown("a\nb") == r"'a\nb'" and shown("\x1b[2J") == r"'\x1b[2J'" and len(shown([1] * 10_000)) < 250
 
 

@@ -57,7 +57,7 @@ def written(path: Path, text: str) -> Path:
 
 
 def test_files_are_merged_left_to_right_and_pairs_last(registry, tmp_path):
-    """What stands further right wins."""
+    """Later files override earlier ones."""
     files = [written(tmp_path / f"{seed}.yaml", f"SEED: {seed}\nOPTIM:\n  LR: {seed}\n") for seed in (2, 3)]
     cfg = setup_config(files, [("OPTIM.LR", "4")], [registry])
     assert (cfg.SEED, cfg.OPTIM.LR) == (3, 4.0)
@@ -84,7 +84,7 @@ def test_a_component_with_parameters_cannot_take_the_name_of_a_shared_key(regist
 
 
 def test_the_defaults_pass_the_check(registry):
-    """Choices and minima allow the defaults."""
+    """The defaults satisfy all choices and minimums."""
     checked(registry)
 
 
@@ -121,20 +121,20 @@ def test_a_value_above_its_maximum_is_refused(registry, key, bound):
 
 
 def test_every_number_has_bounds():
-    """A new key or parameter says what it may be, both ways."""
+    """A new key or parameter needs both a minimum and a maximum."""
     declared = [SHARED, *(registry.parameters() for registry in job.REGISTRIES)]
     assert [key for parameters in declared for key, parameter in parameters.items()
             if parameter.types[0] in (int, float) and None in (parameter.minimum, parameter.maximum)] == []
 
 
 def test_trees_of_defaults_share_nothing():
-    """A list that one config holds is not that of the next."""
+    """Changing a list in one config must not change the next one's."""
     default_config().ACTIVE.PLUGINS.append("mine.py")
     assert default_config().ACTIVE.PLUGINS == []
 
 
 def test_what_is_not_part_of_a_run_is_marked_at_the_key():
-    """These are in every older certificate: a key more or fewer would change its hash of the config."""
+    """These keys are in every older certificate: one more or fewer would change its config hash."""
     assert sorted(NOT_PART_OF_A_RUN) == [
         "ACTIVE.DEVICE", "ACTIVE.PLUGINS", "CACHE_DIR", "DATALOADER.MEMORY_MB", "DATALOADER.NUM_WORKERS", "DATASET.ROOT",
         "LABEL.DATASET", "LABEL.LEARNER", "LABEL.METHOD", "LOG.CURVE", "LOG.RECORDERS", "LOG.SCORES", "LOG.TENSORBOARD",
@@ -155,7 +155,7 @@ def test_reading_a_config_imports_no_machine_learning():
     ("ACTIVE.PCB.GAMMA", "1.5"), ("ACTIVE.ALFA_MIX.DELTA", "2"), ("ACTIVE.CBSQ.FACTOR", "100000"),
     ("OPTIM.GAMMA", "10"), ("OPTIM.MOMENTUM", "1.5"), ("TRAIN.PRINT_FREQ", "-1")])
 def test_what_can_only_be_a_slip_is_refused(key, value):
-    """Before anything is loaded or allocated (row 14)."""
+    """The error comes before anything is loaded or allocated (row 14)."""
     with pytest.raises(ConfigError, match=rf"^{key} is .* but must be at (least|most) "):
         check_config(setup_config([], [(key, value)], job.REGISTRIES), job.REGISTRIES)
 
@@ -177,7 +177,7 @@ def plugin(registry, tmp_path, monkeypatch) -> Iterator[Path]:
 
 @pytest.mark.parametrize("by", ["path", "module"])
 def test_the_node_of_a_plugin_named_in_a_file_is_known_to_that_file(registry, plugin, tmp_path, by):
-    """Plug-ins are imported before anything is merged, be they files or modules."""
+    """Plug-ins, files or modules, are imported before anything is merged."""
     name = str(plugin) if by == "path" else plugin.stem
     path = written(tmp_path / "run.yaml", f"ACTIVE:\n  MINE:\n    DEPTH: 3\n  PLUGINS: [{name}]\n")
     assert setup_config([path], [], [registry]).ACTIVE.MINE.DEPTH == 3
@@ -219,7 +219,7 @@ def test_a_plugin_that_is_not_there_is_named(name):
 
 
 def test_a_plugin_that_failed_is_tried_again(plugin):
-    """A half-imported plug-in is not taken for an imported one."""
+    """A half-imported plug-in does not count as imported."""
     whole = plugin.read_text()
     plugin.write_text("raise ValueError\n")
     with pytest.raises(ConfigError):
@@ -238,7 +238,7 @@ def test_plugins_that_are_no_list_are_refused(registry, tmp_path, plugins):
 
 
 def test_a_difference_is_a_line_with_both_values(registry):
-    """Changed keys are each reported, sorted by key; one that is not there has its default, if anybody knows it."""
+    """Every changed key is reported, sorted by key. A missing key has its default, if one is known."""
     old, new = as_dict(config(registry, ("OPTIM.LR", "1"))), as_dict(config(registry, ("OPTIM.LR", "2")))
     del old["SEED"], new["USE_CUDA"]
     new["SEED"], old["GONE"] = 2, 5
@@ -255,7 +255,7 @@ def test_where_a_run_happens_makes_no_difference(registry):
 
 
 def test_circumstances_of_a_component_are_not_recorded():
-    """Who reads the record later need not know the component, a plug-in's perhaps, to tell that they change no run."""
+    """A reader of the record may lack the component, perhaps a plug-in, and must still see that these do not change a run."""
     served, oracles = Registry("oracle", "ACTIVE"), Registry("oracle", "ACTIVE")
 
     def page(setting, *, port: Annotated[int, AtLeast(0), AtMost(9), Circumstance()] = 0,
@@ -317,7 +317,7 @@ def test_a_label_or_a_path_is_no_use_of_a_component():
     ("recorder", "LOG", "LOG.RECORDERS", "[slope]", ["gradient-norm"]),
     ("recorder", "LOG", "LOG.TRACKERS", "[slope]", ["gradient-norm"])])
 def test_another_name_of_a_component_means_the_same_config(kind, node, key, value, expected):
-    """Wherever it is named: its parameters are those that are set, and a record says its own name."""
+    """This holds wherever it is named: the parameters set are used, and a record holds the component's own name."""
     registry = Registry(kind, node)
     registry.register("gradient-norm", also_known_as=["slope"])(gradient)
     cfg = setup_config([], [(key, value), (f"{node}.GRADIENT_NORM.GAMMA", "3.0")], [registry])
@@ -347,7 +347,7 @@ def test_the_loss_of_the_selector_is_settled(pairs, expected):
 
 
 def test_the_selectors_loss_of_older_records_is_the_same():
-    """They lack the key, or hold auto, and were trained against classes without a label."""
+    """They lack the key or hold auto. In their training, classes without a label were part of the loss."""
     new = as_dict(setup_config([], [("ACTIVE.SELECTOR_OPTIM.ABSENT", "pushed")], []))
     for old in ({}, {"ABSENT": "auto"}):
         record = as_dict(default_config())

@@ -1,4 +1,4 @@
-"""TIFF and PNG files written by hand: what Pillow itself does not write."""
+"""TIFF and PNG files written by hand, in forms that Pillow does not write itself."""
 
 import struct
 import zlib
@@ -8,7 +8,7 @@ import numpy as np
 
 def tiff(data: bytes, width: int, height: int, *, bits: int, photometric: int = 1, sample_format: int = 1,
          order: str = "<", deflated: bool = False) -> bytes:
-    """Return a TIFF file of grey pixels; `photometric` 0 is WhiteIsZero, `sample_format` 2 signed, 3 floating point."""
+    """Return a TIFF file of gray pixels; `photometric` 0 is WhiteIsZero, `sample_format` 2 signed, 3 floating point."""
     data = zlib.compress(data) if deflated else data
     data += b"\0" * (len(data) % 2)
     tags = {256: (4, width), 257: (4, height), 258: (3, bits), 259: (3, 8 if deflated else 1), 262: (3, photometric),

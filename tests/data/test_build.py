@@ -1,4 +1,4 @@
-"""From a config node to the data set of a run, and what is said of it."""
+"""From a config node to the data set of a run, and what is reported about it."""
 
 import errno
 import logging
@@ -108,7 +108,7 @@ def test_images_that_cannot_be_read_this_time_are_not_left_out(node, monkeypatch
 
 
 def test_an_image_that_is_refused_only_once_stays(node, monkeypatch, caplog):
-    """Row 1: under load a decoder may call a lack of memory a broken file; the second look is alone."""
+    """Row 1: under load a decoder may report a lack of memory as a broken file. The second attempt runs alone."""
     refused, inspect = [], scan.inspect
 
     def once(path):

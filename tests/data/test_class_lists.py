@@ -66,7 +66,7 @@ def test_a_yaml_bomb_is_not_resolved(tmp_path):
 
 @pytest.mark.parametrize("name", ["c.txt", "c.yaml", "c.json"])
 def test_a_list_of_many_megabytes_is_refused_before_it_is_read(tmp_path, name):
-    """Row 19: by its size alone."""
+    """Row 19: its size alone is enough."""
     file = written(tmp_path, name, "x" * 10_000_000)
     tracemalloc.start()
     with pytest.raises(DataError, match=f"has 10,000,000 bytes, but a list of class names at most {MAX_BYTES:,}"):

@@ -1,4 +1,4 @@
-"""Files that were written in part and that decoders take for whole. Row 1 of the faults table."""
+"""Partly written files that decoders accept as whole. Row 1 of the faults table."""
 
 import io
 
@@ -42,7 +42,7 @@ def test_a_png_whose_rest_is_zeros_is_an_error(share, size):
 
 
 def test_one_changed_byte_of_a_png_is_an_error():
-    """In any part that the pixels need, whatever Pillow makes of it; every 97th byte."""
+    """It is found in any part that the pixels need, whatever Pillow makes of it. Every 97th byte is tried."""
     content = written("PNG")
     for place in range(16, len(content), 97):
         with pytest.raises(Undecodable):
@@ -50,7 +50,7 @@ def test_one_changed_byte_of_a_png_is_an_error():
 
 
 def test_the_checksum_of_pixels_alone_is_compared():
-    """Pixels that unpack, under another checksum than their own."""
+    """The pixels can be unpacked, but their checksum does not fit."""
     content = written("PNG")
     end = content.rindex(b"IEND") - 4
     with pytest.raises(Undecodable, match="its part IDAT has another checksum than it says"):
@@ -58,7 +58,7 @@ def test_the_checksum_of_pixels_alone_is_compared():
 
 
 def test_a_remark_of_a_wrong_checksum_costs_no_png():
-    """What stands behind the pixels and says nothing of them: a time, a text; and bytes behind the end."""
+    """Chunks after the pixels that do not affect them, such as a time or text, may be wrong, and so may bytes after the end."""
     content = written("PNG")
     end = content.rindex(b"IEND") - 4
     remark = b"\0\0\0\4tEXtabcd" + b"\0\0\0\0"
@@ -69,7 +69,7 @@ def test_a_remark_of_a_wrong_checksum_costs_no_png():
 @pytest.mark.parametrize("options", JPEGS)
 @pytest.mark.parametrize("share", [0.3, 0.5, 0.7, 0.9])
 def test_a_jpeg_that_was_cut_and_closed_is_an_error(mode, options, share):
-    """As tools do that rescue photographs: the decoder paints the rest grey and says nothing."""
+    """Photo rescue tools do this: the decoder fills the rest with gray without a warning."""
     content = written("JPEG", picture(mode), **options)
     with pytest.raises(Undecodable, match="cut off and closed by an end marker"):
         decode(content[:int(len(content) * share)] + b"\xff\xd9", "a.jpg")
@@ -89,7 +89,7 @@ def test_a_cut_jpeg_is_noticed_in_draft_mode(progressive):
     lambda content: content, lambda content: content + b"\0" * 20, lambda content: content + content,
     lambda content: content[:2] + b"\xff\xfe\0\6\xff\xd9ab" + content[2:]], ids=["plain", "padded", "followed", "remark"])
 def test_a_whole_jpeg_is_never_called_cut(mode, options, make):
-    """With anything behind it, and an end marker in a remark."""
+    """Anything may follow it, and a comment may contain an end marker."""
     for image in (picture(mode), Image.new(mode, (33, 17), (128,) * len(mode) if mode != "L" else 128)):
         content = make(written("JPEG", image, **options))
         decode(content, "a.jpg")
@@ -99,7 +99,7 @@ def test_a_whole_jpeg_is_never_called_cut(mode, options, make):
 
 
 def test_no_real_photograph_is_called_partial(real_data):
-    """1,200 of Caltech101, those on white and black ground among them."""
+    """1,200 photographs of Caltech101 are tried, some of them on white or black backgrounds."""
     reports = [inspect(file) for file in sorted((real_data / "caltech101_small").rglob("*.jpg"))]
     assert len(reports) == 1200 and not [report for report in reports if report.error or report.remarks]
 
@@ -109,7 +109,7 @@ def test_no_real_photograph_is_called_partial(real_data):
     ("TIFF", {"compression": "tiff_lzw"}), ("TIFF", {"compression": "tiff_adobe_deflate"}), ("GIF", {})])
 @pytest.mark.parametrize("share", [0.5, 0.8])
 def test_a_file_whose_rest_is_zeros_is_an_error_or_named(tmp_path, form, options, share):
-    """These formats have no checksum: what their decoder takes is a suspicion of `datasets.check`."""
+    """These formats have no checksum, so a file that their decoder accepts is reported as suspicious by `datasets.check`."""
     whole = written(form, **options)
     (tmp_path / "whole").write_bytes(whole)
     (tmp_path / "half").write_bytes(zeroed(whole, share))
@@ -119,7 +119,7 @@ def test_a_file_whose_rest_is_zeros_is_an_error_or_named(tmp_path, form, options
 
 
 def test_a_grey_lower_part_is_named(tmp_path):
-    """A picture that somebody has opened when it was damaged, and stored again."""
+    """The picture was opened when it was damaged, and saved again."""
     image = picture()
     image.paste((128, 128, 128), (0, 150, 200, 200))
     for name in ("a.png", "a.jpg"):

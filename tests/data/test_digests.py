@@ -1,4 +1,4 @@
-"""The bytes of the images of a data set: each file looked at once a start, and read only when it has changed."""
+"""The bytes of a data set's images: each start looks at each file once, and reads it only if it has changed."""
 
 import dataclasses
 import hashlib
@@ -42,7 +42,7 @@ def test_the_digests_are_those_of_the_bytes(dataset):
 
 
 def test_a_part_of_the_train_images_is_that_part_without_a_look_or_a_reading(dataset, n_read, monkeypatch):
-    """Paths, stamps and hashes are those that the part would have by itself."""
+    """Its paths, stamps and hashes are those that the part would have on its own."""
     files = ImageFiles(dataset)
     alone = ImageFiles(dataclasses.replace(dataset, train=dataset.train[1:]))
     expected = alone.contents("train")
@@ -86,7 +86,7 @@ def test_a_file_that_has_changed_in_any_way_is_read_again_alone(dataset, tmp_pat
 
 
 def test_each_file_is_looked_at_once(dataset, tmp_path, monkeypatch):
-    """One pass a start, however many ask afterwards."""
+    """There is one pass a start, however often the hashes are needed."""
     for split in ("train", "test"):
         ImageFiles(dataset, tmp_path / "cache").contents(split)
     looked, stat = [], os.stat
@@ -100,7 +100,7 @@ def test_each_file_is_looked_at_once(dataset, tmp_path, monkeypatch):
 
 
 def test_a_copied_root_has_the_same_contents(dataset, tmp_path):
-    """Row 29: other numbers and times, the same bytes."""
+    """Row 29: inode numbers and times differ, but the bytes are the same."""
     shutil.copytree(dataset.root, tmp_path / "copy", copy_function=shutil.copyfile)
     copied = ImageFiles(dataclasses.replace(dataset, root=tmp_path / "copy"), tmp_path / "cache")
     own = ImageFiles(dataset, tmp_path / "cache")
@@ -110,7 +110,7 @@ def test_a_copied_root_has_the_same_contents(dataset, tmp_path):
 @pytest.mark.parametrize("damage", [lambda content: content[:-1] + bytes([content[-1] ^ 1]), lambda content: b"",
                                     lambda content: content[:40]])
 def test_a_damaged_table_is_made_anew(dataset, tmp_path, damage):
-    """Row 8: else a run would be refused as one on other images."""
+    """Row 8: otherwise a run would be refused as one on other images."""
     before = ImageFiles(dataset, tmp_path / "cache").contents("train")
     table = next((tmp_path / "cache").glob("*.digests"))
     table.write_bytes(damage(table.read_bytes()))
@@ -119,7 +119,7 @@ def test_a_damaged_table_is_made_anew(dataset, tmp_path, damage):
 
 
 def test_all_files_that_are_missing_are_in_one_error(dataset):
-    """Row 2: and a folder or a pipe in the place of an image is none."""
+    """Row 2: a folder or a pipe in place of an image is not an image."""
     for name in NAMES:
         (dataset.root / name).unlink()
     (dataset.root / "b.png").mkdir()
@@ -138,13 +138,13 @@ def test_a_file_that_cannot_be_read_is_named(dataset, monkeypatch):
 
 
 def test_a_disk_without_room_for_the_table_is_named_with_bytes_and_the_way_out(dataset, tmp_path):
-    """Row 11: two files of 32 bytes of hash and as many of stamp, and a hash of all."""
+    """Row 11: needed are 32 bytes of hash and 32 of stamp for each of two files, and one hash of everything."""
     with full_disk(50), pytest.raises(UserError, match=r"cannot write .*\.digests: .*; it takes 160 bytes; CACHE_DIR names"):
         ImageFiles(dataset, tmp_path / "cache").contents("train")
 
 
 def test_numbers_on_the_disk_beyond_63_bits_are_kept(dataset, monkeypatch):
-    """Network and overlay file systems give such."""
+    """Network and overlay file systems use such inode numbers."""
     stat = os.stat
 
     def far(path, **options):

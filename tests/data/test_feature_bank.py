@@ -43,7 +43,7 @@ def make_dataset(root: Path) -> Dataset:
 
 
 def toy_contents(n_rows: int) -> Contents:
-    """The contents of a split that nobody reads, each image with its own bytes."""
+    """Return the contents of a split that is never decoded, each image with its own bytes."""
     numbers = torch.arange(n_rows, dtype=torch.int64)
     digests = torch.stack([numbers >> min(8 * place, 56) & 255 for place in range(32)], 1).to(torch.uint8)
     return Contents("Toy", "train", ("a",) * n_rows, torch.zeros(n_rows, 4, dtype=torch.int64), digests, "0")
@@ -99,7 +99,7 @@ def test_the_key_covers_weights_preprocessing_split_precision_and_device(dataset
 
 
 def test_the_key_follows_the_list_of_files_and_the_bytes_of_each(dataset, key):
-    """Row 8: another order, one file fewer, one byte more or another: each is another key; another time of change is none."""
+    """Row 8: another order, one file fewer, or one byte more or different gives another key, but another time does not."""
     def now(items=dataset.train):
         contents = ImageFiles(dataclasses.replace(dataset, train=items)).contents("train")
         return bank_key("weights", PREPROCESSING, contents, "fp32", "cpu")
@@ -132,13 +132,13 @@ def test_a_moved_or_copied_data_root_keeps_its_features(tmp_path, dataset, key, 
 
 
 def rebuilt(folder: Path, dataset: Dataset, extract) -> Tensor:
-    """The features of the data set as its files are now."""
+    """Return the features of the data set with its files as they are now."""
     contents = ImageFiles(dataset, folder).contents("train")
     return load_bank(folder, bank_key("weights", PREPROCESSING, contents, "fp32", "cpu"), contents, extract).features
 
 
 def test_a_changed_image_is_extracted_alone(tmp_path, dataset):
-    """Row 8: the others keep their rows; back at its old bytes it is known again."""
+    """Row 8: the others keep their rows. Once its old bytes are back, its features are found again."""
     rebuilt(tmp_path / "cache", dataset, extract)
     path, asked = dataset.files("train")[1], []
     before = path.read_bytes()
@@ -156,7 +156,7 @@ def test_a_changed_image_is_extracted_alone(tmp_path, dataset):
 
 
 def test_two_images_that_change_places_are_noticed(tmp_path, dataset):
-    """Row 8: of one size, with one time of change, only the file system's number and its own clock tell them apart."""
+    """Row 8: with the same size and time of change, only inode number and the file system's own time tell them apart."""
     first, second = dataset.files("train")[:2]
     for path, content in ((first, b"1st"), (second, b"2nd")):
         path.write_bytes(content)
@@ -171,7 +171,7 @@ def test_two_images_that_change_places_are_noticed(tmp_path, dataset):
 
 
 def test_a_content_of_one_size_and_time_written_over_is_noticed(tmp_path, dataset):
-    """Row 8: as tools do that restore times of change."""
+    """Row 8: some tools restore times of change like this."""
     path, status = dataset.files("train")[0], dataset.files("train")[0].stat()
     rebuilt(tmp_path / "cache", dataset, extract)
     path.write_bytes(b"x" * status.st_size)
@@ -187,7 +187,7 @@ def in_former_cache(folder: Path) -> Dataset:
 
 
 def test_a_cache_of_the_former_version_is_read(tmp_path):
-    """It went by sizes and times alone, and no file has changed in any way since it was made."""
+    """It used only sizes and times, and no file has changed since it was made."""
     dataset = in_former_cache(tmp_path)
     assert torch.equal(rebuilt(tmp_path / "cache", dataset, never), FEATURES)
     assert torch.equal(rebuilt(tmp_path / "cache", dataset, never), FEATURES)
@@ -207,7 +207,7 @@ def test_a_cache_of_the_former_version_that_may_be_of_other_images_is_made_anew(
 
 
 def stopped(error: BaseException, n_parts: int):
-    """An extraction that yields so many parts of one row and is stopped then."""
+    """Return an extraction that yields some parts of one row and is then stopped."""
     def extract_some(rows):
         yield from FEATURES[rows[:n_parts]].split(1)
         raise error
@@ -217,7 +217,7 @@ def stopped(error: BaseException, n_parts: int):
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), Terminated(), DataError("cannot decode c.png")])
 def test_an_extraction_that_is_stopped_goes_on_where_it_was(tmp_path, key, contents, error):
-    """Row 9: twice; the bank is the same file as of one that was not stopped, and nothing else is left."""
+    """Row 9: after two stops, the bank is the same file as without one, and nothing else is left."""
     asked = []
 
     def counted(rows):
@@ -235,7 +235,7 @@ def test_an_extraction_that_is_stopped_goes_on_where_it_was(tmp_path, key, conte
 
 
 def test_an_extraction_that_is_killed_goes_on_from_its_blocks(tmp_path, key, contents, monkeypatch):
-    """Row 9: what was written every few seconds is there, whatever ended the process."""
+    """Row 9: blocks are written every few seconds, so they are there whatever ended the process."""
     monkeypatch.setattr("dassl.data.feature_bank.BLOCK_SECONDS", 0.0)
     with pytest.raises(ZeroDivisionError), monkeypatch.context() as killed:
         killed.setattr("dassl.data.feature_bank._Blocks.__exit__", lambda *_: None)
@@ -246,7 +246,7 @@ def test_an_extraction_that_is_killed_goes_on_from_its_blocks(tmp_path, key, con
 
 
 def test_blocks_fit_only_the_images_that_they_are_of(tmp_path, dataset):
-    """Row 8: an image that could not be decoded is replaced, and another one too; the rest goes on."""
+    """Row 8: one image that could not be decoded is replaced, and so is another. The rest goes on."""
     with pytest.raises(DataError):
         rebuilt(tmp_path / "cache", dataset, stopped(DataError("cannot decode 3"), 2))
     dataset.files("train")[2].write_bytes(b"repaired")
@@ -267,7 +267,7 @@ def test_a_damaged_block_is_extracted_again_with_a_warning(tmp_path, key, conten
 
 
 def test_an_extraction_is_kept_in_a_bounded_number_of_files(tmp_path, monkeypatch):
-    """However large the pool is and however long it takes."""
+    """The size of the pool and the time it takes do not matter."""
     monkeypatch.setattr("dassl.data.feature_bank.BLOCK_SECONDS", 0.0)
     monkeypatch.setattr("dassl.data.feature_bank.shutil.rmtree", lambda *_, **__: None)
     load_bank(tmp_path, TOY_KEY, toy_contents(3000), lambda rows: torch.ones(len(rows), 2).split(1))
@@ -312,7 +312,7 @@ def test_a_file_of_another_key_is_refused(tmp_path, key, contents, caplog):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
 def test_a_file_of_another_type_is_made_anew(tmp_path, key, contents, dtype):
-    """Row 8: whoever wrote it, features are float32 here."""
+    """Row 8: features are float32 here, whoever wrote the file."""
     load_bank(tmp_path, key, contents, extract)
     path = bank_path(tmp_path, key)
     with safe_open(path, "pt") as file:
@@ -346,7 +346,7 @@ def test_of_two_processes_one_extracts_and_the_other_waits(tmp_path):
 
 
 def test_a_bank_of_50_000_images_opens_in_less_than_a_second(tmp_path):
-    """Reading and checking 100 MB is no reason to wait: CPU time, whatever else the machine does."""
+    """Reading and checking 100 MB must be quick. CPU time is measured, so that other processes do not matter."""
     contents = toy_contents(50_000)
     load_bank(tmp_path, TOY_KEY, contents, lambda rows: [torch.ones(len(rows), 512)])
     start = time.process_time()
@@ -356,7 +356,7 @@ def test_a_bank_of_50_000_images_opens_in_less_than_a_second(tmp_path):
 
 @pytest.mark.parametrize("is_whole", [True, False])
 def test_images_whose_hashes_agree_in_part_are_others(tmp_path, key, contents, is_whole):
-    """Two hashes of 32 bytes have one in common in one of nine cases; of banks and of blocks alike all must agree."""
+    """Two hashes of 32 bytes agree in some byte in one of nine cases. In banks and in blocks, all bytes must agree."""
     with contextlib.nullcontext() if is_whole else pytest.raises(KeyboardInterrupt):
         load_bank(tmp_path, key, contents, extract if is_whole else stopped(KeyboardInterrupt(), 2))
     digests = contents.digests.clone()
@@ -368,7 +368,7 @@ def test_images_whose_hashes_agree_in_part_are_others(tmp_path, key, contents, i
 
 
 def test_features_are_found_without_their_images(dataset, contents, key, tmp_path):
-    """By the paths and the bytes that the file says; of two contents the newest; of other weights, paths or bytes none."""
+    """They are found by the paths and bytes in the file, the newest of two. Other weights, paths or bytes give none."""
     paths, unread = [datum.path for datum in dataset.train], key | {"files": ""}
     assert stored_features(tmp_path / "none", unread, paths) is None
     load_bank(tmp_path, key, contents, lambda _: iter([FEATURES]))

@@ -1,4 +1,4 @@
-"""What lies in folders of images and is none. Row 3 of the faults table."""
+"""Things in image folders that are not images. Row 3 of the faults table."""
 
 import logging
 import os
@@ -21,7 +21,7 @@ LOG = "2026-01-01 00:00:00,000 DEBUG train: config:"
 
 @pytest.fixture(params=["classes", "table", "split"])
 def layout(request, tmp_path) -> tuple[Path, dict[str, str], str]:
-    """A root, the parameters of its layout, and the folder below which classes or images lie."""
+    """Return a root, the parameters of its layout, and the folder that holds the classes or images."""
     part = {"split": "train/"}.get(request.param, "")
     root = touch(tmp_path / "root", *(f"{own}{name}/{row}.jpg" for own in {part, part.replace("train", "test")}
                                       for name in ("cat", "dog") for row in range(10)))
@@ -60,7 +60,7 @@ def test_the_output_of_runs_is_no_class_and_its_curve_no_image(layout, caplog):
 
 
 def test_a_root_that_is_an_output_folder_keeps_its_images(tmp_path, caplog):
-    """What the run has written there is none of them."""
+    """Files that the run wrote there do not count as images."""
     root = touch(tmp_path, *(f"{name}/{row}.jpg" for name in ("cat", "dog") for row in range(10)), ".lock",
                  "learning_curve.png", "prompts/round_000.safetensors", "queries/round_000.csv")
     assert images(root, {})[1] == ("cat", "dog")
@@ -69,7 +69,7 @@ def test_a_root_that_is_an_output_folder_keeps_its_images(tmp_path, caplog):
 
 
 def test_a_class_with_notes_beside_its_images_is_a_class(layout, caplog):
-    """A log.txt and a results.json that are none of ours, and folders of images that hold a run beside them."""
+    """A log.txt and a results.json may be other programs' files, and folders of images may have a run next to them."""
     root, words, part = layout
     touch(root, f"{part}elk/1.jpg", f"{part}elk/2.jpg", f"{part}elk/run/.lock", f"{part}elk/run/learning_curve.png")
     (root / f"{part}elk/results.json").write_text('{"animals": 2}')
@@ -83,7 +83,7 @@ def test_a_class_with_notes_beside_its_images_is_a_class(layout, caplog):
 
 @pytest.mark.parametrize("name", ["__MACOSX", "@eaDir", "@EADIR", "lost+found", "$RECYCLE.BIN", "System Volume Information"])
 def test_folders_of_operating_systems_are_left_out_in_one_line(layout, caplog, name):
-    """Beside the classes and within them."""
+    """They may be next to the classes or inside them."""
     root, words, part = layout
     before = images(root, words)
     touch(root, f"{part}{name}/1.jpg", f"{part}{name}/deep/2.jpg", f"{part}cat/{name}/0.jpg", f"{part}cat/Thumbs.db",
@@ -95,7 +95,7 @@ def test_folders_of_operating_systems_are_left_out_in_one_line(layout, caplog, n
 
 
 def test_links_that_lead_nowhere_or_back_are_said_in_a_line_each(layout, caplog):
-    """To itself, to the folder above, to each other; the walk ends, and no path is listed twice."""
+    """A link may lead to itself, to the folder above, or to another such link. The walk ends, and no path is listed twice."""
     root, words, part = layout
     before = images(root, words)
     for link, target in (("cat/self", "self"), ("cat/up", ".."), ("cat/down", "../dog"), ("dog/across", "../cat")):
@@ -116,7 +116,7 @@ def test_a_link_to_a_folder_elsewhere_is_a_folder(tmp_path):
 
 
 def test_folders_beyond_what_a_path_may_hold_are_an_error(tmp_path):
-    """1,100 of them, one in the other: no trace."""
+    """1,100 nested folders give an error, not a traceback."""
     top = tmp_path / "root"
     top.mkdir()
     above = os.open(top, os.O_RDONLY)
@@ -135,7 +135,7 @@ def test_folders_beyond_what_a_path_may_hold_are_an_error(tmp_path):
 
 @pytest.mark.parametrize("name", [".lock", "log.txt", "results.json"])
 def test_a_class_in_which_a_run_has_left_a_file_keeps_its_images(tmp_path, name):
-    """A user who gave a class folder as --output-dir loses no class; what the run wrote is none of its images."""
+    """A class folder given as --output-dir is still a class, and what the run wrote is not one of its images."""
     touch(tmp_path, "dog/1.jpg", "dog/2.png", "dog/learning_curve.png", "dog/prompts/round_000.png", "out/prompts/a.png")
     content = {"log.txt": "2026-01-01 10:00:00,000 INFO x: y\n", "results.json": '{\n "schema": 1}'}.get(name, "")
     for folder in ("dog", "out"):

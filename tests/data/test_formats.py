@@ -1,4 +1,4 @@
-"""HEIC, AVIF and JPEG XL: read where a package reads them, and named with what to install where none does."""
+"""HEIC, AVIF and JPEG XL: read if a package can read them. Otherwise the error names what to install."""
 
 import importlib
 import io
@@ -21,7 +21,7 @@ TURNED = 6  # EXIF: to be turned by 90 degrees to the right
 
 
 def encoded(plug_in: formats.PlugIn, image: Image.Image, **options) -> bytes:
-    """Return an image in a format; where nothing writes it here, the test is skipped."""
+    """Return an image in a format. If nothing here can write it, the test is skipped."""
     if plug_in is not AVIF or not features.check("avif"):
         module = pytest.importorskip(plug_in.module)
         getattr(module, "register_heif_opener", lambda: None)()
@@ -32,7 +32,7 @@ def encoded(plug_in: formats.PlugIn, image: Image.Image, **options) -> bytes:
 
 @pytest.mark.parametrize("plug_in", KINDS)
 def test_pixels_are_those_of_the_picture(plug_in):
-    """Up to what a lossy format loses."""
+    """Only what a lossy format loses may differ."""
     content = encoded(plug_in, Image.fromarray(GRADIENT), quality=95)
     assert plug_in_of(content) is plug_in
     difference = np.asarray(decode(content, "x")).astype(int) - GRADIENT
@@ -68,7 +68,7 @@ def test_a_damaged_file_is_one_line(plug_in, tmp_path):
     (HEIF, b"\0\0\0\x18ftypheic\0\0\0\0"), (HEIF, b"\0\0\0\x18ftypmif1\0\0\0\0"), (JXL, b"\xff\x0a\x98\x10"),
     (JXL, b"\0\0\0\x0cJXL \r\n\x87\n\0\0")])
 def test_a_missing_package_is_named_and_is_no_fault_of_the_file(plug_in, content, monkeypatch, tmp_path):
-    """Row 43: so that DATASET.CORRUPT skip leaves none out."""
+    """Row 43: otherwise DATASET.CORRUPT skip would leave such files out."""
     monkeypatch.setitem(sys.modules, plug_in.module, None)
     monkeypatch.delitem(Image.OPEN, plug_in.format, raising=False)
     formats.register.cache_clear()
@@ -104,6 +104,6 @@ def test_ends_of_names_count_where_they_can_be_read(monkeypatch, installed):
 
 
 def test_packages_are_those_of_the_requirements():
-    """Each is named by the file that installs them all, but the one that Pillow itself replaces."""
+    """Each is in the file that installs them all, except for the one that newer Pillow makes unnecessary."""
     text = (Path(importlib.import_module("dassl").__file__).parents[1] / "requirements-data.txt").read_text()
     assert all(own.package in text for own in (HEIF, JXL)) and AVIF.package not in text

@@ -40,7 +40,7 @@ POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\ns
 @pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "webp", "tif", "bmp"])
 @pytest.mark.parametrize("share", [0.3, 0.9])
 def test_a_truncated_file_is_an_error_that_names_it(tmp_path, suffix, share):
-    """Row 1: never half an image with the rest in grey."""
+    """Row 1: it must never give half an image with the rest gray."""
     file = tmp_path / f"cut.{suffix}"
     Image.fromarray(noise(200, 200)).save(file)
     file.write_bytes(file.read_bytes()[:int(file.stat().st_size * share)])
@@ -58,7 +58,7 @@ def test_an_empty_file_and_text_named_jpg_are_errors(tmp_path, content, reason):
 
 
 def test_no_image_starts_a_program(tmp_path, monkeypatch):
-    """Row 19: PostScript that calls itself a photograph would be run by Ghostscript."""
+    """Row 19: Pillow would run Ghostscript on PostScript that is named like a photograph."""
     started = []
     monkeypatch.setattr(EpsImagePlugin, "gs_binary", "gs")
     monkeypatch.setattr(EpsImagePlugin.subprocess, "check_call", lambda *call, **_: started.append(call))
@@ -70,14 +70,14 @@ def test_no_image_starts_a_program(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("form", ["JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "JPEG2000"])
 def test_a_file_of_another_name_than_its_format_is_read(tmp_path, form):
-    """Published data sets have a few."""
+    """Published data sets have a few such files."""
     Image.new("RGB", (6, 4), RED).save(tmp_path / "a.jpg", form)
     assert np.abs(np.asarray(read_image(tmp_path / "a.jpg")).astype(int) - RED).max() <= 2
 
 
 @pytest.mark.parametrize("make", [lambda path: None, lambda path: path.mkdir()])
 def test_a_missing_file_and_a_folder_are_errors(tmp_path, make):
-    """Row 2: at this place only the single file; all missing files are reported together before a run."""
+    """Row 2: here only the single file is named. All missing files are reported together before a run."""
     make(tmp_path / "a.jpg")
     with pytest.raises(DataError, match=r"a\.jpg: (No such file or directory|Is a directory)"):
         read_image(tmp_path / "a.jpg")
@@ -96,7 +96,7 @@ def test_what_a_decoder_refuses_is_told_from_what_cannot_be_read(tmp_path):
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ENOMEM, errno.EACCES, errno.ESTALE])
 def test_an_error_of_the_system_is_no_fault_of_the_file(tmp_path, monkeypatch, number):
-    """Row 1: a disk, a network, or a process with too many files, that fails once."""
+    """Row 1: it may be a disk or network that failed once, or a process with too many open files."""
     Image.fromarray(noise()).save(tmp_path / "a.png")
 
     def failing(*_, **__):
@@ -118,7 +118,7 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
                                    RuntimeError("Pixel allocation failed: Out of memory")])
 @pytest.mark.parametrize("step", ["load", "transpose"])
 def test_a_lack_of_memory_while_decoding_is_no_fault_of_the_file(tmp_path, monkeypatch, error, step):
-    """Row 1: neither in the decoder, nor while an image is turned, which would be left out silently."""
+    """Row 1: neither in the decoder nor while the image is turned. Otherwise the file would be left out silently."""
     exif = Image.Exif()
     exif[0x0112] = 6
     Image.fromarray(noise()).save(tmp_path / "a.jpg", exif=exif)
@@ -177,7 +177,7 @@ def test_16_bit_grey_is_scaled_and_not_clipped(tmp_path, suffix):
                                     np.int32([[-1, 3]]), np.int32([[0, 255]]), np.uint32([[0, 255]]), np.int16([[0, 255]]),
                                     np.int16([[0, 32767]])])
 def test_pixels_of_unknown_range_are_refused(tmp_path, pixels, order, deflated):
-    """Row 23: whatever they hold; a TIFF of 32 bits with values up to 255 must not turn black."""
+    """Row 23: the values do not matter. A 32-bit TIFF with values up to 255 must not turn black."""
     (tmp_path / "a.tif").write_bytes(grey_tiff(pixels, order=order, deflated=deflated))
     with pytest.raises(Undecodable, match=rf"no known range|{NO_IMAGE}"):  # some of these Pillow does not know at all
         read_image(tmp_path / "a.tif")
@@ -192,7 +192,7 @@ def test_the_grey_of_a_float_map_is_refused(tmp_path):
 @pytest.mark.parametrize("deflated", [False, True])
 @pytest.mark.parametrize(("dtype", "order"), [(np.uint8, "<"), (np.uint8, ">"), (np.uint16, "<")])
 def test_white_as_zero_is_turned_round(tmp_path, dtype, order, deflated):
-    """Row 23: the same picture as with black as zero; an X-ray is not its own negative."""
+    """Row 23: it must give the same picture as with black as zero, not its negative."""
     ramp = np.linspace(0, np.iinfo(dtype).max, 12).round().astype(dtype).reshape(3, 4)
     (tmp_path / "black.tif").write_bytes(grey_tiff(ramp, order=order, deflated=deflated))
     (tmp_path / "white.tif").write_bytes(grey_tiff(np.iinfo(dtype).max - ramp, photometric=0, order=order, deflated=deflated))
@@ -219,7 +219,7 @@ def test_12_bits_that_the_file_declares_are_scaled_as_12(tmp_path, deflated):
 
 
 def test_16_bits_are_scaled_as_16_whatever_they_hold(tmp_path):
-    """Row 23: the brightness of a picture does not depend on its brightest pixel."""
+    """Row 23: an image's brightness must not depend on its brightest pixel."""
     (tmp_path / "a.tif").write_bytes(grey_tiff(np.uint16([[0, 257, 4095]])))
     assert np.asarray(read_image(tmp_path / "a.tif"))[0, :, 0].tolist() == [0, 1, 16]
 
@@ -284,7 +284,7 @@ def test_an_animation_gives_its_first_frame(tmp_path, suffix):
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_exif_rotation_is_applied_unless_switched_off(tmp_path, orientation):
-    """Row 24: all eight orientations; the switch is what the code of the field's papers does."""
+    """Row 24: all eight orientations. Without it, the result is that of the code of the field's papers."""
     pixels = noise()
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -311,7 +311,7 @@ def test_tiny_and_thin_images_reach_the_input_size(tmp_path, size):
 
 @pytest.mark.parametrize("size", [(1, 5000), (60000, 2)])
 def test_images_too_thin_to_resize_are_refused(tmp_path, size):
-    """Row 24: a shorter side of 224 would make them gigabytes."""
+    """Row 24: with a shorter side of 224, they would take gigabytes."""
     Image.new("L", size).save(tmp_path / "a.png")
     with pytest.raises(DataError, match="one side is more than 1000 times the other"):
         read_image(tmp_path / "a.png")
@@ -362,7 +362,7 @@ def test_draft_mode_keeps_the_shorter_side_at_least_as_long_as_asked(tmp_path):
 
 
 def reference(path, size: int) -> torch.Tensor:
-    """open_clip's own preprocessing of a file."""
+    """Preprocess a file as open_clip itself does."""
     transform = open_clip.image_transform(size, is_train=False, mean=open_clip.OPENAI_DATASET_MEAN,
                                           std=open_clip.OPENAI_DATASET_STD, interpolation="bicubic", resize_mode="shortest")
     with Image.open(path) as image:
@@ -384,7 +384,7 @@ def test_preprocessing_equals_open_clip_bit_for_bit(tmp_path, size, height, widt
 
 @pytest.mark.parametrize("size", [32, 224])
 def test_preprocessing_of_real_photographs_equals_open_clip_bit_for_bit(real_data, size):
-    """On a hundred of Caltech101's, grey ones among them."""
+    """A hundred images of Caltech101 are compared, some of them gray."""
     files = sorted((real_data / "caltech101_small").rglob("*.jpg"))[::12]
     assert len(files) == 100
     assert all(torch.equal(ours(file, size), reference(file, size)) for file in files)

@@ -46,7 +46,7 @@ def test_a_table_without_the_two_columns_is_refused(tmp_path, content):
 
 
 def test_a_table_that_no_csv_reader_takes_is_an_error(tmp_path):
-    """Row 25: a quote that nobody closed makes one endless cell; the line is named and nothing unwinds."""
+    """Row 25: an unclosed quote makes one endless cell. An error names the line, without a traceback."""
     with pytest.raises(DataError, match=r"row \d+ is not CSV: field larger than field limit"):
         labels(tmp_path, b'path,label\n"' + b"a.jpg,dog\n" * 20_000)
 
@@ -58,14 +58,14 @@ def test_a_table_that_no_csv_reader_takes_is_an_error(tmp_path):
     b"Path,LABEL\na.jpg,dog\n", b" path , label \na.jpg,dog\n", b"path,label\n./a.jpg,dog\n.\\a.jpg,dog\n a.jpg ,dog\n",
     b"path,label\na.jpg,Dog\na.jpg,DOG\na.jpg,_dog\n", b"path,label\ra.jpg,dog\r"])
 def test_what_can_only_mean_one_thing_is_read(tmp_path, content):
-    """Rows of separators, remarks, Excel's first line, any case, `./`, backslashes, blanks, underscores, old line ends."""
+    """Rows of separators, comments, Excel's first line, any case, `./`, backslashes, spaces, underscores, and old line ends."""
     assert labels(tmp_path, content) == {"a.jpg": 1}
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252", "mac_roman", "utf-16", "utf-16-le", "utf-16-be"])
 @pytest.mark.parametrize("form", ["NFC", "NFD"])
 def test_the_encoding_is_that_in_which_the_names_are_known(tmp_path, encoding, form):
-    """Of Windows, of macOS, with and without a mark; names on a Mac are decomposed, in a list they seldom are."""
+    """Windows and macOS encodings, with and without a mark. Names on a Mac are decomposed, but in lists they seldom are."""
     path, name = "caf\u00e9/Stra\u00dfe.jpg", "na\u00efve_b\u00e4r"
     (tmp_path / "l.csv").write_bytes(f"path,label,remark\n{path},na\u00efve b\u00e4r,\u00fc\u00a7\n".encode(encoding))
     known = [unicodedata.normalize(form, text) for text in (path, name)]
@@ -73,7 +73,7 @@ def test_the_encoding_is_that_in_which_the_names_are_known(tmp_path, encoding, f
 
 
 def test_a_remark_in_any_encoding_is_no_matter(tmp_path):
-    """What depends on the encoding is none of the two columns."""
+    """Only the two columns that are read matter, and here they are the same in any encoding."""
     assert labels(tmp_path, b"path,label,remark\na.jpg,dog,caf\xe9 \x8e\n") == {"a.jpg": 1}
 
 
@@ -117,7 +117,7 @@ def test_a_column_that_stands_twice_is_refused(tmp_path, header):
 
 @pytest.mark.parametrize("content", [b'path,label\na.jpg,dog\n"two words.jpg,cat\n', b'path,label,remark\na.jpg,dog,"oh\n'])
 def test_a_quote_that_nobody_closed_is_an_error(tmp_path, content):
-    """The rows after it would be a part of the cell, and their labels lost."""
+    """Otherwise the following rows would become part of the cell, and their labels would be lost."""
     with pytest.raises(DataError, match=r"row [23] is not CSV: unexpected end of data"):
         labels(tmp_path, content)
 
@@ -130,7 +130,7 @@ def test_a_cell_of_any_length_is_quoted_in_part(tmp_path):
 
 @pytest.mark.parametrize("name", ["=1+1", "+x", "-x.jpg", "@x", "\tx", "\rx", "'=x", "''-x", "'x", "x=1", "a,b\n", "=\u00e9"])
 def test_no_cell_is_a_formula_and_every_name_comes_back(tmp_path, name):
-    """Quoted as spreadsheets do, with an apostrophe; a name that begins so is told from it."""
+    """A cell is quoted with an apostrophe, as in spreadsheets. A name that itself begins with one can be told apart."""
     (tmp_path / "l.csv").write_text(sheet([("path", "label"), (name, f"{name} class")]), newline="")
     assert not re.search(r"^[\"]?[=+@\t\r-]|,[\"]?[=+@\t\r-]", (tmp_path / "l.csv").read_text().split("\n", 1)[1])
     paths = [name, f"'{name}", name.removeprefix("'")]

@@ -1,4 +1,4 @@
-"""Batches: order, workers, the store, and what is said of files and workers that fail."""
+"""Batches: order, workers, the store, and errors for files and workers that fail."""
 
 import contextlib
 import dataclasses
@@ -121,7 +121,7 @@ def test_the_store_keeps_to_its_memory(paths):
 @pytest.mark.parametrize("room", [3.5, 7.99, 10.99, 0.5])
 @pytest.mark.parametrize("transform", [PREPROCESSING.transform(), build_augmentation(INPUT, PREPROCESSING)])
 def test_no_image_is_decoded_twice_in_a_pass_that_fills_the_store(paths, n_decoded, transform, room, n_threads):
-    """What finds no room is known before it is decoded; here the last of eleven, or all but three."""
+    """An image that will not fit is known before it is decoded. Here it is the last of eleven, or all but three."""
     n_bytes = int(room * (768 if transform.name else 25 * 30 * 3))
     store, seeds = ImageStore(n_bytes), None if transform.name else range(N_IMAGES)
     store.fill(paths, transform, n_threads=n_threads)
@@ -140,7 +140,7 @@ def test_a_draft_takes_the_room_that_it_fills(tmp_path):
 
 
 def test_room_comes_back_with_what_was_kept_there():
-    """And at once after an error."""
+    """After an error it comes back at once."""
     store = ImageStore(100)
     tensor = store.charge(60, lambda: torch.ones(15))
     assert store.n_bytes == 60 and store.charge(60, lambda: pytest.fail("made in vain")) is None
@@ -152,14 +152,14 @@ def test_room_comes_back_with_what_was_kept_there():
 
 
 def test_workers_keep_nothing_of_their_own(paths):
-    """Else each of them could fill as much memory as the run has."""
+    """Otherwise each of them could fill as much memory as the run may use."""
     store, transform = ImageStore(2**20), build_augmentation(INPUT, PREPROCESSING)
     rows = DataLoader(_Kept(paths, transform, store), batch_size=1, num_workers=2, collate_fn=list)
     assert [row for batch in rows for row in batch] == [0] * N_IMAGES
 
 
 class _Kept(torch.utils.data.Dataset):
-    """Row i is how many images the store of the process holds after it was asked for image i."""
+    """Row i is the number of images in the process's store after image i was read."""
 
     def __init__(self, paths, transform, store):
         self.paths, self.transform, self.store = paths, transform, store
@@ -173,7 +173,7 @@ class _Kept(torch.utils.data.Dataset):
 
 
 def test_a_store_that_is_sent_to_a_process_is_empty(paths):
-    """Where workers are spawned (macOS), it would be copied for each."""
+    """If workers are spawned (macOS), the content would be copied for each one."""
     store = ImageStore(2**20)
     store.fill(paths, PREPROCESSING.transform(), n_threads=1)
     assert len(pickle.dumps(store)) < 200 and pickle.loads(pickle.dumps(store)).n_bytes == 0
@@ -200,7 +200,7 @@ def test_views_of_other_sizes_and_decodings_are_kept_apart(paths):
 @pytest.mark.parametrize("n_workers", [0, 2])
 @pytest.mark.parametrize("max_bytes", [0, 2**20])
 def test_all_files_that_cannot_be_decoded_are_listed_in_one_error(paths, n_workers, max_bytes):
-    """Row 1: no stack trace of a worker, and not one file an attempt."""
+    """Row 1: there is no traceback of a worker, and no need to run once for each bad file."""
     paths[2].write_bytes(b"")
     paths[9].write_text("text")
     with pytest.raises(DataError) as caught:
@@ -215,7 +215,7 @@ def test_all_files_that_cannot_be_decoded_are_listed_in_one_error(paths, n_worke
 @pytest.mark.parametrize("n_workers", [0, 2])
 @pytest.mark.parametrize("max_bytes", [0, 2**20])
 def test_files_that_cannot_be_read_are_not_to_be_skipped(paths, n_workers, max_bytes):
-    """Row 1: leaving out what a failing disk refuses is no advice."""
+    """Row 1: skipping must not be suggested for files that a failing disk refuses."""
     paths[2].write_bytes(b"")
     paths[9].unlink()
     paths[9].mkdir()
@@ -245,7 +245,7 @@ def test_no_batch_follows_a_file_that_cannot_be_decoded(paths):
 
 
 def deadly(image: Image.Image) -> Image.Image:
-    """As a decoder does that crashes on one file, or a system that has run out of memory."""
+    """Crash like a decoder on a bad file, or like a system that has run out of memory."""
     if image.height == 25:
         os.kill(os.getpid(), signal.SIGKILL)
     return image.resize((16, 16))
@@ -271,7 +271,7 @@ def test_a_file_of_equal_size_and_another_time_is_decoded_anew(tmp_path, name):
 
 @pytest.mark.parametrize("name", ["fixed", "random"])
 def test_other_decodings_of_a_file_are_kept_apart(tmp_path, name):
-    """A photograph on its side, as it lies and as it was held."""
+    """A photograph on its side is decoded once as it is stored and once as it was held."""
     path, store = tmp_path / "a.png", ImageStore(2**20)
     pixels = np.zeros((20, 20, 3), np.uint8)
     pixels[:10] = 255
@@ -287,7 +287,7 @@ def test_other_decodings_of_a_file_are_kept_apart(tmp_path, name):
 
 @pytest.mark.parametrize("n_workers", [0, 2])
 def test_a_folder_that_goes_away_in_the_middle_is_one_error(paths, n_workers):
-    """Row 2: also in worker processes, where a trace would hide the name."""
+    """Row 2: this also holds in worker processes, where a traceback would hide the name."""
     batches = image_batches(paths, PREPROCESSING.transform(), batch_size=1, n_workers=n_workers)
     next(batches)
     shutil.rmtree(paths[0].parent)
@@ -296,7 +296,7 @@ def test_a_folder_that_goes_away_in_the_middle_is_one_error(paths, n_workers):
 
 
 def test_views_stay_8_bit_until_they_are_normalized(paths):
-    """A quarter of the bytes comes from workers; a tower that is elsewhere normalizes there."""
+    """Workers send a quarter of the bytes. If the tower is on another device, normalizing happens there."""
     pixels, transform = list(pixel_batches(paths, PREPROCESSING.transform(), batch_size=4)), PREPROCESSING.transform()
     assert {own.dtype for own in pixels} == {torch.uint8} and pixels[0].shape == (4, 16, 16, 3)
     normalized = torch.cat([transform.normalize_on(own, torch.device("cpu")) for own in pixels])
@@ -304,14 +304,14 @@ def test_views_stay_8_bit_until_they_are_normalized(paths):
 
 
 def test_the_generator_of_a_card_is_left_alone(paths, monkeypatch):
-    """A random view is drawn by the CPU's alone; `torch.manual_seed` would set both, and only one be put back."""
+    """Random views use only the CPU's. `torch.manual_seed` would set both, but only one would be restored."""
     monkeypatch.setattr("torch.cuda.manual_seed_all", lambda seed: pytest.fail("a card's generator was set"))
     stacked(paths, build_augmentation(INPUT, PREPROCESSING), batch_size=4, seeds=range(N_IMAGES))
 
 
 @pytest.mark.parametrize("n_workers", [0, 2])
 def test_a_stream_of_views_is_drawn_as_it_is_read(paths, n_workers):
-    """Of any length: workers are at most some batches ahead, and views are those of a pass over files and seeds."""
+    """It may have any length. Workers are a few batches ahead at most, and views are those of a pass over files and seeds."""
     transform, drawn = build_augmentation(INPUT, PREPROCESSING), []
 
     def endless():
@@ -327,7 +327,7 @@ def test_a_stream_of_views_is_drawn_as_it_is_read(paths, n_workers):
 
 @pytest.mark.parametrize("n_workers", [0, 2])
 def test_a_stream_stops_at_the_first_batch_that_cannot_be_decoded(paths, n_workers):
-    """With all of its files that cannot; a stream has no end at which to tell of further ones."""
+    """It names all such files of the batch. A stream has no end at which further ones could be named."""
     for row in (4, 5, 8):
         paths[row].write_bytes(b"no image")
     views = view_batches([[(paths[row], None) for row in rows] for rows in ((0, 1), (3, 4, 5), (8, 9))],
@@ -339,7 +339,7 @@ def test_a_stream_stops_at_the_first_batch_that_cannot_be_decoded(paths, n_worke
 
 
 def test_a_file_of_several_views_is_one_that_cannot_be_decoded(paths):
-    """A batch of views encoded ahead has those of several passes over few images."""
+    """A batch of views encoded ahead may hold several views of one file, which is named only once."""
     for row in (4, 5):
         paths[row].write_bytes(b"no image")
     views = view_batches([[(paths[row], None) for row in (4, 5, 1, 4, 5)]], PREPROCESSING.transform(), ImageStore(0), 0)

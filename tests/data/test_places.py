@@ -79,7 +79,7 @@ def test_damage_within_a_file_is_that_of_one_image(dataset):
 
 @pytest.mark.parametrize("n_workers", [0, 2])
 def test_batches_hold_them(dataset, n_workers):
-    """Also from processes of their own, and from memory."""
+    """This includes batches from other processes and from memory."""
     files = dataset.files("train")
     store = ImageStore(10**6)
     for kept in (None, store, store):
@@ -90,7 +90,7 @@ def test_batches_hold_them(dataset, n_workers):
 
 
 def test_hashes_are_of_the_image_and_change_with_it(dataset, tmp_path):
-    """The file's marks are looked at, the image's own bytes count."""
+    """The file's stamp is checked, and the image's own bytes are hashed."""
     cache = tmp_path / "cache"
     cache.mkdir()
     first = ImageFiles(dataset, cache).contents("train")

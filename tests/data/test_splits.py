@@ -33,7 +33,7 @@ def test_a_wrong_split_file_is_an_error_that_names_it(tmp_path, change, message)
 
 
 def test_a_label_of_true_is_none(tmp_path):
-    """Python counts it as 1."""
+    """Python treats True as 1."""
     write_json(tmp_path / "split.json", {**GOOD, "test": [["b/1.jpg", True, "b"]]})
     with pytest.raises(DataError, match=r"expected \[path, label, class name\], not \['b/1.jpg', True, 'b'\]"):
         read_split(tmp_path / "split.json", "images")
@@ -41,7 +41,7 @@ def test_a_label_of_true_is_none(tmp_path):
 
 @pytest.mark.parametrize("classnames", [(), ("a", "b")])
 def test_a_label_of_a_hundred_million_takes_no_memory(tmp_path, classnames):
-    """Row 19: it took 11.9 GB to say which labels below it have no name."""
+    """Row 19: naming the missing labels below it took 11.9 GB."""
     write_json(tmp_path / "split.json", {**GOOD, "test": [["b/1.jpg", 10**8, "b"]]})
     tracemalloc.start()
     with pytest.raises(DataError, match=r"is beyond the 2 classes|labels \[1, 2, 3, 4, 5, 6, 7, 8, 9, 10\] have no item"):
@@ -108,6 +108,6 @@ def test_a_missing_folder_is_an_error_that_names_it(tmp_path):
 
 
 def test_classes_of_equal_size_have_draws_of_their_own():
-    """Numbered files of several classes are often one series: the same numbers of each would be the same photographs."""
+    """Files of several classes are often numbered in one series, so drawing the same numbers would draw related photographs."""
     train = cut_classes(rows(20, 20, 20), (0.5,), "toy")[0]
     assert len({tuple(path.split("/")[1] for path, label, _ in train if label == own) for own in range(3)}) == 3

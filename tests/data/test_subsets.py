@@ -46,7 +46,7 @@ def test_a_class_with_fewer_images_keeps_them_all():
 
 @pytest.mark.parametrize("cut", [partial(few_shot, n_shots=1, seed=1), partial(subsample_classes, part="base")])
 def test_parts_of_images_without_a_label_are_refused(cut):
-    """Else a pool that people are to label would be empty."""
+    """Otherwise a pool that people are to label would be empty."""
     unlabeled = Dataset("Toy", Path("."), (Datum("a", UNLABELED), Datum("b", 0)), (), (), ("x", "y"))
     with pytest.raises(DataError, match="some have no label"):
         cut(unlabeled)
@@ -72,7 +72,7 @@ def test_one_class_has_no_new_half():
 
 
 def test_few_shots_stand_in_the_order_of_the_labels_and_then_of_the_data_set():
-    """Whatever the order in which they were drawn."""
+    """The order in which they were drawn does not matter."""
     whole, few = dataset(), few_shot(dataset(), 8, seed=1)
     for split in ("train", "val"):
         rows = [(datum.label, whole.split(split).index(datum)) for datum in few.split(split)]
@@ -80,7 +80,7 @@ def test_few_shots_stand_in_the_order_of_the_labels_and_then_of_the_data_set():
 
 
 def test_splits_and_classes_have_draws_of_their_own():
-    """Numbered files are often one series: the same numbers everywhere would be the same photographs."""
+    """Files are often numbered in one series: drawing the same numbers everywhere would draw related photographs."""
     few = few_shot(dataset(n_train=10), 4, seed=1)
     drawn = [tuple(datum.path.split("_")[1] for datum in few.split(split) if datum.label == label)
              for split in ("train", "val") for label in range(3)]

@@ -22,7 +22,7 @@ def noise(height: int, width: int) -> Image.Image:
     ("", "bilinear", "bilinear"), ("", "bicubic", "bicubic"), ("bicubic", "bilinear", "bicubic"),
     ("nearest", "bicubic", "nearest")])
 def test_images_are_resized_as_the_backbone_was_trained_unless_the_config_says_otherwise(given, native, used):
-    """INPUT.INTERPOLATION of a published YAML wins; left out, it is the backbone's own, for fixed and random views alike."""
+    """INPUT.INTERPOLATION of a published YAML wins. Without it, fixed and random views use the backbone's own."""
     cfg = setup_config([], [("INPUT.INTERPOLATION", given)] * bool(given) + [
         ("INPUT.TRANSFORMS", "['random_resized_crop']")], []).INPUT
     preprocessing = build_preprocessing(cfg, Preprocessing((32, 32), (0.5,) * 3, (0.25,) * 3, native))
@@ -31,7 +31,7 @@ def test_images_are_resized_as_the_backbone_was_trained_unless_the_config_says_o
 
 
 def test_a_bilinear_backbone_gets_open_clips_own_views():
-    """Bit for bit."""
+    """The views are equal bit for bit."""
     own = Preprocessing((32, 32), (0.0,) * 3, (1.0,) * 3, "bilinear")
     reference = open_clip.image_transform(32, is_train=False, mean=own.mean, std=own.std, interpolation="bilinear",
                                           resize_mode="shortest")
@@ -57,13 +57,13 @@ def test_images_get_their_size_as_open_clip_s_do(size, interpolation, resize, fi
 
 @pytest.mark.parametrize("resize", ["shortest", "squash", "longest"])
 def test_an_image_as_thin_as_any_that_is_read_has_a_view(resize):
-    """open_clip's own gives up where a side rounds to nothing."""
+    """open_clip's own code fails if a side rounds to nothing."""
     own = Preprocessing((32, 32), (0.5,) * 3, (0.25,) * 3, resize=resize)
     assert own.transform()(noise(1, 900)).shape == own.transform()(noise(900, 1)).shape == (3, 32, 32)
 
 
 def test_a_side_that_rounds_to_nothing_is_one_pixel():
-    """Of a white line in a black frame one row is left, in the middle."""
+    """One row in the middle is left of a white line in a black frame."""
     view = Preprocessing((32, 32), (0.5,) * 3, (0.25,) * 3, resize="longest").transform()
     pixels = view.pixels(Image.new("RGB", (900, 1), "white"))
     assert (pixels[15] == 255).all() and pixels.sum() == 32 * 3 * 255
@@ -71,7 +71,7 @@ def test_a_side_that_rounds_to_nothing_is_one_pixel():
 
 @pytest.mark.parametrize(("key", "part"), [("PIXEL_MEAN", "mean"), ("PIXEL_STD", "std")])
 def test_mean_and_deviation_are_the_backbone_s_unless_the_config_says_otherwise(key, part):
-    """Each by itself, in fixed and random views."""
+    """Each is set on its own, for fixed and random views."""
     native = Preprocessing((32, 32), (0.1, 0.2, 0.3), (0.4, 0.5, 0.6))
     for given in ((), (0.7, 0.8, 0.9)):
         pairs = [(f"INPUT.{key}", str(given))] * bool(given) + [("INPUT.TRANSFORMS", "['random_flip']")]
@@ -86,7 +86,7 @@ def test_mean_and_deviation_are_the_backbone_s_unless_the_config_says_otherwise(
     ("", "squash", "squash"), ("", "longest", "longest"), ("shortest", "squash", "shortest"),
     ("longest", "shortest", "longest")])
 def test_the_way_to_resize_is_the_backbone_s_unless_the_config_says_otherwise(given, native, used):
-    """INPUT.RESIZE, of the fixed view alone: Dassl's augmentations have their own crops."""
+    """INPUT.RESIZE applies only to the fixed view: Dassl's augmentations have their own crops."""
     cfg = setup_config([], [("INPUT.RESIZE", given)] * bool(given) + [("INPUT.TRANSFORMS", "['random_flip']")], []).INPUT
     preprocessing = build_preprocessing(cfg, Preprocessing((32, 32), (0.5,) * 3, (0.25,) * 3, resize=native, fill=9))
     assert (preprocessing.resize, preprocessing.fill) == (used, 9)
@@ -95,7 +95,7 @@ def test_the_way_to_resize_is_the_backbone_s_unless_the_config_says_otherwise(gi
 
 
 def test_no_two_ways_to_resize_are_taken_for_one_in_memory():
-    """The view's name tells them apart, and that of "shortest" is as it was."""
+    """The view's name tells them apart. The name for "shortest" is as before."""
     sizes = [(32, 32), (24, 40)]
     ways = [("shortest", 0), ("squash", 0), ("longest", 0), ("longest", 9)]
     names = {Preprocessing(size, (0.5,) * 3, (0.25,) * 3, resize=resize, fill=fill).transform().name

@@ -36,7 +36,7 @@ def bank(tmp_path, tower):
 
 
 def test_each_image_is_encoded_once_for_all_runs(bank, tower):
-    """In the order that is asked for, and by the bytes of the image, whatever row it has elsewhere."""
+    """The order of requests is kept. Images are known by their bytes, whatever row they have elsewhere."""
     first = bank().of([2, 0])
     assert first.shape == (2, 3, 2) and first[:, :, 0].tolist() == [[2] * 3, [0] * 3]
     assert len(first[0, :, 1].unique()) == 3 and not torch.equal(first[0, :, 1], first[1, :, 1])
@@ -47,7 +47,7 @@ def test_each_image_is_encoded_once_for_all_runs(bank, tower):
 
 
 def test_views_are_the_same_whatever_was_encoded_before_them(bank, tower, tmp_path):
-    """Batches hold the views of one image alone, at most so many."""
+    """A batch holds only views of one image, up to a fixed number."""
     n_views = BATCH + 5
     together = bank(n_views).of([0, 1])
     assert tower.sizes == [BATCH, 5] * 2
@@ -56,7 +56,7 @@ def test_views_are_the_same_whatever_was_encoded_before_them(bank, tower, tmp_pa
 
 
 def test_other_views_are_another_bank(bank, tower):
-    """By what they depend on, and by their number, since that decides what a batch holds."""
+    """It depends on everything that views depend on, and on their number, since that decides what a batch holds."""
     bank().of([1])
     bank(key=KEY | {"weights": "v"}).of([1])
     bank(n_views=4).of([1])

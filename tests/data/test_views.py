@@ -18,7 +18,7 @@ def view(item: int) -> torch.Tensor:
 
 @pytest.mark.parametrize("n_items", [0, 1, 4, 5, 23])
 def test_each_item_has_its_place(n_items):
-    """Whatever the threads do; the last batch may be smaller, and an error stands for its item alone."""
+    """The order of threads does not matter. The last batch may be smaller, and an error replaces only its own item."""
     batches = list(readable(range(n_items), view, batch_size=4, n_threads=3))
     assert [len(batch) for batch in batches] == [4] * (n_items // 4) + [n_items % 4] * (n_items % 4 > 0)
     for item, found in enumerate(found for batch in batches for found in batch):

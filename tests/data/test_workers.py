@@ -1,4 +1,4 @@
-"""Worker processes that decode: what becomes of them when they are stopped."""
+"""Worker processes that decode: what happens to them when they are stopped."""
 
 import itertools
 import multiprocessing
@@ -29,7 +29,7 @@ def views(tmp_path):
 
 @pytest.mark.parametrize("n_batches", [1, 20])
 def test_an_interrupted_worker_ends_with_batches_that_nobody_reads(views, n_batches):
-    """As Ctrl-C stops all processes; each worker that hung would be waited for five seconds."""
+    """Ctrl-C stops all processes like this. Each hanging worker would delay the end by five seconds."""
     for _ in range(n_batches - 1):
         next(views)
     workers = multiprocessing.active_children()

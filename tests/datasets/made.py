@@ -13,7 +13,7 @@ NAMES = ("cat", "dog", "empty class")
 
 
 def encoded(row: int, kind: str = "PNG") -> bytes:
-    """Return the bytes of an image that no other row has."""
+    """Return the bytes of an image that is different for each row."""
     stream = io.BytesIO()
     Image.fromarray(np.random.default_rng(row).integers(0, 256, (10, 12, 3), dtype=np.uint8)).save(stream, kind)
     return stream.getvalue()

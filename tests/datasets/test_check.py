@@ -95,7 +95,7 @@ def test_a_class_without_images_is_found(root):
 
 
 def test_an_unlabeled_folder_has_no_classes_without_images(root):
-    """Its images' classes are not known yet; for a split with all labels known it is reported."""
+    """The classes of its images are not known yet. If all labels of a split are known, missing classes are reported."""
     for name in ("cat", "dog"):
         (root / name).rename(root / f"{name}2021")
     (root / "classes.txt").write_text("heron\negret\nibis")
@@ -124,7 +124,7 @@ def test_odd_modes_and_rotations_are_found(root):
 
 
 def test_deep_and_inverted_pixels_are_found(root):
-    """Row 23 of the faults table: refused, dark, or turned round; each is named."""
+    """Row 23 of the faults table: images that are refused, dark, or inverted are each named."""
     dark, ramp = np.uint16([[0, 4095]]), np.uint16([[0, 65535]])
     (root / "cat/train0.png").write_bytes(grey_tiff(np.int32([[0, 255]])))
     (root / "cat/train1.png").write_bytes(grey_tiff(dark))
@@ -142,7 +142,7 @@ def test_deep_and_inverted_pixels_are_found(root):
 
 
 def test_half_written_files_are_found(root):
-    """Row 1: an error where the format can tell, a warning where it can be guessed."""
+    """Row 1: an error if the format can tell, and a warning if it is only a guess."""
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8))
     for name, form in (("cat/train0.png", "PNG"), ("cat/train1.png", "WEBP"), ("dog/train0.png", "JPEG")):
         noise.save(root / name, form)

@@ -72,7 +72,7 @@ def test_every_set_of_the_field_is_there_with_its_source(name):
 
 @pytest.mark.parametrize("name", SPLIT_FILES)
 def test_a_split_file_alone_says_what_the_set_holds(tmp_path, name):
-    """Paths, labels and names come from it as they stand; the template is CoOp's."""
+    """Paths, labels and names are taken from it unchanged. The template is CoOp's."""
     file, image_dir = SPLIT_FILES[name]
     write_json(tmp_path / file, {"train": [["x/b.jpg", 1, "second_class"], ["x/a.jpg", 0, "First"]],
                                  "val": [["x/c.jpg", 0, "First"]], "test": [["x/d.jpg", 1, "second_class"]]})
@@ -123,7 +123,7 @@ def layout_of(split_file: Path, image_dir: Path) -> dict:
 @pytest.mark.parametrize(("name", "extra"), [("DTD", []), ("EuroSAT", []), ("Caltech101", [
     "BACKGROUND_Google/a.jpg", "Faces_easy/a.jpg", "ant/notes.txt"])])
 def test_the_drawing_rule_gives_the_real_labels_names_and_sizes_of_every_class(real_data, tmp_path, name, extra):
-    """From the real list of files alone; only which image is where differs from the published split."""
+    """The list of files is enough. Only which image is in which split differs from the published file."""
     file, image_dir = SPLIT_FILES[name]
     content = layout_of(real_data / "splits" / Path(file).name, tmp_path / image_dir)
     touch(tmp_path / image_dir, *extra)
@@ -269,7 +269,7 @@ def small_imagenet(tmp_path) -> Path:
 
 @pytest.mark.parametrize("part", ["train", "val"])
 def test_a_folder_of_imagenet_without_a_name_is_an_error(small_imagenet, part):
-    """Row 3: its images would vanish silently, as they do when a line is missing in classnames.txt."""
+    """Row 3: its images would vanish without a message, for example if a line is missing in classnames.txt."""
     touch(small_imagenet / "imagenet" / "images" / part, "n01443538/a.JPEG")
     with pytest.raises(DataError, match=rf"images/{part}: 1 folders are not in classnames.txt, first 'n01443538'; did you"):
         build("ImageNet", small_imagenet)
@@ -290,7 +290,7 @@ def test_a_folder_of_imagenet_with_two_names_is_an_error(small_imagenet):
 
 
 def test_real_images_of_caltech101_lie_where_the_split_file_says(real_data, tmp_path):
-    """And the folders' names give the labels and class names that the split file has."""
+    """The folder names also give the labels and class names of the split file."""
     (tmp_path / "caltech-101").symlink_to(real_data / "caltech101_small")
     dataset = build("Caltech101", tmp_path)
     assert sizes(dataset) == (600, 200, 400)

@@ -21,7 +21,7 @@ SHA = "0123456789abcdef0123456789abcdef01234567"
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
-    """Serves `server.files`, by repository and path, as branch `main`, and `server.broken` as the half of themselves."""
+    """Serves `server.files` by repository and path, as branch `main`. Of those in `server.broken` it sends only half."""
 
     def do_GET(self):
         path = unquote(urlsplit(self.path).path)
@@ -92,7 +92,7 @@ def served(folder: Path) -> dict[str, bytes]:
 
 @pytest.fixture
 def pets(hub, tmp_path) -> dict[str, bytes]:
-    """A repository as `push_to_hub` makes it, with a file that is not needed."""
+    """A repository as written by `push_to_hub`, with one file that is not needed."""
     pytest.importorskip("pyarrow")
     write_parquet(tmp_path / "pets" / "data" / "train-00000-of-00001-0a.parquet", range(8))
     write_parquet(tmp_path / "pets" / "data" / "test-00000-of-00001-1b.parquet", range(8, 12))
@@ -128,7 +128,7 @@ def test_folders_of_classes_are_read_as_such(hub, tmp_path):
 
 
 def test_shards_are_read_as_such(hub, tmp_path):
-    """As those of CLIP benchmark, with the names of the classes beside them."""
+    """As in CLIP benchmark, the class names are in a file next to the shards."""
     for split, rows in (("train", range(4)), ("test", range(4, 6))):
         write_shard(tmp_path / "wds" / split / "0.tar", samples(rows))
     hub.files["owner/wds"] = served(tmp_path / "wds") | {"classnames.txt": b"cat\ndog\n", "test/nshards.txt": b"1"}
@@ -138,7 +138,7 @@ def test_shards_are_read_as_such(hub, tmp_path):
 
 
 def test_without_a_network_one_line_says_what_to_bring_where(tmp_path, monkeypatch):
-    """Row 44: and what was brought there by hand is read."""
+    """Row 44: files that were put there by hand are read."""
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(DataError) as caught:
@@ -191,7 +191,7 @@ def test_another_revision_has_a_folder_of_its_own(hub, tmp_path):
 
 
 def test_one_of_several_data_sets_is_chosen(hub, pets, tmp_path):
-    """By the card, and without one by its folder; only what belongs to it is fetched."""
+    """The card lists them; without a card, each has its own folder. Only the files of the chosen one are fetched."""
     hub.files["owner/two"] = {path.replace("data", name): content for path, content in pets.items() if path.startswith("data/")
                               for name in ("small", "large")}
     dataset = build(tmp_path / "a", "owner/two", subset="small")

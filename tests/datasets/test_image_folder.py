@@ -31,7 +31,7 @@ def photos(tmp_path) -> Path:
 
 @pytest.fixture
 def without_plug_ins(monkeypatch):
-    """No package that reads further formats is installed."""
+    """Pretend that no package for further image formats is installed."""
     monkeypatch.setattr(formats, "is_installed", lambda module: False)
     formats.image_suffixes.cache_clear()
     yield
@@ -41,7 +41,7 @@ def without_plug_ins(monkeypatch):
 
 @pytest.fixture
 def loose(tmp_path) -> Path:
-    """Twenty images without folders and a file of class names."""
+    """Return twenty images without class folders, and a file of class names."""
     root = touch(tmp_path / "loose", *(f"img {row:02d}.png" for row in range(18)), "more/18.png", "more/19.png")
     (root / "names.txt").write_text("sea lion\nbear\n\nempty class\n")
     return root
@@ -56,7 +56,7 @@ def sizes(dataset) -> tuple[int, int, int]:
 
 
 def test_one_flag_makes_a_folder_of_folders_a_data_set(photos):
-    """As the command line does it, with no YAML at all."""
+    """The command line does it without any YAML."""
     cfg = setup_config([], [("DATASET.NAME", "ImageFolder"), ("DATASET.ROOT", str(photos))], (DATASETS,))
     dataset = load_dataset(cfg.DATASET)
     assert dataset.classnames == ("cat", "dog")
@@ -123,7 +123,7 @@ def test_folders_named_train_and_test_are_the_split(tmp_path):
 
 @pytest.mark.parametrize("name", ["valid", "Validation"])
 def test_a_validation_folder_may_have_other_names(tmp_path, name):
-    """As a class, with train and test, it would be a data set of three classes called train, valid and test."""
+    """With train and test it must not become a data set of three classes called train, valid and test."""
     dataset = build(touch(tmp_path, "Train/cat/1.jpg", f"{name}/cat/3.jpg", "test/cat/2.jpg", "test/dog/4.jpg"))
     assert dataset.classnames == ("cat", "dog")
     assert [dataset.split(split)[0].path for split in SPLITS] == ["Train/cat/1.jpg", f"{name}/cat/3.jpg", "test/cat/2.jpg"]
@@ -131,7 +131,7 @@ def test_a_validation_folder_may_have_other_names(tmp_path, name):
 
 @pytest.mark.parametrize("folders", [("train", "val"), ("train", "valid", "val", "test"), ("train", "test", "extra")])
 def test_folders_that_are_half_a_split_are_no_classes(tmp_path, folders):
-    """With a file of class names that lists them they are."""
+    """They are classes only if a file of class names lists them."""
     root = touch(tmp_path, *(f"{folder}/{row}.jpg" for folder in folders for row in range(9)))
     with pytest.raises(DataError, match="for a given split, nothing but train, test and perhaps val"):
         build(root)
@@ -145,7 +145,7 @@ def labels_of(dataset, split: str) -> dict[str, int]:
 
 @pytest.mark.parametrize("val", ["val", "Valid", "validation"])
 def test_train_and_val_alone_are_train_and_test(tmp_path, caplog, val):
-    """As ImageNet's; it is said."""
+    """ImageNet has them. A line says so."""
     dataset = build(touch(tmp_path, "train/cat/1.jpg", "train/dog/2.jpg", f"{val}/cat/3.jpg", f"{val}/dog/4.jpg"))
     assert sizes(dataset) == (2, 0, 2) and dataset.classnames == ("cat", "dog")
     assert f"has no test folder: {val} is taken as test, and there is no val" in caplog.text
@@ -159,7 +159,7 @@ def test_train_alone_is_no_class(tmp_path):
 
 
 def test_a_class_in_another_case_is_the_same(tmp_path, caplog):
-    """As two classes, test images of the one would be errors of the other; train's spelling counts."""
+    """Otherwise test images of one spelling would count as errors of the other. The spelling in train is used."""
     dataset = build(touch(tmp_path, "train/Sea Lion/1.jpg", "train/cat/2.jpg", "test/sea_lion/3.jpg", "test/cat/4.jpg",
                           "test/bird/5.jpg"))
     assert dataset.classnames == ("Sea Lion", "bird", "cat")
@@ -168,7 +168,7 @@ def test_a_class_in_another_case_is_the_same(tmp_path, caplog):
 
 
 def test_classes_of_one_folder_that_differ_in_case_stay_two(tmp_path):
-    """They have been told apart on purpose."""
+    """Their names differ on purpose."""
     dataset = build(touch(tmp_path, "train/A/1.jpg", "train/a/2.jpg", "test/A/3.jpg", "test/a/4.jpg"))
     assert dataset.classnames == ("A", "a") and labels_of(dataset, "test") == {"test/A/3.jpg": 0, "test/a/4.jpg": 1}
 
@@ -195,7 +195,7 @@ def test_an_inbox_beside_a_given_split_is_too(tmp_path, place):
 
 
 def test_an_inbox_is_a_class_where_somebody_has_said_so(photos, tmp_path):
-    """In a file of class names, in a split that was drawn when it was one, and in the test folder."""
+    """A file of class names, an earlier split in which it was a class, or the test folder may say so."""
     touch(photos, *(f"inbox/{row}.jpg" for row in range(10)))
     (photos / "names.txt").write_text("cat\ndog\ninbox\n")
     named = build(photos, classes="names.txt")
@@ -218,7 +218,7 @@ def test_a_given_split_without_class_folders_is_refused(tmp_path):
 
 @pytest.mark.parametrize("layout", ["classes", "split", "table"])
 def test_files_that_are_left_out_are_counted(tmp_path, caplog, layout, without_plug_ins):
-    """Images too deep or right in the root, and files of other suffixes; not notes, and nothing of a whole folder."""
+    """These are images too deep or right in the root, and files with other suffixes, but not notes or whole folders."""
     root = touch(tmp_path, *(f"{part}{name}/{row}.jpg" for part in (("train/", "test/") if layout == "split" else ("",))
                              for name in ("cat", "dog") for row in range(9)), "notes.txt")
     words = {}
@@ -295,7 +295,7 @@ def test_a_label_that_changed_stops_the_run(loose):
 
 
 def test_a_label_that_was_deleted_is_no_label_whatever_the_split_says(loose, caplog):
-    """Row 25: the label file wins; what is labeled again goes back to where it was."""
+    """Row 25: the label file wins. An image that gets a label again returns to its old place."""
     labels = {f"img {row:02d}.png": ("bear", "sea lion")[row % 2] for row in range(10)}
     write_labels(loose, labels)
     before = build(loose, classes="names.txt", labels="labels.csv")
@@ -321,7 +321,7 @@ def test_an_image_that_was_deleted_with_its_label_is_gone(loose):
 
 @pytest.mark.parametrize("names", [["Cat", "DOG"], ["ca\u0301t", "hot dog"]])
 def test_folders_may_differ_from_class_names_in_what_means_nothing(tmp_path, names):
-    """Case, underscores and Unicode form: labels do not vanish, and the names are those of the list."""
+    """Case, underscores and Unicode form may differ. No label is lost, and the list's spelling is used."""
     folders = [unicodedata.normalize("NFC", name).lower().replace(" ", "_") for name in names]
     root = touch(tmp_path, *(f"{folder}/{row}.jpg" for folder in folders for row in range(10)))
     (root / "c.txt").write_text("\n".join(names[::-1]))
@@ -350,7 +350,7 @@ def test_folders_of_images_that_no_class_name_fits_are_an_error(photos, names, m
 
 
 def test_folders_that_are_no_classes_are_searched_for_images(tmp_path):
-    """By year, as cameras make them, however many there are."""
+    """Cameras sort by year, for example. There may be any number of such folders."""
     root = touch(tmp_path, "2021/1.jpg", "2022/2.jpg", "100_CANON/3.jpg")
     (root / "c.txt").write_text("heron\negret\nibis\nstork")
     assert sizes(build(root, classes="c.txt")) == (3, 0, 0)
@@ -361,7 +361,7 @@ def test_folders_that_are_no_classes_are_searched_for_images(tmp_path):
 
 @pytest.mark.parametrize("layout", ["folders", "list"])
 def test_one_class_alone_is_refused_with_the_reason(tmp_path, layout):
-    """Most often it is the folder of all images."""
+    """Usually it is the folder that holds all images."""
     root = touch(tmp_path, *(f"images/{row}.jpg" for row in range(9)))
     (root / "c.txt").write_text("heron")
     with pytest.raises(DataError, match=r"'(images|heron)' is the only class, so that there is nothing to tell apart"):

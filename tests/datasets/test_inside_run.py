@@ -1,4 +1,4 @@
-"""A whole run on images that are parts of other files is the run on the same images as files of their own."""
+"""A run on images inside other files gives the same result as one on the same images in files of their own."""
 
 import csv
 import json
@@ -49,7 +49,7 @@ def inside(tmp_path_factory) -> Path:
 
 
 def test_a_run_is_the_same_wherever_the_images_are(inside, tmp_path):
-    """Picks, certificates and metrics; ids are names of images, not places in a file. The one's features are the other's."""
+    """Picks, certificates and metrics agree. Ids are image names, not places in a file. Both runs share cached features."""
     first = run(inside, tmp_path / "first", "CACHE_DIR", str(tmp_path / "cache"))
     banks = sorted((tmp_path / "cache").glob("*.safetensors"))
     second = run(unpacked(inside, tmp_path / "files"), tmp_path / "second", "DATASET.TABLE.CLASSES", "names.txt",
@@ -76,7 +76,7 @@ def test_predictions_are_of_its_images(inside, tmp_path):
 
 
 def test_people_are_asked_about_its_images(inside, tmp_path):
-    """The contact sheet shows them."""
+    """They are shown in the contact sheet."""
     root = tmp_path / "pool"
     root.mkdir()
     import pyarrow.parquet as pq

@@ -50,7 +50,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def server(monkeypatch):
-    """A server on this machine; it retries nothing, so that a test waits for nothing."""
+    """A local server. Nothing is retried, so no test waits."""
     monkeypatch.setattr(module, "N_RETRIES", 0)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as running:
@@ -107,7 +107,7 @@ def test_a_short_file_is_an_error_and_the_next_attempt_fetches_only_the_rest(ser
 
 @pytest.mark.parametrize("ranges", [False, True])
 def test_what_cannot_be_continued_is_fetched_anew(server, tmp_path, ranges):
-    """The server ignores ranges, or another, shorter file lies there now."""
+    """The server ignores ranges, or the file there is now another, shorter one."""
     old, new = bytes(2_000_000), b"new content"
     server.files["/a"], server.short["/a"], server.ranges = old, 1_000_000, ranges
     with pytest.raises(DataError):
@@ -164,7 +164,7 @@ def test_what_is_there_is_not_fetched_again(dtd, server, tmp_path):
     (b'{"train": [], "val": [], "test": []}', "another file: its md5 is .*, not"), (b"", "an empty file"),
     (HTML, "a web page")])
 def test_a_wrong_file_of_the_right_name_is_not_called_ready(dtd, server, tmp_path, content, message):
-    """Row 21: it is named with what to do, and left to the person who put it there."""
+    """Row 21: the error names it and says what to do, and the file is left alone."""
     prepare("DTD", dtd, tmp_path / "data")
     split = tmp_path / "data" / "dtd" / "split_zhou_DescribableTextures.json"
     split.write_bytes(content)
@@ -176,7 +176,7 @@ def test_a_wrong_file_of_the_right_name_is_not_called_ready(dtd, server, tmp_pat
 
 
 def test_what_is_there_is_compared_and_the_log_says_with_what(dtd, tmp_path, caplog):
-    """Row 21: nobody should take unpacked images for verified ones."""
+    """Row 21: nobody should believe that unpacked images were verified."""
     prepare("DTD", dtd, tmp_path / "data")
     with caplog.at_level(logging.INFO):
         prepare("DTD", dtd, tmp_path / "data")
@@ -221,7 +221,7 @@ def test_a_data_set_of_another_size_is_refused(dtd, tmp_path):
 
 
 def test_an_archive_inside_an_archive_is_unpacked(server, tmp_path):
-    """Caltech101 comes so."""
+    """Caltech101 has this form."""
     inner, outer = io.BytesIO(), io.BytesIO()
     with tarfile.open(fileobj=inner, mode="w:gz") as tar:
         tar.addfile(tarfile.TarInfo("101_ObjectCategories/ant/a.jpg"))
@@ -251,7 +251,7 @@ def test_every_failure_prints_the_manual_steps(name, server, tmp_path, monkeypat
 
 
 def test_what_no_address_serves_is_asked_for(server, tmp_path, monkeypatch, capsys):
-    """Stanford Cars: the split file is fetched, the images cannot be fetched."""
+    """For Stanford Cars, the split file is downloaded but the images cannot be."""
     server.files["/split.json"] = b"{}"
     source = Source("stanford_cars", (1, 1, 1), (Download(f"{server.url}/split.json", "split_zhou_StanfordCars.json"),),
                     SOURCES["StanfordCars"].by_hand)
@@ -267,7 +267,7 @@ def test_an_unknown_name_is_an_error_with_the_nearest(capsys):
 
 
 def test_checksums_of_images_are_torchvision_s():
-    """All MD5 sums of the table stand in torchvision's own sources."""
+    """All MD5 sums of the table occur in torchvision's own sources."""
     modules = (torchvision.datasets.caltech, torchvision.datasets.dtd, torchvision.datasets.eurosat,
                torchvision.datasets.flowers102, torchvision.datasets.food101, torchvision.datasets.oxford_iiit_pet,
                torchvision.datasets.sun397)

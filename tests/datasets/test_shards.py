@@ -1,4 +1,4 @@
-"""WebDataset shards: tar files with images and their classes, read where they lie."""
+"""WebDataset shards: tar files with images and their classes, which are not unpacked."""
 
 import io
 import json
@@ -38,7 +38,7 @@ def build(root: Path, **parameters):
 
 @pytest.fixture
 def shards(tmp_path) -> Path:
-    """As CLIP benchmark's data sets: two train shards and a test shard, with the names of the classes beside them."""
+    """Return shards like those of CLIP benchmark: two train shards and a test shard, with the class names next to them."""
     write_shard(tmp_path / "train" / "0.tar", samples(range(4)))
     write_shard(tmp_path / "train" / "1.tar", samples(range(4, 7)))
     write_shard(tmp_path / "test" / "0.tar", samples(range(7, 10)))
@@ -62,7 +62,7 @@ def test_they_are_called_by_their_own_name(shards):
 
 @pytest.mark.parametrize("label", ["label", "cls", "what"])
 def test_json_says_the_class(tmp_path, label):
-    """With a column that is named, and names with dots and folders in them; formats of tar with long names too."""
+    """The column is configurable, names may contain dots and folders, and tar formats with long names are read too."""
     for split, rows in (("train", range(6)), ("test", range(6, 8))):
         write_shard(tmp_path / f"set-{split}-000.tar", {name: content for row in rows for name, content in {
             f"{'deep/' * 40}{row}.v1.png": encoded(row),

@@ -176,7 +176,7 @@ def test_paths_of_windows_and_absolute_ones_are_read(photos):
 
 
 def test_hugging_face_s_metadata_lies_beside_its_images(tmp_path):
-    """One in each folder of a split; names are relative to it, and tables of other names beside it do not count."""
+    """There is one table in each folder of a split. Names are relative to it, and tables of other names do not count."""
     for split, rows in (("train", range(4)), ("test", range(2))):
         image_files(tmp_path / split, [f"{row}.png" for row in rows])
         (tmp_path / split / "metadata.csv").write_text(
@@ -205,7 +205,7 @@ def test_several_tables_are_asked_about(photos):
 
 
 def test_train_and_val_alone_are_train_and_test(photos, caplog):
-    """As ImageNet has it; otherwise nothing could be measured."""
+    """ImageNet has only these. Without a test split nothing could be measured."""
     (photos / "mine.csv").write_text("path,label,split\n" + "\n".join(map(",".join, ROWS[:3])))
     assert {split: len(own) for split, own in said(build(photos)).items()} == {"train": 2, "val": 0, "test": 1}
     assert "has no test split: its val split is taken as test" in caplog.text
@@ -213,7 +213,7 @@ def test_train_and_val_alone_are_train_and_test(photos, caplog):
 
 @needs_pyarrow
 def test_parquet_files_as_push_to_hub_writes_them(tmp_path):
-    """In parts, with a class name without images, and with images in the file; their names are their ids."""
+    """There are several parts, a class name without images, and images in the file whose names are their ids."""
     write_parquet(tmp_path / "data" / "train-00000-of-00002-0a.parquet", range(5))
     write_parquet(tmp_path / "data" / "train-00001-of-00002-1b.parquet", range(5, 8))
     write_parquet(tmp_path / "data" / "test-00000-of-00001-2c.parquet", range(3))
@@ -227,7 +227,7 @@ def test_parquet_files_as_push_to_hub_writes_them(tmp_path):
 @needs_pyarrow
 @pytest.mark.parametrize("layout", ["dictionary", "one"])
 def test_folders_as_save_to_disk_writes_them(tmp_path, layout):
-    """Caches that `datasets` leaves beside them do not count."""
+    """Cache files that `datasets` leaves next to them do not count."""
     write_saved(tmp_path / "train" if layout == "dictionary" else tmp_path / "saved", range(7), "train")
     root = tmp_path / "saved"
     if layout == "dictionary":
@@ -246,7 +246,7 @@ def test_folders_as_save_to_disk_writes_them(tmp_path, layout):
 
 @needs_pyarrow
 def test_columns_of_plain_bytes_and_names_are_read(pyarrow, tmp_path):
-    """Without a word of Hugging Face; a column of paths beside the bytes is not the image."""
+    """They need no Hugging Face metadata. A column of paths next to the bytes is not the image."""
     import pyarrow.parquet as pq
 
     table = pyarrow.table({"image": [encoded(row) for row in range(6)], "label": ["b", "a"] * 3})
@@ -258,7 +258,7 @@ def test_columns_of_plain_bytes_and_names_are_read(pyarrow, tmp_path):
 
 @needs_pyarrow
 def test_parquet_files_may_name_image_files(pyarrow, photos):
-    """As texts, or as Hugging Face's images whose bytes were not taken along."""
+    """Names may be texts, or Hugging Face images whose bytes are not included."""
     import pyarrow.parquet as pq
 
     names, labels = [f"all/{row}.png" for row in range(4)], [0, 1, 0, 1]
@@ -287,7 +287,7 @@ def test_names_that_stand_twice_or_lead_elsewhere_are_made_ids(pyarrow, tmp_path
 
 @needs_pyarrow
 def test_a_test_split_without_labels_is_left_out(pyarrow, tmp_path, caplog):
-    """As of competitions: every label is -1."""
+    """Competitions have such splits: every label is -1."""
     import pyarrow.parquet as pq
 
     write_parquet(tmp_path / "train.parquet", range(4))
@@ -311,7 +311,7 @@ def test_damaged_files_are_named(tmp_path):
 @needs_pyarrow
 @pytest.mark.parametrize("kind", ["parquet", "arrow"])
 def test_damage_anywhere_in_a_file_is_one_line_or_one_image(tmp_path, kind):
-    """400 files in which a few bytes are others; pyarrow's own errors, and what they are made of, stay inside."""
+    """400 files in which a few bytes are changed. Exceptions of pyarrow must not reach the user."""
     write_parquet(tmp_path / "whole.parquet", range(10))
     write_saved(tmp_path / "saved", range(10))
     whole = (tmp_path / "whole.parquet" if kind == "parquet" else tmp_path / "saved" / "data-00000-of-00002.arrow").read_bytes()
@@ -334,7 +334,7 @@ def test_damage_anywhere_in_a_file_is_one_line_or_one_image(tmp_path, kind):
 
 @needs_pyarrow
 def test_images_in_the_file_and_beside_it_may_be_mixed(pyarrow, photos):
-    """As where a few images were added by their paths; also in row groups that follow."""
+    """This happens if a few images were added by their paths, perhaps in later row groups."""
     import pyarrow.parquet as pq
 
     images = [{"bytes": encoded(row), "path": f"in_{row}.png"} if row % 2 else {"bytes": None, "path": f"all/{row}.png"}
@@ -360,7 +360,7 @@ def test_images_in_a_table_are_checked_as_files_are(tmp_path):
 @needs_pyarrow
 @pytest.mark.parametrize("n_workers", [0, 2])
 def test_images_in_a_table_are_read_by_other_processes(tmp_path, n_workers):
-    """In any order, across row groups; this process has one of them open meanwhile."""
+    """They may be in any order and in any row group, while this process has one of them open."""
     write_parquet(tmp_path / "train.parquet", range(20))
     write_saved(tmp_path / "saved", range(20))
     table = build(tmp_path, file="train.parquet", val=0.0, test=0.1)
@@ -374,7 +374,7 @@ def test_images_in_a_table_are_read_by_other_processes(tmp_path, n_workers):
 
 @needs_pyarrow
 def test_memory_holds_a_row_group_and_not_the_table(pyarrow, tmp_path):
-    """Of pyarrow's own memory, and of Python's."""
+    """This covers pyarrow's own memory and Python's."""
     import pyarrow.parquet as pq
 
     n_bytes, n_rows = 200_000, 60

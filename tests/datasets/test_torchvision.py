@@ -1,4 +1,4 @@
-"""Torchvision: data sets in the layouts that torchvision's classes read, written here by hand, a few images each."""
+"""Torchvision: data sets in the layouts that torchvision's classes read, with a few images written by hand."""
 
 import bz2
 import csv
@@ -287,7 +287,7 @@ def test_the_layouts_are_those_of_all():
 
 @pytest.fixture(autouse=True)
 def unverified(monkeypatch):
-    """Checksums are those of the published files; that torchvision compares them is its own."""
+    """Switch checksums off: they are those of the published files, and comparing them is torchvision's job."""
     for name in ("cifar", "svhn", "stl10", "omniglot", "places365", "flowers102", "semeion", "fer2013", "lfw", "mnist"):
         module = getattr(torchvision.datasets, name)
         monkeypatch.setattr(module, "check_integrity", lambda path, *_, **__: Path(path).exists())
@@ -320,7 +320,7 @@ def test_each_is_a_data_set_with_its_images_labels_and_names(tmp_path, name):
 
 
 def test_what_was_written_once_is_read_again(tmp_path):
-    """And is not the business of anybody else: ids are places in torchvision's array, as that has no names."""
+    """A second build leaves the written shard as it is. Ids are positions in torchvision's array, as it has no names."""
     cifar10(tmp_path)
     first = build(tmp_path, "CIFAR10")
     shard = tmp_path / "torchvision-CIFAR10" / "train.tar"
@@ -338,7 +338,7 @@ def test_pixels_of_arrays_are_kept(tmp_path):
 
 
 def test_every_class_of_torchvision_is_read_or_said_to_be_something_else():
-    """A new release may bring a new one; then it is to be put into one of the two tables."""
+    """A new torchvision release may add a class, which must then be added to one of the two tables."""
     theirs = {name for name in torchvision.datasets.__all__ if isinstance(getattr(torchvision.datasets, name), type)}
     assert theirs - {"VisionDataset"} == set(SETS) | set(OTHERS)
     assert not set(SETS) & set(OTHERS)

@@ -30,7 +30,7 @@ CLASSES = ("heron", "kingfisher", "magpie")
 
 @pytest.mark.parametrize("page", BLOCKS)
 def test_every_block_says_what_it_is(page):
-    """A known language, and a mark that means something: why it is not run in some words, or its exit code."""
+    """The language is known, and the mark is valid: either a reason why it is not run, or an exit code."""
     for block in BLOCKS[page]:
         assert block.language in LANGUAGES, block.where
         if block.mark.startswith(("not run", "exits")):
@@ -39,7 +39,7 @@ def test_every_block_says_what_it_is(page):
 
 @pytest.mark.parametrize("page", [page for page, found in EXECUTED.items() if found])
 def test_the_blocks_of_a_page_run(page, folder):
-    """One after the other, as a reader would type them."""
+    """They run one after the other, as if a reader typed them."""
     session = Session()
     for block in EXECUTED[page]:
         session.execute(block)
@@ -55,7 +55,7 @@ def test_commands_that_are_not_run_are_well_formed(page, folder, capsys):
 
 
 def test_a_block_is_read_with_what_stands_before_it():
-    """Its mark, language and file; a comment further up is of something else."""
+    """Its mark, language and file are read. A comment further up belongs to something else."""
     text = "<!-- not run: it needs a GPU -->\n```bash\na \\\n  b # c\n```\n\n<!-- x -->\n\n```python\n# f.py\nx\n```\n"
     first, second = blocks_of(text, "p.md")
     assert first == Block("p.md", 2, "bash", "a \\\n  b # c\n", "not run: it needs a GPU")
@@ -66,7 +66,7 @@ def test_a_block_is_read_with_what_stands_before_it():
 
 
 def test_what_does_not_run_is_found(folder):
-    """A wrong key, Python that raises, YAML that is none, a command that is not ours, and one of another exit code."""
+    """A wrong key, Python that raises, invalid YAML, an unknown command, and an unexpected exit code are found."""
     session, wrong = Session(), "python train.py --config-file configs/quickstart.yaml NO.KEY 1\n"
     session.execute(Block("p.md", 1, "bash", wrong, "exits with 2"))
     for language, text, error in (("bash", wrong, AssertionError), ("bash", "curl x\n", AssertionError),

@@ -1,4 +1,4 @@
-"""The gallery says what the code says: no page is missing, none is stale, none is of what is gone."""
+"""The gallery agrees with the code: no page is missing, outdated or left over."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def test_the_gallery_is_what_the_code_makes_of_it(pages):
 
 @pytest.mark.parametrize(("registry", "folder"), [(SAMPLERS, "samplers"), (LEARNERS, "learners")])
 def test_every_component_has_a_page_with_all_it_can_be_told(pages, registry, folder):
-    """Each key with its default, the source file, a page that runs it; and the index leads to it."""
+    """It has each key with its default, the source file and a page that runs it, and the index links to it."""
     own = [component for component in registry if gallery.resolved(component).__module__.startswith(f"{registry.home}.")]
     assert len(own) > 15
     for component in own:
@@ -42,7 +42,7 @@ def test_every_component_has_a_page_with_all_it_can_be_told(pages, registry, fol
 
 
 def test_bounds_choices_and_names_are_said(pages):
-    """As the registry checks them."""
+    """They are those that the registry checks."""
     assert "| float | at least 0, at most 1 | `0.1` |" in pages["docs/gallery/samplers/pcb.md"]
     assert "| str | `random`, `medoid` | `'random'` |" in pages["docs/gallery/samplers/coreset.md"]
     assert "| the name of a sampler | `'typiclust'` |" in pages["docs/gallery/samplers/tcm.md"]
@@ -50,13 +50,13 @@ def test_bounds_choices_and_names_are_said(pages):
 
 
 def test_docstrings_are_this_projects(pages):
-    """What a class inherits from here is said of it too; torch's own words, which change with it, are not."""
+    """Docstrings inherited from the project's own classes are included. Torch's are not, as they change with its version."""
     assert '`count` "mean" divides a_k by the number of labels of k' in pages["docs/gallery/learners/TipAdapterF.md"]
     assert [name for name, text in pages.items() if "internal Module state" in text] == []
 
 
 def test_a_component_that_the_tables_pass_over_is_an_error():
-    """Who adds a sampler or a learner is told where to write of it."""
+    """The error tells whoever adds a sampler or learner where to describe it."""
     assert one(rows_of("| sampler | cost |\n|---|---|\n| `a`, `b` | n |\n"), "b", "docs/x.md") == {"cost": "n"}
     with pytest.raises(DataError, match=r"docs/x\.md says nothing about 'c'; add it there"):
         one(rows_of("| sampler | cost |\n|---|---|\n| `a`, `b` | n |\n"), "c", "docs/x.md")
@@ -72,13 +72,13 @@ def test_each_table_has_its_own_columns():
 
 
 def test_docstrings_read_in_markdown_as_in_the_code():
-    """Formulas stay code, lists stand apart, stars and brackets are signs; what is in backticks stays as it is."""
+    """Formulas stay code, lists are set apart, stars and brackets are escaped, and text in backticks stays as it is."""
     text = "a * b of <name>, `x * <y>`:\n\n    f * g <h>\n\nof:\n- one\n  _more_\nthen"
     assert as_markdown(text) == "a \\* b of \\<name>, `x * <y>`:\n\n    f * g <h>\n\nof:\n\n- one\n  \\_more_\n\nthen"
 
 
 def test_the_command_writes_what_differs_and_removes_what_is_gone(tmp_path, monkeypatch, capsys):
-    """And nothing else."""
+    """It changes nothing else."""
     monkeypatch.setattr(command, "PROJECT", tmp_path)
     monkeypatch.setattr(command, "pages", lambda: {"docs/gallery/index.md": "i\n", "docs/gallery/samplers/a.md": "a\n"})
     (tmp_path / "docs/gallery/samplers").mkdir(parents=True)

@@ -14,7 +14,7 @@ PAGES = [path.relative_to(PROJECT).as_posix() for pattern in ("*.md", "docs/**/*
 
 @pytest.mark.parametrize("page", PAGES)
 def test_links_lead_to_files_and_headings_that_are_there(page):
-    """Relative paths, so that they hold where the repository is read; anchors as code hosts make them."""
+    """Paths are relative, so they work wherever the repository is read. Anchors are made as code hosts make them."""
     for path, anchor in files_linked((PROJECT / page).read_text(), page):
         assert not path.startswith(".."), f"{page} links to {path}, which is outside of the project"
         assert (PROJECT / path).exists(), f"{page} links to {path}"
@@ -39,20 +39,20 @@ def test_dead_links_are_found():
 
 
 def test_code_is_not_searched_for_links():
-    """In fences; what stands between two of them is."""
+    """Fences are skipped. Text between two of them is searched."""
     text = "[a](b)\n```python\nx[0](y)\n```\n[[c]](d)\n```\nz[1](e)\n```\n"
     assert mapped(text, str.upper) == text.replace("](b)", "](B)").replace("](d)", "](D)")
 
 
 def test_anchors_are_those_of_code_hosts():
-    """Lower case, dashes for blanks, no signs; links and code of a heading by their words."""
+    """They are in lower case, with dashes for spaces and no punctuation. Links and code in a heading count by their words."""
     assert [slug(one) for one in ("What you can say besides a class", "`a_b` and [c d](e.md), f")] == [
         "what-you-can-say-besides-a-class", "a_b-and-c-d-f"]
     assert anchors("# A\n```\n# no heading\n```\n## B c\n") == {"a", "b-c"}
 
 
 def test_pages_move_to_the_site_with_their_links():
-    """Pages of docs are at its top, all else below `project`: Markdown and pictures as they are, code and folders as pages."""
+    """Pages of docs move to the top, all else below `project`. Markdown and pictures stay; code and folders become pages."""
     places = {"docs/use.md": "use.md", "DATASETS.md": "project/DATASETS.md", "train.py": "project/train.py.md",
               "active": "project/active/index.md", "benchmarks/quickstart.png": "project/benchmarks/quickstart.png"}
     assert {path: site_path(path, PROJECT) for path in places} == places
@@ -63,6 +63,6 @@ def test_pages_move_to_the_site_with_their_links():
 
 
 def test_code_and_folders_are_pages():
-    """With the language of their code; a folder lists what it holds."""
+    """The page knows the language of its code. That of a folder lists what the folder holds."""
     assert as_page("configs/active/margin.yaml", PROJECT).startswith("# configs/active/margin.yaml\n\n````yaml\n# ")
     assert "- `loop.py`\n" in as_page("active", PROJECT) and "__init__" not in as_page("active", PROJECT)

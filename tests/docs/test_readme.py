@@ -17,7 +17,7 @@ def test_it_is_read_in_a_minute():
 
 
 def test_a_picture_and_the_two_commands_come_first():
-    """Within a screen, in the order in which CI gives them."""
+    """They fit on one screen, in the same order as in CI."""
     head = "\n".join(TEXT.splitlines()[:20])
     assert "](docs/pictures/loop.svg)" in head
     given = re.findall(r"^bash (scripts/\S+)", head, re.M)
@@ -26,7 +26,7 @@ def test_a_picture_and_the_two_commands_come_first():
 
 
 def test_its_numbers_are_those_of_the_code():
-    """Samplers, learners and backbones are counted."""
+    """The numbers of samplers, learners and backbones are counted."""
     own = [component for component in LEARNERS if gallery.resolved(component).__module__.startswith("trainers.")]
     n_backbones = re.search(r"each of its (\d+) models", (PROJECT / "docs/backbones.md").read_text())[1]
     assert f"**[{len(choosing_samplers())} samplers](docs/samplers.md)**" in TEXT

@@ -16,7 +16,7 @@ QUICK = {"PICTURES": "false", "REFERENCE": "false", "NO_MKDOCS_2_WARNING": "1"}
 
 
 def built(config: Path, site: Path) -> subprocess.CompletedProcess:
-    """Return the finished command that builds a site, but for pictures and docstrings."""
+    """Return the finished command that builds a site without pictures and docstrings."""
     return subprocess.run([sys.executable, "-m", "mkdocs", "build", "--strict", "-f", config, "-d", site],
                           capture_output=True, text=True, env=os.environ | QUICK)
 
@@ -35,7 +35,7 @@ def test_the_site_is_built_whole(tmp_path):
 
 @pytest.mark.starts
 def test_a_dead_link_is_an_error(tmp_path):
-    """With the page that holds it."""
+    """The error names the page that has the link."""
     pytest.importorskip("mkdocs", reason="the site needs: pip install -r requirements-docs.txt")
     (tmp_path / "docs").mkdir()
     (tmp_path / "docs/index.md").write_text("# A\n\n[x](gone.md)\n")
@@ -46,7 +46,7 @@ def test_a_dead_link_is_an_error(tmp_path):
 
 
 def test_each_sampler_runs_in_the_plane(tmp_path):
-    """Four rounds of six picks, none twice, whatever the sampler needs; on the same points each time."""
+    """There are four rounds of six picks without repeats, whatever the sampler needs, on the same points each time."""
     for name in ("coreset", "cbsq", "dual_prompt", "purity", "dropquery"):
         result = run_on_plane(name, tmp_path / name)
         asked = [path for record in result.rounds for path in (*record.queried, *record.pseudo_labeled)]
@@ -58,7 +58,7 @@ def test_each_sampler_runs_in_the_plane(tmp_path):
 
 
 def test_every_sampler_that_chooses_gets_its_pictures(monkeypatch, tmp_path, root):
-    """Two of each, by its name; drawing them all takes half a minute, so one is drawn here."""
+    """There are two for each sampler, with its name in them. Drawing all takes half a minute, so only one is drawn here."""
     drawn = []
     monkeypatch.setattr(pictures, "run_on_plane", lambda name, output: name)
     monkeypatch.setattr(pictures, "draw_plane", drawn.append)

@@ -69,14 +69,14 @@ def test_a_loss_that_is_not_finite_stops_before_its_step(bad):
 
 
 def test_the_end_of_each_epoch_is_told_after_its_last_step():
-    """With its number, when the parameters are those after all of its batches."""
+    """It has the epoch's number, and the parameters are those after all its batches."""
     run, seen = Run(), []
     run.fit([[1.0, 2.0], [4.0], [8.0]], after_epoch=lambda epoch: seen.append((epoch, run.parameter.item())))
     assert seen == [(0, -3.0), (1, -7.0), (2, -15.0)]
 
 
 def test_no_epochs_train_nothing():
-    """MAX_EPOCH 0 leaves the prompts as they were initialized."""
+    """With MAX_EPOCH 0 the prompts stay as initialized."""
     run = Run(0)
     assert run.fit([]) == []
     assert run.parameter.item() == 0.0
@@ -92,7 +92,7 @@ def test_the_loss_is_logged_every_so_many_epochs(caplog, print_freq, epochs):
 
 
 class Batches:
-    """A linear model on batches of tensors, of which at most `room` rows find memory at once."""
+    """A linear model on batches of tensors. Memory has room for at most `room` rows at once."""
 
     def __init__(self, room: int):
         self.weight = nn.Parameter(torch.arange(3, dtype=torch.float64))
@@ -116,7 +116,7 @@ class Batches:
 
 @pytest.mark.parametrize(("room", "first", "warned"), [(6, [7, 4, 3, 4, 3, 1, 1], 1), (2, [7, 4, 2, 2, 2, 1, 2, 2, 2, 1], 2)])
 def test_a_batch_that_finds_no_memory_is_taken_in_parts(caplog, room, first, warned):
-    """With the gradient and loss of the whole; so are those after it."""
+    """The gradient and loss are those of the whole batch, and the following batches are taken in parts too."""
     whole, parted = Batches(99), Batches(room)
     expected, found = whole.fit(), parted.fit(parts_of=rows_in_parts)
     assert found == pytest.approx(expected, rel=1e-12) and torch.allclose(parted.weight, whole.weight, rtol=1e-12, atol=0)
@@ -126,7 +126,7 @@ def test_a_batch_that_finds_no_memory_is_taken_in_parts(caplog, room, first, war
 
 @pytest.mark.parametrize("arguments", [{}, {"parts_of": rows_in_parts}])
 def test_a_step_that_finds_no_memory_in_the_smallest_parts_is_one_line(arguments):
-    """It says what takes less."""
+    """It says what needs less memory."""
     with pytest.raises(UserError, match=r"out of memory in a step of training: CUDA out of memory\. MODEL\.PREC bf16") as error:
         Batches(0).fit(**arguments)
     assert "\n" not in str(error.value)

@@ -40,7 +40,7 @@ def test_no_images_where_some_were_announced_are_refused():
 
 
 def test_an_encoder_that_drops_a_row_is_refused():
-    """The rows count, not the batches."""
+    """Rows are counted, not batches."""
     with pytest.raises(RuntimeError, match="5 images announced, but 3 came"):
         predict(images(5).split(BATCH_SIZE), lambda batch: encode(batch[1:]), n_rows=5)
 
@@ -51,7 +51,7 @@ SOME = [[0], [3], [7], [8], [3, 4], [0, 1, 2, 3], [2, 5, 6, 8], list(range(9)), 
 @pytest.mark.parametrize("rows", SOME)
 @pytest.mark.parametrize("n_fit", [4, 3, 1])
 def test_some_images_are_encoded_in_their_places(rows, n_fit):
-    """Row 8: in batches of the size that all have, so that what depends on the shape comes out the same."""
+    """Row 8: batches have the usual size, so results that depend on the batch shape stay the same."""
     pool, sizes = images(9), []
 
     def encode_few(batch: Tensor) -> Tensor:
@@ -67,7 +67,7 @@ def test_some_images_are_encoded_in_their_places(rows, n_fit):
 
 
 def test_some_images_have_the_bits_of_a_pass_over_all(clip):
-    """Row 8: a changed image is encoded alone, and its features must not tell that."""
+    """Row 8: a changed image is encoded alone, and that must not show in its features."""
     pool = torch.randn(13, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     everything = predict(pool.split(5), clip.encode_image, n_rows=13)
     for rows in ([7], [0, 4, 12], [3, 4, 5, 6, 7, 8, 9]):
@@ -97,7 +97,7 @@ def test_no_graph_is_kept_and_gradients_are_on_again_afterwards():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_rows_are_float32_whatever_the_tower_is(dtype):
-    """What is stored and compared has one type."""
+    """Stored and compared features have a single type."""
     assert predict([images(2).to(dtype)], encode, n_rows=2).dtype == torch.float32
 
 
@@ -122,6 +122,6 @@ def test_a_batch_that_finds_no_memory_is_halved_with_all_that_follow(caplog):
 
 
 def test_a_single_image_that_finds_no_memory_is_a_clear_error():
-    """Row 18 of the faults table: it ends, in one line."""
+    """Row 18 of the faults table: the error is one line."""
     with pytest.raises(UserError, match=r"^out of memory with a single image: CUDA out of memory. Tried to allocate 2 GiB.$"):
         predict([torch.zeros(3, 1)], fits(0, []), n_rows=3)

@@ -14,7 +14,7 @@ ALL = build_metrics(default_config().TEST)
 
 
 def test_the_values_of_three_rows_by_hand():
-    """Names and values go to the record as they are: fractions, of softmax probabilities."""
+    """Names and values are recorded as they are: fractions, from softmax probabilities."""
     logits = torch.tensor([[0.9, 0.1], [0.9, 0.1], [0.2, 0.8]]).log() + 7
     metrics = evaluate(logits, torch.tensor([0, 1, 1]), ALL)
     assert metrics == pytest.approx({"accuracy": 2 / 3, "macro_f1": 2 / 3, "ece": (2 * 0.4 + 0.2) / 3}, abs=1e-6)
@@ -35,7 +35,7 @@ def test_logits_too_close_for_float32_probabilities_keep_their_order():
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_logits_that_are_not_finite_are_refused(bad):
-    """Row 17 of the faults table: else NaN counts as class 0 and the round gets a number silently."""
+    """Row 17 of the faults table: otherwise NaN would count as class 0, and the round would silently get a number."""
     logits = torch.zeros(4, 3)
     logits[1, 2] = bad
     with pytest.raises(TrainingError, match="logits of 1 of 4 rows hold NaN or Inf"):
@@ -43,7 +43,7 @@ def test_logits_that_are_not_finite_are_refused(bad):
 
 
 def test_a_metric_that_is_not_finite_is_refused():
-    """A stranger's metric that goes out of the numbers is named; `results.json` holds no NaN."""
+    """A plug-in's metric that is not finite is named. `results.json` holds no NaN."""
     with pytest.raises(TrainingError, match="the metric odd is nan"):
         evaluate(torch.zeros(4, 3), torch.zeros(4, dtype=torch.long), {"odd": lambda probs, labels: math.nan})
 

@@ -108,7 +108,7 @@ def test_further_metrics_are_those_of_scikit_learn(seed):
 
 
 def test_further_metrics_by_hand():
-    """A p of 0 is finite; of five classes every label is among the first five; ties count from the first class on."""
+    """A p of 0 gives a finite loss. With five classes every label is in the top five. Ties count from the first class on."""
     assert negative_log_likelihood(one_hot([1]), np.array([0])) == pytest.approx(708.4, abs=0.1)
     assert brier_score(one_hot([1, 0]), np.array([0, 0])) == 1.0
     flat = np.full((6, 6), 1 / 6)

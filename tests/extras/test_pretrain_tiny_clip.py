@@ -67,7 +67,7 @@ def test_the_stream_differs_under_another_seed():
 
 
 def test_drawing_and_training_leave_the_global_generators_alone(tokenizer):
-    """Neither `random`, numpy's nor torch's global state moves."""
+    """The global states of `random`, NumPy and torch do not change."""
     before = global_states()
     three_steps(tokenizer)
     assert global_states() == before
@@ -136,7 +136,7 @@ def test_the_shipped_merges_are_what_the_script_writes():
 
 
 def test_captions_shared_in_a_batch_are_no_negatives():
-    """Logits that fit the captions perfectly give a loss of 0 but for the choice among images of one caption."""
+    """Logits that fit the captions perfectly give a loss of 0, apart from the choice among images with the same caption."""
     caption_of = torch.tensor([0, 0, 1])
     logits = torch.tensor([[50.0, -50.0], [50.0, -50.0], [-50.0, 50.0]])
     loss = contrastive_loss(logits, caption_of, torch.tensor([2, 1]))

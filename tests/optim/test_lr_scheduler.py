@@ -19,7 +19,7 @@ def optim(**values) -> CfgNode:
 
 
 def rates(cfg: CfgNode) -> list[float]:
-    """The rate of each epoch, as the optimizer has it; a warning of torch's is an error in all tests."""
+    """Return the rate of each epoch, as the optimizer has it. Warnings of torch are errors in all tests."""
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=cfg.LR)
     scheduler = build_scheduler(optimizer, cfg)
     found = []
@@ -65,13 +65,13 @@ def test_coops_last_epoch_has_the_published_rate():
     ("multi_step", (1, 4), [1.0, 0.1, 0.1, 0.1, 0.01, 0.01]),
 ])
 def test_steps_count_from_the_end_of_the_warm_up(schedule, step_size, expected, n_warm_up):
-    """The factor of each epoch by hand; -1 is never."""
+    """The factor of each epoch is computed by hand. -1 means never."""
     cfg = optim(LR=3.0, LR_SCHEDULER=schedule, STEPSIZE=step_size, MAX_EPOCH=6 + n_warm_up, WARMUP_EPOCH=n_warm_up)
     assert rates(cfg)[n_warm_up:] == pytest.approx([3.0 * factor for factor in expected])
 
 
 def test_a_learning_rate_of_zero_stays_zero():
-    """Without a division by zero in the warm-up."""
+    """The warm-up must not divide by zero."""
     assert rates(optim(LR=0.0, MAX_EPOCH=3)) == [0.0, 0.0, 0.0]
 
 
@@ -96,5 +96,5 @@ def test_steps_that_do_not_fit_the_schedule_are_refused(schedule, step_size, rea
 @pytest.mark.parametrize(("schedule", "step_size"), [
     ("single_step", 10), ("single_step", (-1,)), ("multi_step", (10, 20)), ("cosine", (0.5,)), ("constant", ())])
 def test_steps_that_fit_the_schedule_or_do_not_matter_to_it_pass(schedule, step_size):
-    """One number may stand without brackets."""
+    """A single number needs no brackets."""
     check_schedule(optim(LR_SCHEDULER=schedule, STEPSIZE=step_size))

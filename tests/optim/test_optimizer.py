@@ -13,7 +13,7 @@ from dassl.optim.optimizer import build_optimizer
     ("adamw", torch.optim.AdamW, {"betas": (0.4, 0.5)}),
 ])
 def test_every_key_reaches_the_optimizer(name, kind, expected):
-    """Values other than the defaults arrive under torch's names."""
+    """Values that differ from the defaults are passed on under torch's names."""
     cfg = default_config().OPTIM
     cfg.update(NAME=name, LR=0.1, WEIGHT_DECAY=0.2, MOMENTUM=0.3, SGD_NESTEROV=True, ADAM_BETA1=0.4, ADAM_BETA2=0.5)
     optimizer = build_optimizer([torch.nn.Parameter(torch.zeros(1))], cfg)
@@ -22,7 +22,7 @@ def test_every_key_reaches_the_optimizer(name, kind, expected):
 
 
 def test_dampening_is_the_configs():
-    """Its key has Dassl's spelling; Nesterov's momentum, above, does not go with it."""
+    """The key has Dassl's spelling. It is tested on its own, as torch refuses dampening with Nesterov's momentum."""
     cfg = default_config().OPTIM
     cfg.update(SGD_DAMPNING=0.5)
     assert build_optimizer([torch.nn.Parameter(torch.zeros(1))], cfg).defaults["dampening"] == 0.5

@@ -1,4 +1,4 @@
-"""`scripts/export.py` as people call it: a folder that is used without this project, by the lines of its own README."""
+"""`scripts/export.py` as people call it: its folder works without this project, using the code in its own README."""
 
 import importlib.util
 import json
@@ -52,7 +52,7 @@ def snippets(folder: Path) -> list[str]:
     (["TRAINER.NAME", "ZeroShot", "INPUT.RESIZE", "longest"], True),
 ], ids=["CoOp and squash", "VPT", "calibrated and preprocessing", "nearest", "longest"])
 def test_the_lines_of_the_readme_give_what_the_classifier_gives(capsys, monkeypatch, root, tmp_path, words, is_plain):
-    """By onnxruntime always, by open_clip where it can: resized, cropped and turned as the project does, to 1e-4."""
+    """To 1e-4, with onnxruntime always and with open_clip where possible. Images are prepared as in the project."""
     folder = run(root, tmp_path / "run", *words)
     exported = tmp_path / "exported"
     assert call(capsys, folder, exported) == (0, f"{exported}\n", "")
@@ -76,7 +76,7 @@ def test_the_lines_of_the_readme_give_what_the_classifier_gives(capsys, monkeypa
 
 
 def about_of(resize: str, size: tuple[int, int], fill: int) -> tuple[dict, Preprocessing]:
-    """Return what `classifier.json` would say of a backbone that asks for such images, and how they are made here."""
+    """Return what `classifier.json` would contain for a backbone with such images, and how the project prepares them."""
     own = Preprocessing(size, (0.5,) * 3, (0.25,) * 3, resize=resize, fill=fill)
     seen = {"size": list(size), "interpolation": "bicubic", "mean": [0.5] * 3, "std": [0.25] * 3, "exif_rotation": False}
     backbone = {"name": "ViT-B/16", "open_clip_name": "ViT-B-16-quickgelu", "open_clip_pretrained": "openai"}
@@ -88,7 +88,7 @@ def about_of(resize: str, size: tuple[int, int], fill: int) -> tuple[dict, Prepr
 @pytest.mark.parametrize("size", [(32, 32), (24, 40)])
 @pytest.mark.parametrize(("resize", "fill"), [("shortest", 0), ("squash", 0), ("longest", 0), ("longest", 90)])
 def test_the_lines_of_the_readme_resize_as_the_project_does(monkeypatch, tmp_path, resize, fill, size):
-    """Bit for bit, for frames and shapes that no command can ask of the embedded CLIP."""
+    """The pixels are equal bit for bit, for frames and shapes that no command can select with the embedded CLIP."""
     about, own = about_of(resize, size, fill)
     text = readme(about)
     code = re.search(r"^height, width = .*?(?=^session)", text, re.DOTALL | re.M)[0]
@@ -104,7 +104,7 @@ def test_the_lines_of_the_readme_resize_as_the_project_does(monkeypatch, tmp_pat
 
 @pytest.mark.parametrize("key", ["open_clip_name", "open_clip_pretrained"])
 def test_a_backbone_that_open_clip_does_not_load_is_said_to_be_none(key):
-    """A checkpoint of transformers, or a folder as the name: there are no lines that could not work."""
+    """This is a transformers checkpoint, or a folder as the name. The README then has no code for open_clip."""
     about, _ = about_of("squash", (32, 32), 0)
     about["came_from"]["backbone"][key] = ""
     text = readme(about)
@@ -112,7 +112,7 @@ def test_a_backbone_that_open_clip_does_not_load_is_said_to_be_none(key):
 
 
 def test_a_folder_holds_all_that_it_promises(capsys, finished, tmp_path):
-    """Where it came from, by the hashes of the record; no path of the machine but that of the backbone's weights."""
+    """The hashes of the record say where it came from. It has no path of this machine except that of the backbone's weights."""
     assert call(capsys, finished, tmp_path / "exported")[0] == 0
     names = {"README.md", "classifier.json", "classifier.safetensors", "model.onnx", "model_uint8.onnx", "weights.bin",
              "tiny_clip.json"}
@@ -138,7 +138,7 @@ def test_a_round_by_its_prompts_file(capsys, finished, tmp_path):
 
 
 def test_towers_of_half_precision_are_exported_in_float32(capsys, root, tmp_path):
-    """Their rounded weights are kept; what differs is the rounding on the way."""
+    """Their rounded weights are kept. Only the rounding of intermediate values differs."""
     folder = run(root, tmp_path / "run", "MODEL.PREC", "bf16")
     assert call(capsys, folder, tmp_path / "exported")[0] == 0
     pixels = np.random.default_rng(0).integers(0, 256, (4, 32, 32, 3), dtype=np.uint8)
@@ -156,7 +156,7 @@ def test_towers_of_half_precision_are_exported_in_float32(capsys, root, tmp_path
     (["{run}", "{tmp}/new", "--set", "MODEL.BACKBONE.PRETRAINED", "gone.pt"], "'gone.pt' is neither a file nor a tag", 2),
 ])
 def test_wrong_usage_is_one_line(capsys, tmp_path, finished, words, said, code):
-    """No trace, the exit codes of the other commands, and nothing is written."""
+    """There is no traceback, exit codes are those of the other commands, and nothing is written."""
     found, out, err = call(capsys, *(word.format(run=finished, tmp=tmp_path) for word in words))
     assert (found, out) == (code, "") and said in err and err.startswith("export.py: ") and len(err.splitlines()) == 1, err
     assert list(tmp_path.iterdir()) == []

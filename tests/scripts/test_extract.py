@@ -71,7 +71,7 @@ class InProcess:
 
 @pytest.mark.parametrize("before", [True, False])
 def test_shards_make_the_bits_of_a_single_pass(tmp_path, root, whole, monkeypatch, capsys, before):
-    """Also where a worker dies before or after it has written its shard."""
+    """This includes workers that die before or after writing their shard."""
     worker = InProcess({1, 3}, before=before)
     monkeypatch.setattr(extract, "build_workers", lambda arguments, folder, n: [worker])
     assert extract.main([*words(tmp_path, root), "--shard-images", "300"]) == 0
@@ -83,7 +83,7 @@ def test_shards_make_the_bits_of_a_single_pass(tmp_path, root, whole, monkeypatc
 
 
 def test_what_was_written_before_a_kill_is_not_extracted_anew(tmp_path, root, whole, monkeypatch):
-    """The same command goes on with the shards that are not there, and a run takes them as its own."""
+    """The same command continues with the missing shards, and a run accepts the result as its own."""
     stopped = InProcess()
 
     def stop(words, *, wait):
@@ -123,7 +123,7 @@ def test_two_processes_extract_what_one_does(tmp_path, root, whole, monkeypatch)
 
 @pytest.mark.starts
 def test_two_actors_of_ray_one_killed(tmp_path, root, whole, monkeypatch):
-    """The shard of the killed one is done by another."""
+    """Another actor extracts the shard of the killed one."""
     ray = pytest.importorskip("ray")
     killed, build = [], backends.build_workers
 
@@ -177,7 +177,7 @@ def test_shards_hold_all_that_is_missing(missing, expected):
 
 
 def test_ctrl_c_ends_it(tmp_path, root):
-    """As it does other commands."""
+    """It works as with other commands."""
     process = commands.popen([sys.executable, str(PROJECT / "scripts" / "extract.py"), *words(tmp_path, root)])
     while not list(tmp_path.glob("*")):
         time.sleep(0.05)
@@ -198,7 +198,7 @@ def keep_shards(cache: Path, root: Path, monkeypatch) -> Path:
 
 
 def test_shards_are_kept_with_an_index_and_a_run_elsewhere_joins_them(tmp_path, root, whole, monkeypatch, capsys):
-    """Float16: each number is the float32 one, rounded; the index says of each shard what it is."""
+    """Shards are float16: each number is the rounded float32 one. The index describes each shard."""
     from dassl.data.feature_bank import load_bank
 
     folder = keep_shards(tmp_path / "cache", root, monkeypatch)
@@ -230,7 +230,7 @@ def with_altered_shard(folder: Path) -> None:
 
 
 def with_other_rows(folder: Path) -> None:
-    """A shard in the name of another one, whole in itself."""
+    """Put another shard's content under a shard's name, valid in itself."""
     shutil.copyfile(folder / "0000000640.safetensors", folder / "0000000320.safetensors")
 
 
@@ -258,7 +258,7 @@ def with_number_as_file(folder: Path) -> None:
     (with_damaged_index, 0, "is not used: shards say themselves what they hold")])
 def test_shards_that_are_not_what_the_index_says_are_named_and_made_anew(
         tmp_path, root, whole, monkeypatch, caplog, capsys, damage, n_anew, said):
-    """Row 50: in one line each; the others are kept, and the bank is that of one pass."""
+    """Row 50: each has its line. The others are kept, and the bank is that of a single pass."""
     damage(keep_shards(tmp_path, root, monkeypatch))
     capsys.readouterr()
     assert extract.main(half(tmp_path, root)) == 0

@@ -1,4 +1,4 @@
-"""The fuzzer, and what it gives the commands within half a minute of a core."""
+"""The fuzzer, and half a minute of its inputs."""
 
 import json
 import re
@@ -42,7 +42,7 @@ def test_every_odd_input_ends_in_one_of_the_codes_without_a_trace_or_a_hang():
 
 
 def test_planted_faults_are_found():
-    """A trace, a code that means nothing, a crash, a busy and a silent hang; and nothing where nothing is."""
+    """A traceback, an undefined exit code, a crash, a busy hang and a silent hang are found; a sound command is not."""
     done = commands.run([sys.executable, "-c", f"PLANTED = {PLANTED}\n{PLANT}"], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
@@ -73,7 +73,7 @@ def test_an_input_is_a_function_of_its_kind_and_its_seed(tmp_path, kind):
     (["--only", "lin:1"], "unknown kind 'lin'; did you mean 'line'?"), (["--only", "line"], "must be KIND:SEED"),
     (["--kinds", "x"], "unknown kind 'x'"), (["--second", "1"], "--second")])
 def test_a_wrong_command_line_is_one_line(capsys, words, message):
-    """Exit code 2 before anything is made."""
+    """The exit code is 2, before anything is made."""
     assert main(words) == 2
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1

@@ -10,14 +10,14 @@ PROJECT = Path(__file__).parents[2]
 
 
 def call(*words: str) -> subprocess.CompletedProcess:
-    """Run the script with `echo` in Python's place, from another folder."""
+    """Run the script from another folder, with `echo` in place of Python."""
     script = PROJECT / "scripts" / "active" / "main.sh"
     return subprocess.run(["bash", str(script), *words], capture_output=True, text=True, cwd="/",
                           env=os.environ | {"PYTHON": "echo", "DATA": "/data"})
 
 
 def test_it_calls_train_with_the_files_of_its_names():
-    """The words are those of a cell of a sweep: files, data root, seed, a folder of its own, then what follows."""
+    """Its arguments are those of a sweep's cell: files, data root, seed, its own folder, then the caller's own."""
     done = call("dtd", "CoOp/vit_b16", "badge", "3", "OPTIM.LR", "0.1")
     assert done.returncode == 0
     program, *words = done.stdout.split()

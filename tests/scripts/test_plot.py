@@ -14,7 +14,7 @@ def folder(tmp_path):
 
 
 def test_all_figures_are_written_beside_the_runs_and_the_same_every_time(folder, capsys):
-    """PNG and PDF of each, named on the standard output; what is left out is a line on the other."""
+    """Each PNG and PDF is named on standard output. Each figure that is left out has a line on standard error."""
     assert main([str(folder)]) == 0
     written = {path: path.read_bytes() for path in (folder / "figures").iterdir()}
     kinds = ("curves", "ranks", "wins", "balance")
@@ -26,7 +26,7 @@ def test_all_figures_are_written_beside_the_runs_and_the_same_every_time(folder,
 
 
 def test_tables_whose_names_are_alike_do_not_share_a_file(tmp_path):
-    """Backbones a/b and a-b: the second has a number."""
+    """For backbones a/b and a-b, the second file name gets a number."""
     for backbone in ("a/b", "a-b"):
         write_run(tmp_path / "runs" / backbone, [0.4], backbone=backbone)
     assert main([str(tmp_path / "runs"), "--to", str(tmp_path / "here")]) == 0

@@ -1,4 +1,4 @@
-"""`scripts/predict.py` as people call it: what it says of each image, and that it is what the run has measured."""
+"""`scripts/predict.py` as people call it: what it says about each image, and that it agrees with the run."""
 
 import csv
 import json
@@ -82,7 +82,7 @@ def test_predictions_of_the_test_split_are_those_of_the_record(capsys, root, tmp
 
 
 def test_the_pool_is_read_from_the_cache_and_labels_that_were_given_count(capsys, monkeypatch, root, tmp_path, finished):
-    """All train images, labeled or not; none is decoded, and nothing is trained."""
+    """All train images are predicted, labeled or not. None is decoded, and nothing is trained."""
     monkeypatch.setattr(FrozenCLIP, "encode_image", lambda *_: pytest.fail("an image was encoded"))
     monkeypatch.setattr("trainers.core.trainer.fit", lambda *_, **__: pytest.fail("it was trained"))
     rows = predicted(capsys, tmp_path, finished)
@@ -133,7 +133,7 @@ def test_a_moved_data_root_is_named_by_root(capsys, root, tmp_path, finished):
 
 
 def test_a_prompts_file_is_that_round(capsys, monkeypatch, tmp_path, finished):
-    """By any path to it."""
+    """Any path to it works."""
     last = predicted(capsys, tmp_path, finished)
     files = [finished / "prompts" / f"round_00{round}.safetensors" for round in (0, 1)]
     assert predicted(capsys, tmp_path, files[1]) == last != predicted(capsys, tmp_path, files[0])
@@ -142,7 +142,7 @@ def test_a_prompts_file_is_that_round(capsys, monkeypatch, tmp_path, finished):
 
 
 def test_folders_and_files_of_any_images(capsys, tmp_path, finished):
-    """At any depth; files that are not images are passed over, damaged ones and those of another kind are listed."""
+    """They are found at any depth. Files that are not images are skipped; damaged and unsupported images are listed."""
     photos = tmp_path / "photos"
     (photos / "deep" / "er").mkdir(parents=True)
     Image.new("L", (50, 70), 99).save(photos / "grey.png")
@@ -162,7 +162,7 @@ def test_folders_and_files_of_any_images(capsys, tmp_path, finished):
 
 
 def test_what_people_said_counts(capsys, tmp_path):
-    """Classes are labels, corrections replace them, other words stand in `given`; so in the pool as in a folder."""
+    """Classes are labels, corrections replace them, and other answers are in `given`, in the pool and in a folder alike."""
     photos = tmp_path / "photos"
     photos.mkdir()
     for number in range(12):
@@ -200,7 +200,7 @@ def test_what_people_said_counts(capsys, tmp_path):
 
 
 def test_sorted_links_and_tasks(capsys, root, tmp_path, finished):
-    """Each image lies in the folder of its label, as a link that works; Label Studio's tasks say the same."""
+    """Each image is in the folder of its label, as a working link, and Label Studio's tasks agree."""
     rows = predicted(capsys, tmp_path, finished, "--split", "val", "--sort-into", tmp_path / "sorted",
                      "--label-studio", tmp_path / "tasks.json")
     assert sorted(path.name for path in (tmp_path / "sorted").iterdir()) == sorted(CLASSES)
@@ -220,7 +220,7 @@ def test_paths_of_tasks_are_relative_to_the_folder_that_was_named(capsys, root, 
 
 
 def test_a_learner_of_a_plugin_is_imported_only_if_it_is_named_again(capsys, root, tmp_path):
-    """A record may come from anybody."""
+    """A record may come from anybody, so its plug-ins are not trusted."""
     plugin = tmp_path / "mine.py"
     plugin.write_text('''
 from trainers.learner import LEARNERS, Learner, template_rows
@@ -241,7 +241,7 @@ class Mine(Learner):
 
 
 def test_a_run_of_before_files_said_their_template(capsys, root, tmp_path, finished):
-    """Then the data set says it, which is needed for a learner whose texts are made of it."""
+    """The template then comes from the data set. A learner whose texts are made with it needs it."""
     folder = run(root, tmp_path / "run", "TRAINER.NAME", "GDA", "ACTIVE.SAMPLER", "random")
     before, file = predicted(capsys, tmp_path, folder), folder / "prompts" / "round_001.safetensors"
     with safe_open(file, "pt") as opened:
@@ -255,7 +255,7 @@ def test_a_run_of_before_files_said_their_template(capsys, root, tmp_path, finis
 
 
 def test_images_are_streamed(capsys, monkeypatch, tmp_path, finished):
-    """No more images are in memory than a few batches, however many there are: decoding keeps step with the model."""
+    """Only a few batches of images are in memory, however many there are: decoding keeps pace with the model."""
     photos = tmp_path / "photos"
     photos.mkdir()
     Image.new("RGB", (32, 32), (200, 0, 0)).save(photos / "0000.png")
@@ -276,7 +276,7 @@ def test_images_are_streamed(capsys, monkeypatch, tmp_path, finished):
 
 
 def test_the_lines_of_the_documentation_run(capsys, monkeypatch, tmp_path, finished):
-    """As they stand there, where `output/photos` is a run."""
+    """They run as written, with `output/photos` as a run."""
     text = (PROJECT / "docs/use.md").read_text()
     code = next(block.split("```")[0] for block in text.split("```python\n") if "Classifier.load" in block)
     (tmp_path / "output").mkdir()
@@ -313,7 +313,7 @@ def test_the_lines_of_the_documentation_run(capsys, monkeypatch, tmp_path, finis
     (["{run}", "--set", "TRAINER.COOP.N_CTX", "3"], "prompts of another shape", 1),
 ])
 def test_wrong_usage_is_one_line(capsys, tmp_path, finished, words, said, code):
-    """No trace, the exit codes of the other commands, and nothing is written."""
+    """There is no traceback, exit codes are those of the other commands, and nothing is written."""
     (tmp_path / "empty").mkdir()
     (tmp_path / "photos").mkdir()
     Image.new("RGB", (32, 32)).save(tmp_path / "photos" / "a.png")
@@ -354,7 +354,7 @@ def test_ctrl_c_leaves_no_part_of_an_output(capsys, monkeypatch, tmp_path, finis
 
 
 def test_a_reader_that_has_gone_is_no_error(finished):
-    """As in `predict.py RUN | head`."""
+    """An example is `predict.py RUN | head`."""
     script = f"{sys.executable} {PROJECT / 'scripts' / 'predict.py'} {finished} 2>&1 | head -2"
     done = subprocess.run(script, shell=True, capture_output=True, text=True)
     assert len(done.stdout.splitlines()) == 2 and "Traceback" not in done.stdout + done.stderr

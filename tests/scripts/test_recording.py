@@ -1,4 +1,4 @@
-"""The recording of a terminal: what a command printed, when, and how it is drawn."""
+"""A terminal recording: what a command printed, when, and how it is drawn."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ TEXT = "{http://www.w3.org/2000/svg}text"
 
 
 def test_lines_come_with_their_times():
-    """Of both streams, in their order; a command that fails is not a recording."""
+    """Lines of both streams keep their order. A failing command gives no recording."""
     code = "import sys, time; print('one', flush=True); time.sleep(0.3); print('two', file=sys.stderr, flush=True)"
     (first, one), (second, two) = recorded([sys.executable, "-c", code])
     assert (one, two) == ("one", "two") and second - first >= 0.25
@@ -27,7 +27,7 @@ def test_long_pauses_are_shortened():
 
 
 def test_the_picture_holds_every_character():
-    """Markup is text, blanks stay, a long line goes on in the next row, and each row has its time."""
+    """Markup is text, spaces stay, a long line continues in the next row, and each row has its time."""
     lines = [(0.5, "<b> & 'c'"), (1.0, ""), (1.25, "x" * (COLUMNS + 3)), (2.0, "   1  2")]
     root = ElementTree.fromstring(picture("run --flag", lines))
     rows = [(row.text or "", row.get("style", "")) for row in root.iter(TEXT)]
@@ -37,7 +37,7 @@ def test_the_picture_holds_every_character():
 
 
 def test_the_recording_is_of_the_quickstart_as_it_is():
-    """Its accuracies are those that README gives, which a test of the quickstart holds."""
+    """Its accuracies are those in the README, which a test of the quickstart checks."""
     drawn = (PROJECT / "docs" / "pictures" / "quickstart.svg").read_text("utf-8")
     readme = (PROJECT / "README.md").read_text("utf-8").splitlines()
     said = [line for line in readme if line.startswith(("round ", "zero-shot "))]

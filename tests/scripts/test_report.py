@@ -1,4 +1,4 @@
-"""`scripts/report.py`: one page with every table and figure, that needs nothing else."""
+"""`scripts/report.py`: a single self-contained page with every table and figure."""
 
 import base64
 import io
@@ -14,7 +14,7 @@ from tests.active.analysis.test_page import OUTSIDE
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two learners; of one, a method lacks a seed; the code of one run is another."""
+    """Two learners. One has a method that lacks a seed, and one run has other code."""
     folder = tmp_path_factory.mktemp("my experiment")
     for learner in ("CoOp", "VPT"):
         for method in ("random", "badge"):
@@ -33,7 +33,7 @@ def page(folder):
 
 
 def test_every_table_and_figure_is_there_once(page):
-    """For each learner the results, the tests and four figures; first what is missing."""
+    """Each learner has results, tests and four figures. A list of what is missing comes first."""
     headings = re.findall(r"<h[123].*?>(.*?)</h[123]>", page)
     figures = ["Test accuracy over paid labels", "Average ranks by accuracy", "Wins of each pair by accuracy",
                "Balance of the labeled classes"]
@@ -45,13 +45,13 @@ def test_every_table_and_figure_is_there_once(page):
 
 
 def test_numbers_and_notes_stand_in_it(page):
-    """0.7 and 0.8 are 75.0 ± 7.1, the best in bold; other code is said first."""
+    """0.7 and 0.8 give 75.0 ± 7.1, the best in bold. A note about other code comes first."""
     assert "<b>75.0 ± 7.1</b>" in page and "made by 2 versions of the code" in page
     assert "7 of 8 runs are finished: 1 data set, 2 methods, 2 seeds." in page
 
 
 def test_it_needs_nothing_from_outside(page):
-    """Each of the eight pictures is a PNG inside it."""
+    """Each of the eight pictures is an embedded PNG."""
     assert not OUTSIDE.search(page)
     pictures = re.findall(r'src="data:image/png;base64,(.*?)"', page)
     assert len(pictures) == 8

@@ -18,7 +18,7 @@ PROJECT = Path(__file__).parents[2]
 
 @pytest.fixture
 def folder(tmp_path):
-    """Two methods, two seeds, three rounds of 1 %; badge lacks a seed, and the codes differ."""
+    """Two methods with two seeds and three rounds of 1 %. Badge lacks a seed, and the code versions differ."""
     for method, seed in (("random", 1), ("random", 2), ("badge", 1)):
         write_run(tmp_path / f"{method}{seed}", [0.4, 0.5, 0.6 + seed / 10], method=method, seed=seed,
                   certificate={"code": method, "data": "d", "weights": "w"})
@@ -35,7 +35,7 @@ def test_everything_is_printed(folder, capsys):
 
 
 def test_csv_is_one_table(folder, capsys):
-    """It reads back with all digits; notes go to the standard error."""
+    """It can be parsed back with all digits. Notes go to standard error."""
     assert main([str(folder), "--format", "csv", "--columns", "1%", "3%"]) == 0
     captured = capsys.readouterr()
     table = pd.read_csv(io.StringIO(captured.out))
@@ -97,7 +97,7 @@ def test_it_runs_from_anywhere(folder, tmp_path):
 @pytest.mark.parametrize("words, code, message", [([], 0, "no such weights"), (["--paper", "cec_table1"], 0, "no such weights"),
                                                   (["--columns", "1%"], 1, "no round has the budget 1 %; there are none")])
 def test_a_sweep_of_which_everything_failed_is_listed(tmp_path, capsys, words, code, message):
-    """No record at all: the reasons are printed, whatever else was asked for."""
+    """Without any record, the reasons are printed, whatever else was asked for."""
     keys = {"dataset": "DTD", "learner": "CoOp", "backbone": "ViT-B/16", "query_size": "1%", "method": "random", "seed": 1}
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / FAILED).write_text(json.dumps({"error": "no such weights"}))

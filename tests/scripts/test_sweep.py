@@ -38,7 +38,7 @@ def words(tmp_path: Path, root: Path, *further: str, name: str = "runs", **chang
 
 @pytest.fixture
 def forks(monkeypatch):
-    """Let the workers of sweeps in this process be forks, which cannot be given another number of threads than its own."""
+    """Make the workers of sweeps in this process forks. A fork cannot have another number of threads than this process."""
     monkeypatch.setattr(local.subprocess, "Popen", commands.popen)
     monkeypatch.setattr(local.os, "sched_getaffinity", lambda _: {0}, raising=False)
     monkeypatch.setattr(local.os, "cpu_count", lambda: 1)
@@ -104,7 +104,7 @@ def test_a_sweep_killed_and_started_again_ends_with_the_same_tables(tmp_path, ro
 
 
 def test_a_sweep_of_finished_cells_imports_nothing_that_does_work(tmp_path, root, finished):
-    """It is over in the time that reading configs and records takes."""
+    """It takes only as long as reading configs and records."""
     code = "import sys; from scripts import sweep; sys.exit(sweep.main(sys.argv[1:]) or 10 * ('torch' in sys.modules))"
     found = subprocess.run([sys.executable, "-c", code, *words(tmp_path, root, name=str(finished))], cwd=PROJECT, text=True,
                            capture_output=True)
@@ -148,7 +148,7 @@ def test_cells_that_tables_could_not_tell_apart_are_refused(tmp_path, root, caps
 
 @pytest.mark.starts
 def test_ctrl_c_stops_the_workers_and_says_how_to_go_on(tmp_path, root):
-    """Row 10: exit code 130, the count of what is done, no process left at work in a folder."""
+    """Row 10: the exit code is 130, the number of finished cells is printed, and no process is left at work."""
     process = commands.popen([sys.executable, "scripts/sweep.py", *words(tmp_path, root, "--workers", "1")],
                              stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     wait_for_first_round(tmp_path / "runs", process)
@@ -187,7 +187,7 @@ def test_ray_finishes_a_sweep_although_a_worker_is_killed(tmp_path, root, whole,
 
 @pytest.mark.starts
 def test_submitit_runs_each_cell_as_a_job(tmp_path, root, whole, monkeypatch):
-    """With submitit's local executor in Slurm's place."""
+    """submitit's local executor stands in for Slurm."""
     pytest.importorskip("submitit")
     monkeypatch.setattr(backends, "slurm_workers", partial(cluster.slurm_workers, cluster="local"))
     command = words(tmp_path, root, "--backend", "slurm", "--workers", "2", "--slurm", "timeout_min=10", SEEDS=[1])
@@ -209,7 +209,7 @@ def test_a_missing_package_is_named_with_its_install_command(tmp_path, root, cap
     (["optim.lr", "1"], "neither a flag nor a KEY VALUE"), (["--backend", "slurm", "--slurm", "partitoin=gpu"], "partitoin"),
 ])
 def test_a_wrong_command_line_is_one_line(tmp_path, root, capsys, further, message):
-    """Exit code 2 (1 where there is no Slurm to ask), before any run."""
+    """The exit code is 2 (1 if Slurm is missing), before any run."""
     assert sweep.main(words(tmp_path, root, *further)) in (1, 2)
     error = capsys.readouterr().err
     assert error.startswith("sweep.py: ") and error.count("\n") == 1 and (message in error or "Slurm" in error)

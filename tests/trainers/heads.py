@@ -36,7 +36,7 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 
 def problem(counts: tuple[int, ...] = (3, 0, 1, 4, 2), *, masked: bool = True, seed: int = 0, n_pool: int = 60) -> Problem:
-    """Return a problem with so many labels of each class; pool, texts and images to predict are the same for any counts."""
+    """Return a problem with so many labels of each class. Pool, texts and images to predict do not depend on the counts."""
     rng, n_classes = np.random.default_rng(seed), len(counts)
     centers = rng.normal(size=(n_classes, WIDTH))
     targets = np.repeat(np.arange(n_classes), counts)

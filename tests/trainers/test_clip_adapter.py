@@ -19,7 +19,7 @@ def adapted(v, down, up, ratio=0.2):
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize("counts", [(3, 0, 1, 4, 2), (2, 2, 2, 2, 2), (9, 8, 7, 6, 5)])
 def test_descent_follows_the_gradient_of_the_formula(clip, counts, masked):
-    """20 steps, one image at a time, through both layers; then the logits."""
+    """It takes 20 steps, one image at a time, through both layers. Then the logits are compared."""
     given = problem(counts, masked=masked)
     features, targets, texts = given.parts
     start = prepared(clip, "CLIPAdapter", given)
@@ -47,7 +47,7 @@ def test_ratio_0_is_zero_shot(clip):
 
 
 def test_the_first_network_is_within_its_bounds(clip):
-    """U(-1, 1) over the square root of a layer's inputs, 16 and 4, by the generator given alone."""
+    """It is U(-1, 1) over the square root of a layer's inputs, 16 and 4, drawn only from the given generator."""
     one, other = (prepared(clip, "CLIPAdapter", problem()) for _ in range(2))
     assert one.down.shape == (4, 16) and one.up.shape == (16, 4) and torch.equal(one.up, other.up)
     assert 0.2 < one.down.abs().max().item() <= 0.25 and 0.4 < one.up.abs().max().item() <= 0.5

@@ -63,7 +63,7 @@ def plain_features(model, images):
 @pytest.mark.parametrize("quick_gelu", [False, True])
 @pytest.mark.parametrize("parameters", CASES)
 def test_features_and_gradients_are_those_of_open_clip_with_the_changed_weights(parameters, quick_gelu):
-    """To 1e-10 in float64, merged as for a prediction and beside the weights as in training, which are the same function."""
+    """To 1e-10 in float64. Merged weights, as for predictions, and separate ones, as in training, are the same function."""
     clip, images, found = random_clip(torch.float64, quick_gelu=quick_gelu), pictures(), []
     model = model_of(clip, dropout=0.0, **parameters)
     frozen = clip.model(images, model.learner.rows.ids)[:2]
@@ -88,7 +88,7 @@ def test_features_and_gradients_are_those_of_open_clip_with_the_changed_weights(
 
 @pytest.mark.parametrize("parameters", CASES)
 def test_in_float32_too(clip, parameters):
-    """To 1e-5."""
+    """The tolerance is 1e-5."""
     model, images = model_of(clip, torch.float32, **parameters), pictures(torch.float32)
     own, plain = own_features(model, images) if model.learner.tunes_images else None, plain_features(model, images)
     texts = model.classifier(model.learner()).texts
@@ -109,7 +109,7 @@ def test_text_prompts_and_changes_go_together(clip64):
 
 @pytest.mark.parametrize("training", [False, True])
 def test_it_begins_as_frozen_clip(clip, training):
-    """B = 0: features are open_clip's, also with dropout, which is on the branch of the change alone."""
+    """As B = 0, features are open_clip's. Dropout is only on the branch of the change, so it makes no difference."""
     model = PromptedCLIP(clip, LEARNERS["CLIPLoRA"].build(clip, TEXTS, np.random.default_rng(0), matrices="qkvo"))
     model.learner.train(training)
     images = pictures(torch.float32)
@@ -125,7 +125,7 @@ def test_without_a_step_logits_are_zero_shot_clip_s(clip, colors):
 
 
 def test_clip_itself_stays_as_it_was(clip, colors):
-    """No weight moves or has a gradient, and other learners' texts are the same after it as before it, bit for bit."""
+    """No weight moves or has a gradient. Other learners' texts are the same before and after, bit for bit."""
     weights = {name: value.clone() for name, value in clip.model.state_dict().items()}
     rows, context = token_rows(clip.tokenizer, ["cat", "dog"], 2), Prompts(text=(torch.ones(2, clip.text_width),))
     before = clip.encode_text(rows, context)
@@ -140,7 +140,7 @@ def test_clip_itself_stays_as_it_was(clip, colors):
 
 @pytest.mark.parametrize("towers", ["both", "image", "text"])
 def test_predictions_are_of_the_trained_towers(clip, colors, towers):
-    """Pool and test are encoded by the changed image tower, or are the frozen features where that is left as it is."""
+    """Pool and test are encoded by the changed image tower. If that tower is unchanged, the frozen features are used."""
     trainer = trainer_of(clip, colors, LORA, ("TRAINER.CLIPLORA.TOWERS", towers), ("OPTIM.LR", "0.1"))
     model = trainer.fit(ROWS, trainer.inputs.dataset.labels("train")[ROWS], 0)
     zero_shot = trainer.predict(trainer.zero_shot(), "test")
@@ -177,7 +177,7 @@ def test_dropped_inputs_have_the_share_and_the_mean(clip):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_weights_of_full_precision_are_merged_for_predictions(dtype):
-    """One product of the inputs, not two, bit for bit; with a change that is being trained it is beside them."""
+    """There is one product of the inputs, not two, bit for bit. A change that is being trained stays separate."""
     generator = torch.Generator().manual_seed(0)
     x, weight, bias, down, up = (torch.randn(*shape, generator=generator).to(dtype)
                                  for shape in ((4, 6), (5, 6), (5,), (2, 6), (5, 2)))
@@ -187,7 +187,7 @@ def test_weights_of_full_precision_are_merged_for_predictions(dtype):
 
 
 def test_small_changes_are_not_lost_in_towers_of_low_precision():
-    """Merged into bfloat16 weights of 1, changes of 0.001 would be rounded away; beside them they are there."""
+    """Merged into bfloat16 weights of 1, changes of 0.001 would be rounded away. Kept separate they are not."""
     weight = torch.ones(1, 512, dtype=torch.bfloat16)
     weight[:, ::2] = -1
     change = LowRank(torch.full((1, 512), 0.001), torch.ones(1, 1))
@@ -197,7 +197,7 @@ def test_small_changes_are_not_lost_in_towers_of_low_precision():
 
 
 def test_a_model_is_kept_as_its_factors(clip, colors, tmp_path):
-    """Kilobytes, and the same logits bit for bit."""
+    """The file has kilobytes, and gives the same logits bit for bit."""
     trainer = trainer_of(clip, colors, LORA, ("OPTIM.MAX_EPOCH", "2"))
     model = trainer.fit(ROWS, trainer.inputs.dataset.labels("train")[ROWS], 0)
     trainer.save(model, path := tmp_path / "lora.safetensors")
@@ -214,7 +214,7 @@ def test_a_model_is_kept_as_its_factors(clip, colors, tmp_path):
     ("BLOCKS", "top 2", "another shape"), ("TOWERS", "text", "another shape"), ("ALPHA", "2", "another constants"),
     ("TEMPLATE", "the {}", "another text layout")])
 def test_a_model_of_other_changes_is_refused(clip, colors, tmp_path, key, value, said):
-    """Also where all shapes are the same; what matters in training alone, the dropout, is not part of it."""
+    """This holds even if all shapes are the same. Dropout matters only in training and is not compared."""
     trainer = trainer_of(clip, colors, LORA, ("OPTIM.MAX_EPOCH", "1"))
     trainer.save(trainer.fit(ROWS, trainer.inputs.dataset.labels("train")[ROWS], 0), path := tmp_path / "lora.safetensors")
     with pytest.raises(UserError, match=said):
@@ -231,13 +231,13 @@ def test_chosen_blocks(blocks, expected):
 
 @pytest.mark.parametrize("blocks", ["", "none", "top", "top 0", "top -1", "bottom x", "top 1.5", "middle 2", "top  2", "all 3"])
 def test_words_for_blocks_that_mean_nothing_are_refused(blocks):
-    """By a line that names the key and what it may be."""
+    """One line names the key and its possible values."""
     with pytest.raises(ConfigError, match=r"TRAINER\.CLIPLORA\.BLOCKS is .*'all', 'top N' or 'bottom N'"):
         chosen_blocks(blocks, 12)
 
 
 def test_more_blocks_than_there_are_and_unknown_matrices_are_refused(clip):
-    """Both are said of the key, matrices before anything is loaded."""
+    """Both errors name the key. Matrices are checked before anything is loaded."""
     with pytest.raises(UserError, match=r"TRAINER\.CLIPLORA\.BLOCKS: top 4 .* tower has 3"):
         model_of(clip, blocks="top 4")
     matrices = next(own for own in LEARNERS["CLIPLoRA"].parameters if own.name == "matrices")

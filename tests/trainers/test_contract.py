@@ -18,7 +18,7 @@ def test_every_learner_keeps_the_contract(check):
 
 
 class Sound(Learner):
-    """A linear probe, begun at the texts: the learner that the faulty ones below differ from in one thing."""
+    """A linear probe that starts at the texts. Each faulty learner below differs from it in one thing."""
 
     def __init__(self, clip, texts, rng):
         super().__init__()
@@ -125,7 +125,7 @@ class DrawsAtLarge(Sound):
 ])
 @pytest.mark.filterwarnings("ignore:std\\(\\)")
 def test_the_kit_catches_a_faulty_learner(learner, check):
-    """Each fault is found by the check that is there for it, which a sound learner passes."""
+    """Each fault is found by the check that is made for it, which a sound learner passes."""
     getattr(kit, check)(Subject("Sound", Sound))
     with pytest.raises(Exception) as caught:
         getattr(kit, check)(Subject("Faulty", learner))
@@ -133,7 +133,7 @@ def test_the_kit_catches_a_faulty_learner(learner, check):
 
 
 def test_the_kit_catches_a_loss_that_differs_where_nothing_is_masked(monkeypatch):
-    """A learner that scales its loss by whether the run is pushed gives other parameters with all classes present."""
+    """If a learner scales its loss by whether the run is pushed, its parameters differ even if all classes are present."""
     class Scales(Sound):
         def prepare(self, labels, texts, scale):
             self.shift.data += float(pushed) * len(labels.targets)
@@ -159,7 +159,7 @@ def test_the_kit_catches_a_loss_that_differs_where_nothing_is_masked(monkeypatch
 
 
 class Averages(Sound):
-    """Takes from the labels and the pool what it can, so that a trainer that hands out too much shows."""
+    """Takes what it can from labels and pool, so that a trainer that hands out too much is noticed."""
 
     def prepare(self, labels, texts, scale):
         self.shift.data[:] = labels.pool.mean(0)
@@ -168,7 +168,7 @@ class Averages(Sound):
 
 @pytest.mark.parametrize("check", ["check_poisoned_labels", "check_test_images"])
 def test_the_kit_catches_a_trainer_that_hands_out_too_much(monkeypatch, check):
-    """A pool that holds test images, and labels that are those of the test split, change parameters."""
+    """A pool with test images, or labels of the test split, changes the parameters."""
     made = PromptTrainer._labels
 
     def too_much(self, sources, reads):

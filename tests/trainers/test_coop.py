@@ -73,7 +73,7 @@ def test_class_specific_contexts_differ_and_words_start_alike(clip):
 
 
 def test_initialization_follows_its_generator(clip, global_random_state):
-    """The same generator gives the same context, another one another; global generators are untouched."""
+    """The same generator gives the same context, and another one a different context. Global generators are not touched."""
     assert torch.equal(learner(clip, 1).ctx, learner(clip, 1).ctx)
     assert not torch.equal(learner(clip, 1).ctx, learner(clip, 2).ctx)
 

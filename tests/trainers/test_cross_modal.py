@@ -22,7 +22,7 @@ def gradient(given, rows) -> np.ndarray:
 @pytest.mark.parametrize("masked", [True, False])
 @pytest.mark.parametrize("counts", COUNTS)
 def test_adamw_takes_the_path_of_the_formula(clip, counts, masked):
-    """20 steps on images and texts, half and half, with rows that decay to 0."""
+    """There are 20 steps, half on images and half on texts, with rows that decay to 0."""
     given = problem(counts, masked=masked)
     rows, first, second = given.texts.numpy().copy(), 0.0, 0.0
     for step in range(1, 21):
@@ -35,7 +35,7 @@ def test_adamw_takes_the_path_of_the_formula(clip, counts, masked):
 
 
 def test_the_loss_is_half_of_images_and_half_of_texts(clip):
-    """By probabilities: masked for the images, over all classes for the texts."""
+    """Probabilities are masked for images, and over all classes for texts."""
     given = problem()
     features, targets, texts = given.parts
     images = -np.log(softmax(SCALE * features @ texts.T, given.counted)[np.arange(len(targets)), targets]).mean()

@@ -1,4 +1,4 @@
-"""Learners on a card, which is pretended: no operation mixes devices, and how often the host waits for it is counted."""
+"""Learners on a pretended card: no operation mixes devices, and the host's waits are counted."""
 
 import math
 from contextlib import contextmanager
@@ -32,7 +32,7 @@ def card_trainer(colors, *pairs):
 
 
 def counted_steps(monkeypatch, card):
-    """Return what grows by each step's waits for the card, together with what brought its batch."""
+    """Return the counts by which each step's waits grow, including those of loading its batch."""
     steps, take = [], fit._Steps.take
 
     def counted(self, batch):

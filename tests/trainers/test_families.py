@@ -29,7 +29,7 @@ def inputs_of(backbone: str) -> TinyInputs:
 @pytest.mark.parametrize("name", LEARNED)
 @pytest.mark.parametrize("backbone", BACKBONES)
 def test_every_learner_trains_on_every_family(name, backbone):
-    """From its labels comes another model than before, with finite logits and losses; exact it is by the towers' own tests."""
+    """Training changes the model, and its logits and losses are finite. The towers' own tests check exactness."""
     trainer = make_trainer(learner_by_name(name), inputs_of(backbone), n_epochs=3)
     before = logits_of(trainer, trainer.zero_shot())
     model = fitted(trainer, all_rows(trainer))
@@ -38,7 +38,7 @@ def test_every_learner_trains_on_every_family(name, backbone):
 
 
 def test_prolip_is_refused_where_there_is_no_projection():
-    """timm's towers end otherwise; the error is one line."""
+    """timm's towers have no such projection. The error is one line."""
     trainer = make_trainer(learner_by_name("ProLIP"), inputs_of("DFN"))
     with pytest.raises(UserError, match="no linear projection"):
         fitted(trainer, all_rows(trainer))

@@ -49,7 +49,7 @@ def pool_statistics(given) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("counts", COUNTS)
 def test_the_pool_form_equals_its_formula(clip, counts, monkeypatch):
-    """Also without a label, and with the pool in blocks."""
+    """This includes a fit without labels, and a pool read in blocks."""
     given = problem(counts)
     features, targets, texts = given.parts
     means, precision = pool_statistics(given)
@@ -74,7 +74,7 @@ def labeled_statistics(given) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("counts", [(3, 0, 1, 4, 2), (2, 2, 2, 2, 2), (9, 8, 7, 6, 5)])
 def test_the_labels_form_equals_its_formula(clip, counts):
-    """By Woodbury's identity there, densely here; centered over the classes with a label, 0 for the others."""
+    """The reference uses Woodbury's identity, the learner dense matrices. Both center over labeled classes; others get 0."""
     given = problem(counts)
     images, texts = given.images.numpy(), given.texts.numpy()
     means, precision = labeled_statistics(given)
@@ -97,7 +97,7 @@ def test_where_no_class_has_two_labels_the_labels_form_is_zero_shot(clip, counts
 
 @pytest.mark.parametrize("masked", [True, False])
 def test_a_class_without_a_label_keeps_its_text_in_the_labels_form(clip, masked):
-    """Its row is the text, its bias 0, whatever becomes of it in a loss."""
+    """Its row is the text and its bias 0, whatever the loss does with such classes."""
     given = problem(masked=masked)
     learner = prepared(clip, "GDA", given, form="labels")
     assert np.array_equal(rows_of(learner, given)[1], given.texts[1].numpy()) and learner.bias[1] == 0
@@ -105,7 +105,7 @@ def test_a_class_without_a_label_keeps_its_text_in_the_labels_form(clip, masked)
 
 @pytest.mark.parametrize("form", ["pool", "labels"])
 def test_alpha_0_is_zero_shot_and_a_large_kappa_ignores_labels(clip, form, monkeypatch):
-    """The two constants at their ends."""
+    """These are the two constants at their extremes."""
     given, nothing = problem(), problem((0,) * 5)
     monkeypatch.setattr(gda, "KAPPA", 1e12)
     found, unlabeled = (logits_of(prepared(clip, "GDA", own), given) for own in (given, nothing))
@@ -116,7 +116,7 @@ def test_alpha_0_is_zero_shot_and_a_large_kappa_ignores_labels(clip, form, monke
 
 @pytest.mark.parametrize("form", ["pool", "labels"])
 def test_order_does_not_matter_and_weights_are_numbers(clip, form):
-    """Labels in another order, and labels of weight 2 as labels given twice."""
+    """Another order of labels changes nothing, and labels of weight 2 count as labels given twice."""
     given = problem()
     found = logits_of(prepared(clip, "GDA", given, form=form), given)
     shuffled = permuted(given, np.random.default_rng(0).permutation(10))
@@ -145,7 +145,7 @@ def test_the_labels_form_keeps_the_contract(check):
 
 
 def test_a_file_of_another_form_is_read_since_it_holds_all(tmp_path):
-    """What is added to the texts is in the file, so that the form does not matter."""
+    """The file holds what is added to the texts, so the form does not matter."""
     trainers = {form: make_trainer(learner_by_name("GDA", form=form), make_inputs()) for form in ("pool", "labels")}
     trainers["pool"].save(model := fitted(trainers["pool"], [0, 1, 2]), tmp_path / "pool.safetensors")
     again = trainers["labels"].load(tmp_path / "pool.safetensors")
@@ -154,7 +154,7 @@ def test_a_file_of_another_form_is_read_since_it_holds_all(tmp_path):
 
 @pytest.mark.parametrize("form", ["pool", "labels"])
 def test_samplers_get_the_class_means_as_directions(clip, form):
-    """Of length 1: mu of (2) where it is made of pool and labels, else the means of labels, or the text."""
+    """They have length 1: mu of (2) if it is made from pool and labels; otherwise the means of labels, or the text."""
     given = problem()
     learner = prepared(clip, "GDA", given, form=form)
     features, targets, texts = given.parts
@@ -168,7 +168,7 @@ def test_samplers_get_the_class_means_as_directions(clip, form):
 
 
 def test_a_learner_that_reads_the_pool_reads_none_of_the_reserved(clip, colors):
-    """GDA's pool statistics: other reserved images change nothing."""
+    """GDA reads pool statistics, and other reserved images must change nothing."""
     states = []
     for change in (False, True):
         trainer = trainer_of(clip, colors, ("TRAINER.NAME", "GDA"))
@@ -181,7 +181,7 @@ def test_a_learner_that_reads_the_pool_reads_none_of_the_reserved(clip, colors):
 
 
 def test_a_temperature_reads_no_reserved_image(clip, colors, monkeypatch):
-    """The fits without a label each leave out what the fit with all does."""
+    """The fits without one label leave out the same images as the fit with all."""
     seen = []
     trainer = trainer_of(clip, colors, ("TRAINER.NAME", "GDA"), ("TRAINER.CALIBRATION", "leave_one_out"))
     labels_of = type(trainer)._labels

@@ -24,7 +24,7 @@ def test_without_weight_it_is_coop(clip, colors):
 
 
 def test_the_penalty_is_0_where_the_context_is_the_template(clip, colors):
-    """Its texts are zero-shot CLIP's then; the first loss is CoOp's."""
+    """The texts are then those of zero-shot CLIP, and the first loss is CoOp's."""
     coop = ("TRAINER.NAME", "CoOp"), ("TRAINER.COOP.CTX_INIT", "a photo of a")
     one_step = ("OPTIM.MAX_EPOCH", "1"), ("DATALOADER.TRAIN_X.BATCH_SIZE", "12")
     (_, own), (_, other) = (fitted(clip, colors, *pairs, *one_step) for pairs in (WORDS, coop))
@@ -56,7 +56,7 @@ def test_the_loss_by_plain_python(clip):
 
 
 def test_a_class_without_a_label_is_held_as_the_others_are(clip):
-    """Masked in the cross-entropy, its text has a gradient of the penalty alone."""
+    """It is masked in the cross-entropy, so the gradient of its text comes only from the penalty."""
     rng = np.random.default_rng(0)
     learner = LEARNERS["KgCoOp"].build(clip, TEXTS, rng)
     features, rows, kept = (torch.from_numpy(rng.normal(size=(3, 16))) for _ in range(3))

@@ -53,7 +53,7 @@ def test_logits_are_the_scale_times_features_and_rows(clip, colors, probe):
 
 
 def test_it_is_kept_and_read(clip, colors, probe, tmp_path):
-    """A few kilobytes, bit for bit; the prompts of another learner are refused."""
+    """The file has a few kilobytes and is read back bit for bit. The prompts of another learner are refused."""
     trainer = trainer_of(clip, colors, ("TRAINER.NAME", "Probe"))
     model = trainer.fit(ROWS, trainer.inputs.dataset.labels("train")[ROWS], 0)
     trainer.save(model, tmp_path / "probe.safetensors")
@@ -62,7 +62,7 @@ def test_it_is_kept_and_read(clip, colors, probe, tmp_path):
 
 
 def test_features_can_be_a_learner_s_own(clip, colors, monkeypatch):
-    """What `features` makes of the frozen ones is what is classified, and what samplers read."""
+    """What `features` makes from the frozen ones is classified, and read by samplers."""
     LEARNERS.fill()
     monkeypatch.setattr(LEARNERS, "_components", dict(LEARNERS._components))
 
@@ -103,7 +103,7 @@ def test_a_masked_class_gets_no_gradient_and_keeps_its_prediction():
 
 
 def test_a_weight_scales_the_loss_of_its_image():
-    """The mean over the batch of w l, so that two halves of an image count as one beside another batch size."""
+    """The loss is the mean over the batch of w l, so an image given as two halves counts as one, apart from the batch size."""
     rng = np.random.default_rng(0)
     logits, targets = torch.from_numpy(rng.normal(size=(4, 3))), torch.tensor([0, 2, 2, 0])
     weights = torch.tensor([1.0, 0.5, 0.5, 0.0])
@@ -190,7 +190,7 @@ def watched(monkeypatch):
 
 
 def test_a_learner_is_in_training_mode_in_steps_alone(clip, colors, watched):
-    """A dropout of torch's own takes part in the steps and in no prediction, before and after the fit."""
+    """Torch's own dropout acts in the steps and in no prediction, before or after the fit."""
     trainer = trainer_of(clip, colors, ("TRAINER.NAME", "Watched"), ("OPTIM.MAX_EPOCH", "2"))
     model = trainer.fit(ROWS, trainer.inputs.dataset.labels("train")[ROWS], 0)
     assert [own[0] for own in watched.seen if len(own[1:]) == 2 and isinstance(own[0], bool)] == [True] * 6
@@ -209,7 +209,7 @@ def test_a_learner_is_told_of_each_epoch_after_its_last_step(clip, colors, watch
 
 @pytest.mark.parametrize("augmented", [False, True])
 def test_frozen_features_are_those_of_the_same_views(clip, colors, watched, monkeypatch, augmented):
-    """Without prompts in the image tower they are the features of the batch, also of drawn views; unless asked for, none."""
+    """Without image prompts they are the batch's features, even for drawn views. They are given only if asked for."""
     pairs = [("TRAINER.NAME", "Watched"), ("OPTIM.MAX_EPOCH", "2")]
     pairs += [("INPUT.TRANSFORMS", "['random_resized_crop', 'random_flip', 'normalize']")] if augmented else []
     for tunes_images in (False, True):

@@ -102,7 +102,7 @@ def test_gradients_equal_those_of_the_plain_path(either_clip, name, parameters):
 @pytest.mark.parametrize("names", [("cat",), ("cat", "cat fish"), ("class one", "class two", "class four of four")])
 @pytest.mark.parametrize("csc", [False, True])
 def test_common_beginnings_of_names_are_no_trap(clip64, names, csc):
-    """One class, names that begin alike and names that are the beginning of others give the plain path's features."""
+    """One class, names that begin alike, and names that begin other names give the plain path's features."""
     clip64.model_dtype = torch.float64
     model = model_of(clip64, "CoOp", {"csc": csc, "n_ctx": 3}, ClassTexts(names, "{}"))
     expected = normalized(plain_text(clip64, model.learner.rows, model.learner().text))
@@ -175,7 +175,7 @@ def test_parameter_counts(sizes, name, parameters, n_classes, count):
 
 
 def test_maple_starts_from_words_and_keeps_the_others(clip):
-    """Of "a photo of a" the first two tokens are learned and "of a" stay behind them as ordinary tokens."""
+    """Of "a photo of a" the first two tokens are learned, and "of a" stays after them as ordinary tokens."""
     clip.model_dtype = torch.float32
     learner = model_of(clip, "MaPLe", {"prompt_depth": 1}).learner
     sentence = clip.tokenizer(["a photo of a cat."])[0]
@@ -184,7 +184,7 @@ def test_maple_starts_from_words_and_keeps_the_others(clip):
 
 
 def test_maps_of_maples_deeper_blocks_start_equal_if_cloned(clip):
-    """All but the first, as the authors' clones do; they are parameters of their own. By default each is drawn."""
+    """All but the first start equal, as do the authors' clones, but they are separate parameters. By default each is drawn."""
     clip.model_dtype = torch.float32
     cloned, drawn = (model_of(clip, "MaPLe", {"prompt_depth": 3} | own).learner.maps for own in ({"deep_maps": "cloned"}, {}))
     assert torch.equal(cloned[1].weight, cloned[2].weight) and torch.equal(cloned[1].bias, cloned[2].bias)
@@ -202,7 +202,7 @@ def test_initial_image_tokens(clip, layout, deviation):
 
 
 def test_depth_beyond_the_tower_is_an_error(clip):
-    """Prompts in more blocks than there are name both numbers."""
+    """If prompts are in more blocks than there are, the error names both numbers."""
     clip.model_dtype = torch.float32
     with pytest.raises(UserError, match=r"4 blocks.*tower has 3"):
         model_of(clip, "VPT", {"prompt_depth": 4})
@@ -356,5 +356,5 @@ def test_maps_of_maple_start_within_torch_s_bound(clip):
     ("LPpp", {"form": "repaired", "alpha": "scale", "steps": 300, "template": "dataset"}),
     ("CrossModal", {"template": "dataset"}), ("CLIPAdapter", {"ratio": 0.2, "template": "dataset"})])
 def test_the_numbers_of_the_papers_and_of_published_tables_are_the_defaults(learner, numbers):
-    """They are what a run without these keys means, and what a record of one is read as."""
+    """They are what a run without these keys means, and how its record is read."""
     assert {parameter.name: parameter.default for parameter in LEARNERS[learner].parameters} == numbers

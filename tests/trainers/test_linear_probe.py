@@ -131,7 +131,7 @@ def test_the_map_head_reads_only_the_share_of_data_and_prior(clip):
 
 @pytest.mark.parametrize("form", ["map", "zs_lp", "clap", "taskres"])
 def test_without_steps_or_labels_it_is_zero_shot_and_absent_rows_stay(clip, form):
-    """Bit for bit the row of a class without a label; no label, or no step, gives zero-shot logits."""
+    """Without a label its row stays the same bit for bit. Without labels or without steps, logits are zero-shot."""
     nothing, given = problem((0,) * 5), problem()
     for learner in (prepared(clip, "LinearProbe", nothing, form=form),
                     *([trained(clip, "LinearProbe", given, n_steps=0, form=form)] if form != "map" else [])):
@@ -165,7 +165,7 @@ def test_every_form_keeps_the_contract(form, check):
 
 
 def test_a_file_of_another_form_is_refused(tmp_path):
-    """The rows of one form mean something else in another."""
+    """The rows of one form have another meaning in another."""
     trainers = {form: make_trainer(learner_by_name("LinearProbe", form=form), make_inputs()) for form in ("map", "taskres")}
     trainers["map"].save(fitted(trainers["map"], [0, 1, 2]), tmp_path / "map.safetensors")
     trainers["map"].load(tmp_path / "map.safetensors")

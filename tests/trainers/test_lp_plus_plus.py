@@ -84,7 +84,7 @@ def test_rates_on_a_case_by_hand(clip):
 
 @pytest.mark.parametrize("masked", [True, False])
 def test_without_momentum_the_loss_never_rises(clip, masked, monkeypatch):
-    """Since the rate is one over the bound of the curvature; with momentum the last loss is lower still."""
+    """The rate is one over the bound of the curvature. With momentum the last loss is even lower."""
     given = problem(masked=masked)
     monkeypatch.setattr(lp, "MOMENTUM", 0.0)
     losses = []
@@ -96,7 +96,7 @@ def test_without_momentum_the_loss_never_rises(clip, masked, monkeypatch):
 
 @pytest.mark.parametrize("alpha", ["scale", "data"])
 def test_a_class_without_a_label_keeps_its_scaled_text(clip, alpha):
-    """Masked, its w stays 0; without any label all is zero-shot."""
+    """When masked, its w stays 0. Without any label everything is zero-shot."""
     given = problem()
     learner = prepared(clip, "LPpp", given, alpha=alpha)
     assert np.array_equal(rows_of(learner, given)[1], (learner.multiplier[1] * given.texts[1]).numpy())
@@ -105,7 +105,7 @@ def test_a_class_without_a_label_keeps_its_scaled_text(clip, alpha):
 
 
 def test_order_does_not_matter_and_weights_are_numbers(clip):
-    """Labels in another order, and labels of one weight as labels of another: the loss is a mean."""
+    """Another order of labels changes nothing. The loss is a mean, so the common weight of all labels does not matter."""
     given = problem()
     found, shuffled, heavy, double = (logits_of(prepared(clip, "LPpp", own), given) for own in (
         given, permuted(given, np.arange(10)[::-1].copy()), weighted(given, 2.0), twice(given)))
@@ -114,5 +114,5 @@ def test_order_does_not_matter_and_weights_are_numbers(clip):
 
 @pytest.mark.parametrize("check", [check for check in CHECKS if check not in (check_class_permutation, check_absent)])
 def test_the_reference_keeps_the_contract(check):
-    """All but the order of the classes, to which its random bias is bound, and texts without alpha."""
+    """Two checks are left out: the order of classes, to which its random bias is tied, and texts without alpha."""
     check(learner_by_name("LPpp", form="reference"))

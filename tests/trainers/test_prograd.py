@@ -10,7 +10,7 @@ from trainers.prograd import aligned
 
 
 def test_opposed_gradients_lose_what_they_have_in_common():
-    """After surgery with strength 1 the two are at right angles; with half of it, half is left."""
+    """With strength 1 the two are then at right angles. With half of it, half is left."""
     rng = np.random.default_rng(0)
     own, general = (torch.from_numpy(rng.normal(size=(4, 6))) for _ in range(2))
     own = own - 2 * (own * general).sum() / general.square().sum() * general if (own * general).sum() > 0 else own
@@ -20,7 +20,7 @@ def test_opposed_gradients_lose_what_they_have_in_common():
 
 
 def test_gradients_that_agree_and_a_general_one_of_0_change_nothing():
-    """No comparison with NaN decides."""
+    """The result must not depend on a comparison with NaN."""
     rng = np.random.default_rng(1)
     own, general = (torch.from_numpy(rng.normal(size=(4, 6))) for _ in range(2))
     general = general if (own * general).sum() > 0 else -general
@@ -37,7 +37,7 @@ def test_without_strength_it_is_coop(clip, colors):
 
 
 def test_a_step_is_that_of_the_aligned_gradient(clip64):
-    """Value and gradient of the loss against both gradients by themselves, in float64."""
+    """The loss's value and gradient are compared with both gradients computed separately, in float64."""
     rng = np.random.default_rng(0)
     learner = LEARNERS["ProGrad"].build(clip64, ClassTexts(("red", "green", "blue"), "a {}."), rng, n_ctx=2).double()
     maps, kept, features = (torch.from_numpy(rng.normal(size=shape)) for shape in ((48, 48), (3, 16), (4, 16)))

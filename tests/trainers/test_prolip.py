@@ -74,7 +74,7 @@ def test_the_form_of_low_rank_is_the_whole_one(clip, counts, monkeypatch):
 
 
 def test_logits_are_those_of_projected_rows(clip):
-    """s n(P^T x).t_k, image by image; features that samplers read are of length 1."""
+    """They are s n(P^T x).t_k, image by image. Features that samplers read have length 1."""
     given = rows_problem(clip)
     learner = prepared(clip, "ProLIP", given)
     projection = start(clip) + learner.shift.numpy().T
@@ -92,7 +92,7 @@ def test_a_strong_pull_or_no_label_leaves_zero_shot(clip):
 
 
 def test_order_does_not_matter_and_weights_are_numbers(clip):
-    """Labels in another order, and labels of weight 2 as labels given twice."""
+    """Another order of labels changes nothing, and labels of weight 2 count as labels given twice."""
     given = rows_problem(clip)
     found, shuffled, heavy, double = (logits_of(prepared(clip, "ProLIP", own), given) for own in (
         given, permuted(given, np.arange(10)[::-1].copy()), weighted(given, 2.0), twice(given)))
@@ -155,7 +155,7 @@ def config(*words):
 
 
 def test_the_bank_is_made_once_beside_that_of_features(root, tmp_path, monkeypatch):
-    """Times P0 and at length 1 it is the cached features; a second run reads both; a run of CoOp makes and reads but one."""
+    """Times P0 and at length 1, it is the cached features. A second run reads both banks; CoOp makes and reads only one."""
     words = "--root", root, "CACHE_DIR", tmp_path / "cache"
     _, inputs = job.prepared(config(*words, "TRAINER.NAME", "CoOp"), Held())
     kept = set((tmp_path / "cache").glob("*.safetensors"))
@@ -182,7 +182,7 @@ def test_the_runs_of_a_process_have_the_banks_of_their_own_learners(root):
 
 
 def test_a_selector_reads_them_too():
-    """Whichever of the two learners wants them; tokens are not a bank."""
+    """Either of the two learners may need them. Tokens are not a bank."""
     assert kinds_read(config("TRAINER.NAME", "VPT")) == ("features",)
     assert kinds_read(config("TRAINER.NAME", "VPT", "ACTIVE.SELECTOR_TRAINER", "ProLIP")) == ("features", "pre_projection")
 
@@ -190,7 +190,7 @@ def test_a_selector_reads_them_too():
 @pytest.mark.parametrize("backbone", ["RN50", "RN101", "MobileCLIP-B"])
 @pytest.mark.parametrize("role", ["TRAINER.NAME", "ACTIVE.SELECTOR_TRAINER"])
 def test_a_backbone_without_a_linear_projection_is_refused_before_anything_loads(backbone, role):
-    """ResNets and towers of timm, by their names alone."""
+    """ResNets and timm's towers are refused by their names alone."""
     tag = {"MobileCLIP-B": "datacompdr"}.get(backbone, "openai")
     cfg = config("MODEL.BACKBONE.NAME", backbone, "MODEL.BACKBONE.PRETRAINED", tag, "TRAINER.NAME", "CoOp", role, "ProLIP")
     with pytest.raises(ConfigError, match=f"ProLIP reads .* which the image tower of {backbone} does not have"):
@@ -199,7 +199,7 @@ def test_a_backbone_without_a_linear_projection_is_refused_before_anything_loads
 
 
 def test_inputs_that_have_features_alone_say_what_is_missing(clip, colors):
-    """As those of a study on stored features."""
+    """A study on stored features has such inputs."""
     trainer = trainer_of(clip, colors, ("TRAINER.NAME", "ProLIP"))
     del trainer.inputs.banks["pre_projection"]
     with pytest.raises(UserError, match="reads pre_projection of Colors, which are not at hand"):

@@ -67,7 +67,7 @@ def test_without_its_terms_and_with_the_last_epoch_alone_it_is_ivlp(clip, colors
 
 
 def test_prompts_are_the_weighted_mean_of_those_after_each_epoch(clip, colors, monkeypatch):
-    """By the weights of the Gaussian; nothing else is averaged, and nothing else is in the state."""
+    """The weights are those of the Gaussian. Nothing else is averaged or part of the state."""
     seen, after_epoch = [], PromptSRC.after_epoch
 
     def noted(self, epoch, n_epochs):
@@ -89,7 +89,7 @@ def test_prompts_are_the_weighted_mean_of_those_after_each_epoch(clip, colors, m
 @pytest.mark.parametrize(("mean", "std"), [
     (0.6, 0.6), (0.9, 0.1), (0.75, 0.05), (1.0, 0.001), (0.0, 0.001), (10.0, 0.001), (0.5, 1e6)])
 def test_the_weights_of_the_epochs_sum_to_1(n_epochs, mean, std):
-    """Whatever the number of epochs, also where all Gaussian values are too small for a float."""
+    """This holds for any number of epochs, even if all Gaussian values are too small for a float."""
     weights = epoch_weights(n_epochs, mean, std)
     assert len(weights) == n_epochs and min(weights) >= 0 and sum(weights) == pytest.approx(1)
 
@@ -134,7 +134,7 @@ def test_larger_weights_hold_texts_and_images(clip, colors):
 
 
 def test_a_class_without_a_label_is_held_as_the_others_are(clip):
-    """Masked in the cross-entropy alone: its text has the gradient of the other terms."""
+    """It is masked only in the cross-entropy, so its text has the gradient of the other terms."""
     learner = LEARNERS["PromptSRC"].build(clip, TEXTS, np.random.default_rng(0))
     f, f0, w, t = drawn(*[(3, 16)] * 2, *[(3, 16)] * 2)
     learner.prepare(None, t, 1.0)

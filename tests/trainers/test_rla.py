@@ -59,7 +59,7 @@ def test_descent_in_the_span_is_descent_of_the_whole_map_step_by_step(clip, coun
 
 
 def test_logits_are_those_of_mapped_features(clip):
-    """s n(A v).t_k, image by image; features that samplers read are of length 1."""
+    """They are s n(A v).t_k, image by image. Features that samplers read have length 1."""
     given = problem()
     learner = prepared(clip, "RLA", given)
     matrix = np.eye(16) + learner.shift.numpy()
@@ -87,7 +87,7 @@ def test_a_rotation_of_images_and_texts_changes_nothing(clip):
 
 
 def test_order_does_not_matter_and_weights_are_numbers(clip):
-    """Labels in another order, and labels of weight 2 as labels given twice."""
+    """Another order of labels changes nothing, and labels of weight 2 count as labels given twice."""
     given = problem()
     found, shuffled, heavy, double = (logits_of(prepared(clip, "RLA", own), given) for own in (
         given, permuted(given, np.arange(10)[::-1].copy()), weighted(given, 2.0), twice(given)))

@@ -45,7 +45,7 @@ def test_class_tokens_by_plain_numpy(clip64):
 
 @pytest.mark.parametrize("n_ctx", [1, 4])
 def test_the_network_narrows_to_a_quarter(clip64, n_ctx):
-    """As the paper's, of 512 to 128: 16 features to 4, and from there to the tokens, of width 24."""
+    """In the paper, 512 goes to 128. Here 16 features go to 4, and from there to tokens of width 24."""
     learner, _ = built(clip64, n_ctx=n_ctx)
     assert learner.down.weight.shape == (4, 16) and learner.up.weight.shape == (24 * n_ctx, 4)
 
@@ -106,7 +106,7 @@ def test_the_loss_by_plain_numpy(clip):
 
 
 def test_a_large_weight_brings_the_texts_to_the_template_s(clip, colors):
-    """Begun at random they are elsewhere; the more the penalty weighs, the nearer they come."""
+    """They start elsewhere, at random. The larger the penalty's weight, the nearer they come."""
     distances = []
     for weight in ("0", "8", "1000000"):
         trainer, model = fitted(clip, colors, ("TRAINER.TCP.WEIGHT", weight), ("OPTIM.MAX_EPOCH", "20"))
@@ -116,7 +116,7 @@ def test_a_large_weight_brings_the_texts_to_the_template_s(clip, colors):
 
 
 def test_the_text_of_a_class_without_a_label_moves_with_the_others(clip, colors):
-    """Its tokens are made by the network that the labels of others have trained."""
+    """Its tokens come from the network that the other classes' labels train."""
     trainer = trainer_of(clip, colors, ("TRAINER.NAME", "TCP"), ("TRAINER.TCP.WEIGHT", "0"))
     labels = trainer.inputs.dataset.labels("train")
     rows = (labels != 2).nonzero().flatten()

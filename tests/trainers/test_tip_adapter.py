@@ -39,7 +39,7 @@ def added(images, keys, targets, n_classes, *, beta=5.5, centered=True, count="s
 @pytest.mark.parametrize("centered", [True, False])
 @pytest.mark.parametrize("counts", COUNTS)
 def test_logits_equal_the_formula(clip, counts, centered, count):
-    """Also where the last classes have no label, and with other constants."""
+    """This includes last classes without a label, and other constants."""
     given = problem(counts)
     features, targets, _ = given.parts
     for alpha, beta in ((1.0, 5.5), (3.0, 1.0)):
@@ -97,7 +97,7 @@ def test_the_form_of_the_paper_keeps_the_contract(name, check):
 
 
 def test_files_of_other_constants_widths_or_learners_are_refused(tmp_path):
-    """The number of keys is that of the labels; all else has to be the same."""
+    """Only the number of keys, which is that of the labels, may differ."""
     trainer = make_trainer(learner_by_name("TipAdapter"), make_inputs())
     trainer.save(fitted(trainer, [0, 1, 2]), path := tmp_path / "tip.safetensors")
     assert trainer.load(path).learner.keys.shape == (3, 16)

@@ -13,7 +13,7 @@ from tests.trainers.heads import logits_of, permuted, prepared, problem
     ("LinearProbe", {}), ("RLA", {}), ("GDA", {}), ("GDA", {"form": "labels"}), ("TipAdapter", {}),
     ("TipAdapter", {"count": "mean"}), ("LPpp", {}), ("LPpp", {"alpha": "data"}), ("LPpp", {"form": "reference"})])
 def test_a_label_of_weight_two_is_that_label_given_twice(clip, name, parameters):
-    """Of some labels only, so that no share of all can stand for them."""
+    """Only some labels are weighted, so that a common factor cannot hide an error."""
     given = problem()
     number = torch.tensor([2, 1, 1, 3, 1, 2, 1, 1, 1, 2])
     heavy = replace(given, labels=replace(given.labels, weights=number.double()))

@@ -1,4 +1,4 @@
-"""Memory that is kept while towers work, and given back behind it."""
+"""Memory that is kept while towers work, and given back afterwards."""
 
 import ctypes
 import platform

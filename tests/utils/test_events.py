@@ -26,12 +26,12 @@ def test_the_process_dies_at_the_event_and_the_count_that_were_asked_for(kill_at
 
 @pytest.mark.parametrize("kill_at", ["", "a:3", "c:1", "a"])
 def test_an_event_that_does_not_come_kills_nothing(kill_at):
-    """Nor does an empty variable."""
+    """An empty variable kills nothing either."""
     assert run(EVENTS, KILL_AT=kill_at).stdout == "a\nb\na\nb\n"
 
 
 def test_sigterm_unwinds_as_ctrl_c_does():
-    """Row 10: what `finally` has to do is done, and `except Exception` does not swallow it."""
+    """Row 10: `finally` blocks run, and `except Exception` does not swallow it."""
     code = ("import os, signal\nfrom dassl.utils.events import Terminated, stop_on_sigterm\nstop_on_sigterm()\n"
             "try:\n  try:\n    os.kill(os.getpid(), signal.SIGTERM)\n    for _ in range(10**6): pass\n"
             "  except Exception: print('swallowed')\n  finally: print('unwound')\n"

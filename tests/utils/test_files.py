@@ -117,7 +117,7 @@ def test_the_longest_name_a_folder_allows_can_be_written(tmp_path, name):
 
 
 def test_halves_of_characters_are_written_as_unknown_ones(tmp_path):
-    """JSON of somebody else may hold them; bytes of file names that are not text survive (row 22)."""
+    """JSON from elsewhere may hold them. Bytes of file names that are not text are kept (row 22)."""
     write_text(tmp_path / "a", "a\ud800b\udce9")
     assert (tmp_path / "a").read_bytes() == b"a\xef\xbf\xbdb\xe9"
 
@@ -140,7 +140,7 @@ def test_what_cannot_be_read_is_one_line_at_once(tmp_path, read, kind):
 
 @pytest.mark.parametrize("kind", ["pipe", "device", "loop", "long", "folder"])
 def test_a_lock_that_is_no_file_is_refused_at_once(tmp_path, kind):
-    """Row 12: opening a pipe would wait for nobody."""
+    """Row 12: opening a pipe would block forever."""
     path = tmp_path / ("a" * 256 if kind == "long" else kind)
     if kind == "pipe":
         os.mkfifo(path)
@@ -160,7 +160,7 @@ def test_missing_folders_are_made(tmp_path):
 
 @pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
 def test_permissions_follow_the_umask(old, mask, mode):
-    """A record can be read by whom the user's files can be read, not by its writer alone as a temporary file is."""
+    """Whoever may read the user's files may read a record. A temporary file would be readable by its writer only."""
     with umask(mask):
         write_text(old, "new")
         assert os.umask(mask) == mask
@@ -191,7 +191,7 @@ def test_json_refuses_nan_and_leaves_the_old_file(old):
     (None, "cannot read .*: No such file"), (b"", "not a JSON file"), (b'{"a": 1', "not a JSON file"),
     (b"\xff", "not a JSON file")])
 def test_a_json_file_that_cannot_be_read_is_named(tmp_path, content, reason):
-    """Missing, empty, cut off, not text: each a DataError with the path."""
+    """It may be missing, empty, cut off or not text: each gives a DataError with the path."""
     path = tmp_path / "results.json"
     if content is not None:
         path.write_bytes(content)
@@ -241,7 +241,7 @@ def test_a_second_process_is_refused_and_free_to_go_on_once_the_first_was_killed
 
 
 def test_who_waits_says_so_and_gets_its_turn(tmp_path, monkeypatch):
-    """Row 12 of the faults table: of two writers of one cache the second comes after the first, and is not taken to hang."""
+    """Row 12 of the faults table: the second of two writers of one cache waits for the first, and a line says so."""
     said = []
     with holder(tmp_path / ".lock") as process:
 
@@ -279,7 +279,7 @@ def test_a_lock_is_not_held_by_processes_that_its_holder_forked(tmp_path):
 
 @pytest.mark.parametrize("taken", [True, False])
 def test_nothing_is_written_to_what_took_the_place_of_a_locked_folder(tmp_path, taken):
-    """A run whose folder is moved away says so; neither the new folder's record nor a new folder of the name is touched."""
+    """A run whose folder was moved away says so. Neither a new folder of that name nor its record is touched or made."""
     run = tmp_path / "run"
     with lock(run / ".lock", wait=False):
         write_text(run / "results.json", "mine")
@@ -321,7 +321,7 @@ fcntl.flock = flock
 
 @pytest.mark.parametrize("name", ["ENOLCK", "ENOTSUP", "ENOSYS"])
 def test_a_file_system_without_locks_is_locked_by_a_file(tmp_path, monkeypatch, name):
-    """Some network mounts have none: who is at work is refused there too, and who was killed is not waited for."""
+    """Some network mounts have none. A second process is still refused, and nobody waits for a killed one."""
 
     def flock(*_):
         raise OSError(getattr(errno, name), os.strerror(getattr(errno, name)))
@@ -339,7 +339,7 @@ def test_a_file_system_without_locks_is_locked_by_a_file(tmp_path, monkeypatch, 
 
 
 def test_a_lock_that_the_system_refuses_is_named(tmp_path, monkeypatch):
-    """Another error than "no locks here": one line with the path."""
+    """For an error other than "no locks here" there is one line with the path."""
     monkeypatch.setattr(fcntl, "flock", lambda *_: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
     path = tmp_path / ".lock"
     with pytest.raises(UserError, match=f"cannot write {path}: Input/output error"), lock(path, wait=True):
@@ -362,7 +362,7 @@ def test_a_lock_that_cannot_be_made_is_named(old):
 
 @pytest.mark.parametrize("name", ["new", "empty", "deep/er"])
 def test_a_new_folder_is_whole(tmp_path, name):
-    """It has its name at the end; an empty one that was there counts as none."""
+    """It gets its name at the end. An empty folder of that name counts as none."""
     (tmp_path / "empty").mkdir()
     with new_folder(tmp_path / name) as temporary:
         (temporary / "a.txt").write_text("a")
@@ -379,7 +379,7 @@ def test_a_new_folder_that_fails_is_not_there(tmp_path):
 
 
 def test_a_folder_with_files_is_not_new(old):
-    """Nor is a file, nor what lies in one."""
+    """Neither is a file, nor a path inside one."""
     for place, said in ((old.parent, "holds files already"), (old, "Not a directory"), (old / "below", "cannot write")):
         with pytest.raises(UserError, match=said), new_folder(place):
             pass

@@ -14,7 +14,7 @@ class Thing:
 
 
 def test_the_last_thing_of_a_kind_is_handed_out_again():
-    """And one of another key takes its place."""
+    """A thing with another key replaces it."""
     held = Held()
     first = held.get("clip", "a", Thing)
     assert held.get("clip", "a", Thing) is first

@@ -24,13 +24,13 @@ def journal(tmp_path) -> Journal:
 
 
 def test_what_was_appended_is_read_in_order(journal):
-    """One line a value, whatever the value holds."""
+    """Each value is one line, whatever it holds."""
     assert Journal(journal.path).read() == LINES
     assert journal.path.read_bytes().count(b"\n") == 3
 
 
 def test_a_line_that_was_torn_anywhere_is_dropped_and_the_others_stay(journal, caplog):
-    """Row 9: killed in the middle of the write; the file is mended, so that the next line is whole."""
+    """Row 9: the process was killed while writing. The file is repaired, so that the next line is whole."""
     whole = journal.path.read_bytes()
     start = whole.rindex(b"\n", 0, -1) + 1
     for end in range(start + 1, len(whole)):
@@ -46,7 +46,7 @@ def test_a_line_that_was_torn_anywhere_is_dropped_and_the_others_stay(journal, c
 
 @pytest.mark.parametrize(("number", "line"), [(1, b"{"), (2, b""), (3, b"[" * 100_000), (2, b"\xff")])
 def test_any_other_damage_is_an_error_with_file_and_line(journal, number, line):
-    """It is not the trace of a kill, so nothing is dropped silently."""
+    """A kill does not leave such damage, so nothing is dropped silently."""
     lines = journal.path.read_bytes().split(b"\n")
     lines[number - 1] = line
     journal.path.write_bytes(b"\n".join(lines))
@@ -65,7 +65,7 @@ def test_a_full_disk_takes_nothing_and_leaves_what_was_there(journal):
 
 
 def test_nothing_is_written_to_a_folder_that_has_taken_the_place_of_the_run_s(journal):
-    """Row 12: moved away by another process, as `--overwrite` does."""
+    """Row 12: another process moved the run's folder away, as `--overwrite` does."""
     folder = journal.path.parent
     with lock(folder / ".lock", wait=False):
         folder.rename(folder.with_name("old"))
@@ -77,7 +77,7 @@ def test_nothing_is_written_to_a_folder_that_has_taken_the_place_of_the_run_s(jo
 
 
 def test_what_json_cannot_hold_is_refused(journal):
-    """NaN would be read by some programs and not by others."""
+    """Some programs would read NaN and others would not."""
     with pytest.raises(ValueError, match="JSON compliant"):
         journal.append([float("nan")])
     assert journal.read() == LINES and json.loads(journal.path.read_bytes().splitlines()[0]) == LINES[0]

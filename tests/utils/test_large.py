@@ -1,4 +1,4 @@
-"""Tensors that are files above a size: the same numbers, nothing left, and one line where there is no room."""
+"""Large tensors are files: the same numbers, nothing left behind, and one line if there is no room."""
 
 import gc
 import os
@@ -16,7 +16,7 @@ from tests.utils.test_files import full_disk
 
 @pytest.fixture
 def mapped(monkeypatch, tmp_path):
-    """A folder in which tensors from 64 bytes on are files."""
+    """Return a folder in which tensors of 64 bytes or more are files."""
     monkeypatch.setattr(large, "LARGE", 64)
     monkeypatch.setattr(large, "BLOCK", 8)
     with large_files_in(tmp_path):
@@ -30,7 +30,7 @@ def files_mapped(folder: Path) -> int:
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="the system does not say what is mapped")
 def test_large_tensors_are_files_without_a_name(mapped):
-    """They go with the tensor; a small one is memory."""
+    """They disappear with the tensor. A small tensor is in memory."""
     rows = room(5, 4)
     rows[:] = torch.arange(20).view(5, 4)
     assert files_mapped(mapped) == 1 and not list(mapped.iterdir())
@@ -42,7 +42,7 @@ def test_large_tensors_are_files_without_a_name(mapped):
 
 
 def test_copies_in_float32_and_of_some_rows_are_those_in_memory(mapped):
-    """In blocks of any size, also the last one."""
+    """Blocks may have any size, and the last one may be smaller."""
     rows = torch.randn(11, 3).half()
     assert torch.equal(single(rows), rows.float())
     assert single(own := rows.float()) is own
@@ -60,13 +60,13 @@ def test_rows_below_each_other_keep_the_type_of_the_first(mapped, dtype):
 
 
 def test_small_rows_are_copies(monkeypatch):
-    """So that whoever changes them changes no cache."""
+    """So changing them changes no cache."""
     rows = torch.zeros(4, 2)
     assert taken(rows, torch.arange(4)).data_ptr() != rows.data_ptr()
 
 
 def test_a_disk_without_room_is_one_line(mapped):
-    """Row 51: it is said before anything is written; a write through the map would end the process without a word."""
+    """Row 51: it comes before anything is written. A write through the map would end the process without a message."""
     with full_disk(1000), pytest.raises(UserError, match=rf"cannot write 4,000 bytes of temporary data in {mapped}: .*large"):
         room(100, 10)
     assert not list(mapped.iterdir())

@@ -13,7 +13,7 @@ needs_onednn = pytest.mark.skipif(not is_exact(), reason="torch without oneDNN")
 
 @pytest.fixture(autouse=True)
 def asked_anew(monkeypatch):
-    """Nothing is kept of what other tests have asked, nor of this one."""
+    """Forget what other tests have asked, and afterwards what this one has asked."""
     for name in ("is_exact", "faster"):
         monkeypatch.setattr(module, name, getattr(module, name).__wrapped__)
 
@@ -58,7 +58,7 @@ def test_auto_takes_onednn_where_it_is_faster_by_more_than_noise(monkeypatch, ow
 
 @pytest.mark.parametrize("how", ["rounds to bf16", "is not there"])
 def test_a_product_that_is_not_fp32_is_not_taken(monkeypatch, how):
-    """Neither where the processor is let use less, nor in a torch without oneDNN; who asks for it is told so."""
+    """It is not used if the processor may use less precision, or torch lacks oneDNN. If it was asked for, an error says so."""
 
     def product(x, weight):
         if how == "is not there":
@@ -73,6 +73,6 @@ def test_a_product_that_is_not_fp32_is_not_taken(monkeypatch, how):
 
 
 def test_each_function_is_timed():
-    """The shortest of a few turns, in the order of the functions."""
+    """The result is the shortest of a few turns for each function, in their order."""
     slow, fast = module.shortest(lambda: sum(range(10**5)), lambda: None)
     assert slow > fast > 0

@@ -16,7 +16,7 @@ OURS, THEIRS = logging.getLogger("dassl.some.module"), logging.getLogger("some_l
 
 @pytest.fixture(autouse=True)
 def logging_as_before() -> Iterator[None]:
-    """Put handlers and levels back."""
+    """Restore handlers and levels."""
     root = logging.getLogger()
     handlers, levels = list(root.handlers), {name: logging.getLogger(name).level for name in ("", *PROJECT)}
     yield
@@ -32,7 +32,7 @@ def lines(folder: Path) -> list[str]:
 
 
 def test_an_info_line_goes_to_the_terminal_as_it_is_and_to_the_file_with_time_and_source(tmp_path, capsys):
-    """The file is made, with its folder, in UTF-8."""
+    """The file and its folder are made, in UTF-8."""
     setup_logging(tmp_path / "run")
     OURS.info("round %d: café", 0)
     assert capsys.readouterr().out == "round 0: café\n"
@@ -112,7 +112,7 @@ def test_a_name_cannot_forge_a_line_or_send_an_escape(tmp_path, capsys):
 
 
 def test_commands_whose_output_is_a_result_say_warnings_once_on_stderr(capsys):
-    """As they are, without escapes; an INFO line is none, and afterwards nothing is left behind."""
+    """They are printed unchanged, without escapes. INFO lines are not printed, and nothing is left behind afterwards."""
     before = list(logging.getLogger().handlers)
     with warnings_on_stderr():
         for name in ("a\x1b[31m.jpg", "a\x1b[31m.jpg", "b.jpg"):

@@ -32,7 +32,7 @@ print(json.dumps([ids, type(model).__name__, clip.text_depth, names, labels, get
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory) -> Path:
-    """A folder of packages with one that is called datasets, as pip installs it."""
+    """Return a folder of packages, one of them named datasets, as pip installs it."""
     folder = tmp_path_factory.mktemp("packages")
     (folder / "datasets").mkdir()
     (folder / "datasets" / "__init__.py").write_text("IS_HUGGING_FACE_S, __version__ = True, '5.2.0'\nclass Dataset: pass\n")
@@ -65,13 +65,13 @@ def test_both_packages_live_together(installed, checkpoints, where, first):
 
 
 def test_a_package_of_this_project_keeps_its_name_where_nothing_else_has_it():
-    """And what is none of it is not looked for."""
+    """Names that are not part of it are not searched for."""
     assert [own_name(name) for name in ("datasets", "active.samplers", "elsewhere.own")] == [
         "datasets", "active.samplers", "elsewhere.own"]
 
 
 def test_what_is_hidden_cannot_be_imported_and_is_there_again_afterwards(monkeypatch):
-    """Unless it is imported already."""
+    """A module that is already imported is not hidden."""
     monkeypatch.delitem(sys.modules, "colorsys", raising=False)
     with hidden("colorsys"), hidden("json"), pytest.raises(ImportError):
         import json  # noqa: F401, I001

@@ -1,4 +1,4 @@
-"""Looking at paths: an answer or an error, never a wait or a trace."""
+"""Looking at paths: there is an answer or an error, never a wait or a traceback."""
 
 import os
 import socket
@@ -62,7 +62,7 @@ def test_what_the_system_cannot_tell_is_one_line(odd, kind):
 
 
 def test_a_folder_that_may_not_be_looked_into_is_one_line(tmp_path, monkeypatch):
-    """Rather than an absent file; also for who is not root."""
+    """It must not be reported as an absent file, even to a user who is not root."""
 
     def refused(_):
         raise PermissionError(13, "Permission denied")
@@ -97,7 +97,7 @@ def test_files_are_found_at_any_depth(tmp_path, deepest):
 
 
 def test_folders_that_cannot_be_read_are_named(tmp_path, monkeypatch):
-    """The others are searched all the same."""
+    """The other folders are still searched."""
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "x").touch()

@@ -26,7 +26,7 @@ def add(package: Path, name: str, text: str = "") -> None:
 
 
 def test_every_module_is_imported_in_the_order_of_names(package):
-    """Dropping a file into the folder is enough; private files and other kinds of files are left alone."""
+    """Dropping a file into the folder is enough. Private files and other kinds of files are ignored."""
     for name in ("b.py", "a.py", "_private.py", "c.txt"):
         add(package, name)
     import_all(package.name, [str(package)])

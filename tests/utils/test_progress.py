@@ -10,14 +10,14 @@ from dassl.utils.progress import Progress, listen, progress
 
 @pytest.fixture
 def clock(monkeypatch) -> list[float]:
-    """The time that the loop reads, as its only element."""
+    """Replace the time that the loop reads, held as the only element of a list."""
     now = [0.0]
     monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
     return now
 
 
 def test_without_a_terminal_a_line_comes_every_thirty_seconds(clock, caplog):
-    """Into log.txt too, so that somebody who looks at a job of hours knows how far it is."""
+    """They go to log.txt too, so that anyone who looks at a job of hours sees its progress."""
     with caplog.at_level(logging.INFO):
         for _ in progress(range(100), "features of DTD train", total=100, unit="img"):
             clock[0] += 1.0
@@ -47,7 +47,7 @@ def test_items_come_as_they_are():
 
 
 def test_listeners_hear_of_every_loop_until_they_are_taken_off():
-    """From its start on, and of no loop that comes later."""
+    """They hear from its start on, and of no loop that begins after they are removed."""
     heard = []
     silence = listen(lambda *told: heard.append(told))
     with Progress("training", 200, "epoch") as shown:

@@ -74,7 +74,7 @@ def test_two_names_of_one_yaml_node_cannot_both_be_registered(registry, name):
     ("xyz", "known: coreset, entropy"),
 ])
 def test_an_unknown_name_is_answered_with_the_nearest_or_all(registry, name, hint):
-    """Row 15 of the faults table: a typo stops the run, and its line says what would be right."""
+    """Row 15 of the faults table: a typo stops the run, and the line gives the right name."""
     registry.register("entropy")(lambda ctx: ctx)
     registry.register("coreset")(lambda ctx: ctx)
     with pytest.raises(ConfigError) as caught:
@@ -119,7 +119,7 @@ def test_the_bounds_of_a_number_do_not_depend_on_who_wrote_them_first(registry):
 
 @pytest.mark.parametrize("own_init", [True, False])
 def test_a_class_is_registered_by_its_constructor(registry, own_init):
-    """`self` and what stands before the star are no YAML keys, be the constructor its own or inherited."""
+    """`self` and parameters before the star are not YAML keys, whether the constructor is its own or inherited."""
 
     class Learner(nn.Module):
         def __init__(self, clip, texts, *, n_ctx: Annotated[int, AtLeast(1)] = 4): ...
@@ -136,7 +136,7 @@ def test_a_node_becomes_keyword_arguments(registry):
 
 
 def test_the_facts_of_a_registration_are_kept(registry):
-    """What a component states beside its name can be asked later."""
+    """Facts that a component states besides its name can be read later."""
     registry.register("badge", needs_labels=True)(lambda ctx: ctx)
     assert registry["badge"].facts == {"needs_labels": True}
 
@@ -149,7 +149,7 @@ def test_components_are_listed_by_name_whatever_the_order_of_import(registry):
 
 
 def test_a_given_parameter_is_no_key():
-    """The caller gives it to who has it; YAML cannot."""
+    """The caller gives it to components that have it, and YAML cannot."""
     registry = Registry("thing", "THING")
 
     @registry.register("one")
@@ -160,7 +160,7 @@ def test_a_given_parameter_is_no_key():
 
 
 def test_another_name_that_is_taken_is_refused():
-    """Neither a component's own name nor what it is also known as can be taken over."""
+    """Neither a component's own name nor its other names can be taken over."""
     registry = Registry("thing", "NODE")
     registry.register("first", also_known_as=["one"])(lambda: None)
     for name in ("first", "one"):
@@ -170,7 +170,7 @@ def test_another_name_that_is_taken_is_refused():
 
 @pytest.mark.parametrize("name", [["a"], 1, None])
 def test_a_name_that_is_no_text_is_unknown(name):
-    """One line, as any other unknown name."""
+    """There is one line, as for any other unknown name."""
     registry = Registry("thing", "NODE")
     registry.register("a")(lambda: None)
     with pytest.raises(ConfigError, match="unknown thing"):
@@ -197,7 +197,7 @@ STARTED: list[Registry] = []  # of the test above, for the module that it writes
 
 
 def test_a_fact_that_nobody_reads_is_refused():
-    """A slip would else be a fact that is not there; one of another type would be read as true."""
+    """Otherwise a misspelled fact would be missing, and one of another type would be read as true."""
     registry = Registry("thing", "NODE", facts={"is_linear": bool, "check": Callable})
     for facts, message in (({"is_liner": False}, "is_liner=False; did you mean 'is_linear'?"),
                            ({"is_linear": "no"}, "is_linear='no', which must be of type bool"),

@@ -26,7 +26,7 @@ def file(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("home", HOMES)
 def test_components_come_back_as_they_were(home, file):
-    """Parameters with their defaults, types, choices, bounds and markers; functions as references that lead to them."""
+    """Parameters keep defaults, types, choices, bounds and markers. Functions are stored as references."""
     components = [one if isinstance(one.build, Reference) else _referred(one) for one in HOMES[home]]
     remember(home, components)
     again = recall(home)
@@ -36,7 +36,7 @@ def test_components_come_back_as_they_were(home, file):
 
 
 def test_lists_and_tuples_stay_what_they_are(file):
-    """A default of () is no []."""
+    """A default of () does not become []."""
     parameter = Parameter("sizes", (1, 2), (tuple, list), (None, "a"), extras=(AtLeast(1), AtMost(3.5), [()]))
     remember("home", {"x": [parameter]})
     assert recall("home") == {"x": [parameter]}
@@ -73,7 +73,7 @@ def test_what_has_no_name_is_refused(file):
 
 
 def test_a_folder_that_cannot_be_written_costs_time_alone(tmp_path, monkeypatch):
-    """The next start imports again."""
+    """The next start has to import everything again."""
     (tmp_path / "file").touch()
     monkeypatch.setattr(remembered, "_file", lambda home: tmp_path / "file" / "kept.json")
     remember("home", [1])
@@ -90,7 +90,7 @@ print({"torch", "torchvision", "open_clip", "sklearn"} & sys.modules.keys(), fil
 
 
 def test_a_second_start_lists_everything_without_torch():
-    """The same lines, and none of the libraries that take seconds."""
+    """The lines are the same, and none of the slow libraries is imported."""
     first, second = (subprocess.run([sys.executable, "-c", LISTED], cwd=PROJECT, capture_output=True, text=True, check=True)
                      for _ in range(2))
     assert first.stdout == second.stdout and "  badge" in second.stdout and "TRAINER.COOP: N_CTX=16" in second.stdout

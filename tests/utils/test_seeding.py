@@ -61,7 +61,7 @@ def test_a_seed_does_not_depend_on_the_environment(variables):
 
 
 def test_seeds_fit_torchs_and_numpys_generators():
-    """63 bits, not negative, and the whole range is used."""
+    """They have 63 bits, are not negative, and use the whole range."""
     seeds = [seed_for(0, "view", row) for row in range(2000)]
     assert 0 <= min(seeds) < 2**54
     assert 2**63 - 2**54 < max(seeds) < 2**63
@@ -74,7 +74,7 @@ def test_the_global_generators_are_left_alone(global_random_state):
 
 
 def test_drawn_seeds_differ_and_can_be_given_again():
-    """Row 16 of the faults table: a drawn seed is one that SEED accepts, and not always the same."""
+    """Row 16 of the faults table: SEED accepts a drawn seed, and drawn seeds are not always the same."""
     seeds = {drawn_seed() for _ in range(20)}
     assert len(seeds) > 15
     assert all(0 <= seed < 2**32 for seed in seeds)

@@ -44,7 +44,7 @@ def test_who_imports_a_command_keeps_ctrl_c():
 
 
 def test_the_collector_rests_while_a_command_imports():
-    """It works from `end` on, rarely; a process that is no command, as a test's, keeps its own."""
+    """From `end` on it works, but rarely. A process that is no command, such as a test's, keeps its own settings."""
     code = ("import gc; from dassl.utils import starting; starting.begin(); off = gc.isenabled(); starting.end(); "
             "print(off, gc.isenabled(), gc.get_freeze_count() > 0, gc.get_threshold()[0])")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT)

@@ -1,4 +1,4 @@
-"""Files of the cache: what they state, and what is taken for a file."""
+"""Cache files: what they state, and what is accepted as a file."""
 
 import hashlib
 import os

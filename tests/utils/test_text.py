@@ -20,14 +20,14 @@ def test_what_moves_the_cursor_or_turns_text_round_is_shown_as_an_escape(text, s
 
 
 def test_a_line_that_a_name_holds_cannot_pass_for_a_message():
-    """It is indented, as lists in messages are; the blank line before a table stays."""
+    """It is indented, as in the lists of messages. The blank line before a table stays."""
     assert harmless(FORGED) == FORGED.replace("\n", "\n  ")
     assert harmless("title:\n  a\n  b\n\nend") == "title:\n  a\n  b\n\n  end"
     assert harmless(harmless(FORGED)) == harmless(FORGED)
 
 
 def test_every_error_for_people_is_harmless():
-    """Wherever it is printed."""
+    """It does not matter where it is printed."""
     assert str(UserError(f"no such class {FORGED}")) == f"no such class {harmless(FORGED)}"
     assert "\x1b" not in str(DataError(listed("two", ["\x1b[31m", "b"])))
 

@@ -35,7 +35,7 @@ def drawn(*words):
 
 
 def test_each_table_has_its_figures_and_a_line_for_what_cannot_be_drawn(folder):
-    """The images of made records are nowhere."""
+    """The images of these records do not exist, so a line stands in place of the picks."""
     *figures, line = drawn(folder)
     assert [figure.name for figure in figures] == [f"{kind}_CoOp_tiny_1pct" for kind in ("curves", "ranks", "wins", "balance")]
     assert line == LeftOut("Picks on Toy: left out, data is not a folder; --root names the one that holds the images")
@@ -48,7 +48,7 @@ def test_another_metric_has_files_of_its_own(folder):
 
 
 def test_only_chosen_methods_are_drawn(folder):
-    """And the line of all labels, which is not a method."""
+    """The line of the runs with all labels is drawn too, as it is not one of the methods."""
     figure = drawn(folder, "--methods", "badge", "random")[0].figure
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["random", "badge", "zero-shot", "all labels"]
 
@@ -69,6 +69,6 @@ def test_one_method_is_not_ranked(folder):
 @pytest.mark.parametrize("wanted, methods", [(None, ["random", "badge"]), (["coreset"], ["coreset"]),
                                              (["all"], ["random", "coreset", "badge"])])
 def test_images_are_shown_of_the_baseline_and_the_best(folder, wanted, methods):
-    """Or of the methods that were asked for."""
+    """Methods that were asked for are shown instead."""
     (_, part), = table_sets(load_records([folder]))
     assert sheet_methods(part, wanted) == methods

@@ -1,4 +1,4 @@
-"""Ranks, critical differences and wins against values by hand and published ones."""
+"""Ranks, critical differences and wins, checked against hand-computed and published values."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def made(folder, values, **arguments):
 @pytest.mark.parametrize("n_methods, q", [(2, 1.960), (3, 2.343), (4, 2.569), (5, 2.728), (6, 2.850), (7, 2.949), (8, 3.031),
                                           (9, 3.102), (10, 3.164)])
 def test_critical_values_are_the_published_ones(n_methods, q):
-    """Demsar 2006, Table 5(a), at 0.05, which cuts the third decimal off."""
+    """Demsar 2006, Table 5(a), at level 0.05. The table truncates the third decimal."""
     n_blocks = n_methods * (n_methods + 1) / 6  # makes the root one
     assert critical_difference(n_methods, n_blocks) == pytest.approx(q, abs=1e-3)
 
@@ -33,7 +33,7 @@ def test_the_example_of_the_source_comes_out():
 
 
 def test_ranks_are_averaged_over_the_blocks_that_all_have(tmp_path):
-    """At the last round b, a, c and then a first, b and c equal; the seed that c lacks does not count."""
+    """For one seed the order is b, a, c; for the other a is first, and b and c tie. The seed that c lacks does not count."""
     records = made(tmp_path, {"a": [[0, 0.5], [0, 0.7], [0, 0.1]], "b": [[0, 0.6], [0, 0.3], [0, 0.9]],
                               "c": [[1, 0.4], [1, 0.3], None]})
     result = average_ranks(records)
@@ -62,7 +62,7 @@ def test_wins_are_shares_of_all_rounds_with_ties_as_halves(tmp_path):
 
 
 def test_methods_that_never_met_have_no_share(tmp_path):
-    """One has the first seed and one the second: a dash in the figure."""
+    """One method has only the first seed and the other only the second: the figure shows a dash."""
     records = made(tmp_path, {"a": [[0.5], [0.5]], "b": [[0.4], None], "c": [None, [0.6]]})
     assert np.isnan(win_shares(records).loc["b", "c"])
     texts = sorted(text.get_text() for text in draw_wins(records).axes[0].texts)
@@ -70,7 +70,7 @@ def test_methods_that_never_met_have_no_share(tmp_path):
 
 
 def test_less_is_better_where_it_is_an_error(tmp_path):
-    """All ECE are equal in made records, so that wins by it are halves, and by accuracy they are not."""
+    """All ECE values of the made records are equal, so wins by ECE are halves; wins by accuracy are not."""
     records = made(tmp_path, {"a": [[0.5]], "b": [[0.4]]})
     assert win_shares(records, "ece").loc["a", "b"] == 0.5 and win_shares(records).loc["a", "b"] == 1
     records.rounds.loc[records.rounds.method == "a", "ece"] = 0.05

@@ -1,4 +1,4 @@
-"""Curves and class balance: the numbers against values by hand, and that the figure shows them."""
+"""Curves and class balance: the numbers are checked against hand-computed values, and the figure must show them."""
 
 import dataclasses
 import math
@@ -16,7 +16,7 @@ from tests.active.analysis.made import write_run
 
 @pytest.fixture
 def records(tmp_path):
-    """Two methods on two data sets with two seeds, one of them unfinished on one, and a run with all labels on one."""
+    """Return records of two methods on two data sets with two seeds: one run is unfinished, and one has all labels."""
     for dataset in ("Air", "Sea"):
         for seed in (1, 2):
             write_run(tmp_path / dataset / f"random{seed}", [0.4, 0.5 + seed / 10], dataset=dataset, seed=seed)
@@ -43,7 +43,7 @@ def test_a_curve_is_the_mean_and_the_deviation_over_seeds(part):
 
 
 def test_runs_that_are_not_finished_are_in_no_curve(part):
-    """The one seed that has finished stands alone, without a deviation."""
+    """Only the finished seed is left, so there is no deviation."""
     row = curves(part).set_index(["dataset", "method", "round"]).loc[("Sea", "badge", 1)]
     assert row.n == 1 and row["mean"] == 0.8 and math.isnan(row["std"])
 
@@ -53,7 +53,7 @@ def test_the_line_of_all_labels_comes_from_another_query_size(records, part):
 
 
 def test_the_figure_shows_curves_bands_and_lines(records, part):
-    """Percent over paid labels; the band reaches one deviation to both sides; zero-shot on both panels, all labels on one."""
+    """Percent over paid labels. The band is one deviation to each side. Zero-shot is on both panels, all labels on one."""
     air, sea = draw_curves(records, part).axes
     assert np.allclose(lines_of(air)["x"], [[10, 40], [20, 65]])
     assert np.allclose(lines_of(air)["o"], [[10, 50], [20, 80]])
@@ -77,7 +77,7 @@ def test_a_data_set_without_a_finished_run_has_an_empty_panel_that_says_so(recor
 
 
 def test_saved_labels_move_a_curve_to_the_left(tmp_path):
-    """The abscissa is what was paid, not what was labeled."""
+    """The x-axis counts the labels that were paid for, not all labels."""
     file = write_run(tmp_path / "a", [0.4, 0.5], method="cbsq")
     result = RunResult.read(file)
     result.rounds[1] = dataclasses.replace(result.rounds[1], n_paid=13, n_saved=7)
@@ -86,7 +86,7 @@ def test_saved_labels_move_a_curve_to_the_left(tmp_path):
 
 
 def test_another_metric_has_no_zero_shot_line(records, part):
-    """It is recorded for accuracy alone."""
+    """Zero-shot CLIP is recorded for accuracy only."""
     assert len([line for line in draw_curves(records, part, "macro_f1").axes[1].lines if not line.get_marker()]) == 0
 
 
@@ -97,7 +97,7 @@ def test_without_a_finished_run_there_is_no_curve(tmp_path):
 
 
 def test_without_test_images_there_is_no_curve_but_balance(tmp_path):
-    """Metrics are null then; classes are known."""
+    """Metrics are null without test images, but the classes are known."""
     write_run(tmp_path / "a", [None])
     records = load_records([tmp_path])
     with pytest.raises(DataError, match="measured accuracy"):

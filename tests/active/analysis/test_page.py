@@ -1,4 +1,4 @@
-"""The page: every table and picture, marked and escaped, and nothing from outside."""
+"""The page has every table and picture, is marked up and escaped correctly, and loads nothing from outside."""
 
 import re
 from html.parser import HTMLParser
@@ -15,7 +15,7 @@ EMPTY = {"meta", "img"}
 
 
 class Tags(HTMLParser):
-    """Checks that every tag is closed in its order."""
+    """Checks that tags are closed in the right order."""
 
     def __init__(self):
         super().__init__()
@@ -52,7 +52,7 @@ def test_the_page_is_whole_and_shows_all_of_it_as_text():
 
 
 def test_nothing_comes_from_outside():
-    """No script, no style sheet, no picture that is not inside; and the pattern does find those."""
+    """There is no script, no style sheet and no picture that is not embedded. The pattern is known to find those."""
     assert not OUTSIDE.search(made())
     for line in ('<img src="a.png">', "<script>", '<a href="https://x">', "url(x)"):
         assert OUTSIDE.search(line)

@@ -1,4 +1,4 @@
-"""What samplers picked: the right images under the right names, and one line where images or features are not there."""
+"""What samplers picked: the right images under the right names, and one line where images or features are missing."""
 
 import dataclasses
 import shutil
@@ -36,7 +36,7 @@ NATIVE = Preprocessing((32, 32), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 @pytest.fixture
 def photos(tmp_path):
-    """A folder of images in the colours of their classes, four of each to train on."""
+    """A folder of images in the colors of their classes, four of each to train on."""
     for name, color in COLORS.items():
         for split, n_images in (("train", 4), ("test", 1)):
             (tmp_path / "photos" / split / name).mkdir(parents=True)
@@ -47,7 +47,7 @@ def photos(tmp_path):
 
 @pytest.fixture
 def record(photos, tmp_path):
-    """A function that writes the record of a run that asked two images in each of two rounds, and returns its file."""
+    """A function that writes the record of a run with two rounds of two images each, and returns its file."""
     tree = as_dict(setup_config([], [("DATASET.NAME", "ImageFolder"), ("DATASET.ROOT", str(photos))], (DATASETS,)))
 
     def write(method="random", seed=1, **dataset):
@@ -70,7 +70,7 @@ def run(record):
 
 
 def store(run, *, weights="w", precision="fp32", preprocessing=NATIVE, device="cpu", **more):
-    """Put features that no other file there has into the cache as a run does, and return them."""
+    """Put features into the cache as a run does, unlike those of any other file there, and return them."""
     folder = run.dataset.root / ".cache"
     contents = ImageFiles(run.dataset, folder).contents("train")
     key = bank_key(weights, preprocessing, contents, precision, device) | more
@@ -84,14 +84,14 @@ def test_picks_become_rows_in_their_order(run):
 
 
 def test_images_of_another_folder_are_refused(run, photos):
-    """Picks that are not there are counted, with the first of them."""
+    """Picks that do not exist in the folder are counted, and the first one is named."""
     (photos / "train" / "red $x" / "3.png").unlink()
     with pytest.raises(DataError, match=r"1 picks are not among the images .* first 'train/red"):
         picked_rows(run.result, recorded_dataset(run.result.config))
 
 
 def test_the_sheet_shows_each_image_over_its_class(run):
-    """Two rounds of two; red over red, blue over blue, each where the order of the picks wants it."""
+    """Two rounds of two images: red below red, blue below blue, in the order of the picks."""
     axes = draw_sheet(run.result, run.dataset).axes[0]
     shown = [(int(image.get_extent()[0]), int(image.get_extent()[3]), tuple(image.get_array()[5, 5])) for image in axes.images]
     red, blue = COLORS["red $x"], COLORS["blue sky"]
@@ -115,14 +115,14 @@ def test_a_long_round_shows_its_first_images(run, monkeypatch):
 
 
 def test_labels_that_people_gave_stand_below_their_images(run):
-    """They, and not what the folder says."""
+    """The labels that people gave are shown, not those of the folder."""
     answered = dataclasses.replace(run.result.rounds[0], answers={"train/red $x/3.png": 0})
     run.result.rounds[0] = answered
     assert draw_sheet(run.result, run.dataset).axes[0].texts[1].get_text() == "blue sky"
 
 
 def test_features_are_those_of_the_record_s_backbone(run):
-    """Of several in the cache, by weights, precision, preprocessing, device, and what of the tower they are."""
+    """Of several files in the cache, the right one has the same weights, precision, preprocessing, device and tower output."""
     features = store(run)
     store(run, reads="pre_projection")
     store(run, weights="other")
@@ -135,7 +135,7 @@ def test_features_are_those_of_the_record_s_backbone(run):
 
 
 def test_features_of_squashed_images_are_those_of_a_run_that_squashed_them(run):
-    """A record from before the key had the images cropped."""
+    """In a record from before the key existed, images were cropped."""
     cropped, squashed = store(run), store(run, preprocessing=dataclasses.replace(NATIVE, resize="squash"))
     for resize, features in (("squash", squashed), ("shortest", cropped)):
         run.result.config["INPUT"]["RESIZE"] = resize
@@ -144,7 +144,7 @@ def test_features_of_squashed_images_are_those_of_a_run_that_squashed_them(run):
 
 @pytest.mark.parametrize("what", ["none", "weights", "changed image", "renamed"])
 def test_features_of_something_else_are_none(run, photos, what):
-    """Another backbone, an image that was replaced since, a file that does not hold what its name says."""
+    """There are none for another backbone, for an image replaced since, or for a file that is not what its name says."""
     if what != "none":
         store(run, weights="other" if what == "weights" else "w")
     if what == "changed image":
@@ -157,7 +157,7 @@ def test_features_of_something_else_are_none(run, photos, what):
 
 
 def test_features_of_a_cache_of_the_former_version_are_found(run):
-    """Which went by sizes and times; a cache that a run has taken over since is the same one."""
+    """That version used sizes and times. A cache that a run has converted since gives the same features."""
     features = store(run)
     folder = run.dataset.root / ".cache"
     file, contents = next(folder.glob("*.safetensors")), ImageFiles(run.dataset, folder).contents("train")
@@ -177,7 +177,7 @@ def test_a_damaged_cache_is_one_line(run, photos):
 
 
 def test_a_folder_that_is_not_here_is_not_made(record, tmp_path):
-    """Not even for the data set that comes with the project and is written where it is wanted."""
+    """This also holds for the data set that comes with the project, which is otherwise written on demand."""
     result = RunResult.read(record(NAME="Digits", ROOT=str(tmp_path / "absent")))
     with pytest.raises(DataError, match="is not a folder; --root"):
         recorded_dataset(result.config)
@@ -191,7 +191,7 @@ def test_a_moved_folder_is_named_by_root(record, photos, tmp_path):
 
 
 def test_the_projection_keeps_all_picks_and_the_largest_variance():
-    """From a pool above the limit a part is drawn, always the same; the plane is spanned by the two long axes."""
+    """Of a pool above the limit a fixed sample is shown. The plane is spanned by the two axes of largest variance."""
     features = np.random.default_rng(0).normal(size=(N_POOL + 50, 3)) * (1, 5, 10)
     picked = [0, N_POOL + 49]
     rows, places = projection(features, picked)
@@ -228,7 +228,7 @@ def test_the_projection_shows_the_picks_of_each_round_where_they_are(run, monkey
 
 
 def test_the_shown_seed_is_the_one_that_most_methods_have_finished(record, tmp_path):
-    """Seed 2 here; what has all labels picked nothing."""
+    """Here that is seed 2. Runs with all labels do not count, as they picked nothing."""
     for method, seed in (("random", 1), ("random", 2), ("badge", 2), ("full", 1), ("full", 2)):
         record(method, seed)
     results = shown_runs(load_records([tmp_path / "runs"]), "ImageFolder")

@@ -1,4 +1,4 @@
-"""Tables in every format read back to what went in."""
+"""Tables in every format can be parsed back to the same values."""
 
 import io
 import re
@@ -25,7 +25,7 @@ def test_text_has_a_grid_for_each_block():
 
 
 def test_markdown_reads_back():
-    """Cells between bars, the best in bold, bars of their own escaped."""
+    """Cells are separated by bars, the best is in bold, and bars inside cells are escaped."""
     lines = [line for line in as_markdown(TABLE).splitlines() if line.startswith("|") and "---" not in line]
     rows = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
     assert rows == [["A", "1%", "p & q"], ["random", "38.4 ± 0.2", "**<0.001**"],
@@ -33,7 +33,7 @@ def test_markdown_reads_back():
 
 
 def test_latex_reads_back():
-    """Rows between the rules, cells between ampersands, the best in bold, signs of LaTeX's own escaped."""
+    """Rows are between the rules, cells between ampersands, the best is in bold, and LaTeX's special characters are escaped."""
     latex = as_latex(TABLE)
     body = latex[latex.index(r"\toprule"):latex.index(r"\bottomrule")]
     rows = [re.split(r" (?<!\\)& ", line.removesuffix(r" \\")) for line in body.splitlines() if line.endswith(r"\\")]
@@ -45,7 +45,7 @@ def test_latex_reads_back():
 
 
 def test_csv_reads_back_with_all_digits():
-    """Numbers are not rounded, and none stays none; tables of one kind follow each other under one head."""
+    """Numbers are not rounded, and None stays None. Tables of one kind share one header."""
     table = pd.read_csv(io.StringIO(document([TABLE, TABLE], ["not in there"], "csv")))
     assert table.method.tolist() == ["a", "b"] * 2 and table["mean"].tolist()[::2] == [1 / 3] * 2
     assert table["mean"].isna().tolist() == [False, True] * 2
@@ -53,5 +53,5 @@ def test_csv_reads_back_with_all_digits():
 
 @pytest.mark.parametrize("style", [style for style in FORMATS if style != "csv"])
 def test_notes_stand_at_the_end(style):
-    """As a list, or as comments of LaTeX."""
+    """They form a list, or comments in LaTeX."""
     assert re.search(r"\n[*%-] Of other code\.\n$", document([TABLE], ["Of other code."], style))

@@ -1,4 +1,4 @@
-"""Published numbers beside ours: the mapping, the differences, and what is not compared."""
+"""Published numbers next to ours: the mapping, the differences, and what is not compared."""
 
 import numpy as np
 import pandas as pd
@@ -62,7 +62,7 @@ def test_zero_shot_is_compared_without_deviations(tmp_path):
 
 
 def test_a_cell_without_all_seeds_has_no_difference(tmp_path):
-    """It is shown with its count."""
+    """It is shown with the number of its seeds."""
     write_method(tmp_path, "random", [0.4, 0.5])
     write_method(tmp_path, "badge", [0.4, 0.5], seeds=(1, 3))
     records = load_records([tmp_path])
@@ -72,7 +72,7 @@ def test_a_cell_without_all_seeds_has_no_difference(tmp_path):
 
 
 def test_the_average_is_compared_over_all_data_sets_of_the_paper(tmp_path):
-    """Not over the two that were run; with the third, over the three of the paper and not over the digits."""
+    """Two of three data sets give no average. With the third, it is over the paper's three and leaves out the digits."""
     for dataset in ("DTD", "Flowers102", "Digits"):
         write_method(tmp_path, "random", [0.5], dataset=dataset)
     keys = {"dataset": AVERAGE, "budget": 1, "method": "random"}
@@ -83,7 +83,7 @@ def test_the_average_is_compared_over_all_data_sets_of_the_paper(tmp_path):
 
 
 def test_both_rows_of_the_dual_prompt_paper_find_their_runs(tmp_path):
-    """What its selection gives VPT is our dual_prompt, its own model dual_prompt_full."""
+    """VPT with its selection is our dual_prompt; its own model is dual_prompt_full."""
     write_method(tmp_path, "dual_prompt", [0.5])
     write_method(tmp_path, "dual_prompt_full", [0.6])
     frame = paper_tables(load_records([tmp_path]), "dualprompt_table2")[0].frame
@@ -116,7 +116,7 @@ def test_printed_averages_that_their_rows_do_not_have_are_said(tmp_path, paper, 
 
 
 def test_what_was_not_run_is_left_out(tmp_path):
-    """Table 2 has VPT and MaPLe; with VPT alone there is one table, with neither an error that names both sides."""
+    """Table 2 has VPT and MaPLe. With VPT only there is one table; with neither, an error names both sides."""
     write_method(tmp_path, "random", [0.4])
     records = load_records([tmp_path])
     assert len(paper_tables(records, "cec_table2")) == 1

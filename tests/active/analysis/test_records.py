@@ -29,7 +29,7 @@ def test_a_label_takes_the_place_of_the_sampler(tmp_path):
 
 
 def test_a_run_that_began_with_known_labels_is_another_method(tmp_path):
-    """It has more labels than it paid for: no mean is over both kinds, and none over runs that began with other labels."""
+    """It has more labels than it paid for. No mean mixes both kinds, or runs that began with different labels."""
     active = {"SAMPLER": "random", "QUERY_SIZE": "1%", "ROUNDS": 1}
     for seed in (1, 2):
         write_run(tmp_path / f"without {seed}", [0.4], seed=seed)
@@ -54,7 +54,7 @@ def test_a_label_takes_the_place_of_the_data_set(tmp_path):
 
 
 def test_a_combination_without_a_run_is_missing(tmp_path):
-    """Where no sweep says what was asked for, every data set, method and seed that occurs is expected of the others."""
+    """Without a sweep's list of cells, every combination of the data sets, methods and seeds found is expected."""
     write_run(tmp_path / "a", [0.4], method="random", seed=1)
     write_run(tmp_path / "b", [0.4], method="random", seed=2)
     write_run(tmp_path / "c", [0.4], method="badge", seed=1)
@@ -96,7 +96,7 @@ def test_other_code_and_other_settings_of_a_method_are_noted(tmp_path):
 
 
 def test_a_reference_with_other_settings_is_noted(tmp_path):
-    """Row 32: the rows `full` and zero-shot stand beside every query size; that they ask for other labels is no difference."""
+    """Row 32: the rows `full` and zero-shot are part of every query size. Asking for other labels is not a difference."""
     write_run(tmp_path / "a", [0.4, 0.5], OPTIM={"LR": 0.1})
     write_run(tmp_path / "b", [0.4, 0.5], query_size="2%", OPTIM={"LR": 0.3})
     write_run(tmp_path / "c", [0.9], label="full", query_size="100%", OPTIM={"LR": 0.2})
@@ -108,7 +108,7 @@ def test_a_reference_with_other_settings_is_noted(tmp_path):
     ("gpu", {"gpu": "A"}, "gpu A, none"), ("threads", {"threads": "2"}, "threads 1, 2"),
     ("python", {"python": "3 and 4"}, "python 3, 4")])
 def test_other_environments_are_noted(tmp_path, what, found, said):
-    """Row 32: of every version, device and number of threads; also of one run that was continued with another."""
+    """Row 32: this covers versions, devices and numbers of threads, also within a run that was continued elsewhere."""
     for seed in (1, 2):
         result = RunResult.read(write_run(tmp_path / str(seed), [0.4], seed=seed))
         result.environment |= {"threads": "1", "commit": str(seed)} | (found if seed == 2 else {})
@@ -117,7 +117,7 @@ def test_other_environments_are_noted(tmp_path, what, found, said):
 
 
 def test_few_shots_differ_by_seed_and_are_repetitions(tmp_path):
-    """The seed draws the train split, so the images of two seeds differ; those of one seed may not."""
+    """The seed draws the train split, so two seeds have different images. Runs of one seed must have the same ones."""
     for seed in (1, 2):
         write_run(tmp_path / str(seed), [0.4], seed=seed, DATASET={"NAME": "Toy", "ROOT": "data", "NUM_SHOTS": 4},
                   certificate={"code": "c", "data": f"d{seed}", "weights": "w"})
@@ -146,7 +146,7 @@ def test_runs_by_hand_beside_a_sweep_are_held_to_its_seeds(tmp_path):
 
 
 def test_a_failure_that_has_no_keys_is_noted(tmp_path):
-    """A cell whose config cannot be merged is in no table; its reason is said all the same."""
+    """A cell whose config cannot be merged is in no table, but its reason is still reported."""
     (tmp_path / "lost").mkdir()
     (tmp_path / "lost" / FAILED).write_text(json.dumps({"error": "unknown key OPTIM.LRR"}))
     with pytest.raises(DataError, match=r"OPTIM\.LRR"):
@@ -156,7 +156,7 @@ def test_a_failure_that_has_no_keys_is_noted(tmp_path):
 
 
 def test_cells_below_the_experiment_are_asked_for_too(tmp_path):
-    """A sweep's list lies above the folder that is read; cells beside that folder do not belong to it."""
+    """A sweep's list may lie above the folder that is read. Its cells outside that folder do not count."""
     keys = {"dataset": "Toy", "learner": "CoOp", "backbone": "tiny", "query_size": "1%", "method": "random"}
     cells = [keys | {"seed": seed, "folder": f"{place}/seed{seed}"} for seed, place in ((1, "a"), (2, "a"), (3, "b"))]
     (tmp_path / CELLS).write_text(json.dumps({"cells": cells}))
@@ -166,7 +166,7 @@ def test_cells_below_the_experiment_are_asked_for_too(tmp_path):
 
 
 def test_a_cell_that_was_run_elsewhere_is_not_missing(tmp_path):
-    """A cell that was run by hand before the sweep reached it: one row, not two of one seed."""
+    """If a cell was run by hand before the sweep reached it, the table has one row for it, not two of one seed."""
     keys = {"dataset": "Toy", "learner": "CoOp", "backbone": "tiny", "query_size": "1%", "method": "random", "seed": 1}
     (tmp_path / CELLS).write_text(json.dumps({"cells": [keys | {"folder": "swept"}]}))
     write_run(tmp_path / "hand", [0.4], seed=1)
@@ -174,7 +174,7 @@ def test_a_cell_that_was_run_elsewhere_is_not_missing(tmp_path):
 
 
 def test_what_overwrite_has_moved_aside_is_left_out(tmp_path):
-    """Its cell has been run again beside it; asked for by name it is read."""
+    """Its cell has been run again next to it. If it is named explicitly, it is read."""
     write_run(tmp_path / "seed1", [0.4])
     move_aside(tmp_path / "seed1")
     aside, = tmp_path.iterdir()
@@ -252,7 +252,7 @@ def test_a_file_that_is_no_sweeps_list_is_no_obstacle_above_the_runs(tmp_path, c
     '{"cells": [{"folder": 1}]}', '{"cells": [{"folder": "a\\u0000"}]}'])
 @pytest.mark.parametrize("name", [CELLS, FAILED])
 def test_one_bad_file_hides_no_run(tmp_path, name, content):
-    """Half-written, empty, or another program's: the runs are there, and a note names the file."""
+    """It may be half-written, empty, or another program's. The runs are still found, and a note names the file."""
     write_run(tmp_path / "a" / "seed1", [0.4])
     (tmp_path / "a" / "seed1" / name).write_text(content)
     records = load_records([tmp_path])

@@ -21,14 +21,14 @@ METHODS = [f"method {number}" for number in range(15)]
 
 
 def test_sixteen_methods_differ_without_their_colour():
-    """In grey print dash and marker remain; no two methods share both, nor does one with the baseline."""
+    """In a gray print, dash and marker remain. No two methods share both, and none shares them with the baseline."""
     styles = method_styles([BASELINE, *METHODS])
     assert len({(str(style["linestyle"]), style["marker"]) for style in styles.values()}) == 16
     assert len({(style["color"], str(style["linestyle"])) for style in list(styles.values())[:13]}) == 13
 
 
 def test_the_baseline_has_its_own_style_wherever_it_stands():
-    """Black, and the others keep theirs with or without it."""
+    """It is black, and the styles of the others do not depend on it."""
     assert method_styles(["a", BASELINE])[BASELINE]["color"] == "#000000"
     assert method_styles(["a", "b"]) == {key: value for key, value in method_styles([BASELINE, "a", "b"]).items()
                                          if key != BASELINE}
@@ -55,7 +55,7 @@ def test_the_legend_lies_below_the_panels_and_inside_the_figure():
 
 @pytest.mark.parametrize("name", ["a $x_1$", "_hidden", "two\nlines", r"back\slash $"])
 def test_any_name_is_drawn_as_it_is(name):
-    """Signs of mathematics are signs, and a leading underscore does not take a method out of the legend."""
+    """Math characters are shown as they are, and a leading underscore does not hide a method from the legend."""
     figure, axes = panels(1)
     handles = axes[0].plot([0, 1], [0, 1])
     legend_below(figure, handles, [plain(name)])
@@ -82,7 +82,7 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path):
 
 
 def test_styles_do_not_leak():
-    """What is drawn elsewhere keeps its sizes."""
+    """Figures drawn elsewhere keep their sizes."""
     before = dict(matplotlib.rcParams)
     assert styled(lambda: matplotlib.rcParams["pdf.fonttype"])() == 42
     assert dict(matplotlib.rcParams) == before

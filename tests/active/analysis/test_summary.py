@@ -66,7 +66,7 @@ def test_a_budget_of_another_table_is_said_to_be_missing(tmp_path):
 
 
 def test_saved_labels_are_said(tmp_path):
-    """What was paid, and over which labels areas are compared."""
+    """The tables say how many labels were paid for, and over which labels areas are computed."""
     write_experiment(tmp_path, datasets=("A",), methods=("random",))
     write_experiment(tmp_path, datasets=("A",), methods=("cbsq",), n_saved=4)
     notes = results_tables(load_records([tmp_path]))[0].notes
@@ -101,7 +101,7 @@ def test_runs_of_one_round_are_tested_without_an_area(tmp_path):
 
 
 def test_without_a_baseline_there_is_a_sentence(tmp_path):
-    """Only a name that was asked for and is nowhere is an error."""
+    """It is an error only if the baseline was asked for by name and does not exist."""
     write_experiment(tmp_path, methods=("badge", "entropy"))
     records = load_records([tmp_path])
     tables, notes = summary.tests_tables(records)

@@ -1,4 +1,4 @@
-"""Means over seeds: by hand where all is there, reported where something is missing."""
+"""Means over seeds: checked by hand where all runs are there, reported where some are missing."""
 
 import json
 import statistics
@@ -60,7 +60,7 @@ def test_an_incomplete_method_has_no_average(two_datasets):
 
 
 def test_a_method_that_was_not_asked_for_on_a_data_set_has_no_average(tmp_path):
-    """Where a sweep lists its cells, a data set without any of a method's is not a reason to average over the others."""
+    """If a sweep lists its cells, a method without any cell on one data set must not be averaged over the others."""
     write_run(tmp_path / "1", [0.4], dataset="A")
     write_run(tmp_path / "2", [0.4], dataset="B")
     write_run(tmp_path / "3", [0.4], dataset="A", method="badge")
@@ -73,7 +73,7 @@ def test_a_method_that_was_not_asked_for_on_a_data_set_has_no_average(tmp_path):
 
 
 def test_failed_and_unfinished_runs_keep_their_rounds(tmp_path):
-    """What was measured before the end stays in the table; what was not is missing there."""
+    """What was measured before the end stays in the table; later rounds are missing."""
     write_run(tmp_path / "1", [0.4, 0.5], seed=1)
     write_run(tmp_path / "2", [0.6], seed=2, status="running", n_rounds=2)
     table = cells(values(load_records([tmp_path])))
@@ -82,7 +82,7 @@ def test_failed_and_unfinished_runs_keep_their_rounds(tmp_path):
 
 
 def test_zero_shot_is_one_row(two_datasets):
-    """The same accuracy in all runs has no deviation, and is there in each column."""
+    """All runs have the same accuracy, so there is no deviation, and each column shows it."""
     table = cells(values(two_datasets))
     rows = table[table.method == "zero-shot"]
     assert set(rows["mean"]) == {0.3} and set(rows.n) == {1} and len(rows) == 3 * 3
@@ -90,7 +90,7 @@ def test_zero_shot_is_one_row(two_datasets):
 
 
 def test_runs_with_all_labels_are_a_row_beside_every_query_size(tmp_path):
-    """Their own query size makes no table."""
+    """They get no table for their own query size."""
     for size in ("1%", "5%"):
         write_run(tmp_path / size, [0.4, 0.5], query_size=size)
     for seed, accuracy in ((1, 0.8), (2, 0.9)):
@@ -134,7 +134,7 @@ def test_labels_that_a_sampler_saves_count_for_the_budget(tmp_path):
 
 
 def test_a_budget_that_an_unfinished_run_has_not_reached_is_missing(tmp_path):
-    """No earlier round takes its place."""
+    """An earlier round is not used instead."""
     write_run(tmp_path / "a", [0.4, 0.5], seed=1)
     write_run(tmp_path / "b", [0.4], seed=2, status="running", n_rounds=2)
     assert cell(cells(values(load_records([tmp_path]), budgets=[2])), method="random", column="2%").n == 1
@@ -192,11 +192,11 @@ def test_a_sweep_of_which_everything_failed_has_empty_tables(tmp_path):
     ((0.6214, float("nan"), 1, 1), "62.1"), ((0.6214, float("nan"), 1, 3), "62.1 (1/3)"),
     ((float("nan"), float("nan"), 0, 3), "-")])
 def test_a_cell_as_it_is_printed(numbers, text):
-    """Percent, one decimal; a count where seeds are missing; a dash for none."""
+    """Percent with one decimal, a count where seeds are missing, and a dash for None."""
     assert shown(*numbers) == text
 
 
 def test_methods_are_in_the_order_of_the_papers():
-    """Zero-shot first, what no paper has by name, full labels last."""
+    """Zero-shot is first, methods that no paper has follow by name, and full labels are last."""
     assert in_order(["zeta", "cec", "full", "random", "alpha", "zero-shot", "random"]) == [
         "zero-shot", "random", "cec", "alpha", "zeta", "full"]

@@ -63,7 +63,7 @@ def test_unfinished_runs_and_single_rounds_have_no_area(tmp_path):
 
 
 def test_the_last_round_is_the_last_of_the_data_set(tmp_path):
-    """A run that ended before its data set's last round, or has not ended, has no value there."""
+    """A run that ended early, or has not ended, has no value for its data set's last round."""
     write_run(tmp_path / "a", [0.4, 0.6, 0.7], method="random")
     write_run(tmp_path / "b", [0.4, 0.9], method="badge")
     write_run(tmp_path / "c", [0.4, 0.6, 0.8], method="cec", status="running", n_rounds=4)
@@ -73,7 +73,7 @@ def test_the_last_round_is_the_last_of_the_data_set(tmp_path):
 
 
 def test_paired_tests_equal_scipy():
-    """t-test, t interval and signed ranks are SciPy's of the same pairs; ranks are without the tie at the second seed."""
+    """The t-test, t interval and signed ranks are SciPy's for the same pairs. Ranks leave out the tie at the second seed."""
     row = compare(blocks_of(badge=BADGE, random=RANDOM)).iloc[0]
     differences = np.round(np.array(BADGE) - RANDOM, 9)
     expected = stats.ttest_rel(BADGE, RANDOM)
@@ -112,7 +112,7 @@ def test_only_blocks_with_both_are_pairs():
 
 @pytest.mark.parametrize("badge", [[0.6], [0.51, 0.53, 0.62, 0.41, 0.56, 0.44], RANDOM, [np.nan] * 6])
 def test_too_few_pairs_or_equal_differences_give_no_p_value(badge):
-    """One pair, one gain in all pairs, no difference, no pair: no number, and no warning of SciPy."""
+    """One pair, equal gains, no difference, or no pair: there is no number, and SciPy does not warn."""
     row = compare(blocks_of(badge=badge, random=RANDOM[: len(badge)])).iloc[0]
     assert np.isnan([row.t, row.wilcoxon, row.low, row.high, row.t_holm, row.wilcoxon_holm]).all()
 

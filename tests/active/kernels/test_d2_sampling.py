@@ -42,7 +42,7 @@ def test_d2_sampling_without_distances_is_uniform_over_the_rest():
 
 
 def test_d2_sampling_gives_no_more_rows_than_there_are():
-    """Nine of four rows are four, and one of four is the first."""
+    """Nine picks of four rows give four; one pick of four gives the first row."""
     rows = d2_sampling(9, 4, _distances(POINTS[:4]), np.random.default_rng(0), first=2)
     assert sorted(rows.tolist()) == [0, 1, 2, 3]
     assert d2_sampling(1, 4, _distances(POINTS[:4]), np.random.default_rng(0), first=2).tolist() == [2]

@@ -1,4 +1,4 @@
-"""Every kernel on a pretended card: the CPU's results, on the card, and how often they make the host wait for it."""
+"""Every kernel on a pretended card: the results are those of the CPU, stay on the card, and cause few waits."""
 
 import importlib
 import pkgutil
@@ -207,7 +207,7 @@ def test_tiles_and_batches_give_the_same_on_a_card(monkeypatch):
 
 
 def test_every_kernel_is_here():
-    """Every public function and class of `active.kernels` but those of numbers alone."""
+    """Every public function and class of `active.kernels` is listed, except those that only handle numbers."""
     names = [found.name for found in pkgutil.iter_modules(active.kernels.__path__)]
     modules = [importlib.import_module(f"active.kernels.{name}") for name in names]
     public = {name for module in modules for name, own in vars(module).items()

@@ -22,7 +22,7 @@ def test_equal_rows_have_distance_zero():
 
 
 def test_half_precision_rows_are_compared_in_single():
-    """float16 rows give what the same numbers as float32 give; sqrt(2) apart is seen at 1e-4."""
+    """float16 rows give the same results as the same numbers in float32."""
     points = unit(50, 8).half()
     assert torch.equal(neighbors(points, 5)[0], neighbors(points.float(), 5)[0])
     assert torch.equal(k_center(points, points[:2], 9), k_center(points.float(), points[:2].float(), 9))

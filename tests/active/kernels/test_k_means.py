@@ -73,7 +73,7 @@ def test_k_means_ignores_the_scale_of_the_weights():
 
 
 def test_weights_of_one_and_of_zero_are_no_weights():
-    """Nothing can be told apart by weights that are all equal, also if they are all 0."""
+    """Equal weights tell nothing apart, even if all are 0."""
     points = unit(40, 4)
     plain_answer = k_means(points, 5, np.random.default_rng(0))
     for weights in (torch.ones(40), torch.zeros(40)):
@@ -100,7 +100,7 @@ def test_lloyd_does_not_raise_the_inertia():
 
 @pytest.mark.parametrize("limit", [10**12, 0])
 def test_k_means_repeats_itself_and_leaves_the_global_generators(limit, monkeypatch, global_random_state):
-    """The stream decides, and nothing else."""
+    """The random stream alone decides the result."""
     monkeypatch.setattr(clustering, "SKLEARN_LIMIT", limit)
     points = unit(300, 8)
     first, second, other = (k_means(points, 9, np.random.default_rng(seed)) for seed in (1, 1, 2))

@@ -1,4 +1,4 @@
-"""The rows that k-means starts from: greedy k-means++, a seed at a time and several a pass, against the law of both."""
+"""The rows that k-means starts from: greedy k-means++, one seed or several seeds at a time, against the law of both."""
 
 import itertools
 import math

@@ -33,14 +33,14 @@ def test_exact_lists_are_those_of_all_pairs(monkeypatch, block):
 
 
 def test_small_pools_are_compared_as_a_whole():
-    """Up to as many rows as would be checked; k is at most all others."""
+    """This holds for as many rows as would be checked anyway. k is at most the number of other rows."""
     features = clustered(50)
     lists, (rows, _) = neighbor_lists(features, 100), neighbors(features, 49)
     assert torch.equal(lists.rows.long(), rows) and lists.facts == {"index": "exact", "recall": 1.0}
 
 
 def test_the_recall_is_that_of_the_lists():
-    """What the facts say of 1,000 rows holds for all, and probes have doubled until it was enough."""
+    """The recall measured on 1,000 rows holds for all, and the number of probes was doubled until it sufficed."""
     features = clustered(3000)
     lists, (rows, cosines) = neighbor_lists(features, 10), neighbors(features, 10)
     recall = float((lists.cosines >= cosines[:, -1:] - 1e-6).float().mean())
@@ -66,7 +66,7 @@ def test_lists_repeat_whatever_the_threads_and_blocks(monkeypatch):
 
 
 def test_a_recall_that_stays_low_is_refused(monkeypatch):
-    """Probes double first; where the most of them are too few, one line says what was found and what is asked for."""
+    """Probes are doubled first. If even the most are too few, one line gives the recall found and the recall needed."""
     features = clustered(2000)
     monkeypatch.setattr(listing, "PROBES", 1)
     assert neighbor_lists(features, 10).facts["probes"] > 1

@@ -35,7 +35,7 @@ def test_a_row_is_not_its_own_neighbor_but_its_duplicate_is():
 
 
 def test_neighbors_in_a_bank_leave_nothing_out():
-    """A query that stands in the bank finds itself."""
+    """A query that is itself in the bank finds itself."""
     rows, cosines = neighbors(torch.eye(3)[[2]], 2, bank=torch.eye(3))
     assert rows.tolist() == [[2, 0]]
     assert cosines.tolist() == [[1.0, 0.0]]

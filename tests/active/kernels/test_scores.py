@@ -65,12 +65,12 @@ def test_top_columns_are_those_of_a_stable_sort(n_columns):
 
 
 def test_top_rows_refuses_nan():
-    """No sort may decide where NaN goes."""
+    """The position of NaN must not depend on the sort."""
     with pytest.raises(ValueError, match=r"rows \[1\]"):
         top_rows(torch.tensor([0.0, float("nan")]), 1)
 
 
 def test_without_is_the_complement():
-    """Ascending, and all rows for no rows."""
+    """Rows are ascending. If none is left out, all remain."""
     assert without(torch.tensor([3, 0]), 5).tolist() == [1, 2, 4]
     assert without(torch.empty(0, dtype=torch.int64), 2).tolist() == [0, 1]

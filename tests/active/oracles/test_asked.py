@@ -60,14 +60,14 @@ def test_more_rounds_ask_the_same(file, tmp_path):
 
 
 def test_a_query_of_before_rounds_could_grow_is_read(tmp_path):
-    """Its hash counts the number of rounds, as that of commit 2dbb33f did."""
+    """Its hash includes the number of rounds, as in commit 2dbb33f."""
     found = read_query(BEFORE / "round_001_query.json", stands_on(CONFIG_BEFORE, pool(0)), DATASET)
     assert torch.equal(found.rows, QUERY.rows) and torch.equal(found.mined_rows, QUERY.mined_rows)
 
 
 @pytest.mark.parametrize(("values", "labeled"), [({"OPTIM__LR": 0.5}, [0]), ({}, []), ({}, [0, 1])])
 def test_a_query_of_another_config_or_after_other_labels_is_refused(file, tmp_path, values, labeled):
-    """It is not what this run would ask."""
+    """This run would not ask that query."""
     with pytest.raises(DataError, match=f"{file} was asked under another config or after other labels"):
         read_query(file, basis(tmp_path, *labeled, **values), DATASET)
 

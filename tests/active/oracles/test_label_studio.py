@@ -31,19 +31,19 @@ CAT = ("export.json task 7", "a.jpg", "cat")
     {"type": "relation", "from_id": "x", "to_id": "y", "direction": "right"}, {"type": "textarea", "value": {"text": ["?"]}},
     {"from_name": "label", "type": "choices"}, {"from_name": "label", "type": "choices", "value": None}, None, "text", 3])
 def test_only_the_choice_of_the_control_label_counts(tmp_path, other):
-    """Not any control's: a second question about the image is none about its class."""
+    """Other controls do not count: a second question about the image is not about its class."""
     assert rows(tmp_path, task("a.jpg", other, choice("cat"), other)) == [CAT]
 
 
 @pytest.mark.parametrize("changes", [{"result": None}, {"result": []}])
 def test_a_task_that_nobody_answered_has_no_label(tmp_path, changes):
-    """Opened and left, or without annotations at all; the others are read."""
+    """The task was opened and left, or has no annotations at all. The other tasks are read."""
     none = {**task("b.jpg"), "annotations": None}
     assert rows(tmp_path, task("b.jpg", choice("dog"), **changes), none, task("a.jpg", choice("cat"))) == [CAT]
 
 
 def test_a_task_that_everybody_skipped_is_answered_so(tmp_path):
-    """What was chosen before skipping does not count; of two people, who labels it decides."""
+    """A choice made before skipping does not count. If one person skips and another labels, the label counts."""
     skipped = task("b.jpg", choice("dog"), was_cancelled=True)
     assert rows(tmp_path, skipped, task("a.jpg", choice("cat"))) == [("export.json task 7", "b.jpg", "!skip"), CAT]
     both = {**skipped, "annotations": skipped["annotations"] + task("b.jpg", choice("dog"))["annotations"]}
@@ -52,13 +52,13 @@ def test_a_task_that_everybody_skipped_is_answered_so(tmp_path):
 
 @pytest.mark.parametrize("path", [None, "/data/upload/3/0a1b2c3d-a.jpg", "upload/3/0a1b2c3d-a.jpg", 5, ["a"], ""])
 def test_an_image_that_was_uploaded_is_named_and_the_rest_read(tmp_path, caplog, path):
-    """Label Studio gives it a name of its own, so that nobody knows which image it is."""
+    """Label Studio renames uploaded images, so nobody can tell which image it is."""
     assert rows(tmp_path, {**task(path, choice("dog")), "id": 8}, task("a.jpg", choice("cat"))) == [CAT]
     assert "1 tasks have no path of a query (data.path)" in caplog.text and "export.json task 8" in caplog.text
 
 
 def test_answers_of_another_control_alone_are_said(tmp_path, caplog):
-    """As of a project whose labeling interface was changed: the images would wait silently."""
+    """If a project's labeling interface was changed, its images would otherwise wait without a message."""
     assert rows(tmp_path, task("a.jpg", choice("cat", control="species"))) == []
     assert "1 tasks hold choices of other controls than 'label' alone" in caplog.text
 
@@ -70,7 +70,7 @@ def test_an_id_forges_no_line(tmp_path, caplog):
 
 
 def test_an_export_with_a_byte_order_mark_is_read(tmp_path):
-    """As after an editor of Windows has saved it."""
+    """Windows editors add one when they save."""
     assert rows(tmp_path, task("a.jpg", choice("cat")), mark="\ufeff") == [CAT]
 
 

@@ -1,4 +1,4 @@
-"""Stand-ins for the packages of trackers, which are rarely installed: what they are told outlives the process that tells it."""
+"""Stand-ins for tracker packages, which are rarely installed. What they are told outlives the process that tells it."""
 
 import sys
 from types import ModuleType, SimpleNamespace
@@ -26,7 +26,7 @@ class Service:
 
     @property
     def only(self):
-        """The one run that there is."""
+        """Return the only run."""
         (run,) = self.runs.values()
         return run
 
@@ -43,7 +43,7 @@ def module(name, **content):
 
 
 class WandB(Service):
-    """`wandb`: an old step is dropped, as the real service does; a session that begins again comes behind the last step."""
+    """`wandb`: a step that is not new is dropped, as in the real service. A resumed session starts after the last step."""
 
     name = "wandb"
 
@@ -97,7 +97,7 @@ class Session:
 
 
 class MLflow(Service):
-    """`mlflow`: metrics are points that are never replaced, so that one told twice would be there twice."""
+    """`mlflow`: metrics are points that are never replaced, so one that is sent twice appears twice."""
 
     name = "mlflow"
 

@@ -19,7 +19,7 @@ from tests.data.test_feature_bank import make_dataset
 
 @pytest.fixture
 def dataset(tmp_path) -> Dataset:
-    """Three images of two classes, which nobody decodes."""
+    """Three images of two classes that are never decoded."""
     for name in ("a.png", "b.png", "c.png"):
         (tmp_path / "root" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "root" / name).write_bytes(name.encode())
@@ -73,7 +73,7 @@ def test_the_code_hash_is_that_of_the_imported_plugins(tmp_path, monkeypatch, by
 
 
 def test_the_data_hash_follows_bytes_labels_classes_and_split(dataset, tmp_path):
-    """A changed byte of one image, a label, a class name, the template and an image's split each move it."""
+    """A change of an image's bytes, a label, a class name, the template, or an image's split changes it."""
     def hashed(changed: Dataset) -> str:
         return data_hash(ImageFiles(changed, tmp_path / "cache"))
 
@@ -90,7 +90,7 @@ def test_the_data_hash_follows_bytes_labels_classes_and_split(dataset, tmp_path)
 
 
 def test_the_data_hash_follows_the_bytes_of_further_files(dataset, tmp_path):
-    """Descriptions are data too; without any, the hash is that of the images alone."""
+    """Descriptions are data too. Without any, the hash covers only the images."""
     files = ImageFiles(dataset, tmp_path / "cache")
     (tmp_path / "texts.json").write_text("one")
     hashes = [data_hash(files), data_hash(files, [tmp_path / "texts.json"])]
@@ -106,7 +106,7 @@ def test_a_moved_data_root_has_the_same_data_hash(dataset, tmp_path):
 
 
 def test_the_data_hash_is_that_of_former_versions(tmp_path):
-    """So that their runs can be continued; this value was computed by the earlier code."""
+    """Otherwise their runs could not be continued. This value was computed by the earlier code."""
     dataset = make_dataset(tmp_path / "data")
     assert data_hash(ImageFiles(dataset)) == "7f75718d869a4bcd3e87e9a276eb1304a147fae7f24eecbf99f63e2bb5cd1cfb"
 

@@ -63,7 +63,7 @@ def test_a_run_continued_by_other_code_says_so(stopped, tmp_path, caplog):
 
 
 def test_a_run_continued_in_another_environment_says_so(stopped, monkeypatch, caplog):
-    """Row 32: versions, device and threads of either part stay on record, each once, however often the run goes on."""
+    """Row 32: versions, device and threads of both parts stay in the record, each once, however often the run is continued."""
     first = RunResult.read(stopped / "results.json").environment
     changed = {"torch": "9+cpu", "threads": "64", "gpu": "A 1"}
     for now in (first, first | changed, first | changed):
@@ -79,7 +79,7 @@ def test_a_run_continued_in_another_environment_says_so(stopped, monkeypatch, ca
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b""),
                                     lambda path: path.write_bytes(path.read_bytes()[:-1] + b"\x01")])
 def test_a_finished_run_without_its_prompts_is_not_taken_for_whole(tmp_path, damage):
-    """Row 13: skipping verifies that every file is there, to the last bit as it was written."""
+    """Row 13: a finished run is skipped only if every file is there, exactly as it was written."""
     result = toy_run(tmp_path, CERTIFICATE)
     check_files(result.rounds, tmp_path)
     damage(prompts_path(tmp_path, 2))
@@ -88,7 +88,7 @@ def test_a_finished_run_without_its_prompts_is_not_taken_for_whole(tmp_path, dam
 
 
 def test_a_run_is_not_continued_from_changed_prompts(stopped):
-    """Row 9: one altered bit in what the next round would select with is found, whatever the prompts' own format says."""
+    """Row 9: one altered bit in the prompts that select the next round is found, even if their own format misses it."""
     path = prompts_path(stopped, 0)
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
     with pytest.raises(UserError, match=f"not as they were written, first {path}"):
@@ -130,7 +130,7 @@ def test_leftovers_of_one_file_are_told_from_those_of_others(tmp_path):
 
 @pytest.mark.parametrize("sampler", ["gcnal", "typiclust"])
 def test_a_record_of_before_is_continued(tmp_path, sampler):
-    """Written by commit 2dbb33f, two rounds of four: keys that came since are not in it and change nothing."""
+    """Commit 2dbb33f wrote it: two of four rounds. Keys that were added since are missing in it and change nothing."""
     shutil.copytree(BEFORE / sampler, tmp_path, dirs_exist_ok=True)
     before = json.loads((tmp_path / "results.json").read_text())
     dataset, features, texts = toy_task()
@@ -141,7 +141,7 @@ def test_a_record_of_before_is_continued(tmp_path, sampler):
 
 
 def test_a_key_that_a_record_lacks_has_its_default(tmp_path):
-    """In either direction; another value than the default is another config, and is named."""
+    """This holds in both directions. Any other value is a different config, and the key is named."""
     toy_run(tmp_path, CERTIFICATE)
 
     def older(content: dict) -> None:
@@ -196,7 +196,7 @@ def test_a_finished_run_may_be_given_more_rounds(tmp_path):
 
 
 def test_more_rounds_on_other_data_are_refused(tmp_path):
-    """A grown run stands on what it began with."""
+    """The first rounds depend on the data that the run began with."""
     toy_run(tmp_path, CERTIFICATE)
     dataset, features, texts = toy_task()
     before = (tmp_path / "results.json").read_bytes()
@@ -208,7 +208,7 @@ def test_more_rounds_on_other_data_are_refused(tmp_path):
 
 
 def test_the_command_of_a_run_that_was_given_more_rounds_finds_it_finished(tmp_path):
-    """What was asked for is in the record, which is never cut: a sweep that asks again has nothing to do."""
+    """A sweep that asks again for fewer rounds has nothing to do, as the record says what was done and is never cut."""
     toy_run(tmp_path, CERTIFICATE)
     dataset, features, texts = toy_task()
     before = (tmp_path / "results.json").read_bytes()
@@ -230,7 +230,7 @@ def test_a_key_of_another_default_now_is_named_with_what_goes_on(tmp_path):
 
 @pytest.mark.parametrize("value", ["a -> b", "it's", [1, 2], 0.5])
 def test_what_goes_on_with_an_older_record_is_the_value_itself(value):
-    """Whatever it holds, an arrow as in the message too."""
+    """The value may hold anything, including an arrow as in the message."""
     old = RunResult({"ACTIVE": {"SAMPLER": "random"}}, {}, {})
     assert _with_remedy(Difference("ACTIVE.NEWER.TEXT", value, "other"), old).endswith(
         f"(the record is older than this key; ACTIVE.NEWER.TEXT {value} goes on with it)")
@@ -239,7 +239,7 @@ def test_what_goes_on_with_an_older_record_is_the_value_itself(value):
 
 
 def test_the_certificate_of_a_run_with_more_rounds_is_that_of_its_config(tmp_path):
-    """Else the record would be taken for one that was edited."""
+    """Otherwise the record would look edited."""
     dataset, features, texts = toy_task()
     for n_rounds in (2, 3):
         cfg = toy_config(tmp_path, ACTIVE__ROUNDS=n_rounds)
@@ -250,14 +250,14 @@ def test_the_certificate_of_a_run_with_more_rounds_is_that_of_its_config(tmp_pat
 @pytest.mark.parametrize(("code", "now", "by_it"), [
     ("1", "1", True), ("1", "9", False), ("1+9", "9", True), ("1+9", "1", False)])
 def test_who_made_the_last_part_of_a_run_made_it(code, now, by_it):
-    """What began it, and was changed since, did not."""
+    """Code that made the first part and has changed since did not."""
     assert made_by(RunResult({}, {}, {}, certificate=CERTIFICATE | {"code": code}), now) == by_it
     assert made_by(RunResult({}, {}, {}), now)
 
 
 @pytest.mark.parametrize("name", ["results.json", "log.txt", "learning_curve.png"])
 def test_a_pipe_in_place_of_a_file_of_the_run_is_refused(tmp_path, name):
-    """Row 11: opening it would wait for nobody, silently."""
+    """Row 11: opening it would block forever without a message."""
     os.mkfifo(tmp_path / name)
     with pytest.raises(UserError, match=rf"{name} is not a file, as a run needs it"):
         clean(tmp_path)

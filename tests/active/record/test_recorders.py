@@ -1,4 +1,4 @@
-"""TensorBoard: said to be missing, or written."""
+"""TensorBoard: either reported as missing, or written."""
 
 import sys
 from pathlib import Path
@@ -19,7 +19,7 @@ from trainers.core import job
 
 
 def test_a_missing_package_is_named_with_the_command_that_installs_it(monkeypatch):
-    """Before anything is loaded."""
+    """The check comes before anything is loaded."""
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     for name in [name for name in sys.modules if name.startswith("tensorboard.")]:
         monkeypatch.delitem(sys.modules, name)
@@ -47,7 +47,7 @@ def scalars(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 @pytest.mark.parametrize("stop", ["add_round", "write"])
 def test_every_round_is_written_once(tmp_path, monkeypatch, stop):
-    """Each number of each round stands over the labels so far; a run stopped between board and record lacks or doubles none."""
+    """Each number of a round is plotted over the labels so far. A stop between board and record loses and repeats none."""
     calls = []
 
     def stop_at_the_second(*arguments):
@@ -68,7 +68,7 @@ def test_every_round_is_written_once(tmp_path, monkeypatch, stop):
 
 
 def test_losses_stand_over_the_epochs(tmp_path):
-    """Those of each fit of each round by themselves."""
+    """Each fit of each round has its own."""
     result, _ = toy_run(tmp_path)
     TensorBoard(tmp_path).add_round(result, {"fit": [2.0, 1.5], "fit_selector": [0.5]})
     written = scalars(tmp_path / TENSORBOARD)
@@ -92,7 +92,7 @@ def test_rates_images_config_and_certificate_are_shown(tmp_path):
 
 
 def test_rounds_of_before_are_written_when_the_run_goes_on(tmp_path):
-    """Without losses, which no record holds; those that are there stay as they are."""
+    """Losses are missing, as no record holds them. Losses that are already there stay as they are."""
     toy_run(tmp_path, ACTIVE__ROUNDS=2)
     result, _ = toy_run(tmp_path, LOG__TENSORBOARD=True)
     assert scalars(tmp_path / TENSORBOARD)["n_paid"] == [(record.n_labeled, record.n_paid) for record in result.rounds]

@@ -41,7 +41,7 @@ def test_guesses_have_columns_only_where_there_are_any(finished):
 
 
 def test_the_curve_runs_over_paid_labels(finished, tmp_path, monkeypatch):
-    """Rows that cost nothing do not move the curve to the right; the zero-shot line stands at its accuracy."""
+    """Images that cost nothing do not move the curve to the right. The zero-shot line is at its accuracy."""
     figures = []
     monkeypatch.setattr("matplotlib.figure.Figure", lambda **kw: figures.append(Figure(**kw)) or figures[-1])
     plot_learning_curve(finished, tmp_path / "curve.png")

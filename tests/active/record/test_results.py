@@ -35,7 +35,7 @@ def test_a_record_survives_the_round_trip(tmp_path):
 
 
 def test_schema_and_status_stand_first(tmp_path):
-    """A reader sees at once what it has before it."""
+    """The reader sees at once what kind of file it is."""
     result(record()).write(tmp_path / "results.json")
     assert list(json.loads((tmp_path / "results.json").read_text()))[:2] == ["schema", "status"]
 
@@ -64,7 +64,7 @@ def test_a_changed_number_is_found(tmp_path, old, new):
 
 
 def test_a_record_without_its_checksum_is_refused(tmp_path):
-    """Row 32: else who edits a number would only have to take the checksum away."""
+    """Row 32: otherwise anyone could edit a number by also removing the checksum."""
     path = tmp_path / "results.json"
     result(record()).write(path)
     content = json.loads(path.read_text())
@@ -76,7 +76,7 @@ def test_a_record_without_its_checksum_is_refused(tmp_path):
 
 @pytest.mark.parametrize("value", [None, 5, "x", [], {}, [[]], {"a": []}])
 def test_values_of_other_types_are_refused_in_every_place(tmp_path, value):
-    """Row 19 of the faults table: whatever stands where lists, texts or mappings belong is an error with the path."""
+    """Row 19 of the faults table: a value of another type in place of a list, text or mapping is an error with the path."""
     path = tmp_path / "results.json"
     for place in ("rounds", "config", "certificate", "queried", "pseudo_labeled", "answers", "query_hash"):
         result(record()).write(path)
@@ -89,7 +89,7 @@ def test_values_of_other_types_are_refused_in_every_place(tmp_path, value):
 
 @pytest.mark.parametrize("value", [None, "x", [], {}, [1], -1.5, True])
 def test_every_part_that_is_read_is_of_its_type(tmp_path, value):
-    """Row 19: a record with a checksum of its own is not a reason for a traceback in tables and figures."""
+    """Row 19: even a record with a valid checksum must not cause a traceback in tables or figures."""
     path = tmp_path / "results.json"
     result(record()).write(path)
     whole = json.loads(path.read_text())
@@ -154,7 +154,7 @@ def test_a_record_without_the_later_fields_is_read(tmp_path):
 @pytest.mark.parametrize("metrics", [
     {}, {"ece": 0.1}, {"accuracy": 0.5, "nll": 1.0}, {"accuracy": float("inf"), "macro_f1": 0.4, "ece": 0.1}])
 def test_metrics_of_a_record_are_looked_at(tmp_path, metrics):
-    """Accuracy in each round, the same names in all, and finite numbers, however well the file is signed."""
+    """Each round needs accuracy, all need the same metrics, and numbers must be finite, even if the checksum fits."""
     result(record(0), record(1)).write(tmp_path / "results.json")
 
     def change(content: dict) -> None:

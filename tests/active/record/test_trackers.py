@@ -1,4 +1,4 @@
-"""Trackers: what they are told, in which run, and what becomes of a run whose tracker fails. Packages are stand-ins here."""
+"""Trackers: what they are told, in which run, and what happens to a run whose tracker fails. The packages are stand-ins."""
 
 import json
 import logging
@@ -41,7 +41,7 @@ class Epochal(ToyTrainer):
 
 
 def tracked(folder, service, **values):
-    """Return the record of a run on images that are there, told to a service."""
+    """Return the record of a run on real image files that reports to a service."""
     dataset, features, texts = toy_task()
     for row, datum in enumerate(dataset.train):
         path = folder / "images" / datum.path
@@ -74,13 +74,13 @@ def test_all_of_a_round_is_told_once(tmp_path, service):
 
 
 def test_a_tracker_changes_no_number(tmp_path, service):
-    """The record is that of a run without, but for seconds and memory."""
+    """Seconds and memory aside, the record is that of a run without one."""
     assert record_of(tracked(tmp_path, service)) == record_of(toy_run(tmp_path / "without")[0])
 
 
 @pytest.mark.parametrize(("moment", "lacking"), [("tell", [1]), ("_note", [])])
 def test_a_run_that_is_killed_goes_on_in_the_same_run(tmp_path, service, monkeypatch, moment, lacking):
-    """Whether it was told the last round or not: each is there once. No record holds the losses of one that was not."""
+    """Each round appears once, whether or not the tracker was told before the kill. The losses of a round not told are lost."""
     owner = Tracker if moment == "_note" else {"wandb": WandB, "mlflow": MLflow}[service.name]
     original = getattr(owner, moment)
 
@@ -101,14 +101,14 @@ def test_a_run_that_is_killed_goes_on_in_the_same_run(tmp_path, service, monkeyp
 
 
 def test_a_run_that_gets_more_rounds_goes_on_in_the_same_run(tmp_path, service):
-    """A finished one too."""
+    """This also holds for a finished run."""
     tracked(tmp_path, service, ACTIVE__ROUNDS=2)
     check_whole(service, tracked(tmp_path, service))
     assert service.only.n_starts == 2
 
 
 def test_a_tracker_that_fails_loses_no_round_and_is_told_it_at_the_end(tmp_path, service, monkeypatch, caplog):
-    """Row 46 of the faults table: one line says so, once. It is left alone meanwhile, as failing takes time in each round."""
+    """Row 46 of the faults table: one line reports it, once. The tracker is not tried again until the end, to save time."""
     n_calls = []
 
     def note(result, path):
@@ -141,7 +141,7 @@ def test_a_tracker_that_comes_late_is_told_everything_at_the_end(tmp_path, servi
 
 
 def test_a_tracker_that_is_never_there_loses_nothing_but_losses(tmp_path, service, caplog):
-    """The same run with more rounds tells all rounds of the record."""
+    """When the same run gets more rounds, all rounds of the record are sent."""
     service.is_away = True
     with caplog.at_level(logging.WARNING):
         assert tracked(tmp_path, service, ACTIVE__ROUNDS=2).status == "finished"
@@ -160,14 +160,14 @@ def test_ctrl_c_while_a_tracker_is_told_stops_the_run(tmp_path, service, monkeyp
 
 
 def test_a_service_that_has_forgotten_the_run_is_told_all_of_it(tmp_path, monkeypatch):
-    """MLflow says so; such as a database that was deleted, or another one."""
+    """MLflow reports it. The database may have been deleted, or it may be another one."""
     tracked(tmp_path, services.MLflow().installed(monkeypatch), ACTIVE__ROUNDS=2)
     other = services.MLflow().installed(monkeypatch)
     check_whole(other, tracked(tmp_path, other), losses_of=[2, 3])
 
 
 def test_images_that_are_gone_leave_the_sheet_out(tmp_path, service, caplog):
-    """The rest is told all the same, and one line says it."""
+    """Everything else is still sent, and one line reports it."""
     dataset, features, texts = toy_task()
     carry_out(toy_config(tmp_path, LOG__TRACKERS=f"[{service.name}]", ACTIVE__ROUNDS=1), dataset, Epochal(features, texts))
     assert service.only.images == {("learning_curve", 0)} and service.only.status == "finished"
@@ -183,7 +183,7 @@ def test_a_damaged_note_is_named(tmp_path, service, caplog):
 
 
 def test_a_failed_run_is_told_as_one(tmp_path, service, monkeypatch):
-    """A loss that is not a number: the rounds before it are there."""
+    """The loss is not a number. The rounds before it are sent."""
     fit = Epochal.fit
 
     def fit_once(self, rows, labels, round):
@@ -198,7 +198,7 @@ def test_a_failed_run_is_told_as_one(tmp_path, service, monkeypatch):
 
 
 def test_tensorboard_among_trackers_may_fail(tmp_path, caplog):
-    """What cannot be written ends the run under LOG.TENSORBOARD, and is one line under LOG.TRACKERS."""
+    """A write error ends the run under LOG.TENSORBOARD, but is only one line under LOG.TRACKERS."""
     (tmp_path / "tensorboard").write_text("a file where the folder should be")
     with pytest.raises(UserError, match="cannot write"):
         toy_run(tmp_path, LOG__TENSORBOARD=True)

@@ -1,4 +1,4 @@
-"""Trackers by their own packages, without a network: skipped where a package is not installed."""
+"""Trackers with their real packages and without a network. Tests are skipped if a package is not installed."""
 
 import json
 import struct
@@ -47,7 +47,7 @@ def history(folder: Path) -> list[dict]:
 
 
 def test_wandb_offline(tmp_path, monkeypatch):
-    """Each round's numbers, images and epochs; a run that goes on has the same name, so that `wandb sync` makes one of both."""
+    """It holds each round's numbers, images and epochs. A continued run has the same name, so `wandb sync` merges the two."""
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_CACHE_DIR", str(tmp_path / "cache"))
     monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
@@ -68,7 +68,7 @@ def test_wandb_offline(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("store", ["sqlite:///{}/runs.db", "file://{}/runs"])
 def test_mlflow_on_this_disk(tmp_path, monkeypatch, store):
-    """A database and a folder: numbers, epochs, images and config, also of a run that goes on."""
+    """A database and a folder hold numbers, epochs, images and config, also of a continued run."""
     pytest.importorskip("mlflow")
     if store.startswith("sqlite"):
         pytest.importorskip("sqlalchemy")

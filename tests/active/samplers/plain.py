@@ -26,7 +26,7 @@ def squared_distance(x: list[float], y: list[float]) -> float:
 
 
 def ranked(scores: list[float], n: int) -> list[int]:
-    """The n largest scores; Python's sort is stable, so equal ones stay in the order of their rows."""
+    """Return the n largest scores. Python's sort is stable, so equal ones stay in row order."""
     return sorted(range(len(scores)), key=lambda row: -scores[row])[:n]
 
 

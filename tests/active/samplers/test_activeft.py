@@ -16,7 +16,7 @@ TAU = 0.07
 
 
 def loss(rows: torch.Tensor, centers: torch.Tensor, fixed: torch.Tensor, held: torch.Tensor) -> torch.Tensor:
-    """The loss as the paper has it, over all centers; `held` are the centers that the gradient does not see."""
+    """The paper's loss over all centers. `held` are the centers that are constant for the gradient."""
     everything, others = torch.cat([centers, fixed]), torch.cat([held, fixed])
     cosines = rows @ everything.T / TAU
     largest, nearest = cosines.max(1)
@@ -34,7 +34,7 @@ def near(rows: torch.Tensor, fixed: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize("with_labels", [True, False])
 def test_the_gradient_is_that_of_finite_differences(with_labels):
-    """One number of one center at a time; what is held fixed stays."""
+    """One number of one center is changed at a time; held centers stay fixed."""
     ctx = make_context(2, n_pool=25, width=4, n_query=5, n_labeled=4)
     rows, centers, fixed = parts(ctx if with_labels else without_labels(ctx))
     expected, step = torch.zeros_like(centers), 1e-6
@@ -74,7 +74,7 @@ def test_the_loss_falls_and_centers_stay_unit():
 
 
 def test_labels_repel():
-    """Where a labeled row lies a center has less to do: with it, centers end farther from it than without."""
+    """Centers end up farther from a labeled row than they would without it."""
     for seed in range(5):
         rows, centers, _ = parts(make_context(seed))
         label = F.normalize(rows[:8].sum(0, keepdim=True), dim=1)
@@ -83,7 +83,7 @@ def test_labels_repel():
 
 
 def test_a_row_is_taken_once():
-    """Centers at one place take the nearest row, then the next one; of equal rows the lower."""
+    """Centers at the same place take the nearest row, then the next one. Of equal rows the lower one is taken first."""
     rows = F.normalize(torch.tensor([[1.0, 0.2], [1.0, 0.0], [0.0, 1.0], [1.0, 0.0]]), dim=1)
     assert nearest_free(rows, torch.tensor([[1.0, 0.0]] * 3)).tolist() == [1, 3, 0]
 

@@ -1,4 +1,4 @@
-"""ALFA-Mix: the collapsed closed form is direct mixing."""
+"""ALFA-Mix: the closed form gives the same picks as direct mixing."""
 
 import math
 from dataclasses import replace
@@ -116,14 +116,14 @@ def test_three_candidates_solved_by_hand():
 
 
 def test_more_steps_never_lose_a_candidate():
-    """The caps that a smaller step visits first hold fewer rows; the number of candidates grows with the cap."""
+    """A smaller step visits lower caps first, and these hold fewer rows. The number of candidates grows with the cap."""
     caps = flip_caps(make_context(n_pool=70))
     counts = [int((caps < cap).sum()) for cap in torch.linspace(0, 3, 50)]
     assert counts == sorted(counts) and counts[0] == 0 and counts[-1] > counts[1]
 
 
 def test_without_candidates_distinct_random_rows_are_asked():
-    """Certain predictions have no gradient: all 30 picks are random, none twice, and another stream gives others."""
+    """Certain predictions have no gradient, so all 30 picks are random and distinct. Another stream gives others."""
     ctx = make_context(n_query=30)
     ctx = replace(ctx, logits=1e4 * torch.nn.functional.one_hot(ctx.logits.argmax(1), ctx.n_classes).float())
     assert flip_caps(ctx).isinf().all()
@@ -132,7 +132,7 @@ def test_without_candidates_distinct_random_rows_are_asked():
 
 
 def test_the_anchor_of_a_row_itself_never_flips_it():
-    """One labeled row, equal to the pool's: the length of the step is 0 and not a division by 0."""
+    """With one labeled row equal to the pool's row, the step has length 0; this must not divide by 0."""
     ctx = make_context(n_pool=3, n_labeled=1, n_query=1)
     ctx = replace(ctx, features=ctx.features[:1].expand(3, -1), logits=ctx.logits[:1].expand(3, -1),
                   labeled_features=ctx.features[:1])
@@ -140,13 +140,13 @@ def test_the_anchor_of_a_row_itself_never_flips_it():
 
 
 def test_anchors_are_class_means():
-    """Against plain sums; a class without labels has the mean of all."""
+    """They equal plain sums. A class without labels gets the mean of all."""
     for ctx in small_pools(50):
         assert torch.allclose(class_anchors(ctx), torch.tensor(_anchors(ctx)), atol=1e-6)
 
 
 def test_it_needs_a_linear_learner():
-    """Thresholds are those of products with rows; a cache's logits bend."""
+    """Thresholds are computed from products with rows; the logits of a cache are not linear."""
     assert SAMPLERS["alfa_mix"].facts["needs_linear"] is True
 
 

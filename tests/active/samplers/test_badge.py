@@ -1,4 +1,4 @@
-"""BADGE: the factorized form is the dense one."""
+"""BADGE: the factorized form gives the same picks as the dense one."""
 
 from dataclasses import replace
 
@@ -71,7 +71,7 @@ def test_identical_images_are_not_both_asked_while_another_one_is_left(seed):
 
 @pytest.mark.parametrize("n_pool", [64, 65, 95, 70])
 def test_the_last_rows_have_their_own_gradient(n_pool):
-    """The one uncertain row is found also behind the last full batch of 32, where other code leaves zeros."""
+    """An uncertain row behind the last full batch of 32 must be found; other code leaves zeros there."""
     ctx = make_context(n_pool=n_pool, n_query=1)
     logits = 40.0 * torch.nn.functional.one_hot(ctx.logits.argmax(1), ctx.n_classes)
     logits[-1] = 0

@@ -14,7 +14,7 @@ from tests.active.samplers import plain
 
 
 def loop_allocation(n_labeled: list[int], n_members: list[int], n: int) -> list[int]:
-    """The allocation as one pass over all clusters for each label."""
+    """Allocate labels by a search over all clusters for each label."""
     labeled, clusters = list(n_labeled), []
     for _ in range(n):
         open_ones = [c for c in range(len(labeled)) if labeled[c] < n_members[c]]
@@ -67,7 +67,7 @@ def test_the_rows_of_200_pools_are_those_of_a_slow_reference(fusion):
 @pytest.mark.parametrize("fusion", ["concat", "mean"])
 @pytest.mark.parametrize("lengths", [(0.2, 0.9), (0.5, 3.0), (2.0, 9.0)])
 def test_rows_of_a_head_are_taken_as_directions(fusion, lengths):
-    """Rows of any norms, all below 1 too, guide as unit rows do; what the learner gives as directions comes first, as it is."""
+    """Rows of any norm, even all below 1, guide as unit rows do. If the learner gives directions, they are used as they are."""
     for seed, ctx in enumerate(small_pools(20)):
         factors = torch.from_numpy(np.random.default_rng(seed).uniform(*lengths, size=(ctx.n_classes, 1))).float()
         head = replace(ctx, text_features=factors * ctx.text_features, bias=torch.ones(ctx.n_classes))

@@ -108,7 +108,7 @@ def test_pseudo_labels_count_as_labels_in_the_next_round():
 
 
 def test_fusion_is_a_parameter():
-    """It is `cb`'s: without labels the picks are the same in both forms, and the forms differ."""
+    """Fusion is `cb`'s parameter: without labels the picks are those of `cb` in both forms, and the forms differ."""
     ctx = without_labels(make_context(seed=3))
     answers = [[picks(sampler_by_name(name, fusion=fusion), ctx) for name in ("cb", "cbsq")] for fusion in ("concat", "mean")]
     assert answers[0][0] == answers[0][1] != answers[1][0] == answers[1][1]

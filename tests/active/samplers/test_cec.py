@@ -79,7 +79,7 @@ def test_two_labels_solved_by_hand():
 
 
 def test_a_uniform_prior_changes_no_entropy():
-    """Calibration by a constant is none, because the probabilities are normalized again."""
+    """Calibration by a constant changes nothing, because the probabilities are normalized again."""
     logits = torch.randn(30, 5, generator=torch.Generator().manual_seed(0))
     assert torch.allclose(entropy(logits - torch.full((5,), -2.3)), entropy(logits), atol=1e-5)
     symmetric = torch.cat([logits.roll(shift, 1) for shift in range(5)])  # every class is as likely as any other
@@ -177,7 +177,7 @@ def test_ablations_leave_one_step_out():
 
 
 def test_calibration_does_little_to_confident_predictions():
-    """The specification's: where predictions are sure, a class bias moves entropies alike with and without a prior."""
+    """As the specification says: for confident predictions, a class bias moves entropies the same with and without a prior."""
     logits = 12 * torch.randn(2000, 20, generator=torch.Generator().manual_seed(0))
     biased, moved = logits + 4.0 * torch.eye(20)[0], []
     for support in (None, "own", "union"):
@@ -194,12 +194,12 @@ def test_the_floor_of_the_prior_says_how_often_it_acts(caplog):
 
 
 def test_starts_cold_and_with_fewer_labels_than_classes():
-    """Round 0 is its own, and one label for five classes is normal."""
+    """It selects in round 0 itself, and one label for five classes works."""
     assert not SAMPLERS["cec"].facts.get("needs_labels")
     assert len(picks(sampler_by_name("cec"), without_labels(make_context(n_query=1)))) == 1
 
 
 def test_a_pool_above_max_pool_is_refused_with_the_arithmetic():
-    """Before anything is computed, naming the key that lifts the bound."""
+    """This happens before anything is computed. The error names the key that raises the limit."""
     with pytest.raises(UserError, match=r"all pairs of 70 images.*GiB.*ACTIVE\.CEC\.MAX_POOL, now 69"):
         picks(sampler_by_name("cec", max_pool=69, exact=True), make_context())

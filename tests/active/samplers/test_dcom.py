@@ -20,7 +20,7 @@ def distances_from(row: torch.Tensor, rows: torch.Tensor) -> list[float]:
 
 
 def scan(distances: list[float], is_own: list[bool], cap: float, purity: float) -> float:
-    """The largest of the distances, and the cap, whose ball is pure enough; 0 for none."""
+    """Return the largest of the distances and the cap whose ball is pure enough, or 0 if there is none."""
     found = 0.0
     for radius in sorted({*(own for own in distances if own <= cap), cap}):
         inside = [own for distance, own in zip(distances, is_own, strict=True) if distance <= radius + 1e-9]
@@ -105,7 +105,7 @@ def test_competence_is_a_switch_at_the_coverage():
 
 
 def test_a_steep_switch_is_margin_above_and_coverage_below():
-    """All or nothing of the two terms."""
+    """The score is then either one term or the other."""
     ctx = make_context(3, n_query=12)
     assert picks(sampler_by_name("dcom", steepness=1e6, coverage=0.0), ctx) == picks(sampler_by_name("margin"), ctx)
     covering = picks(sampler_by_name("dcom", steepness=1e6, coverage=1.0), ctx)

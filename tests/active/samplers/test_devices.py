@@ -1,4 +1,4 @@
-"""Samplers on a pretended card: the CPU's picks, and how often a pick makes the host wait for the card."""
+"""Samplers on a pretended card: the picks are those of the CPU, and the number of waits for the card is known."""
 
 from dataclasses import replace
 from types import SimpleNamespace
@@ -106,26 +106,26 @@ def _read_backs(name, n_query, monkeypatch):
 
 @pytest.mark.parametrize("name", A_PICK)
 def test_how_often_a_pick_waits_for_the_card(name, monkeypatch):
-    """Between 10 and 20 picks, before balls cover all; a figure that falls is to be written down, too."""
+    """It is measured between 10 and 20 picks, before balls cover everything. A figure that falls must be updated too."""
     few, many = (_read_backs(name, n_query, monkeypatch) for n_query in (10, 20))
     assert A_PICK[name] - 1 < (many - few) / 10 <= A_PICK[name]
     assert few - 10 * A_PICK[name] <= ONCE
 
 
 def test_every_sampler_has_its_figure():
-    """A new sampler needs one."""
+    """A new sampler needs one as well."""
     assert A_PICK.keys() == {component.name for component in SAMPLERS}
 
 
 def test_replayed_rows_come_back_to_the_cpu(monkeypatch):
-    """The one sampler that does not choose."""
+    """This sampler is the only one that does not choose."""
     ctx = _replays(_usual(), 12, monkeypatch)
     with pretend_cuda():
         assert _answer(sampler_by_name("replay"), ctx.to(CUDA))["rows"].tolist() == list(range(12))
 
 
 def test_what_is_mined_before_the_first_round_comes_back_to_the_cpu():
-    """The warm start of `dual_prompt`."""
+    """This is the warm start of `dual_prompt`."""
     ctx, sampler = replace(without_labels(_usual()), n_query=0), build_chosen("dual_prompt", sampler_node())
     expected = warm_start(sampler, ctx)
     with pretend_cuda():
@@ -136,7 +136,7 @@ def test_what_is_mined_before_the_first_round_comes_back_to_the_cpu():
 
 
 def test_the_memory_that_counts_is_the_card_s(monkeypatch):
-    """With 1 KiB free there BADGE does not start, whatever the machine has."""
+    """With 1 KiB free on the card, BADGE does not start, however much memory the machine has."""
     with pretend_cuda():
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (2**10, 2**30))
         with pytest.raises(UserError, match=r"badge needs about .* choose ACTIVE\.DEVICE cpu, another sampler or a smaller"):
@@ -144,7 +144,7 @@ def test_the_memory_that_counts_is_the_card_s(monkeypatch):
 
 
 def test_one_tensor_of_a_context_stays_one_on_the_card():
-    """Zero-shot logits that are those of round 0 are not copied twice, and what is derived is made anew there."""
+    """Zero-shot logits that are those of round 0 are copied only once. Derived values are computed on the card."""
     ctx = _usual()
     ctx = replace(ctx, zero_shot_logits=ctx.logits)
     assert ctx.to(torch.device("cpu")) is ctx

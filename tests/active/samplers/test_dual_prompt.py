@@ -1,4 +1,4 @@
-"""Dual prompt: class-wise least clean rows, and the cleanest mined."""
+"""Dual prompt: it asks for the least clean rows of each class, and mines the cleanest."""
 
 from dataclasses import replace
 
@@ -118,7 +118,7 @@ def test_margins_that_saturate_keep_their_order():
 
 
 def test_the_warm_start_takes_the_surest_of_each_predicted_class():
-    """Two a class, by probability; nothing is asked."""
+    """It takes two of each class, by probability, and asks for none."""
     probs = torch.tensor([[0.9, 0.1], [0.6, 0.4], [0.8, 0.2], [0.3, 0.7]])
     query = warm_start(replace(make_context(n_pool=4, n_classes=2), logits=probs.log()), k_initial=2, k=16, remainder="global")
     assert dict(zip(query.mined_rows.tolist(), query.mined_labels.tolist(), strict=True)) == {0: 0, 2: 0, 3: 1}

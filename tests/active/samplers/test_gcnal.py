@@ -98,7 +98,7 @@ def test_the_logit_is_a_coordinate_of_the_space_unless_it_is_hidden_alone(monkey
 
 @pytest.mark.parametrize("n", [1, 2, 30])
 def test_the_factorized_propagation_is_the_dense_one(n):
-    """No N x N matrix, the same numbers, also where degrees are negative."""
+    """There is no N x N matrix, but the numbers are the same, even where degrees are negative."""
     rng = np.random.default_rng(n)
     features, values = unit(rng, n, 4), torch.from_numpy(rng.normal(size=(n, 3)))
     dense = torch.from_numpy(dense_adjacency(features.numpy())) @ values

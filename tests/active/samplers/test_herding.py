@@ -20,7 +20,7 @@ from tests.active.samplers import plain
 
 
 def dense(features: np.ndarray, centers: np.ndarray, weights: list[float], radius: float, n: int) -> list[int]:
-    """B loops over all candidates with the whole matrix of kernels, and the tie rule."""
+    """Loop over all candidates B times, with the whole kernel matrix and the tie rule."""
     def kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
         return np.exp(np.minimum((2 * x @ y.T - 2) / radius**2, 0))
 
@@ -88,7 +88,7 @@ def test_lazy_picks_are_those_of_all_gains(monkeypatch, at_once):
 
 
 def test_a_tiny_radius_asks_what_is_uncertain():
-    """Nothing covers anything else: the largest weights, as margin has them."""
+    """Nothing covers anything else then, so rows are asked by weight, as margin does."""
     ctx = make_context(3, n_query=12)
     found = herding.herd(ctx, smallness_of_margin(ctx.logits), 1e-3).rows
     assert found.tolist() == top_rows(smallness_of_margin(ctx.logits), 12).tolist()
@@ -138,7 +138,7 @@ def test_more_is_covered_than_by_random_rows():
     ([], 1.0), ([[1.0, 0.0]], 1.0), ([[1.0, 0.0]] * 3, 1.0), ([[1.0, 0.0], [0.0, 1.0], [1.0, 0.0]], math.sqrt(2)),
     ([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]], math.dist((0.0, 1.0), (0.6, 0.8)))])
 def test_the_radius_of_labels_is_their_smallest_positive_distance(rows, expected):
-    """Copies have none, in float32 too; without two different rows it is 1."""
+    """Copies have no distance, also in float32. Without two different rows the radius is 1."""
     assert labeled_radius(torch.tensor(rows).reshape(-1, 2)) == pytest.approx(expected, rel=1e-6)
 
 

@@ -105,7 +105,7 @@ def test_dropquery_counts_predictions_that_change(bias):
 
 
 def test_without_dropout_nothing_changes():
-    """Logits are those of the same rows; every image is asked by k-means or at random then."""
+    """Logits are those of the same rows. Images are then picked by k-means or at random."""
     ctx = make_context()
     ctx = replace(ctx, logits=20 * ctx.features @ ctx.text_features.T)
     assert changed_predictions(ctx, 4, 0.0, 1).sum() == 0
@@ -113,7 +113,7 @@ def test_without_dropout_nothing_changes():
 
 
 def test_masks_belong_to_images():
-    """Those of an image are the same in another pool."""
+    """An image has the same masks in another pool."""
     one, other = kept_features(torch.tensor([4, 9]), 3, 16, 0.75, 5), kept_features(torch.tensor([9]), 3, 16, 0.75, 5)
     assert torch.equal(one[1:], other) and not torch.equal(one[0], one[1])
 
@@ -128,7 +128,7 @@ def test_the_threshold_falls_until_there_are_enough(enough, expected):
 
 
 def test_dropquery_asks_others_when_few_change():
-    """All candidates, and random rows beside them."""
+    """It then asks for all candidates, and for random rows."""
     ctx = make_context(n_query=30)
     sampler = sampler_by_name("dropquery", masks=1, dropout=0.05)
     assert len(set(picks(sampler, ctx))) == 30
@@ -144,7 +144,7 @@ def test_dropquery_without_labels_clusters_all_rows():
     (0, 1.0, "typiclust"), (4, 1.0, "typiclust"), (5, 1.0, "margin"), (9, 2.0, "typiclust"), (10, 2.0, "margin"),
     (0, 0.0, "margin")])
 def test_tcm_is_its_first_sampler_until_there_are_labels_enough(n_labeled, labels_per_class, stage):
-    """Five classes: from five labels on the other one, at one label a class."""
+    """With five classes and one label a class, the second sampler starts at five labels."""
     ctx = make_context(3, n_labeled=n_labeled)
     found = picks(sampler_by_name("tcm", labels_per_class=labels_per_class), ctx)
     assert found == picks(sampler_by_name(stage), ctx) != picks(sampler_by_name("entropy"), ctx)

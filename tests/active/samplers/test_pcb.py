@@ -70,7 +70,7 @@ def test_water_filling_with_perfect_predictions():
 
 
 def test_the_base_proposes_gamma_of_the_original_split():
-    """Not of the pool that is left: 0.1 of 100 are 10 candidates for 8 labels, from a pool of 60."""
+    """The pool that is left does not matter: 0.1 of 100 gives 10 candidates for 8 labels, from a pool of 60."""
     asked = []
 
     def base(ctx):
@@ -122,7 +122,7 @@ def test_reference_mode_draws_uniformly_inside_a_class():
 
 @pytest.mark.parametrize("base", ["cbsq", "dual_prompt"])
 def test_a_base_that_labels_images_itself_is_refused_with_the_config(base):
-    """Its saved or mined rows would get lost, and with them picks."""
+    """Rows that the base labels or mines itself would be lost, and picks with them."""
     node = sampler_node()
     node.SAMPLER, node.PCB.BASE = "pcb", base
     with pytest.raises(ConfigError, match=f"ACTIVE.PCB.BASE is '{base}', which labels some images itself"):

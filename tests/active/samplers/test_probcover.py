@@ -1,4 +1,4 @@
-"""ProbCover by hand and against a plain Python graph."""
+"""ProbCover against hand-solved cases and a plain Python graph."""
 
 import bisect
 import math
@@ -128,7 +128,7 @@ def test_the_largest_ball_is_that_of_a_full_count(recounted, tile, monkeypatch):
 
 
 def test_no_ball_is_taken_twice():
-    """Also if rounding left it as large as it was: covered rows that none of the counts saw leave."""
+    """This holds even if rounding left the ball as large as before: covered rows that no count saw are removed."""
     balls = UncoveredBalls(make_context(n_pool=9, width=3).features, 0.8)
     assert sorted(balls.take_largest() for _ in range(9)) == list(range(9))
 
@@ -149,7 +149,7 @@ def test_a_radius_below_rounding_covers_one_row_at_a_time():
 
 
 def test_equal_balls_come_in_an_order_in_which_ids_have_no_part():
-    """Where every ball holds one row, a random draw is asked, not the lowest ids: files sort them by class."""
+    """If every ball holds one row, the pick is random. The lowest ids would not do, as files sort them by class."""
     ctx = without_labels(make_context(n_query=9))
     for seed in range(5):
         rows = select(sampler_by_name("probcover", delta=1e-6), replace(ctx, rng=plain.fresh(seed))).rows.tolist()
@@ -157,18 +157,18 @@ def test_equal_balls_come_in_an_order_in_which_ids_have_no_part():
 
 
 def test_starts_cold():
-    """It was made for the first round, so round 0 is its own."""
+    """It was made for the first round, so it selects in round 0 itself."""
     assert not SAMPLERS["probcover"].facts.get("needs_labels")
 
 
 def test_a_pool_above_max_pool_is_refused_with_the_arithmetic():
-    """Before anything is computed, naming the key that lifts the bound."""
+    """This happens before anything is computed. The error names the key that raises the limit."""
     with pytest.raises(UserError, match=r"all pairs of 70 images.*GiB.*ACTIVE\.PROBCOVER\.MAX_POOL, now 69"):
         picks(sampler_by_name("probcover", max_pool=69, exact=True), make_context())
 
 
 def test_a_ball_is_open():
-    """A row whose cosine is the threshold itself is outside; a row is in its own ball always."""
+    """A row whose cosine equals the threshold is outside. A row is always in its own ball."""
     features = torch.tensor([[1.0, 0.0], [0.5, 0.75 ** 0.5], [0.5, -0.75 ** 0.5]])
     assert ball_sizes(features, 0.5).tolist() == [1, 1, 1]
     assert ball_sizes(features, 0.49).tolist() == [3, 2, 2]

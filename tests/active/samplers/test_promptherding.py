@@ -74,14 +74,14 @@ def test_it_is_the_dense_form(kernel, balance):
 
 
 def test_without_kernel_and_balance_it_is_uherding():
-    """That of zero-shot weights at first and of the radius by mass."""
+    """It is UHerding with zero-shot weights at first and the radius by mass."""
     for ctx in (make_context(7), without_labels(make_context(8))):
         expected = picks(sampler_by_name("uherding", radius="mass", cold="zero_shot"), ctx)
         assert picks(sampler_by_name("promptherding", kernel="plain", balance=0.0), ctx) == expected
 
 
 def test_classes_with_many_labels_count_less():
-    """Two equal groups of images, of one class each: the group of the class that has labels is asked second."""
+    """Two equal groups hold one class each. The group whose class has labels is asked second."""
     ctx = make_context(1, n_pool=8, n_query=2, n_classes=2)
     group = torch.arange(8) % 2
     directions = torch.nn.functional.normalize(torch.tensor([[1.0, 0.1], [-1.0, 0.1]]), dim=1)

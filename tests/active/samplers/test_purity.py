@@ -1,4 +1,4 @@
-"""Purity: what is dropped, by a slow reference; that it is its base sampler without flags; and flags in a run."""
+"""Purity: what it drops, against a slow reference; without flags, its base sampler's picks; and flags in a run."""
 
 import logging
 import math
@@ -33,7 +33,7 @@ def flagged_beside(ctx: SelectionContext, n: int, seed: int = 0) -> SelectionCon
 
 
 def by_hand(ctx: SelectionContext) -> list[int]:
-    """Scores one by one, the regression by Newton's steps, every split tried, and the base by a sort."""
+    """Score rows one by one, fit the regression by Newton's steps, try every split, and select by a sort."""
     texts, labeled, flags, pool = (rows.double().tolist() for rows in (
         ctx.text_features, ctx.labeled_features, ctx.flagged_features, ctx.features))
 
@@ -114,7 +114,7 @@ def test_scores_that_are_equal_but_for_rounding_are_not_split():
 
 @pytest.mark.parametrize("n_flags", [0, 4])
 def test_without_flags_it_is_its_base(n_flags):
-    """The same picks, whatever the base draws; fewer flags than five are none."""
+    """The picks are the same, whatever the base draws. Fewer than five flags count as none."""
     for seed, base in enumerate(("margin", "random", "badge", "coreset", "typiclust", "cbsq")):
         ctx = make_context(seed)
         ctx = replace(ctx, flagged_features=ctx.labeled_features[:n_flags] if n_flags else None)
@@ -123,7 +123,7 @@ def test_without_flags_it_is_its_base(n_flags):
 
 @pytest.mark.parametrize("base", ["random", "badge", "coreset", "cbsq", "schedule"])
 def test_a_run_without_flags_is_that_of_its_base(tmp_path, base):
-    """Random stream, first round, saved labels and all, bit for bit; only its name in the record is its own."""
+    """The random stream, first round and saved labels are the same, bit for bit. Only the recorded name differs."""
     dataset, features, texts = toy_task()
 
     def record(name: str, **values: object) -> list[dict]:
@@ -151,7 +151,7 @@ def test_a_threshold_below_all_is_the_base():
 
 
 def test_flags_of_a_far_cluster_remove_it():
-    """Half of the pool lies where the flags lie: none of it is asked, by whatever base."""
+    """Half of the pool lies where the flags are: no base asks for any of it."""
     ctx = make_context(1, n_pool=60, n_query=10)
     noise = torch.randn(40, 8, generator=torch.Generator().manual_seed(1))
     away = F.normalize(-ctx.text_features.mean(0) + 0.05 * noise, dim=1)
@@ -163,7 +163,7 @@ def test_flags_of_a_far_cluster_remove_it():
 
 
 def test_a_higher_threshold_never_adds_a_row():
-    """What the base sees shrinks."""
+    """What the base sees can only shrink."""
     ctx, seen = make_context(4), []
     scores = own_scores(ctx, None)[0]
 
@@ -186,7 +186,7 @@ def test_where_too_few_are_kept_dropped_ones_are_asked_by_their_score(caplog):
 
 
 def test_the_bases_own_labels_are_of_the_rows_it_saw():
-    """Pseudo-labels and mined rows, too, are numbered in the whole pool."""
+    """Pseudo-labels and mined rows must also be numbered in the whole pool."""
     ctx, scores = make_context(5), torch.arange(70).float()
 
     def base(own: SelectionContext) -> Query:
@@ -206,7 +206,7 @@ def test_skipped_images_of_no_class_are_nothing_to_cover():
 
 
 def test_many_labels_tell_the_threshold():
-    """One in twenty of them lies below it, so that nearly all of a pool like them is kept, which Otsu would halve."""
+    """One in twenty of the labels lies below it. Nearly all of a pool like them is kept, while Otsu would halve it."""
     ctx = make_context(0, n_pool=200, n_labeled=100, n_query=150)
     ctx = replace(ctx, flagged_features=-ctx.labeled_features[:10])
     seen = []
@@ -294,7 +294,7 @@ def test_the_negative_rule_begins_by_the_other_one():
 
 
 def test_the_negative_rule_needs_a_learner_that_has_such_prompts():
-    """It is said before anything is loaded."""
+    """The error comes before anything is loaded."""
     node = sampler_node()
     node.SAMPLER, node.PURITY.RULE = "purity", "negative"
     with pytest.raises(ConfigError, match="sampler 'purity' compares positive with negative prompts, and CoOp has no negative"):

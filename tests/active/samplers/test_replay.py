@@ -73,7 +73,7 @@ def test_the_first_round_alone_may_be_replayed(tmp_path):
 
 @pytest.mark.parametrize("results", ["", "absent.json"])
 def test_a_record_that_is_not_there_is_named(tmp_path, results):
-    """Also where the key was forgotten."""
+    """This also holds if the key was forgotten."""
     node = toy_config(tmp_path, ACTIVE__SAMPLER="replay", ACTIVE__REPLAY__RESULTS=results).ACTIVE
     with pytest.raises(ConfigError, match=f"ACTIVE.REPLAY.RESULTS is '{results}'"):
         check_sampler_names(node)
@@ -113,7 +113,7 @@ def test_a_record_of_other_classes_is_refused(tmp_path):
 
 
 def test_answers_of_a_record_stand_behind_the_data_set_s_own_labels(tmp_path):
-    """What people said then fills in what nobody knows now, and nothing else: a label that was put right since stays."""
+    """They fill in only what the data set does not know. A label that was corrected there since stays."""
     toy_run(tmp_path / "first", ACTIVE__ROUNDS=1)
     dataset, features, texts = toy_task()
     rows = [dataset.train_rows[path] for path in RunResult.read(tmp_path / "first" / "results.json").rounds[0].queried]

@@ -19,7 +19,7 @@ def toy_run(output, stop=None, **values):
 
 @pytest.mark.parametrize("name", ["random", "badge", "typiclust", "coreset", "cbsq", "probcover"])
 def test_a_schedule_of_one_sampler_is_that_sampler(tmp_path, name):
-    """Also where it draws, needs labels, or labels images itself: record, picks and metrics are the same bit for bit."""
+    """It may draw, need labels, or label images itself: record, picks and metrics are the same bit for bit."""
     alone = toy_run(tmp_path / "alone", SAMPLER=name)
     scheduled = toy_run(tmp_path / "scheduled", SAMPLER="schedule", SCHEDULE__SAMPLERS=[name], SCHEDULE__STARTS=[0])
     assert record_of(scheduled) == record_of(alone)
@@ -33,7 +33,7 @@ def test_a_schedule_of_one_sampler_is_that_sampler(tmp_path, name):
     ("rounds", [0, 3], ["typiclust", "typiclust", "typiclust", "margin"]),
 ])
 def test_the_record_names_whose_turn_it_is(tmp_path, by, starts, names):
-    """Rounds of six labels in five classes: at a start that is just reached the next sampler has its turn."""
+    """Rounds have six labels, in five classes. A sampler whose start is reached exactly takes its turn."""
     result = toy_run(tmp_path, SAMPLER="schedule", SCHEDULE__BY=by, SCHEDULE__STARTS=starts)
     assert [record.sampler for record in result.rounds] == names
 
@@ -83,7 +83,7 @@ def test_the_first_round_is_random_only_where_the_first_sampler_needs_labels():
 
 
 def test_needs_of_all_samplers_are_needs_of_the_run():
-    """Also of those whose turn comes late."""
+    """This includes samplers whose turn comes late."""
     node = sampler_node()
     node.SAMPLER, node.SCHEDULE.SAMPLERS = "schedule", ("margin", "alfa_mix")
     check_learner(node, "LinearProbe", has_negative_texts=False)

@@ -25,7 +25,7 @@ def with_skipped(seed: int, n_skipped: int = 30) -> SelectionContext:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_samplers_that_cover_the_pool_cover_skipped_images_too(name):
-    """Others have the answer that they have without."""
+    """Other samplers give the same answer as without them."""
     sampler, differ = sampler_by_name(name), 0
     for seed in range(12):
         ctx = with_skipped(seed)
@@ -37,7 +37,7 @@ def test_samplers_that_cover_the_pool_cover_skipped_images_too(name):
 
 @pytest.mark.parametrize("name", ["cec", "typiclust", "probcover"])
 def test_where_many_were_skipped_an_image_is_asked(name):
-    """Of the images without a label the skipped ones are most, so that the row in the midst of them is worth a label."""
+    """Most unlabeled images are skipped ones, so the row in their midst is worth a label."""
     sampler = sampler_by_name(name, **({"delta": 0.5} if name == "probcover" else {}))
     found = [asks_among_them(sampler, with_skipped(seed, 200), seed) for seed in range(12)]
     assert sum(found) >= 10

@@ -1,4 +1,4 @@
-"""TypiClust by hand and against plain Python."""
+"""TypiClust against hand-solved cases and plain Python."""
 
 import math
 from dataclasses import replace
@@ -89,5 +89,5 @@ def test_small_clusters_come_last():
 
 
 def test_starts_cold():
-    """It was made for the first round, so round 0 is its own."""
+    """It was made for the first round, so it selects in round 0 itself."""
     assert not SAMPLERS["typiclust"].facts.get("needs_labels")

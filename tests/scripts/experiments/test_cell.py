@@ -7,7 +7,7 @@ from train import main
 
 
 def test_the_curve_of_a_cell_is_drawn_only_where_that_is_asked_for(root, tmp_path):
-    """It takes half of a tiny cell; the same words draw it later, as does a run of its own if it is not told otherwise."""
+    """Drawing takes half the time of a tiny cell. The same command draws it later; a run outside a sweep does so by default."""
     curve = tmp_path / "run" / "learning_curve.png"
     words = ["--config-file", str(PROJECT / "configs" / "quickstart.yaml"), "--root", str(root), "--output-dir",
              str(tmp_path / "run"), "ACTIVE.ROUNDS", "1", "OPTIM.MAX_EPOCH", "1", "VERBOSE", "false"]

@@ -25,7 +25,7 @@ def cells_of(tmp_path, pairs=(), **changes):
 
 
 def test_every_combination_is_a_cell(tmp_path):
-    """Names are folders; what reads the same weights and images stands side by side, seed after seed."""
+    """Names are folders. Cells with the same weights and images are next to each other, seed after seed."""
     cells = cells_of(tmp_path, DATASETS=["dtd", "eurosat"], LEARNERS=["CoOp", "VPT"], BACKBONES=["vit_b16"],
                      SAMPLERS=["random", "badge"], SEEDS=[1, 2])
     assert len({cell.folder for cell in cells}) == len(cells) == 16
@@ -35,7 +35,7 @@ def test_every_combination_is_a_cell(tmp_path):
 
 
 def test_a_cell_is_a_command_of_train(tmp_path):
-    """Its words merge to the config that is meant: files, overrides, labels and seed."""
+    """Its command line merges to the intended config: files, overrides, labels and seed."""
     cell, = cells_of(tmp_path, SAMPLERS=["entropy"], OVERRIDES={"OPTIM": {"LR": 0.5}, "INPUT": {"RRCROP_SCALE": [0.5, 1.0]}})
     assert shlex.split(cell.command)[:2] == ["python", "train.py"]
     cfg = configured(cell.words)
@@ -92,7 +92,7 @@ def test_a_wrong_experiment_is_one_line(tmp_path, changes, message):
 
 
 def test_a_sampler_without_a_page_goes_by_its_name(tmp_path):
-    """A plug-in needs its file and one line in the experiment; a name that nobody registered is found with the config."""
+    """A plug-in needs its file and one line in the experiment. An unregistered name is found when the config is merged."""
     cell, = cells_of(tmp_path, SAMPLERS=["entropi"])
     with pytest.raises(ConfigError, match="did you mean 'entropy'"):
         configured(cell.words)

@@ -12,7 +12,7 @@ from scripts.experiments.schedule import WorkerDied
 
 
 def test_a_worker_that_is_stopped_while_it_starts_leaves_no_process(tmp_path, monkeypatch):
-    """The process is there only after `stop` was called: it is ended all the same, and the next cell starts none."""
+    """The process appears only after `stop` was called. It is ended all the same, and the next cell starts none."""
     begun, processes, popen = threading.Event(), [], subprocess.Popen
 
     def slow(command, **options):
@@ -43,7 +43,7 @@ def test_a_worker_that_is_stopped_while_it_starts_leaves_no_process(tmp_path, mo
 @pytest.mark.parametrize(("n_gib", "n_gpus", "n_asked", "n_workers"), [
     (64, 0, None, 16), (8, 0, None, 7), (0.5, 0, None, 1), (64, 2, None, 2), (2, 4, None, 1), (2, 0, 9, 9)])
 def test_there_are_no_more_workers_than_memory_has_room_for(tmp_path, monkeypatch, n_gib, n_gpus, n_asked, n_workers):
-    """Each holds torch, CLIP and decoders; who asks for a number gets it."""
+    """Each holds torch, CLIP and decoders. If a number of workers is asked for, it is used."""
     monkeypatch.setattr(local, "total_memory", lambda: n_gib * 2**30)
     monkeypatch.setattr("torch.cuda.device_count", lambda: n_gpus)
     monkeypatch.setattr(local.os, "sched_getaffinity", lambda _: set(range(16)), raising=False)

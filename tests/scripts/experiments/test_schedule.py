@@ -56,7 +56,7 @@ def test_every_cell_runs_once(n):
 
 
 def test_a_cell_whose_worker_died_is_started_again():
-    """Once more where it died once; given up, with the reason, after the third time. No other cell runs twice."""
+    """It is started again after each of two deaths, and given up with the reason after the third. No other cell runs twice."""
 
     def answer(name, start, wait):
         if name == "c" or (name == "b" and start == 1):
@@ -70,7 +70,7 @@ def test_a_cell_whose_worker_died_is_started_again():
 
 
 def test_a_cell_that_gets_on_is_started_as_often_as_it_takes(monkeypatch):
-    """Jobs end at their time limit: as long as each has finished a round, the next one goes on; then the count starts again."""
+    """Jobs end at their time limit. As long as each has finished a round, the next one continues and the count restarts."""
     rounds = iter([0, 1, 2, 3, 3, 3])
     monkeypatch.setattr("scripts.experiments.schedule._rounds_on_record", lambda cell: next(rounds))
 
@@ -82,7 +82,7 @@ def test_a_cell_that_gets_on_is_started_as_often_as_it_takes(monkeypatch):
 
 
 def test_workers_are_stopped_together():
-    """Each may need seconds to come to a safe point: all are told at once, and none waits for another."""
+    """Each may need seconds to stop safely, so all are told at once and none waits for another."""
     workers = [FakeWorker() for _ in range(4)]
     together = threading.Barrier(4, timeout=240)
     for worker in workers:
@@ -105,7 +105,7 @@ def test_a_busy_cell_is_waited_for_after_all_others():
 
 
 def test_an_interrupt_stops_the_workers():
-    """Ctrl-C in the middle: `run` raises it after all workers were told to stop; what was running is not reported."""
+    """On Ctrl-C `run` raises it after telling all workers to stop. Cells that were running are not reported."""
     started = threading.Event()
 
     def answer(name, start, wait):

@@ -19,7 +19,7 @@ def row(place: Path, label: int = 0, name: str = "") -> Row:
 
 
 def test_folder_names_are_fit_for_every_system():
-    """Row 34: no path, no device, nothing hidden, no two alike in any case, and as they are where they can be."""
+    """Row 34: no paths, device names or hidden files, and no two alike in any case. Where possible they are unchanged."""
     odd = ("heron", "a/b", "..", ".", "", "Heron", "a\\b", "CON", "nul.txt", "x" * 300, "ends with a dot.", "été", " blank ",
            "a\nb", "-rf", "日" * 100)
     found = folder_names(odd)
@@ -32,7 +32,7 @@ def test_folder_names_are_fit_for_every_system():
 
 @pytest.mark.parametrize("copy", [False, True])
 def test_images_of_one_name_all_find_their_place(tmp_path, copy):
-    """From different folders, also beside one that has such a number already; none replaces another."""
+    """They come from different folders, and a numbered name may already exist. No image replaces another."""
     files = [tmp_path / "photos" / part for part in ("a/1.jpg", "b/1.jpg", "c/1.jpg", "b/1 (2).jpg", "d/1.JPG", "a/noend")]
     for number, file in enumerate(files):
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -73,7 +73,7 @@ def test_a_file_that_cannot_be_copied_is_one_error_and_nothing_is_left(tmp_path)
 
 
 def test_odd_paths_survive_and_are_no_formulas(tmp_path):
-    """Bytes that are not UTF-8, commas, quotes, line ends; numbers below 0 stay numbers."""
+    """This covers bytes that are not UTF-8, commas, quotes and line ends. Negative numbers stay numbers."""
     names = ["=1+1.png", "a,b.png", 'a"b.png', "a\nb.png", "caf\udce9.png"]
     with table(tmp_path / "out.csv", NAMES) as add:
         for name in names:

@@ -43,7 +43,7 @@ def test_without_a_prediction_what_was_given_is_left(code, label, given):
 
 
 def test_answers_are_those_of_all_rounds_with_corrections():
-    """Labels of the data set count for what was asked of it alone."""
+    """Labels of the data set count only for images that were asked for."""
     rounds = [{"queried": ["a", "b"], "answers": {"a": "none", "b": 1}},
               {"queried": ["c", "d"], "corrections": {"b": 0, "a": 2}, "audited": ["f"]},
               {"queried": [], "corrections": {"a": "unsure 1"}}]

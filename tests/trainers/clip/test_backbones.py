@@ -60,13 +60,13 @@ def test_openai_names_are_known(name):
 
 @pytest.mark.parametrize("name", [*OPENAI_NAMES, *(name.replace("/", "-") for name in OPENAI_NAMES), *OPENAI_NAMES.values()])
 def test_openais_weights_get_quickgelu_by_every_name(name):
-    """By the tag as from a file in OpenAI's format, whether the name is OpenAI's, open_clip's plain one or its exact one."""
+    """This holds for a tag and a file in OpenAI's format, under OpenAI's name, open_clip's plain one or its exact one."""
     for needed in (_quick_gelu_of_tag(name, "openai"), True):
         assert open_clip.get_model_config(_open_clip_name(name, needed))["quick_gelu"]
 
 
 def test_a_tokenizer_that_does_not_end_texts_where_the_tower_reads_them_is_refused():
-    """CLIP's tokenizer beside MetaCLIP 2's tower: the first token would be read, without a word."""
+    """With CLIP's tokenizer and MetaCLIP 2's tower, the first token would silently be read."""
     text = open_clip.CLIPTextCfg(width=24, heads=3, layers=1, pool_type="eos", eos_id=2)
     model = open_clip.model.CustomTextCLIP(16, open_clip.CLIPVisionCfg(layers=1, width=32, head_width=8, image_size=32), text)
     with pytest.raises(UserError, match=r"at the token 2, but its tokenizer ends them by \[49407\]"):
@@ -75,7 +75,7 @@ def test_a_tokenizer_that_does_not_end_texts_where_the_tower_reads_them_is_refus
 
 @pytest.mark.parametrize("name", ["ViT-B-16-SigLIP", "roberta-ViT-B-32", "ViT-H-14-worldwide-quickgelu"])
 def test_a_backbone_that_needs_transformers_says_so_before_anything_is_fetched(name, monkeypatch):
-    """Its tokenizer or text tower comes from there; one line says what to install."""
+    """Its tokenizer or text tower comes from transformers. One line says what to install."""
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda own, *_: None if own == "transformers" else find(own))
     with pytest.raises(ConfigError, match=f"{name} are read by transformers: pip install -r requirements-tokenizers.txt"):
@@ -96,7 +96,7 @@ def test_backbones_of_squashed_images_pass_the_check_of_the_config():
     ("ViT-B-16", "metaclip_400m", "timm/vit_base_patch16_clip_224.metaclip_400m", "ViT-B-16-quickgelu"),
     ("ViT-B-16", "laion2b_s34b_b88k", "laion/CLIP-ViT-B-16-laion2B-s34B-b88K", "ViT-B-16")])
 def test_weights_that_cannot_be_downloaded_say_where_they_are(monkeypatch, name, tag, repository, right):
-    """Without a network the error names the file to fetch, from where, the key that takes its path and the name that fits."""
+    """Without a network, the error names the file to fetch, its source, the key that takes its path, and the fitting name."""
     def offline(*_, **__):
         raise OSError("no network")
 

@@ -32,7 +32,7 @@ def broken(folder: Path, how: str) -> None:
     ("elsewhere", "no weight_map .* beside it"), ("no map", "no weight_map"),
     ("not held", "1 tensors that the index lists are not in their files, first text_model.more")])
 def test_an_index_that_does_not_hold_is_refused(tmp_path, how, said):
-    """Files that are missing, that lie elsewhere, or that have not what the index says."""
+    """Files are missing, are elsewhere, or do not hold what the index says."""
     folder = written(tmp_path / "clip", clip_model(), max_shard_size="100KB")
     broken(tmp_path / "clip", how)
     with pytest.raises(UserError, match=said):
@@ -45,7 +45,7 @@ def test_an_index_that_does_not_hold_is_refused(tmp_path, how, said):
     ({"text_model.encoder.layers.0.self_attn.q_proj.bias": None}, r"text_model.encoder.layers.0 has not all of its q_proj"),
     ({"visual_projection.weight": None}, "1 are missing, 0 are unknown, such as visual.proj")])
 def test_keys_that_cannot_be_mapped_are_named(tmp_path, change, said):
-    """Row 37: by transformers' names as far as they are theirs."""
+    """Row 37: keys that come from transformers are named as in transformers."""
     folder = written(tmp_path / "clip", clip_model())
     file = tmp_path / "clip" / "model.safetensors"
     state = load_file(file) | change
@@ -60,7 +60,7 @@ def test_keys_that_cannot_be_mapped_are_named(tmp_path, change, said):
     ({"vision_config": {"num_channels": 1}}, "1 channels"),
     ({"text_config": {"hidden_act": "gelu"}}, "quick_gelu in one tower alone")])
 def test_a_config_of_another_kind_is_named(tmp_path, change, said):
-    """Before anything is loaded, by the check of the config."""
+    """The config check finds it before anything is loaded."""
     folder = written(tmp_path / "clip", clip_model())
     config = json.loads((tmp_path / "clip" / "config.json").read_text())
     for key, value in change.items():
@@ -71,7 +71,7 @@ def test_a_config_of_another_kind_is_named(tmp_path, change, said):
 
 
 def test_an_adapter_is_refused_with_how_to_merge_it(tmp_path):
-    """Row 37: a folder of peft holds no whole model; one line says what makes one of it."""
+    """Row 37: a peft folder holds no whole model. One line says how to make one."""
     (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "openai/clip"}))
     save_file({"base_model.model.x.lora_A.weight": torch.ones(2)}, tmp_path / "adapter_model.safetensors")
     with pytest.raises(ConfigError, match=r"LoRA adapter .*AutoModel.from_pretrained\('openai/clip'\)") as error:

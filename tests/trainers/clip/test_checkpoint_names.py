@@ -1,4 +1,4 @@
-"""By which names checkpoints are given: a folder, open_clip's name with a folder, a file; and what each stands for."""
+"""The names by which checkpoints are given: a folder, open_clip's name with a folder, or a file; and what each means."""
 
 import json
 
@@ -17,7 +17,7 @@ from trainers.clip.sources import weights_file
 
 @pytest.fixture
 def registered(monkeypatch) -> dict:
-    """Let open_clip know Small, of the architecture that `clip_model` has; return it."""
+    """Make open_clip know Small, with the architecture of `clip_model`, and return it."""
     config = {"embed_dim": 24, "vision_cfg": {"layers": 3, "width": 48, "head_width": 12, "patch_size": 8, "image_size": 32,
                                               "mlp_ratio": 100 / 48},
               "text_cfg": {"context_length": 77, "vocab_size": WORDS, "width": 32, "heads": 4, "layers": 2, "mlp_ratio": 2.25}}
@@ -40,7 +40,7 @@ def test_a_checkpoint_of_transformers_and_open_clip_s_of_the_same_weights_are_on
 
 @pytest.mark.parametrize("eps", [1e-5, 1e-3])
 def test_what_a_name_leaves_open_is_what_the_checkpoint_says(tmp_path, registered, eps):
-    """An epsilon that open_clip's architecture of the name does not have is still the checkpoint's."""
+    """An epsilon in the checkpoint that open_clip's architecture of that name lacks is still used."""
     theirs = clip_model({"layer_norm_eps": eps}, {"layer_norm_eps": eps})
     check_equal(load_clip("Small", written(tmp_path / "clip", theirs)).model, theirs, *ids_and_images())
 
@@ -69,7 +69,7 @@ def test_a_checkpoint_of_full_size_is_that_of_its_name(b32_of_transformers):
 
 
 def test_a_folder_s_weights_are_those_of_the_usual_names(tmp_path):
-    """open_clip's before transformers', one file of another name alone, several or none are an error."""
+    """open_clip's names come before transformers'. One file of another name is used; several, or none, are an error."""
     with pytest.raises(ConfigError, match=r"holds no weights \(none of open_clip_model.safetensors"):
         weights_file("ViT-B/32", str(tmp_path))
     for names, expected in [(["epoch_3.pt"], "epoch_3.pt"), (["model.safetensors"], "model.safetensors"),
@@ -85,14 +85,14 @@ def test_a_folder_s_weights_are_those_of_the_usual_names(tmp_path):
 
 
 def test_a_long_path_is_a_name(tmp_path):
-    """Longer than a file of open_clip's could be called."""
+    """The path is longer than open_clip's cache could name a file."""
     folder = tmp_path.joinpath(*["a" * 100] * 4)
     folder.mkdir(parents=True)
     assert tower_depths(written(folder, clip_model())) == {"text": 2, "image": 3}
 
 
 def test_a_folder_of_a_tag_s_name_does_not_hide_it(tmp_path, monkeypatch):
-    """Nor one in the working folder that is called as a backbone is."""
+    """Neither does one in the working folder with the name of a backbone."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "openai").mkdir()
     (tmp_path / "ViT-B-32").mkdir()
@@ -101,7 +101,7 @@ def test_a_folder_of_a_tag_s_name_does_not_hide_it(tmp_path, monkeypatch):
 
 
 def test_what_open_clip_cannot_load_has_no_name_there(tmp_path, registered):
-    """A folder as the name, and weights of transformers or in several files; others are given by an absolute path."""
+    """These are a folder as the name, transformers weights, and weights in several files. Others have an absolute path."""
     folder = written(tmp_path / "clip", clip_model())
     by_folder, by_name = load_clip(folder, ""), load_clip("Small", folder)
     assert (open_clip_name(by_folder), open_clip_name(by_name)) == ("", "Small-quickgelu")

@@ -1,4 +1,4 @@
-"""Checkpoints that people have on disk compute as where they come from: transformers, and open_clip's folders."""
+"""Checkpoints on disk compute the same as in their source: transformers, or open_clip's folders."""
 
 import json
 from pathlib import Path
@@ -36,7 +36,7 @@ from trainers.core.token_rows import template_rows, token_rows, word_ids
     ({"layer_norm_eps": 1e-3}, {"layer_norm_eps": 1e-2}), ({"eos_token_id": 2}, {}), ({"max_position_embeddings": 32}, {}),
     ({}, {"image_size": 48})], ids=["quick", "gelu", "tanh", "eps", "old eos", "short", "large"])
 def test_a_clip_of_transformers_computes_as_theirs(tmp_path, text, vision):
-    """By the folder alone: activations, epsilons, widths of the MLP, lengths and the resolution are what its config says."""
+    """The folder is enough: activations, epsilons, MLP widths, lengths and resolution are those of its config."""
     theirs = clip_model(text, vision)
     folder = written(tmp_path / "clip", theirs)
     clip = load_clip(folder, "")
@@ -49,7 +49,7 @@ def test_a_clip_of_transformers_computes_as_theirs(tmp_path, text, vision):
 
 
 def test_an_end_token_that_is_not_the_last_one_is_found_where_transformers_finds_it(tmp_path):
-    """Words of higher ids stand before it; of the built tower, as CLIP's tokenizer has no such."""
+    """Words with higher ids stand before it. The built tower is tested, as CLIP's tokenizer has no such words."""
     theirs = clip_model({"eos_token_id": 1000})
     ids, images = ids_and_images()
     ids = ids.clamp(max=WORDS - 5)
@@ -71,7 +71,7 @@ def test_a_siglip_of_transformers_computes_as_theirs(tmp_path):
 
 @torch.no_grad()
 def test_texts_of_a_siglip_are_those_of_transformers_with_a_context_and_without(tmp_path):
-    """By the tokenizer in its folder; a context of the template's own words is the template, and a long text is cut alike."""
+    """The tokenizer is in its folder. A context of the template's words gives the template; long texts are cut the same."""
     theirs = siglip_model()
     folder = written(tmp_path / "siglip", theirs)
     save_tokenizer(tmp_path / "siglip", "end")
@@ -180,7 +180,7 @@ def test_position_ids_of_old_files_are_passed_over(tmp_path):
                                                                                 open_clip.OPENAI_DATASET_MEAN)),
     (None, ("shortest", "bicubic", open_clip.OPENAI_DATASET_MEAN))])
 def test_images_are_prepared_as_the_processor_s_file_says(tmp_path, processor, found):
-    """As transformers writes it, in its older forms, within a file for texts and images, and without one."""
+    """They may be as transformers writes them now or wrote them earlier, be in a file for texts and images, or be absent."""
     folder = written(tmp_path / "clip", clip_model())
     if isinstance(processor, dict):
         name = "processor_config.json" if "image_processor" in processor else "preprocessor_config.json"
@@ -193,7 +193,7 @@ def test_images_are_prepared_as_the_processor_s_file_says(tmp_path, processor, f
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_a_siglip_of_half_precision_keeps_its_dtype(tmp_path, precision):
-    """Also in the tower that is timm's."""
+    """This includes timm's tower."""
     loaded = load_model(written(tmp_path / "siglip", siglip_model()), "", precision=precision)
     dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     assert {loaded.model.visual.trunk.patch_embed.proj.weight.dtype,

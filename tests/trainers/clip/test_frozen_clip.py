@@ -63,7 +63,7 @@ DEEP = {  # shapes of the tokens of each block: s shared, c class-specific, - no
 @pytest.mark.parametrize("layout", DEEP.values(), ids=DEEP)
 @pytest.mark.parametrize("names", [("cat",), ("cat", "cat fish", "cat fish river"), tuple(NAMES)])
 def test_deep_text_prompts_of_a_class_equal_the_plain_path(clip64, layout, names):
-    """Class-specific tokens in any block, with one text, with names that begin alike, and with others: forward and backward."""
+    """Class-specific tokens may be in any block, with one text, names that begin alike or others, forward and backward."""
     rows, generator = token_rows(clip64.tokenizer, names, 3), torch.Generator().manual_seed(1)
     shapes = {"s": (3, 24), "c": (len(names), 3, 24), "-": (0, 24)}
     tokens = [torch.randn(shapes[kind], dtype=torch.float64, generator=generator).requires_grad_() for kind in layout]
@@ -117,7 +117,7 @@ def test_a_tower_without_a_linear_projection_says_so():
 
 
 def test_weights_take_no_gradients(clip):
-    """Only prompts learn."""
+    """Only prompts are trained."""
     assert not any(parameter.requires_grad for parameter in clip.model.parameters())
 
 
@@ -151,7 +151,7 @@ def test_low_precision_towers_stay_near_fp32_and_prompts_stay_fp32(precision):
     ("DualPrompt", {"prompt_depth_vision": 2}), ("VPT", {"prompt_depth": 2, "layout": "deft"}),
     ("CLIPLoRA", {"dropout": 0.0, "matrices": "qkvo"})])
 def test_losses_on_low_precision_towers_are_fp32_and_near_those_on_fp32(name, parameters, precision):
-    """Also with negative contexts and with prompts that enter behind `ln_pre`: the loss, and where its gradients point."""
+    """This includes negative contexts and prompts after `ln_pre`. The loss and the gradients' direction are compared."""
     losses, gradients = [], []
     for clip in (load_clip("tiny_clip", "configs/models/tiny_clip.safetensors", precision=own) for own in ("fp32", precision)):
         texts = ClassTexts(tuple(NAMES), "a photo of a {}.")
@@ -168,7 +168,7 @@ def test_losses_on_low_precision_towers_are_fp32_and_near_those_on_fp32(name, pa
 
 
 def test_the_test_clip_spreads_its_features():
-    """The random CLIP of the tests is worth testing with: its texts and images are not nearly alike."""
+    """The random CLIP of the tests must not give nearly the same features for all texts or images."""
     clip = random_clip()
     images = torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     cosines = torch.corrcoef(clip.encode_image(images))

@@ -1,4 +1,4 @@
-"""Towers whose linear layers are oneDNN's: the same function, and runs that say so, go on with it and repeat by it."""
+"""Towers with oneDNN's linear layers: they compute the same function, and runs record, continue and repeat with them."""
 
 import json
 
@@ -23,7 +23,7 @@ NAMES = ["cat", "golden retriever"]
 
 @pytest.mark.parametrize("quick_gelu", [False, True])
 def test_features_and_gradients_are_those_of_the_plain_towers(quick_gelu):
-    """Of images, texts, and prompts in both towers, whatever path they take."""
+    """This covers images, texts, and prompts in both towers, on every path."""
     results, generator = [], torch.Generator().manual_seed(0)
     images, context, prompt = (torch.randn(*shape, generator=generator) for shape in ((2, 3, 32, 32), (3, 24), (2, 32)))
     for is_onednn in (False, True):
@@ -43,7 +43,7 @@ def test_features_and_gradients_are_those_of_the_plain_towers(quick_gelu):
 
 
 def test_a_run_names_the_product_goes_on_with_it_and_repeats_by_it(root, tmp_path, capsys, monkeypatch):
-    """Its cache of features is another one, and another product is another environment, of which the record names both."""
+    """Its feature cache is separate. Another product is another environment, and the record names both."""
     monkeypatch.setattr(active.verify.subprocess, "run", commands.run)
     words = ["--config-file", "configs/quickstart.yaml", "--root", str(root), "--output-dir", str(tmp_path / "run"),
              "CACHE_DIR", str(tmp_path / "cache"), "OPTIM.MAX_EPOCH", "1", "VERBOSE", "false"]

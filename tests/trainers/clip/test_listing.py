@@ -1,4 +1,4 @@
-"""The table of all backbones, and what it says of this disk."""
+"""The table of all backbones, and what it says about this disk."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ from trainers.clip.listing import _rows, backbones
 
 @pytest.fixture(autouse=True)
 def hub(monkeypatch, tmp_path):
-    """An empty cache of Hugging Face's; what was read of the disk before is forgotten."""
+    """An empty Hugging Face cache. What was read from the disk before is forgotten."""
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     _rows.cache_clear()
     yield tmp_path / "hub"
@@ -24,7 +24,7 @@ def hub(monkeypatch, tmp_path):
 
 
 def test_every_backbone_that_a_config_can_name_has_a_row_with_its_tags():
-    """OpenAI's names, open_clip's and the embedded one; its file is on this disk."""
+    """OpenAI's names, open_clip's and the embedded one have a row. The embedded file is on this disk."""
     rows = {row[0]: row for row in _rows()}
     assert rows.keys() == {*OPENAI_NAMES, *open_clip.list_models(), "tiny_clip"}
     for name, row in rows.items():
@@ -35,7 +35,7 @@ def test_every_backbone_that_a_config_can_name_has_a_row_with_its_tags():
 
 
 def test_weights_in_the_cache_have_a_mark(hub):
-    """Of the tag that is there alone, by every name that it has."""
+    """Only the tag that is there has a mark, under each of its names."""
     put_into_cache(hub, "timm/vit_base_patch16_clip_224.openai", PROJECT / "LICENSE", "open_clip_model.safetensors")
     rows = {row[0]: row[-1].split() for row in _rows()}
     assert "openai*" in rows["ViT-B/16"] and "openai*" in rows["ViT-B-16"] and "openai" in rows["ViT-B/32"]
@@ -44,7 +44,7 @@ def test_weights_in_the_cache_have_a_mark(hub):
 
 @pytest.mark.parametrize("word", ["siglip2", "RN50", "laion2b_s34b_b88k"])
 def test_a_word_chooses_names_and_tags(capsys, word):
-    """In any case, and also where it looks like the key of a config."""
+    """It works in any case, and even if the word looks like a config key."""
     assert train.main(["--list-backbones", word]) == 0
     out = capsys.readouterr().out
     lines = out.split("\n\n")[0].splitlines()[2:]
@@ -59,7 +59,7 @@ def test_a_word_that_nothing_has_is_one_line(capsys):
 
 
 def test_the_table_takes_neither_torch_nor_open_clip():
-    """Nor transformers: it is printed at once."""
+    """It does not need transformers either, and so it is printed at once."""
     code = ("import sys, train; code = train.main(['--list-backbones']); "
             "print(code, {'torch', 'open_clip', 'transformers'} & sys.modules.keys())")
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT)

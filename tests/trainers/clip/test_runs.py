@@ -42,7 +42,7 @@ ROBERTA = SMALL | {"text_cfg": {"hf_model_name": REPOSITORY, "hf_tokenizer_name"
 
 class NoTokenizer:
     def save_pretrained(self, folder) -> None:
-        """Write nothing: CLIP's own is built in, and that of transformers lies in the cache."""
+        """Write nothing: CLIP's own tokenizer is built in, and that of transformers is in the cache."""
 
 
 def of_open_clip(folder: Path, config: dict) -> str:
@@ -112,7 +112,7 @@ def words(folder: str, root: Path, output: Path, learner: str, n_rounds: int = 2
 
 @pytest.mark.parametrize(("name", "learner"), LEARNED)
 def test_a_run_goes_on_and_repeats(tmp_path, capsys, monkeypatch, root, backbone, name, learner):
-    """Two rounds, a third one later, and the whole of it again, by another process."""
+    """There are two rounds, a third one later, and a repetition of the whole by another process."""
     if name != "RoBERTa":  # of which a process that was started before looks into another cache
         monkeypatch.setattr(active.verify.subprocess, "run", commands.run)
     folder, output = backbone(name), tmp_path / "run"
@@ -149,7 +149,7 @@ def test_a_model_is_used_and_exported(tmp_path, capsys, root, backbone, name, le
     ("roberta-ViT-B-32", ["MaPLe", "TRAINER.MAPLE.PROMPT_DEPTH", "2"], "TRAINER.MAPLE.PROMPT_DEPTH: prompts in 2 blocks")])
 def test_what_a_backbone_cannot_be_tuned_by_is_refused_before_weights_are_loaded(
         tmp_path, capsys, monkeypatch, backbone, name, words, said):
-    """Row 40: in one line, by the architecture alone: a checkpoint's, and that of a name."""
+    """Row 40: one line says so. Only the architecture of the checkpoint or of the name is needed."""
     monkeypatch.setattr("trainers.core.build.load_clip", lambda *_, **__: pytest.fail("weights were loaded"))
     own, tag = (backbone(name), "") if name in MAKERS else (name, {"RN50": "openai", "MobileCLIP2-S0": "dfndr2b"}.get(
         name, "laion2b_s12b_b32k"))
@@ -163,19 +163,19 @@ def test_what_a_backbone_cannot_be_tuned_by_is_refused_before_weights_are_loaded
 @pytest.mark.parametrize(("learner", "keys"), [
     ("IVLP", ["TRAINER.IVLP.N_CTX_VISION", "0"]), ("CLIPLoRA", ["TRAINER.CLIPLORA.TOWERS", "text"])])
 def test_a_learner_that_leaves_images_alone_is_for_a_resnet_too(tmp_path, capsys, root, backbone, learner, keys):
-    """By the same keys that would tune them."""
+    """The keys are the same ones that would tune it."""
     assert train.main([*words(backbone("ResNet"), root, tmp_path / "run", learner, 1), *keys]) == 0, capsys.readouterr().err
 
 
 def test_maple_is_shallow_on_a_text_tower_of_transformers(tmp_path, capsys, root, backbone):
-    """Whose deeper blocks take no prompts; the record says so."""
+    """The deeper blocks of such a tower take no prompts, and the record says so."""
     output = tmp_path / "run"
     assert train.main(words(backbone("RoBERTa"), root, output, "MaPLe", 1)) == 0, capsys.readouterr().err
     assert RunResult.read(output / "results.json").config["TRAINER"]["MAPLE"]["PROMPT_DEPTH"] == 1
 
 
 def test_a_tower_of_another_size_than_its_config_says_is_refused(tmp_path):
-    """Row 40: timm would stop in the middle of the features, with a traceback."""
+    """Row 40: otherwise timm would stop during feature extraction with a traceback."""
     folder = Path(of_open_clip(tmp_path / "pe", PE))
     config = json.loads((folder / "open_clip_config.json").read_text())
     config["model_cfg"]["vision_cfg"]["image_size"] = 64
@@ -196,7 +196,7 @@ def with_other_letters(folder: Path) -> None:
 @pytest.mark.parametrize("learner", ["LinearProbe", "CoOp"])
 @pytest.mark.parametrize("where", ["beside", "elsewhere"])
 def test_a_model_under_another_tokenizer_is_refused(tmp_path, capsys, root, learner, where):
-    """Row 36: beside the weights or by its key, neither used nor gone on with, although all features of images are the same."""
+    """Row 36: it is not used or continued, be it next to the weights or given by key, although image features agree."""
     folder, output = siglip(tmp_path / "siglip"), tmp_path / "run"
     assert train.main(words(folder, root, output, learner, 1)) == 0, capsys.readouterr().err
     other = tmp_path / "other"

@@ -29,7 +29,7 @@ WORDS = ["[UNK]", "</s>", "<pad>", "a", "photo", "of", "heron", "."]
 
 @pytest.fixture(autouse=True)
 def offline(monkeypatch, tmp_path) -> Path:
-    """Cut the network off, and return an empty cache of Hugging Face's."""
+    """Disconnect the network, and return an empty Hugging Face cache."""
     monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("the network was used"))
     monkeypatch.setattr(socket, "getaddrinfo", no_network)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
@@ -64,7 +64,7 @@ def small(monkeypatch) -> open_clip.CLIP:
 @pytest.mark.parametrize(("tag", "name"), [("here", "open_clip_model.safetensors"), ("here", "open_clip_pytorch_model.bin"),
                                            ("file", "own.bin"), ("file", "own.safetensors")])
 def test_the_weights_of_a_tag_are_taken_from_the_cache(tmp_path, offline, small, tag, name):
-    """Without a look at the network, with the preprocessing that open_clip has for the tag."""
+    """The network is not used, and the preprocessing is open_clip's for the tag."""
     state = small.state_dict()
     (save_file if name.endswith(".safetensors") else torch.save)(state, tmp_path / name)
     put_into_cache(offline, REPOSITORY, tmp_path / name)
@@ -75,7 +75,7 @@ def test_the_weights_of_a_tag_are_taken_from_the_cache(tmp_path, offline, small,
 
 
 def test_weights_from_the_cache_that_need_another_activation_are_refused(tmp_path, monkeypatch, offline, small):
-    """open_clip warns of it for tags alone, and not for files."""
+    """open_clip warns about this only for tags, not for files."""
     save_file(small.state_dict(), tmp_path / "open_clip_model.safetensors")
     put_into_cache(offline, REPOSITORY, tmp_path / "open_clip_model.safetensors")
     monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "Small-quickgelu", SMALL | {"quick_gelu": True})
@@ -88,7 +88,7 @@ def test_weights_from_the_cache_that_need_another_activation_are_refused(tmp_pat
 
 
 def test_the_cache_is_that_of_the_environment(tmp_path):
-    """HF_HOME of a process of its own; this one has another cache, without the file."""
+    """A process of its own has HF_HOME. This one has another cache, without the file."""
     put_into_cache(tmp_path / "home" / "hub", REPOSITORY, PROJECT / "requirements.txt")
     code = f"from trainers.clip.sources import cached; print(cached({REPOSITORY!r}, ['no.txt', 'requirements.txt']))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=PROJECT,
@@ -97,7 +97,7 @@ def test_the_cache_is_that_of_the_environment(tmp_path):
 
 
 def test_weights_are_where_the_error_says_to_put_them(tmp_path, small):
-    """Row 38: its own words are followed: the file at the address, its config beside it, the path as the key."""
+    """Row 38: following the error works: the file at the address, its config next to it, and the path as the key."""
     with pytest.raises(UserError) as error:
         load_clip("Small", "here")
     weights, config = re.findall(r"https://huggingface.co/\S+?(?=,| )", str(error.value))
@@ -114,7 +114,7 @@ def test_weights_are_where_the_error_says_to_put_them(tmp_path, small):
 
 
 def word_tokenizer(folder: Path) -> Path:
-    """Write the files of a tokenizer of eight words, as transformers writes them, into a folder; return it."""
+    """Write the files of a transformers tokenizer of eight words into a folder, and return it."""
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="[UNK]"))
@@ -143,7 +143,7 @@ def test_a_tokenizer_is_found_on_this_disk(tmp_path, offline, where):
 
 
 def test_a_tokenizer_is_where_the_error_says_to_put_it(tmp_path):
-    """Row 38: its own words are followed: the files at the addresses, in the folder of the key, or beside the weights."""
+    """Row 38: following the error works: the files at the addresses, in the folder of the key or next to the weights."""
     with pytest.raises(UserError, match="people/words") as error:
         build_tokenizer(OTHER, "", None, tmp_path)
     addresses = re.findall(r"https://huggingface.co/people/words/resolve/main/([\w.]+)", str(error.value))
@@ -158,7 +158,7 @@ def test_a_tokenizer_is_where_the_error_says_to_put_it(tmp_path):
 
 
 def test_weights_and_tokenizer_of_a_tag_are_asked_for_in_one_line(tmp_path, monkeypatch, small):
-    """For a text tower with a tokenizer of its own; both are read from the one folder that they are put into."""
+    """This is for a text tower with its own tokenizer. Both are read from the single folder that they are put into."""
     config = SMALL | {"text_cfg": SMALL["text_cfg"] | {"hf_tokenizer_name": "people/words"}}
     monkeypatch.setitem(open_clip.factory._MODEL_CONFIGS, "Small", config)
     with pytest.raises(UserError) as error:
@@ -178,7 +178,7 @@ def test_a_folder_without_a_tokenizer_is_refused_with_the_config(tmp_path):
 
 
 def test_sentencepiece_s_own_file_is_a_tokenizer(tmp_path, offline):
-    """spiece.model beside a SigLIP of transformers, as Google's checkpoints have it: the ids are those of transformers."""
+    """As in Google's checkpoints, spiece.model is next to a transformers SigLIP, and the ids are those of transformers."""
     from transformers import AutoTokenizer, SiglipTokenizer
 
     folder = Path(written(tmp_path / "siglip", siglip_model()))
@@ -197,7 +197,7 @@ def test_sentencepiece_s_own_file_is_a_tokenizer(tmp_path, offline):
 
 @pytest.mark.parametrize("package", ["transformers", "sentencepiece"])
 def test_a_tokenizer_whose_package_is_missing_says_what_to_install(tmp_path, offline, monkeypatch, package):
-    """Found on this disk, where the config could not tell that it is needed."""
+    """It is found on this disk, but the config could not tell that its package is needed."""
     def refuse(*_, **__):
         raise ImportError("\nSiglipTokenizer requires the SentencePiece library but it was not found in your environment.")
 
@@ -212,7 +212,7 @@ def test_a_tokenizer_whose_package_is_missing_says_what_to_install(tmp_path, off
 
 
 def test_clip_s_own_tokenizer_files_stand_for_the_one_that_is_built_in(tmp_path):
-    """A checkpoint of transformers has them beside it; another vocabulary is another tokenizer."""
+    """A transformers checkpoint has these files next to it. Another vocabulary means another tokenizer."""
     folder = Path(written(tmp_path / "clip", clip_model()))
     words = {word: number for word, number in open_clip.SimpleTokenizer().encoder.items() if number < 49406}
     for vocabulary, is_clips in ((words, True), (words | {"!": 1, '"': 0}, False)):
@@ -224,7 +224,7 @@ def test_clip_s_own_tokenizer_files_stand_for_the_one_that_is_built_in(tmp_path)
 
 
 def test_a_vocabulary_that_is_not_clip_s_asks_for_its_tokenizer(tmp_path):
-    """Ids beyond the embedding would be a crash in the middle of a run."""
+    """Ids beyond the embedding would crash the run."""
     folder = written(tmp_path / "clip", clip_model({"vocab_size": 300, "eos_token_id": 299}))
     with pytest.raises(UserError, match=r"knows 300 tokens .*has 49408; put its own tokenizer.json .*MODEL.BACKBONE.TOKENIZER"):
         load_clip(folder, "")

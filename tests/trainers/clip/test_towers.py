@@ -54,7 +54,7 @@ def text_by_hand(clip: FrozenCLIP, rows: TokenRows, tokens: list[Tensor]) -> Ten
 
 @pytest.mark.parametrize("family", TEXTS)
 def test_texts_without_prompts_are_open_clip_s_bit_for_bit(family):
-    """By every tokenizer and every way to read; the stream is taken where it is exact, and nowhere else."""
+    """Every tokenizer and every way to read texts is tried. The stream is used where it is exact, and nowhere else."""
     clip = text_clip(family, torch.float32)
     rows = template_rows(clip.tokenizer, NAMES, "a photo of a {}.")
     names = [name.replace("_", " ") for name in NAMES]
@@ -68,7 +68,7 @@ def test_texts_without_prompts_are_open_clip_s_bit_for_bit(family):
 @pytest.mark.parametrize("position", ["end", "middle", "front"])
 @pytest.mark.parametrize("specific", [False, True])
 def test_a_context_equals_a_tower_computed_by_hand(family, position, specific):
-    """Forward and backward: every text laid out at full length and sent through the blocks one by one."""
+    """Each text is laid out at full length and sent through the blocks one by one, forward and backward."""
     clip = text_clip(family)
     rows, context = token_rows(clip.tokenizer, NAMES, 3, position), drawn(*((3,) if specific else ()), 3, 24)
     check(clip.encode_text(rows, Prompts(text=(context,))), text_by_hand(clip, rows, [context]), [context])
@@ -76,7 +76,7 @@ def test_a_context_equals_a_tower_computed_by_hand(family, position, specific):
 
 @pytest.mark.parametrize("family", TEXTS)
 def test_deep_text_prompts_equal_a_tower_computed_by_hand(family):
-    """Shared ones in the second block, those of a class in the third."""
+    """Shared prompts are in the second block, class-specific ones in the third."""
     clip = text_clip(family)
     rows, tokens = token_rows(clip.tokenizer, NAMES, 3), [drawn(3, 24), drawn(3, 24, seed=2), drawn(3, 3, 24, seed=3)]
     check(clip.encode_text(rows, Prompts(text=tuple(tokens))), text_by_hand(clip, rows, tokens), tokens)
@@ -84,7 +84,7 @@ def test_deep_text_prompts_equal_a_tower_computed_by_hand(family):
 
 @pytest.mark.parametrize("family", [family for family in TEXTS if family not in FAST])
 def test_deep_text_prompts_need_one_place(family):
-    """Behind names of several lengths they would have none."""
+    """They would have no single position after names of several lengths."""
     clip = text_clip(family)
     with pytest.raises(ValueError, match="right behind the start token"):
         clip.encode_text(token_rows(clip.tokenizer, NAMES, 3, "front"), Prompts(text=(drawn(3, 24), drawn(3, 24))))
@@ -92,7 +92,7 @@ def test_deep_text_prompts_need_one_place(family):
 
 @pytest.mark.parametrize("family", TEXTS)
 def test_changes_of_the_text_tower_equal_changed_weights(family):
-    """The same as a tower whose matrices hold the change."""
+    """A tower whose matrices include the change gives the same."""
     changes = {part: LowRank(drawn(2, 24, seed=place), drawn(24, 2, seed=place + 9)) for place, part in enumerate("qkvo")}
     clip, changed = text_clip(family), text_clip(family)
     with torch.no_grad():
@@ -186,7 +186,7 @@ def pixels() -> Tensor:
 
 @pytest.mark.parametrize("family", IMAGES)
 def test_images_without_prompts_are_open_clip_s_bit_for_bit(family):
-    """By the whole tower as by its tokens."""
+    """The whole tower and its tokens give the same."""
     clip = image_clip(family, torch.float32)
     expected = clip.model.encode_image(pixels().float())
     assert torch.equal(clip.encode_image(pixels()), expected)
@@ -196,7 +196,7 @@ def test_images_without_prompts_are_open_clip_s_bit_for_bit(family):
 @pytest.mark.parametrize("family", IMAGES)
 @pytest.mark.parametrize(("depth", "after_ln_pre"), [(1, False), (1, True), (3, False)])
 def test_image_prompts_equal_a_tower_computed_by_hand(family, depth, after_ln_pre):
-    """Forward and backward: blocks written out, rotary positions for the image's tokens alone, pooling without prompts."""
+    """Blocks are written out, forward and backward: rotary positions for image tokens only, pooling without prompts."""
     clip = image_clip(family)
     tokens = [drawn(2, clip.image_width, seed=depth) for depth in range(depth)]
     prompts, embedded = Prompts(image=tuple(tokens), after_ln_pre=after_ln_pre), clip.embed_image(pixels())
@@ -207,7 +207,7 @@ def test_image_prompts_equal_a_tower_computed_by_hand(family, depth, after_ln_pr
 @pytest.mark.parametrize("parts", ["qkvo", "qv", "o"])
 @pytest.mark.parametrize("drops", [False, True])
 def test_changes_of_the_image_tower_equal_a_tower_computed_by_hand(family, parts, drops):
-    """Each matrix alone and together, with prompts beside; what is added beside the matrix is what training adds."""
+    """Each matrix is changed alone and together, with prompts as well. In training, the change is added next to the matrix."""
     clip, width = image_clip(family), 32
     factors = {part: (drawn(2, width, seed=place), drawn(width, 2, seed=place + 9)) for place, part in enumerate(parts)}
     changes = {part: LowRank(*own, (lambda x: x) if drops else None) for part, own in factors.items()}
@@ -232,7 +232,7 @@ def test_an_attention_that_hides_its_matrices_says_so():
 
 
 def test_patches_are_counted_in_pixels():
-    """Also those of a stem that makes a map of features first."""
+    """This includes those of a stem that first makes a map of features."""
     assert image_clip("ViTamin").patch_size == (16, 16) and image_clip("DFN").patch_size == (8, 8)
 
 
@@ -240,7 +240,7 @@ def test_patches_are_counted_in_pixels():
     ("CLIP", (49406,), (49407,), 0), ("SigLIP", (), (1,), 1), ("SigLIP without a projection", (), (), 0),
     ("CLIPA", (2,), (0,), 0), ("MetaCLIP 2", (2,), (1,), 0), ("CLIPS", (2,), (1,), 0)])
 def test_a_tokenizer_says_how_texts_are_laid_out(family, begin, end, pad):
-    """Found out from what it does to a word."""
+    """The layout is found from what the tokenizer does to a word."""
     layout = layout_of(text_clip(family).tokenizer)
     assert (layout.begin, layout.end, layout.pad, layout.length) == (begin, end, pad, LENGTH)
     assert layout.room == LENGTH - len(begin) - len(end) - len(layout.close)
@@ -249,7 +249,7 @@ def test_a_tokenizer_says_how_texts_are_laid_out(family, begin, end, pad):
 
 @pytest.mark.parametrize(("family", "kept"), [("SigLIP", 20), ("SigLIP without a projection", 21), ("MetaCLIP 2", 18)])
 def test_a_name_too_long_loses_its_last_tokens(family, kept):
-    """Where the tokenizer leaves the period out, none is kept, and no token from the end of the name stands in its place."""
+    """If the tokenizer leaves out the period, none is kept, and no token from the end of the name replaces it."""
     clip, name = text_clip(family), "abcdefghijk" * 5
     layout = layout_of(clip.tokenizer)
     begin, words = len(layout.begin) + 3, layout.words(f"{name}.")
@@ -260,7 +260,7 @@ def test_a_name_too_long_loses_its_last_tokens(family, kept):
 
 @pytest.mark.parametrize("family", TEXTS)
 def test_the_last_token_is_found_in_the_tokenizer_s_own_rows(family):
-    """The end token, or the last of the text for a tokenizer without one; cut texts are full."""
+    """It is the end token, or the text's last token if the tokenizer has none. Cut texts are full."""
     clip = text_clip(family)
     layout = layout_of(clip.tokenizer)
     begin, end = len(layout.begin), len(layout.begin) + layout.room + len(layout.end)
@@ -285,7 +285,7 @@ TRANSFORMERS = ("roberta", "xlm-roberta", "mt5", "m2m_100")
 
 @pytest.mark.parametrize("family", TRANSFORMERS)
 def test_a_text_tower_of_transformers_takes_a_context(family):
-    """Without one it is open_clip's own; with the embeddings of the template's words, texts are those of the template."""
+    """Without a context it is open_clip's own. With the template's words as context, texts give the template's features."""
     clip = transformers_clip(family)
     rows = template_rows(clip.tokenizer, SHORT, "a photo of a {}.")
     expected = clip.encode_text(rows)
@@ -297,7 +297,7 @@ def test_a_text_tower_of_transformers_takes_a_context(family):
 
 @pytest.mark.parametrize("family", TRANSFORMERS)
 def test_a_context_in_a_text_tower_of_transformers_learns_from_its_own_texts_alone(family):
-    """Padding behind a text does not reach it: the same name in longer company has the same features and gradients."""
+    """Padding after a text does not affect it: among longer texts, a name has the same features and gradients."""
     clip, context = transformers_clip(family), drawn(3, 24)
     assert clip.text_width == 24
 
@@ -310,7 +310,7 @@ def test_a_context_in_a_text_tower_of_transformers_learns_from_its_own_texts_alo
 
 
 def test_a_text_tower_of_transformers_takes_nothing_deeper():
-    """Its blocks are not open to prompts or changes: one line says so."""
+    """Its blocks do not take prompts or changes, and one line says so."""
     clip, context = transformers_clip("roberta"), drawn(3, 24)
     rows = token_rows(clip.tokenizer, NAMES, 3)
     for prompts in (Prompts(text=(context, context)), Prompts(text_changes={0: {"q": LowRank(context, context)}})):

@@ -1,4 +1,4 @@
-"""Weights files of every kind: what is read of them, the activation that they need, and what is no weights file."""
+"""Weights files of every kind: what is read from them, the activation that they need, and which files are refused."""
 
 import json
 import logging
@@ -58,7 +58,7 @@ def small(monkeypatch) -> dict[str, torch.Tensor]:
 
 
 def written(folder: Path, state: dict[str, torch.Tensor], says: str) -> str:
-    """Write weights in a file of which `says` tells the activation: in OpenAI's format, beside, in its metadata, or not."""
+    """Write weights to a file. `says` is where the activation is given: OpenAI's format, a config, metadata, or nowhere."""
     if says == "openai":
         torch.save({**state, "input_resolution": torch.tensor(32), "context_length": torch.tensor(77),
                     "vocab_size": torch.tensor(49408)}, folder / "weights.pt")
@@ -83,7 +83,7 @@ def activations(clip: FrozenCLIP) -> set[str]:
     ("Small", "metadata QuickGELU", "QuickGELU"), ("Small/8", "metadata GELU", "GELU"),
     ("Small", "", "GELU"), ("Small/8", "", "QuickGELU"), ("Small-quickgelu", "", "QuickGELU")])
 def test_the_activation_is_what_the_weights_say_or_else_what_the_name_says(tmp_path, small, caplog, name, says, expected):
-    """Both towers have it; one line of the log says what was assumed, where neither the weights nor the exact name do."""
+    """Both towers have it. If neither weights nor exact name give it, one line of the log says what was assumed."""
     file = written(tmp_path, small, says)
     with caplog.at_level(logging.INFO):
         assert activations(load_clip(name, file)) == {expected}
@@ -92,7 +92,7 @@ def test_the_activation_is_what_the_weights_say_or_else_what_the_name_says(tmp_p
 
 
 def test_weights_that_need_another_activation_than_an_exact_name_are_refused(tmp_path, small):
-    """Who writes -quickgelu means it: the error names both."""
+    """Someone who writes -quickgelu means it, so the error names both."""
     with pytest.raises(UserError, match="weights need GELU, but Small-quickgelu has QuickGELU"):
         load_clip("Small-quickgelu", written(tmp_path, small, "beside GELU"))
 
@@ -109,7 +109,7 @@ def test_a_config_beside_the_weights_says_their_preprocessing(tmp_path, small, s
     ({}, ("shortest", 0)), ({"resize_mode": "squash"}, ("squash", 0)),
     ({"resize_mode": "longest", "fill_color": 114}, ("longest", 114)), ({"resize_mode": None}, ("shortest", 0))])
 def test_a_weights_file_says_how_its_images_are_resized(tmp_path, says, found):
-    """As open_clip's own files do, in their metadata."""
+    """They do so in their metadata, as open_clip's own files do."""
     state = load_file(MODEL_FOLDER / "tiny_clip.safetensors")
     save_file(state, tmp_path / "tiny.safetensors", metadata={"preprocess_cfg": json.dumps(says)})
     preprocessing = load_clip("tiny_clip", str(tmp_path / "tiny.safetensors")).preprocessing
@@ -117,7 +117,7 @@ def test_a_weights_file_says_how_its_images_are_resized(tmp_path, says, found):
 
 
 def test_a_way_to_resize_that_nobody_knows_is_refused(tmp_path):
-    """It is named, with those that are known."""
+    """The error names it and those that are known."""
     state = load_file(MODEL_FOLDER / "tiny_clip.safetensors")
     save_file(state, tmp_path / "tiny.safetensors", metadata={"preprocess_cfg": json.dumps({"resize_mode": "zoom"})})
     with pytest.raises(UserError, match=r"'zoom'.*shortest, squash, longest"):
@@ -132,7 +132,7 @@ def test_weights_of_another_architecture_are_refused(tmp_path, b32):
 
 
 def test_a_truncated_weights_file_is_one_clear_error(tmp_path):
-    """A file cut in half names itself and the backbone."""
+    """Of a file cut in half, the error names the file and the backbone."""
     whole = (MODEL_FOLDER / "tiny_clip.safetensors").read_bytes()
     (tmp_path / "half.safetensors").write_bytes(whole[: len(whole) // 2])
     with pytest.raises(UserError, match=r"half\.safetensors.*tiny_clip"):
@@ -152,7 +152,7 @@ def test_a_pickle_with_a_program_is_refused_and_not_run(tmp_path):
 
 
 def test_openais_released_program_is_refused_with_the_place_of_its_weights(tmp_path):
-    """A TorchScript file, as OpenAI releases its models, is a program: the error says so and where the same weights lie."""
+    """OpenAI releases its models as TorchScript, which is a program. The error says so, and where to get the same weights."""
     with zipfile.ZipFile(tmp_path / "ViT-B-16.pt", "w") as file:
         for name in ("version", "data.pkl", "constants.pkl", "code/__torch__.py"):
             file.writestr(f"archive/{name}", "3\n")
@@ -199,7 +199,7 @@ def test_weights_in_a_wrapper_are_those_inside(tmp_path, small, wrapped):
     ({"epoch": 3, "weights": [torch.ones(2)]}, "something else than tensors by name"),
     ([torch.ones(2)], "something else than tensors by name")])
 def test_a_file_of_another_kind_is_named_as_what_it_is(tmp_path, small, state, said):
-    """With the remedy, instead of a count of tensors that are missing."""
+    """The error says what to do, instead of counting missing tensors."""
     torch.save(state, tmp_path / "weights.pt")
     with pytest.raises(UserError, match=said):
         load_clip("Small", str(tmp_path / "weights.pt"))
@@ -216,7 +216,7 @@ def test_a_git_lfs_pointer_is_named(tmp_path, small, name):
 @pytest.mark.parametrize("content", [
     b"", b"<!DOCTYPE html><html>not found</html>", b"PK", MODEL_FOLDER / "tiny_clip.safetensors"])
 def test_torch_s_advice_to_run_what_is_in_a_file_is_not_passed_on(tmp_path, small, content):
-    """A page of a download that failed, an empty file, safetensors under another suffix."""
+    """The file is the page of a failed download, an empty file, or safetensors under another suffix."""
     (tmp_path / "weights.pt").write_bytes(content if isinstance(content, bytes) else content.read_bytes())
     with pytest.raises(UserError, match=r"neither safetensors .* nor a state dict") as caught:
         load_clip("Small", str(tmp_path / "weights.pt"))
@@ -224,7 +224,7 @@ def test_torch_s_advice_to_run_what_is_in_a_file_is_not_passed_on(tmp_path, smal
 
 
 def test_a_model_keeps_what_its_file_held_when_it_was_read(small, tmp_path):
-    """All weights are the file's, bit for bit, and a file that changes later is another: it is not mapped into memory."""
+    """All weights are the file's, bit for bit. The file is not memory-mapped, so a later change does not matter."""
     file = Path(written(tmp_path, small, "beside GELU"))
     clip = load_clip("Small", str(file))
     with file.open("r+b") as opened:
@@ -234,7 +234,7 @@ def test_a_model_keeps_what_its_file_held_when_it_was_read(small, tmp_path):
 
 
 def test_what_a_file_must_hold_is_not_drawn_and_all_else_is():
-    """Under `NotDrawn` a layer's weights are left as memory was; norms are built as ever."""
+    """Under `NotDrawn` a layer's weights stay uninitialized, while norms are built as usual."""
     before = torch.random.get_rng_state()
     with NotDrawn():
         layer, norm = torch.nn.Linear(4, 3), torch.nn.LayerNorm(4)

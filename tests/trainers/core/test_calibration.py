@@ -38,7 +38,7 @@ def test_the_temperature_is_found_again_and_mends_the_calibration(factor):
 
 
 def test_it_stays_within_its_bounds():
-    """Labels that are all right, or all wrong, would ask for 0 or infinity."""
+    """Labels that are all right or all wrong would give 0 or infinity."""
     logits = torch.eye(4).repeat(3, 1)
     right = torch.arange(4).repeat(3)
     assert fit_temperature(logits, right) == pytest.approx(0.1, rel=1e-3)
@@ -47,7 +47,7 @@ def test_it_stays_within_its_bounds():
 
 @pytest.mark.parametrize(("n_labels", "n_fits"), [(10, 10), (17, 17), (MAX_FITS, MAX_FITS), (3 * MAX_FITS + 1, MAX_FITS)])
 def test_each_label_is_predicted_once_by_a_model_without_it(n_labels, n_fits):
-    """Alone, or in groups of nearly equal size; pairs stay pairs."""
+    """Labels are left out alone, or in groups of nearly equal size. Pairs stay together."""
     rows = torch.randperm(1000, generator=torch.Generator().manual_seed(0))[:n_labels]
     labels, asked, sizes = rows % 3, [], []
 
@@ -63,7 +63,7 @@ def test_each_label_is_predicted_once_by_a_model_without_it(n_labels, n_fits):
 
 
 def test_half_a_label_is_half_of_one_that_is_left_out():
-    """What a model without it says of a label that people were unsure of counts as the label does in training."""
+    """The prediction of a model without a label counts as much as that label does in training."""
     logits, labels = overconfident(3.0, 60)
     labels[::2] = torch.from_numpy(np.random.default_rng(1).integers(0, 5, 30))  # of which these are wrong most often
     rows, weights = torch.arange(60), torch.ones(60)
@@ -76,7 +76,7 @@ def test_half_a_label_is_half_of_one_that_is_left_out():
 
 @pytest.mark.parametrize("n", [0, 1, 9])
 def test_with_few_labels_it_is_one(n):
-    """Nothing is fitted."""
+    """Nothing is fitted then."""
     few = torch.arange(n)
     assert held_out_temperature(lambda *_: 1 / 0, (few, few % 3), np.random.default_rng(0)) == 1
 
@@ -117,7 +117,7 @@ def test_learners_that_tune_a_tower_are_refused(clip, colors, name, own):
 
 
 def test_a_selector_is_not_calibrated(clip, colors):
-    """The temperature is one of the model that is reported."""
+    """Only the reported model has a temperature."""
     selector = [("ACTIVE.SELECTOR_TRAINER", "CoOp"), ("TRAINER.NAME", "LinearProbe"), CALIBRATED]
     cfg = setup_config([], selector, [LEARNERS])
     check_learners(cfg, clip, colors)

@@ -34,7 +34,7 @@ def test_different_names_of_one_text_are_named(clip, one, other, learner):
 
 
 def test_a_learner_with_a_longer_context_is_looked_at_by_itself(clip):
-    """Names that the template of zero-shot CLIP can hold may be too long behind 60 context tokens."""
+    """Names that fit into zero-shot CLIP's template may be too long after 60 context tokens."""
     names = [" ".join(["very"] * 30) + f" {end}" for end in ("cat", "dog")]
     check(clip, names, ("TRAINER.NAME", "CoOp"))
     with pytest.raises(UserError, match="tokenization by CoOp"):
@@ -42,13 +42,13 @@ def test_a_learner_with_a_longer_context_is_looked_at_by_itself(clip):
 
 
 def test_a_name_that_two_classes_have_is_no_error(clip):
-    """ImageNet's published names hold such; they are warned of where the data set is built."""
+    """ImageNet's published names contain some. There is a warning when the data set is built."""
     check(clip, ("maillot", "cat", "maillot"))
 
 
 @pytest.mark.parametrize(("name", "warned"), [("!!!", True), ("__", True), ("C++", False)])
 def test_a_name_that_is_nothing_to_the_tokenizer_is_warned_of(name, warned, caplog):
-    """Some tokenizers leave punctuation out: one such class can be told apart, but by nothing that its name says."""
+    """Some tokenizers drop punctuation. One such class can still be told apart, but its name has no effect."""
     check(text_clip("SigLIP", torch.float32), (name, "cat"), ("TRAINER.NAME", "CoOp"))
     said = [record.getMessage() for record in caplog.records]
     assert said == [f"class name {name!r} is nothing to the tokenizer of SigLIP; give the class another name"] * warned
@@ -59,7 +59,7 @@ def test_names_that_differ_pass(clip):
 
 
 def test_descriptions_tell_classes_apart_or_not(clip, tmp_path):
-    """A class is all of its texts: in whatever order, two of the same names are one."""
+    """A class is the set of all its texts: in any order, two classes with the same texts are equal."""
     file = tmp_path / "texts.json"
     pairs = [("TRAINER.DESCRIPTIONS.MODE", "AS"), ("TRAINER.DESCRIPTIONS.FILE", str(file)), ("TRAINER.NAME", "CoOp"),
              ("TRAINER.ZEROSHOT.TEMPLATE", "dataset")]

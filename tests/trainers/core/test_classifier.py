@@ -1,4 +1,4 @@
-"""`Classifier` from Python: paths, Pillow images and tensors, and one error for what is none."""
+"""`Classifier` from Python: paths, Pillow images and tensors, and one error for anything else."""
 
 import numpy as np
 import pytest
@@ -29,7 +29,7 @@ def model() -> Classifier:
 
 @pytest.fixture(scope="module")
 def pictures() -> list[Image.Image]:
-    """Seven images of several sizes, in RGB."""
+    """Return seven RGB images of several sizes."""
     rng = np.random.default_rng(0)
     return [Image.fromarray(rng.integers(0, 256, (30 + 9 * number, 50, 3), dtype=np.uint8)) for number in range(7)]
 
@@ -68,7 +68,7 @@ def test_nothing_is_none(model):
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGBA", "CMYK", "YCbCr", "I;16"])
 def test_pillow_images_of_any_mode(model, pictures, tmp_path, mode):
-    """As the file of such an image is read."""
+    """They give the same as a file of such an image."""
     grey = np.asarray(pictures[0].convert("L")).astype(np.uint16)
     picture = Image.fromarray(257 * grey) if mode == "I;16" else pictures[0].convert(mode)
     picture.save(path := tmp_path / ("a.tif" if mode in ("CMYK", "YCbCr") else "a.png"))
@@ -77,7 +77,7 @@ def test_pillow_images_of_any_mode(model, pictures, tmp_path, mode):
 
 @pytest.mark.parametrize("rotated", [True, False])
 def test_exif_rotation_is_as_the_config_says(pictures, tmp_path, rotated):
-    """For files and for images that were opened from them; one that the caller has turned is not turned again."""
+    """This holds for files and for images opened from them. An image that the caller has turned is not turned again."""
     model, exif = classifier_of(exif_rotation=rotated), Image.Exif()
     exif[0x0112] = 6
     pictures[6].save(path := tmp_path / "turned.png", exif=exif)
@@ -95,7 +95,7 @@ def test_draft_mode_leaves_the_callers_image_as_it_is(pictures, tmp_path):
 
 
 def test_all_that_cannot_be_had_is_one_error(model, pictures, tmp_path):
-    """Paths that do not exist, damaged files, images that cannot be loaded, tensors of another shape, type or range."""
+    """It covers missing paths, damaged files, images that cannot be loaded, and tensors of a wrong shape, type or range."""
     pictures[0].save(whole := tmp_path / "whole.jpg")
     (tmp_path / "cut.jpg").write_bytes(whole.read_bytes()[:-300])
     opened = Image.open(tmp_path / "cut.jpg")
@@ -134,7 +134,7 @@ def test_learners_of_all_kinds_see_images(name):
 
 
 def test_nothing_is_left_on_the_tape_and_the_tape_is_left_alone(model, pictures):
-    """A caller who trains something else goes on doing so, also between batches."""
+    """A caller's own training is not affected, not even between batches."""
     for found in model.stream(pictures):
         assert torch.is_grad_enabled() and isinstance(found[0], np.ndarray)
     for _ in model.of_inputs([torch.rand(3, 16)]):

@@ -1,4 +1,4 @@
-"""Descriptions of classes: the file's faults, the texts made of it, the matrix."""
+"""Descriptions of classes: errors in the file, the texts made from it, and the matrix."""
 
 import json
 from pathlib import Path
@@ -28,18 +28,18 @@ def written(tmp_path, content):
     ("used for eating.", "hot dog, which is used for eating"), ("has fur", "hot dog, which has fur"),
     ("often red", "hot dog, which often red"), ("An apple", "hot dog, which is An apple")])
 def test_the_verb_follows_the_first_word(descriptor, text):
-    """ "which is" in front of an article or "used", nothing in front of a verb, "which has" else."""
+    """"which is" comes before an article or "used", nothing before a verb, and "which has" otherwise."""
     assert described("Hot_Dog", descriptor, "verb") == text
 
 
 @pytest.mark.parametrize("descriptor", ["dark stripes", "a long tail", "used for eating.", "has fur"])
 def test_pcbs_form_is_literal(descriptor):
-    """Whatever the descriptor begins with."""
+    """It is used however the descriptor begins."""
     assert described("Hot_Dog", descriptor, "is/has") == f"hot dog, which is/has {descriptor}"
 
 
 def test_pcbs_pages_use_its_form():
-    """The form is the verb's by default, and PCB's on its five pages and in its experiment."""
+    """The default form is the verb's. PCB's five pages and its experiment use PCB's form."""
     assert setup_config([], [], [LEARNERS]).TRAINER.DESCRIPTIONS.FORM == "verb"
     pages = sorted(CONFIGS.glob("trainers/CoOp/*_csc.yaml"))
     assert [setup_config([str(page)], [], [LEARNERS]).TRAINER.DESCRIPTIONS.FORM for page in pages] == 5 * ["is/has"]

@@ -63,7 +63,7 @@ def test_every_learner_is_exported_as_it_is(name, tmp_path):
 @pytest.mark.parametrize(("family", "learner"), [
     ("SigLIP", "VPT"), ("ViTamin", "VPT"), ("EVA02", "CLIPLoRA"), ("Perception Encoder", "VPT"), ("half turns", "CLIPLoRA")])
 def test_towers_of_timm_are_exported_as_they_are(family, learner, tmp_path):
-    """With prompts and with changed matrices: rotary positions and pooling by attention included."""
+    """They have prompts and changed matrices, rotary positions and pooling by attention."""
     clip = image_clip(family, torch.float32)
     clip.logit_scale = 100.0  # these towers hardly tell images apart
     classifier = classifier_of(learner, clip)
@@ -81,7 +81,7 @@ def test_a_learner_without_image_tokens_is_exported_as_it_is(tmp_path):
 
 @pytest.mark.parametrize("name", [component.name for component in LEARNERS])
 def test_class_weights_are_the_whole_of_plain_learners(name):
-    """The softmax of scale * (features @ texts.T + bias), on the features of the frozen CLIP; of the others it is not."""
+    """It is the softmax of scale * (features @ texts.T + bias), on frozen CLIP's features. For other learners it is not."""
     classifier = classifier_of(name)
     images = torch.from_numpy(np.moveaxis(pixels_of(5), 3, 1).copy())
     with torch.no_grad():
@@ -93,7 +93,7 @@ def test_class_weights_are_the_whole_of_plain_learners(name):
 
 
 def test_an_export_says_nothing_of_this_machine_and_repeats(tmp_path):
-    """No paths of the code that made it, and the same bytes each time; what it holds passes onnx's own check."""
+    """It has no paths of the code that made it, and the same bytes each time. Its content passes onnx's own check."""
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         write_onnx(classifier_of("CoOp"), tmp_path / name)

@@ -49,7 +49,7 @@ def test_views_encoded_ahead_equal_views_encoded_in_their_step(clip, colors, rea
 @pytest.mark.parametrize("transforms", [AUGMENTED, ("INPUT.TRANSFORMS", "[]")], ids=["augmented", "fixed"])
 @pytest.mark.parametrize(("n_ahead", "most"), [(30, 30), (10, 10), (1, 5)])
 def test_no_more_views_are_held_than_memory_allows(clip, colors, monkeypatch, transforms, n_ahead, most):
-    """Tokens are encoded in pieces of a pass, at least a step's at once; how many changes nothing of what comes out."""
+    """Tokens are encoded in pieces of a pass, at least a step at once. The size of the pieces does not change the result."""
     inputs = trainer_of(clip, colors, transforms, ("DATALOADER.MEMORY_MB", "0")).inputs
     steps = [(own, number) for number in range(3) for own in torch.arange(len(ROWS)).flip(0).split(5)]
     at_once, counts = list(inputs.of_steps(ROWS, steps, 0, reads="tokens")), []
@@ -67,7 +67,7 @@ def test_no_more_views_are_held_than_memory_allows(clip, colors, monkeypatch, tr
 
 @pytest.mark.parametrize(("memory", "n_workers"), [("0", 2), ("64", 0)])
 def test_one_loader_serves_a_whole_fit(clip, colors, monkeypatch, memory, n_workers):
-    """However often memory is filled ahead; beside a tower on the CPU, images in memory need no workers."""
+    """Memory may be filled ahead any number of times. With a tower on the CPU, images in memory need no workers."""
     pairs = (AUGMENTED, ("DATALOADER.MEMORY_MB", memory), ("DATALOADER.NUM_WORKERS", "2"))
     inputs, loaders = trainer_of(clip, colors, *pairs).inputs, []
 
@@ -101,7 +101,7 @@ def test_kept_tokens_equal_tokens_embedded_anew(clip, colors, memory):
 @pytest.mark.parametrize("share", [0.3, 0.7, 1.2, 2.5])
 @pytest.mark.parametrize("transforms", [AUGMENTED, ("INPUT.TRANSFORMS", "[]")], ids=["augmented", "fixed"])
 def test_images_and_tokens_share_one_memory(clip, colors, share, transforms):
-    """All that a run keeps is within MEMORY_MB: images, tokens of train and of test; what finds no room is made again."""
+    """Everything that a run keeps is within MEMORY_MB: images, and tokens of train and test. The rest is made again."""
     inputs = trainer_of(clip, colors, transforms).inputs
     n_bytes = int(share * len(colors.train) * inputs._row_bytes("tokens"))
     inputs.store = ImageStore(n_bytes)
@@ -144,7 +144,7 @@ def test_batches_carry_the_features_of_their_labels(trainer):
 
 
 def test_an_epoch_of_two_sources_is_one_pass_over_the_larger(clip, colors):
-    """Each step joins a labeled and a mined batch; the smaller source is cycled, every row of the larger comes once."""
+    """Each step joins a labeled and a mined batch. The smaller source is cycled, and each row of the larger comes once."""
     trainer = trainer_of(clip, colors, ("DATALOADER.TRAIN_U.BATCH_SIZE", "5"))
     labeled, mined = torch.arange(4), torch.arange(10, 30)
     for batches in trainer._epochs({"labeled": (labeled, labeled), "mined": (mined, mined)}, 0, reads="features"):
@@ -176,7 +176,7 @@ def test_every_pass_over_the_smaller_source_has_its_own_order_and_views(clip, co
 
 
 def test_every_seed_source_round_and_pass_has_an_order_of_its_own(clip, colors):
-    """Two of each: sixteen orders of the same twelve rows, all different."""
+    """Two of each give sixteen different orders of the same twelve rows."""
     orders = []
     for seed, source, round in itertools.product(("1", "2"), ("labeled", "mined"), (0, 1)):
         trainer = trainer_of(clip, colors, ("SEED", seed), ("OPTIM.MAX_EPOCH", "2"), ("DATALOADER.TRAIN_U.BATCH_SIZE", "4"))

@@ -61,7 +61,7 @@ class Conversions(TorchDispatchMode):
 @pytest.mark.parametrize("mode", ["AS", "AE"])
 @pytest.mark.parametrize("name", ["CoOp", "DualPrompt"])
 def test_the_averaging_matrix_is_converted_once_a_model(clip, colors, tmp_path, name, mode):
-    """Not once a step: six steps and a prediction need it in the precision and on the device of the features."""
+    """Six steps and a prediction need it in the features' precision and on their device, converted only once."""
     file = tmp_path / "descriptions.json"
     file.write_text(json.dumps({"red": ["warmth", "a long wave"], "green": ["leaves"], "blue": ["sky"]}))
     trainer = trainer_of(clip, colors, ("TRAINER.NAME", name), ("OPTIM.MAX_EPOCH", "2"),
@@ -72,7 +72,7 @@ def test_the_averaging_matrix_is_converted_once_a_model(clip, colors, tmp_path, 
 
 
 def test_texts_that_nothing_tunes_are_encoded_once_a_trainer(clip, colors, text_calls):
-    """Whatever the number of fits; those of another template for themselves."""
+    """The number of fits does not matter. Texts of another template are encoded separately."""
     trainer = trainer_of(clip, colors, ("TRAINER.NAME", "LinearProbe"))
     for round in range(3):
         trainer.predict(trainer.fit(ROWS, colors.labels("train")[ROWS], round), "test")

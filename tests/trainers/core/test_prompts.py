@@ -78,7 +78,7 @@ def test_template_rows_are_the_tokenizers_own(clip):
 
 
 def test_a_template_too_long_is_cut_with_a_warning(clip, caplog):
-    """The tokenizer cuts it without a word; texts that just fit are not mentioned."""
+    """The tokenizer would cut it silently. Texts that just fit are not mentioned."""
     full, over = (" ".join(["word"] * number) + " {}" for number in (74, 75))
     template_rows(clip.tokenizer, ["cat"], full)
     assert not caplog.records

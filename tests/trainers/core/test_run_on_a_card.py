@@ -1,4 +1,4 @@
-"""Whole runs on a card, which is pretended, so that what it computes is what the CPU does."""
+"""Whole runs on a pretended card, whose results are those of the CPU."""
 
 import dataclasses
 from pathlib import Path
@@ -24,7 +24,7 @@ def rounds(folder: Path, *words: str) -> list[dict]:
 
 @pytest.mark.parametrize("learner", ["CoOp", "GDA"])
 def test_a_run_is_the_same_on_a_card(root, tmp_path, learner):
-    """Picks and accuracies; cached features name the card's kind, and whether it may round to TF32."""
+    """Picks and accuracies agree. Cached features name the kind of card, and whether it may round to TF32."""
     tf32 = learner == "GDA"
     words = ["--root", str(root), "--trainer", learner, "MODEL.TF32", str(tf32).lower()]
     expected = rounds(tmp_path / "cpu", *words)

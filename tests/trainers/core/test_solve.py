@@ -27,7 +27,7 @@ def derivatives_of(weights):
 
 
 def test_both_ways_end_at_the_same_place_from_anywhere():
-    """Softmax regression: the gradient is 0 there."""
+    """For softmax regression, the gradient is 0 there."""
     starts = [np.zeros((4, 6)), 3 * np.random.default_rng(0).normal(size=(4, 6))]
     found = [minimize_convex(lambda own: float(loss_of(torch.from_numpy(own))), derivatives_of, start) for start in starts]
     found.append(minimize(lambda dtype: lambda own: loss_of(own, dtype), torch.zeros(4, 6)).numpy())
@@ -36,7 +36,7 @@ def test_both_ways_end_at_the_same_place_from_anywhere():
 
 
 def test_a_quadratic_is_solved_exactly():
-    """Also a badly scaled one."""
+    """This includes a badly scaled one."""
     scales, target = np.logspace(-3, 3, 8), np.linspace(-1, 1, 8)
     found = minimize_convex(lambda x: float((scales * (x - target)**2).sum() / 2),
                             lambda x: (scales * (x - target), lambda change: scales * change), np.zeros(8))
@@ -44,7 +44,7 @@ def test_a_quadratic_is_solved_exactly():
 
 
 def test_steps_that_would_go_too_far_are_made_shorter():
-    """From far away a whole step of Newton's leads the logistic loss up."""
+    """From far away, a full Newton step would raise the logistic loss."""
 
     def logistic(own):
         return float(np.logaddexp(0, own).sum() + np.logaddexp(0, -own).sum() + 1e-6 * (own * own).sum())
@@ -57,7 +57,7 @@ def test_steps_that_would_go_too_far_are_made_shorter():
 
 
 def test_an_entry_that_is_at_its_place_does_not_end_the_search():
-    """As rows of classes that the loss leaves out are, from the start."""
+    """Rows of classes that the loss leaves out are in place from the start."""
     target = np.array([0.0, 2.0, 0.0, -1.0])
     found = minimize_convex(lambda x: float(((x - target)**2).sum()), lambda x: (2 * (x - target), lambda change: 2 * change),
                             np.zeros(4))

@@ -111,7 +111,7 @@ def test_predict_is_the_cosine_classifier(trainer):
 @pytest.mark.parametrize("mode", ["AS", "AE"])
 @pytest.mark.parametrize("name", ["CoOp", "DualPrompt"])
 def test_samplers_get_the_texts_that_logits_are_made_of(clip, colors, tmp_path, name, mode):
-    """Also under AS, whose class features are shorter than 1: scaled to unit length they would rank classes otherwise."""
+    """This includes AS, whose class features are shorter than 1: at unit length, classes would be ranked differently."""
     file = tmp_path / "descriptions.json"
     file.write_text(json.dumps({"red": ["warmth", "a long wave"], "green": ["leaves"], "blue": ["sky", "a short wave"]}))
     trainer = trainer_of(clip, colors, ("TRAINER.NAME", name), ("TRAINER.DESCRIPTIONS.MODE", mode),
@@ -168,7 +168,7 @@ def test_prompts_of_another_layout_are_refused(clip, colors, tmp_path, name, pai
 
 @pytest.mark.parametrize("belongs_to", ["[]", "5", "[1]", "{"])
 def test_prompts_that_say_nonsense_of_themselves_are_refused(trainer, tmp_path, belongs_to):
-    """Row 19: whatever stands in the file's metadata is an error with the path."""
+    """Row 19: anything wrong in the file's metadata is an error with the path."""
     path = tmp_path / "prompts.safetensors"
     save_file(fitted(trainer).learner.state_dict(), path, metadata={"belongs_to": belongs_to})
     with pytest.raises(UserError, match=str(path)):
@@ -195,7 +195,7 @@ def test_zero_shot_trainer_has_nothing_to_fit(clip, colors):
     ((("LR", "0.5"), ("WEIGHT_DECAY", "0.25"), ("MAX_EPOCH", "3"), ("BATCH_SIZE", "7")), (0.5, 0.25, 3, 7)),
     ((("WEIGHT_DECAY", "0"),), (0.02, 0.0, 8, 4))])
 def test_a_selecting_learner_trains_by_its_own_values_or_else_by_those_reported(trainer, pairs, expected):
-    """ACTIVE.SELECTOR_OPTIM sets rate, decay (0 is one), epochs and batch of the learner that selects, and of it alone."""
+    """ACTIVE.SELECTOR_OPTIM sets rate, decay (0 counts), epochs and batch of the selecting learner only."""
     cfg = setup_config([], [("OPTIM.LR", "0.02"), ("OPTIM.WEIGHT_DECAY", "0.005"), ("OPTIM.MAX_EPOCH", "8"),
                             ("DATALOADER.TRAIN_X.BATCH_SIZE", "4"), ("ACTIVE.SELECTOR_TRAINER", "VPT"),
                             *((f"ACTIVE.SELECTOR_OPTIM.{key}", value) for key, value in pairs)], [LEARNERS])
@@ -208,7 +208,7 @@ def test_a_selecting_learner_trains_by_its_own_values_or_else_by_those_reported(
 
 
 def test_metadata_is_plain_json(trainer, tmp_path):
-    """What prompts belong to can be read without this project."""
+    """It says what the prompts belong to, and can be read without this project."""
     from safetensors import safe_open
 
     trainer.save(fitted(trainer), tmp_path / "prompts.safetensors")
@@ -217,7 +217,7 @@ def test_metadata_is_plain_json(trainer, tmp_path):
 
 
 def test_a_bit_of_a_prompts_file_that_has_turned_is_found(clip, colors, tmp_path):
-    """Also where the file lies alone, without the record that holds its hash; files of before have no checksum and are read."""
+    """It is found even without the record that holds the file's hash. Older files have no checksum and are read."""
     trainer = trainer_of(clip, colors, ("OPTIM.MAX_EPOCH", "1"))
     model = fitted(trainer)
     trainer.save(model, path := tmp_path / "prompts.safetensors")

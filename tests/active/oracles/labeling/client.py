@@ -22,12 +22,12 @@ def opened(journal: Journal, *, lines=(), earlier=(), grace: float = 0.0) -> Boa
 
 
 def given(image: int, code: int | None, seen: int = 0) -> Given:
-    """Return an answer, of a page that has seen none."""
+    """Return an answer from a page on which the image had no answer yet."""
     return Given(image, code, seen)
 
 
 class Client:
-    """Requests as no browser would send them."""
+    """Sends requests as no browser would."""
 
     def __init__(self, server: Server):
         address, self.token = server.address.removeprefix("http://").split("/?token=")

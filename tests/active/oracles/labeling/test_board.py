@@ -13,7 +13,7 @@ from tests.active.oracles.labeling.client import CODES, GUESSES, NAMES, PATHS, g
 
 
 def test_of_two_who_answer_at_once_one_is_told(board, journal):
-    """Row 25: twenty threads, one image: one line, nineteen conflicts."""
+    """Row 25: twenty threads answer one image; the result is one line and nineteen conflicts."""
     def give(label: int) -> list:
         return board.answer(f"person {label}", 3, [given(1, label)])[1]
 
@@ -24,7 +24,7 @@ def test_of_two_who_answer_at_once_one_is_told(board, journal):
 
 
 def test_the_run_waits_for_all_answers_and_takes_corrections_along(board):
-    """The last image's answer ends it; an image of an earlier round may have another answer by then."""
+    """The last image's answer ends the wait. By then an image of an earlier round may have been corrected."""
     with ThreadPoolExecutor(1) as run:
         answers = run.submit(board.wait)
         for image, code in ((0, 2), (1, 0), (2, SKIP), (3, NONE)):
@@ -57,7 +57,7 @@ def test_what_is_sent_off_takes_no_further_answer(journal):
 
 
 def test_answers_that_were_given_together_are_so_after_a_stop(journal):
-    """One undo takes all of them back, as before it."""
+    """As before the stop, one undo takes all of them back."""
     first = opened(journal)
     first.answer("Ann", 3, [given(1, 0), given(3, 0)])
     first.answer("Bob", 3, [given(2, 0)])
@@ -67,7 +67,7 @@ def test_answers_that_were_given_together_are_so_after_a_stop(journal):
 
 
 def test_the_progress_of_the_run_is_news(board):
-    """While people label it is none."""
+    """While people label there is none to report."""
     board.progress("training", 5, 200, "epoch")
     assert board.state(-1)["doing"]["kind"] == "asking"
     board.close()
@@ -99,14 +99,14 @@ def test_lines_of_before_are_taken_again(journal):
     ({"time": "", "who": "", "path": "a.png"}, "is damaged"), ([], "is damaged"),
     ({"time": 1, "who": "", "path": "a.png", "answer": ""}, "is damaged")])
 def test_a_line_that_does_not_fit_is_named(journal, line, fault):
-    """Row 25: with file and number."""
+    """Row 25: the error has the file and the line number."""
     journal.append([{"time": "", "who": "", "path": "a.png", "answer": "heron"}, line])
     with pytest.raises(DataError, match=rf"round_003_answers\.jsonl line 2 {fault}"):
         read_lines(journal, CODES, PATHS[:3], PATHS[3:])
 
 
 def test_a_question_shows_scores_where_there_are_some(tmp_path):
-    """Those of the images that have one; without any an image is told of as before."""
+    """Only images that have a score show one. Without scores, images are shown as before."""
     board = Board(NAMES, 0.0)
     board.ask(Asked(3, PATHS[:2], GUESSES[:2], frozenset(), Journal(tmp_path / "lines"), {PATHS[1]: 0.25}), (), {})
     first, second = board.question()["images"]
@@ -114,7 +114,7 @@ def test_a_question_shows_scores_where_there_are_some(tmp_path):
 
 
 def test_what_is_paid_is_told_through_all_of_a_round(tmp_path):
-    """Also in a further part, which replaces skipped images, and in training, until the record has it; audits are not paid."""
+    """It is also shown in a part that replaces skipped images, and in training until the record has it. Audits are free."""
     board = Board(NAMES, 0.0)
     for part, (paths, codes) in enumerate(((PATHS[:3], (0, SKIP, 2)), (PATHS[3:], (0,)))):
         audit = frozenset(PATHS[2:3])

@@ -12,7 +12,7 @@ ROUTES = ["/", "/page.js", "/about", "/question", "/state", "/labeled?answer=0",
 
 
 def test_every_request_needs_the_token(client):
-    """Row 35: also for what is not there; a wrong token, a wrong cookie, an empty one."""
+    """Row 35: this includes requests for missing pages. A wrong token, a wrong cookie and an empty one are refused."""
     without = [{"X_Page_Token": ""}, {"X_Page_Token": "x"}, *({"X_Page_Token": "", "Cookie": cookie} for cookie in (
         f"page_{client.port}=x", f"page_{client.port}=", f"page_1={client.token}", "\x80;;="))]
     for path in ROUTES:
@@ -24,7 +24,7 @@ def test_every_request_needs_the_token(client):
 
 
 def test_the_printed_address_sets_a_cookie_for_the_rest(client):
-    """Which no script can read, and no other site has sent."""
+    """No script can read the cookie, and it is not sent with requests from other sites."""
     status, headers, body = client.ask(f"/?token={client.token}", X_Page_Token="")
     assert status == 200 and b"<!DOCTYPE html>" in body
     assert headers["Set-Cookie"] == f"page_{client.port}={client.token}; HttpOnly; SameSite=Strict; Path=/"
@@ -32,7 +32,7 @@ def test_the_printed_address_sets_a_cookie_for_the_rest(client):
 
 
 def test_another_host_is_not_this_page(client):
-    """Row 35: DNS rebinding, a name of somebody else's that points here, knows the page by that name."""
+    """Row 35: in DNS rebinding, somebody else's name points to this machine, and the page is requested by that name."""
     for host in ("evil.example:{}", "127.0.0.1", "127.0.0.1:1", "evil.example", "127.0.0.1.evil:{}", "127.0.0.1:{}@evil", ""):
         assert client.ask("/state", Host=host.format(client.port))[0] in (400, 421), host
 
@@ -41,7 +41,7 @@ def test_another_host_is_not_this_page(client):
     ("127.0.0.1", True), ("127.0.0.1:80", True), ("localhost", True), ("[::1]", True), ("127.0.0.1:81", False), ("80", False),
     ("evil.example", False), ("127.0.0.1:", False), ("[::1", False)])
 def test_a_browser_leaves_out_port_80(host, is_ours):
-    """The page on that port answered nobody."""
+    """On that port the page used to answer nobody."""
     refusal = Guard(None, "token", "127.0.0.1", 80)._refusal("GET", Headers({"host": host, "x-page-token": "token"}), "")
     assert (refusal is None) == is_ours
 
@@ -51,7 +51,7 @@ def test_localhost_is_this_page(client):
 
 
 def test_what_is_read_is_read_by_get_alone(client):
-    """And nothing else is known."""
+    """Other methods are refused."""
     for path in ROUTES:
         for method in ("PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "POST"):
             assert client.ask(path, method, {} if method == "POST" else None)[0] in (404, 405), (method, path)
@@ -78,7 +78,7 @@ def test_a_request_that_is_too_large_is_not_read(client):
 
 
 def test_every_response_says_what_a_browser_may_do_with_it(client):
-    """Row 35: no inline script, no outside part, no guess at types, no copy on the disk, in no frame; refusals too."""
+    """Row 35: no inline scripts, outside parts, type guessing, copies on disk or frames. This also holds for refusals."""
     for path, headers in (("/", {}), ("/images/0", {}), ("/nothing", {}), ("/", {"X_Page_Token": ""}), ("/", {"Host": "x"})):
         sent = client.ask(path, **headers)[1]
         assert sent["Content-Security-Policy"].startswith("default-src 'none'; script-src 'self'; style-src 'self'; ")
@@ -87,7 +87,7 @@ def test_every_response_says_what_a_browser_may_do_with_it(client):
 
 
 def test_the_page_has_no_outside_part_and_nothing_inline():
-    """Nor does any script write HTML: names are text."""
+    """No script writes HTML either: names are text."""
     text = "\n".join(file.read_text() for file in STATIC.iterdir())
     assert set(re.findall(r"\w+://[^\s\"'`)]+|[\"'(`]//", text)) == {"http://www.w3.org/2000/svg"}, "the name of a format"
     page = (STATIC / "index.html").read_text()
@@ -100,5 +100,5 @@ def test_the_page_has_no_outside_part_and_nothing_inline():
     ("127.0.0.1", True), ("localhost", True), ("::1", True), ("127.9.9.9", True), ("0.0.0.0", False), ("::", False),
     ("10.0.0.1", False), ("box.example", False)])
 def test_what_only_this_machine_reaches(host, expected):
-    """All else is warned of."""
+    """There is a warning for every other address."""
     assert is_loopback(host) == expected and ("localhost" in allowed_hosts(host)) == (expected or host in ("0.0.0.0", "::"))

@@ -44,7 +44,7 @@ def text(page, selector: str) -> str:
 
 
 def test_names_are_text(visit, server):  # noqa: F811
-    """Row 35: a class that is called like a script, and a file of such a name, run none and load nothing."""
+    """Row 35: a class or a file whose name is a script runs nothing and loads nothing."""
     page = visit(server.address)
     assert page.locator("#classes .name").all_text_contents() == [NAMES[0], NAMES[2], NAMES[1]]
     page.keyboard.press("3")
@@ -55,7 +55,7 @@ def test_names_are_text(visit, server):  # noqa: F811
 
 
 def test_a_conflict_is_shown_with_both_answers_and_settled_by_keys(visit, server, board):  # noqa: F811
-    """Row 25: two people look at one image; the second is asked, and Escape keeps what the first has said."""
+    """Row 25: two people label one image. The second is asked what to do, and Escape keeps the first one's answer."""
     ann, bob = visit(server.address), visit(server.address)
     for page, name in ((ann, "Ann"), (bob, "Bob")):
         page.fill("#who", name)
@@ -102,7 +102,7 @@ def test_the_grid_labels_many_at_once_and_one_undo_takes_them_back(visit, server
 
 
 def test_an_earlier_label_is_corrected_from_the_examples(visit, server, board):  # noqa: F811
-    """By keys: its class, the image below it, its right class."""
+    """With keys only: go to its class, to the image, and to the right class."""
     page = visit(server.address)
     page.wait_for_selector("#examples button")
     page.focus("#examples button")
@@ -115,7 +115,7 @@ def test_an_earlier_label_is_corrected_from_the_examples(visit, server, board): 
 
 
 def test_a_correction_is_undone_by_the_same_key(visit, server, board, journal):  # noqa: F811
-    """It gets the label back that it had, and no other answer is taken back instead; a second undo is of the one before."""
+    """The image gets its previous label back, and no other answer is undone. A second undo takes back the one before."""
     page = visit(server.address)
     page.keyboard.press("1")
     wait(page, "document.querySelector('#caption').textContent.includes('2 of 3')")
@@ -135,7 +135,7 @@ def test_a_correction_is_undone_by_the_same_key(visit, server, board, journal): 
 
 @pytest.mark.parametrize(("word", "code"), [("none", NONE), ("skip", SKIP), ("unsure", UNSURE - 1)])
 def test_an_earlier_answer_that_is_no_class_can_be_corrected(visit, root, journal, word, code):  # noqa: F811
-    """Found by its word, behind the mark that it has in sheets."""
+    """It is found by its word, after the mark that it has in sheets."""
     board = opened(journal, earlier={"d.png": code})
     server = Server(board, root.joinpath, {"dataset": "Photos", "classes": NAMES, "output": "run"}, "127.0.0.1", 0)
     page = visit(server.address)
@@ -153,7 +153,7 @@ def test_an_earlier_answer_that_is_no_class_can_be_corrected(visit, root, journa
 
 
 def test_the_strip_is_one_stop_of_tab(visit, server):  # noqa: F811
-    """Who goes from the tools to the classes by Tab passes one image, not all of them; arrows move from it."""
+    """Going from the tools to the classes with Tab stops at one image only. Arrow keys move between images."""
     page = visit(server.address)
     page.focus("#keys-button")
     page.keyboard.press("Tab")
@@ -180,7 +180,7 @@ def test_a_key_that_is_held_down_labels_one_image(visit, server, board):  # noqa
 
 
 def test_a_next_round_has_the_focus_and_the_end_is_spoken(visit, server, board, journal):  # noqa: F811
-    """So that who labels by keys or hears the page goes on where the keys are."""
+    """People who label with keys or a screen reader can go on without moving the focus."""
     page = visit(server.address)
     board.close()
     page.wait_for_selector("#waiting:not([hidden])")
@@ -194,7 +194,7 @@ def test_a_next_round_has_the_focus_and_the_end_is_spoken(visit, server, board, 
 
 
 def test_an_image_that_is_damaged_by_now_says_so(visit, server, root):  # noqa: F811
-    """Also where it was fetched ahead, before it was shown."""
+    """This also holds for an image that was fetched ahead, before it was shown."""
     (root / PATHS[1]).write_bytes(b"no image")
     page = visit(server.address)
     wait(page, "performance.getEntriesByType('resource').filter((own) => own.name.includes('size=large')).length === 3")
@@ -253,7 +253,7 @@ def test_a_thousand_classes_are_filtered_by_letters_that_are_commands_too(visit,
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [1280, 380])
 def test_it_is_read_by_all(visit, server, scheme, width):  # noqa: F811
-    """Contrast of AA (4.5), a name for all that can be used, nothing beyond the edge, in the grid and in dialogs too."""
+    """Contrast meets AA (4.5), every control has a name, and nothing is cut off, also in the grid and in dialogs."""
     page = visit(server.address, color_scheme=scheme)
     page.set_viewport_size({"width": width, "height": 800})
     page.keyboard.press("1")
@@ -268,7 +268,7 @@ def test_it_is_read_by_all(visit, server, scheme, width):  # noqa: F811
 
 
 def test_a_page_of_a_run_that_is_gone_says_so(visit, board, root):  # noqa: F811
-    """And takes no answer."""
+    """It accepts no answer either."""
     server = Server(board, root.joinpath, {"dataset": "Photos", "classes": NAMES, "output": "run"}, "127.0.0.1", 0)
     page = visit(server.address)
     server._pages.last_read = float("-inf")
@@ -281,7 +281,7 @@ def test_a_page_of_a_run_that_is_gone_says_so(visit, board, root):  # noqa: F811
 
 
 def test_the_next_image_is_there_before_it_is_asked_for(visit, server):  # noqa: F811
-    """So that a key shows it at once."""
+    """A key press then shows it at once."""
     page, asked = visit(server.address), []
     wait(page, "performance.getEntriesByType('resource').filter((own) => own.name.includes('size=large')).length === 3")
     page.on("request", lambda request: asked.append(request.url))

@@ -18,7 +18,7 @@ from tests.utils.test_files import full_disk
 
 @pytest.mark.parametrize(("number", "size"), [(0, (40, 20)), (1, (800, 1600)), (2, (300, 200))])
 def test_an_image_leaves_as_pixels_alone(client, board, number, size):
-    """Row 35: by its number, upright, in a format of browsers, without comment, place or profile."""
+    """Row 35: it is served by number, upright, in a format that browsers read, without comment, location or color profile."""
     number = [own["number"] for own in board.question()["images"]][number]
     status, headers, body = client.ask(f"/images/{number}")
     shown = Image.open(io.BytesIO(body))
@@ -29,7 +29,7 @@ def test_an_image_leaves_as_pixels_alone(client, board, number, size):
 
 
 def test_what_is_none_of_the_query_is_not_there(client):
-    """Row 35: no path of a file is one of the page."""
+    """Row 35: no file path is an address of the page."""
     for path in ("/images/4", "/images/-1", "/images/a.png", "/images/..%2Fclasses.txt", "/images/0?size=huge",
                  "/..%2f..%2fpage.py", "/../page.py", "/static/page.js", "/labeled", "/labeled?answer=3",
                  "/labeled?answer=unsure%203", "/state?since=x", f"/images/{'9' * 5000}", f"/state?since={'9' * 5000}"):
@@ -43,7 +43,7 @@ def test_a_file_that_is_damaged_by_now_is_said(client, root):
 
 
 def test_an_answer_is_on_the_disk_before_it_is_taken(client, journal, board):
-    """Who, when and what, one line an answer; taken back is a line too."""
+    """Each answer is one line with who, when and what. Taking one back is a line too."""
     status, content = client.answer(1, "unsure 2")
     assert status == 200 and not content["conflicts"]
     assert client.answer(1, None, content["number"])[0] == 200
@@ -55,7 +55,7 @@ def test_an_answer_is_on_the_disk_before_it_is_taken(client, journal, board):
 
 
 def test_a_second_other_answer_is_a_conflict_that_is_shown(client, journal):
-    """Row 25: by whom, when and what; the first one stands until somebody has seen it and replaces it."""
+    """Row 25: the page shows by whom, when and what. The first answer stands until somebody has seen and replaced it."""
     number = client.answer(1, 0)[1]["number"]
     status, content = client.answer(1, 2, who="Bob")
     there = content["conflicts"][0]
@@ -87,7 +87,7 @@ def test_what_is_no_answer_is_refused(client, journal):
 
 
 def test_names_that_are_no_unicode_are_shown(journal, root):
-    """Rows 22 and 35: of a file whose bytes are no UTF-8, and of a person; they stopped the page for everybody."""
+    """Rows 22 and 35: a file name that is not UTF-8, and such a name of a person. They used to stop the page for everybody."""
     paths = ["\udcff.png", *PATHS[1:3]]
     shutil.copy(root / PATHS[0], root / paths[0])
     board = Board(NAMES, 0.0)
