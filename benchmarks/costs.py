@@ -27,7 +27,7 @@ RATES = {
 }
 # CPU seconds and GiB beside files at 10,000,000 x 64, benchmarks/samplers.md; START is what a process takes without a pool
 SELECTION = {"random": (18.0, 1.01), "margin": (25.5, 1.74), "entropy": (21.3, 1.70), "coreset": (53.1, 1.70),
-             "badge": (124.5, 1.39), "cb": (725.0, 1.61), "uherding": (31.2, 1.72)}
+             "badge": (124.5, 1.39), "cb": (581.5, 1.83), "uherding": (31.2, 1.72)}
 MEASURED_AT = {"rows": 10_000_000, "width": 64, "classes": 120, "labeled": 100, "asked": 100}
 START = 0.45  # GiB
 PEAK, SHARE, CORES = 312e12, 0.4, 16  # of a card: fp16 operations a second, assumed share of them, cores that read for it
@@ -175,7 +175,7 @@ CPU seconds of one core were measured at {n_rows:,} x {at_width} float16, {at_cl
 asked (`benchmarks/samplers.md`). The table scales them, in proportion to the numbers that a sampler reads, to {width} x
 {classes} and {asked} asked. Selection runs on the CPU of one machine, whatever extracted the features. `uherding` takes
 200,000 random candidates whatever the pool's size. Where rows x clusters x width is above 2^38, the k-means of `cb` stops
-after {steps} steps; its parts were measured that way. Below that it stops after {most} at most, and the table assumes all
+after {steps} steps, as was measured. Below that it stops after {most} at most, and the table assumes all
 of them.
 
 {selection}
