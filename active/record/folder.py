@@ -8,11 +8,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from yacs.config import CfgNode
-
 from active.record.certificate import config_hash
 from active.record.results import RoundRecord, RunResult
-from dassl.config.merge import dotted_keys
+from dassl.config.merge import leaves
 from dassl.config.setup import ABSENT, Difference, differences
 from dassl.data.dataset import Dataset
 from dassl.utils.environment import environment
@@ -158,7 +156,7 @@ def check_same_config(old: RunResult, config: dict[str, Any], path: Path) -> Non
 
 def _with_remedy(difference: Difference, old: RunResult) -> str:
     """Return a line `KEY: old -> new`; for a key that the record lacks and whose default differs, with the value to give."""
-    if difference.key in dotted_keys(CfgNode(old.config)) or difference.old == ABSENT:
+    if difference.key in leaves(old.config) or difference.old == ABSENT:
         return str(difference)
     return f"{difference} (the record is older than this key; {difference.key} {difference.old} goes on with it)"
 

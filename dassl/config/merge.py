@@ -28,7 +28,7 @@ def merge_tree(cfg: CfgNode, tree: Mapping[str, Any], source: str, parameters: P
     for key, value in tree.items():
         full_key = f"{prefix}{key}"
         if key not in cfg:
-            known = dotted_keys(cfg, prefix) if prefix else _all_keys(cfg)
+            known = list(leaves(cfg, prefix)) if prefix else _all_keys(cfg)
             raise ConfigError(f"{source}: unknown key {shown(full_key)[1:-1]}; {_hint(full_key, known, parameters)}")
         if isinstance(cfg[key], CfgNode):
             if not isinstance(value, Mapping):
@@ -45,14 +45,6 @@ def merge_pairs(cfg: CfgNode, pairs: Pairs, parameters: Parameters) -> None:
         for part in reversed(key.split(".")):
             tree = {part: tree}
         merge_tree(cfg, tree, "command line", parameters)
-
-
-def dotted_keys(cfg: CfgNode, prefix: str = "") -> list[str]:
-    """Return the dotted names of all leaves."""
-    found = []
-    for key, value in cfg.items():
-        found += dotted_keys(value, f"{prefix}{key}.") if isinstance(value, CfgNode) else [f"{prefix}{key}"]
-    return found
 
 
 def leaves(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -79,7 +71,7 @@ def _hint(key: str, known: list[str], all_leaves: Iterable[str]) -> str:
 
 
 def _all_keys(cfg: CfgNode) -> list[str]:
-    return [*dotted_keys(cfg), *(key for key in cfg if isinstance(cfg[key], CfgNode))]
+    return [*leaves(cfg), *(key for key in cfg if isinstance(cfg[key], CfgNode))]
 
 
 def _converted(value: Any, wanted: tuple[type, ...], key: str, source: str) -> Any:

@@ -231,8 +231,8 @@ def _values(config: dict[str, Any]) -> dict[str, Any]:
     return used | own
 
 
-def _names(leaves: Mapping[str, Any]) -> set[str]:
+def _names(values: Mapping[str, Any]) -> set[str]:
     """Return the strings among values, and in lists, that may name a component: paths and labels do not."""
-    lists = (value if isinstance(value, (list, tuple)) else [value] for key, value in leaves.items()
+    lists = (value if isinstance(value, (list, tuple)) else [value] for key, value in values.items()
              if is_part_of_a_run(key) or key in ("LOG.RECORDERS", "LOG.TRACKERS"))
     return {name for names in lists for name in names if isinstance(name, str)}

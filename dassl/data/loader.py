@@ -1,6 +1,6 @@
 """Turns files into batches of views, in the order given, with one random stream for each image.
 
-Views stay 8-bit until they reach the tower's device: that is a quarter of the bytes, and a card scales them faster than a CPU.
+Views stay 8-bit until they reach the tower's device: that is a quarter of the bytes, and no work for the CPU beside a card.
 """
 
 import contextlib

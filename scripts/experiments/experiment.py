@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from dassl.config.cli import Pairs
+from dassl.config.merge import leaves
 from dassl.config.reading import read_yaml
 from dassl.utils.environment import PROJECT
 from dassl.utils.errors import ConfigError, did_you_mean
@@ -173,12 +174,9 @@ def _own(key: str, item: str | Mapping[str, Any], source: str) -> Pairs:
     return _pairs(own)
 
 
-def _pairs(tree: Mapping[str, Any], prefix: str = "") -> Pairs:
+def _pairs(tree: Mapping[str, Any]) -> Pairs:
     """Return a nested mapping as KEY VALUE pairs."""
-    pairs = []
-    for key, value in tree.items():
-        pairs += _pairs(value, f"{prefix}{key}.") if isinstance(value, Mapping) else [(f"{prefix}{key}", str(value))]
-    return pairs
+    return [(key, str(value)) for key, value in leaves(tree).items()]
 
 
 def _shown(file: Path) -> str:

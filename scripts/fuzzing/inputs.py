@@ -18,7 +18,7 @@ from PIL import Image
 
 from active.analysis.records import CELLS
 from active.registry import SAMPLERS
-from dassl.config.merge import dotted_keys, lookup
+from dassl.config.merge import leaves, lookup
 from dassl.config.setup import setup_config
 from dassl.data.dataset import DATASETS
 from dassl.utils.environment import PROJECT
@@ -43,7 +43,7 @@ CLASSES = ("cat", "dog", "owl")
 FEW = ("DATASET.NAME", "ImageFolder", "ACTIVE.ROUNDS", "1", "OPTIM.MAX_EPOCH", "1", "ACTIVE.QUERY_SIZE", "2",
        "ACTIVE.SAMPLER", "random")
 DEFAULTS = setup_config([], [], (DATASETS, LEARNERS, SAMPLERS))
-KEYS = dotted_keys(DEFAULTS)
+KEYS = list(leaves(DEFAULTS))
 REACHING_OUT = ("ACTIVE.PLUGINS", "MODEL.BACKBONE.NAME")  # would run code, or fetch weights
 
 IMAGE_DAMAGE = ("bytes", "bytes", "empty", "pipe", "socket", "folder", "endless", "dangling", "loop", "absent")

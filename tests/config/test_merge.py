@@ -7,7 +7,7 @@ from yacs.config import CfgNode
 
 import datasets  # noqa: F401  registers the data sets
 from dassl.config.defaults import SHARED, default_config
-from dassl.config.merge import dotted_keys, lookup, merge_pairs, merge_tree
+from dassl.config.merge import leaves, lookup, merge_pairs, merge_tree
 from dassl.config.reading import read_yaml
 from dassl.config.setup import setup_config
 from dassl.data.dataset import DATASETS
@@ -69,8 +69,8 @@ def test_the_published_coop_config_merges_with_the_right_types(tmp_path):
     assert cfg.INPUT.TRANSFORMS == ("random_resized_crop", "random_flip", "normalize")
     assert cfg.OPTIM.WARMUP_CONS_LR == 1e-5
     assert cfg.DATALOADER.NUM_WORKERS == 8
-    types = {key: type(lookup(cfg, key)) for key in dotted_keys(cfg)}
-    assert types == {key: type(lookup(default_config(), key)) for key in dotted_keys(default_config())}
+    types = {key: type(value) for key, value in leaves(cfg).items()}
+    assert types == {key: type(value) for key, value in leaves(default_config()).items()}
 
 
 @pytest.mark.parametrize(("content", "parts"), [

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from PIL import Image
-from yacs.config import CfgNode
 
 from active.record.recorders import RECORDERS
 from active.record.results import RunResult
 from active.record.trackers.told import Told, Tracker, title
 from dassl.config.defaults import Place
-from dassl.config.merge import dotted_keys, lookup
+from dassl.config.merge import leaves
 from dassl.data.dataset import Dataset
 from dassl.utils.extras import required
 from dassl.utils.registry import Given
@@ -74,8 +73,7 @@ class MLflow(Tracker):
         from mlflow.entities import Param
 
         run = self._client.create_run(experiment, run_name=title(result), tags={TAG: self.run}).info.run_id
-        config = CfgNode(result.config)
-        params = [Param(key, str(lookup(config, key))[:LENGTH]) for key in dotted_keys(config)]
+        params = [Param(key, str(value)[:LENGTH]) for key, value in leaves(result.config).items()]
         for start in range(0, len(params), 100):  # the most that MLflow takes in one call
             self._client.log_batch(run, params=params[start:start + 100])
         return run

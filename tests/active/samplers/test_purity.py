@@ -51,8 +51,13 @@ def by_hand(ctx: SelectionContext) -> list[int]:
         scores = [float(np.array([*((np.array(numbers(row)) - mean) / scale), 1]) @ weights) for row in pool]
     threshold = tried(scores)
     kept = [row for row in range(len(pool)) if scores[row] >= threshold]
+    return by_margin(ctx, scores, kept)
+
+
+def by_margin(ctx: SelectionContext, scores: list[float], kept: list[int]) -> list[int]:
+    """Margin by a sort among the rows that are kept; if they do not suffice, dropped rows follow by falling score."""
     if len(kept) <= ctx.n_query:
-        dropped = sorted(set(range(len(pool))) - set(kept), key=lambda row: (-scores[row], row))
+        dropped = sorted(set(range(ctx.n_pool)) - set(kept), key=lambda row: (-scores[row], row))
         return [*kept, *dropped][: ctx.n_query]
     margins = []
     for row in kept:
@@ -261,14 +266,7 @@ def by_hand_negative(ctx: SelectionContext) -> list[int]:
         of_class = [own * p for own, p in zip(said, plain.softmax(logits), strict=True)]
         scores.append(max(of_class) - (1 - sum(of_class)))
     kept = [row for row, score in enumerate(scores) if score > 0]
-    if len(kept) <= ctx.n_query:
-        dropped = sorted(set(range(len(pool))) - set(kept), key=lambda row: (-scores[row], row))
-        return [*kept, *dropped][: ctx.n_query]
-    margins = []
-    for row in kept:
-        first, second, *_ = sorted(plain.softmax(ctx.logits[row].double().tolist()), reverse=True)
-        margins.append(second - first)
-    return [kept[row] for row in plain.ranked(margins, ctx.n_query)]
+    return by_margin(ctx, scores, kept)
 
 
 def test_the_negative_rule_is_its_slow_form():
