@@ -208,7 +208,7 @@ def _declared(node: type, prefix: str = "") -> Iterator[Parameter]:
 
 SHARED = {parameter.name: parameter for parameter in _declared(Config)}
 
-NOT_PART_OF_A_RUN = tuple(key for key, parameter in SHARED.items() if Circumstance() in parameter.extras)
+NOT_PART_OF_A_RUN = frozenset(key for key, parameter in SHARED.items() if Circumstance() in parameter.extras)
 
 
 def is_part_of_a_run(key: str) -> bool:
@@ -223,6 +223,8 @@ def default_config() -> Node:
         *above, name = key.split(".")
         node = cfg
         for part in above:
-            node = node.setdefault(part, Node())
+            if part not in node:
+                node[part] = Node()
+            node = node[part]
         node[name] = copy(parameter.default)
     return cfg

@@ -78,7 +78,7 @@ def _take_canonical_names(cfg: CfgNode, parameters: Parameters, registries: Sequ
     """Replace other names of components by their canonical names, so that their nodes are found and records agree."""
     by_kind = {registry.kind: registry for registry in registries}
     for key, parameter in parameters.items():
-        for kind in by_kind.keys() & set(parameter.names):
+        for kind in parameter.names and by_kind.keys() & set(parameter.names):
             node, _, name = key.rpartition(".")
             lookup(cfg, node)[name] = by_kind[kind].canonical_value(lookup(cfg, key))
 
@@ -151,9 +151,9 @@ def drop_unused(cfg: CfgNode, registries: Iterable[Registry], always: Collection
     """
     unused = {f"{registry.node}.{component.key}": component.name
               for registry in registries for component in registry if component.parameters}
-    named = set(always)
+    named, values = set(always), leaves(cfg)
     while True:
-        named |= _names({key: value for key, value in leaves(cfg).items() if key.rpartition(".")[0] not in unused})
+        named |= _names({key: value for key, value in values.items() if key.rpartition(".")[0] not in unused})
         if not (used := {node for node, name in unused.items() if name in named}):
             break
         unused = {node: name for node, name in unused.items() if node not in used}
@@ -234,5 +234,5 @@ def _values(config: dict[str, Any]) -> dict[str, Any]:
 def _names(values: Mapping[str, Any]) -> set[str]:
     """Return the strings among values, and in lists, that may name a component: paths and labels do not."""
     lists = (value if isinstance(value, (list, tuple)) else [value] for key, value in values.items()
-             if is_part_of_a_run(key) or key in ("LOG.RECORDERS", "LOG.TRACKERS"))
+             if isinstance(value, (str, list, tuple)) and (is_part_of_a_run(key) or key in ("LOG.RECORDERS", "LOG.TRACKERS")))
     return {name for names in lists for name in names if isinstance(name, str)}

@@ -68,7 +68,7 @@ class Parameter:
     maximum: float | None = None
     extras: tuple = ()
 
-    @property
+    @cached_property
     def key(self) -> str:
         return self.name.upper()
 
@@ -82,7 +82,7 @@ class Parameter:
         """The same in the form that records have, as in JSON. Not to be changed."""
         return json.loads(json.dumps(self.before))
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """The kinds of components that the value may name."""
         return tuple(extra.kind for extra in self.extras if isinstance(extra, NameOf))
@@ -107,7 +107,7 @@ class Component:
     facts: Mapping[str, Any]
     given: tuple[str, ...] = ()  # names of parameters that are not YAML keys
 
-    @property
+    @cached_property
     def key(self) -> str:
         return self.name.upper().replace("-", "_")
 

@@ -93,6 +93,7 @@ def _config(name: str) -> dict[str, Any]:
     return json.loads(file.read_text("utf-8")) if file.is_file() else {}
 
 
+@functools.cache
 def open_clip_folder() -> Path:
     """Return the folder of open_clip's JSON files."""
     return Path(importlib.util.find_spec("open_clip").origin).parent / "model_configs"

@@ -215,9 +215,9 @@ def finished(cfg: CfgNode) -> RunResult | None:
     results = Path(cfg.OUTPUT_DIR) / RESULTS
     if not exists(results):
         return None
-    result = RunResult.read(results)
-    check_same_config(result, as_dict(cfg), results)
-    if not is_done(result, as_dict(cfg)):
+    result, config = RunResult.read(results), as_dict(cfg)
+    check_same_config(result, config, results)
+    if not is_done(result, config):
         return None
     check_files(result.rounds, results.parent)
     return result
