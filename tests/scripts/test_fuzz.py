@@ -12,7 +12,7 @@ from scripts.fuzz import main
 from scripts.fuzzing.inputs import KINDS, Place, make_photos
 from tests import commands
 
-N_INPUTS = 10 * len(KINDS)
+N_INPUTS = 7 * len(KINDS)
 PLANTED = {
     "1 / 0": "a traceback", "[1][len(words)]": "a traceback", "70": "exit code 70", "os.abort()": "killed by SIGABRT",
     "[0 for _ in iter(int, 1)]": "hangs", "os.open(os.mkfifo('p') or 'p', os.O_RDONLY)": "hangs", "sys.exit(5)": "exit code 5",
