@@ -20,8 +20,8 @@ N_CLASSES, N_LABELED, N_QUERY = 100, 100, 100  # of the table of selection
 RATES = {
     "ViT-B/32": 9.4,  # images a second of a core, files to features, `--measure`: 96 photographs, batches of 16
     "ViT-B/16": 2.3,
-    "reading": 701.0,  # photographs of 6 kB a second of a core, to 224 pixels, benchmarks/data.md
-    "reading large": 180.0,  # of 640 x 480 pixels, benchmarks/data.md
+    "reading": 640.0,  # photographs of 6 kB a second of a core, to 224 pixels, benchmarks/data.md
+    "reading large": 233.0,  # of 640 x 480 pixels, benchmarks/data.md
     "bank": 85e6,  # bytes of features a CPU second, synthetic extraction, shards and joining, benchmarks/samplers.md
     "list": 698.0,  # bytes of memory an image takes in the lists of a run, `--measure`
 }
@@ -160,7 +160,7 @@ Figures for cards are an ESTIMATE for an NVIDIA A100. Two rates are computed, an
 - the tower's: {share:.0%} (an assumption) of {peak:.0f} TFLOP/s, the data sheet's peak in fp16 (`MODEL.PREC fp16`), with
   {ops32:.1f} (ViT-B/32) and {ops16:.1f} GFLOP (ViT-B/16) an image;
 - what {cores} cores a card can read: {reading:,.0f} small photographs a second of a core, measured ({large:,.0f} of 640 x 480
-  pixels; with these, reading would limit both towers).
+  pixels, which is {of_large:,.0f} a second for a card).
 
 Workers share nothing, so n cards are taken to be n times as fast.
 
@@ -187,7 +187,8 @@ def page() -> str:
     return PAGE.format(
         width=WIDTH, classes=N_CLASSES, disk=disk(), memory=memory(), list=RATES["list"], rows=MEASURED_AT["rows"],
         b32=RATES["ViT-B/32"], b16=RATES["ViT-B/16"], share=SHARE, peak=PEAK / 1e12, cores=CORES, reading=RATES["reading"],
-        large=RATES["reading large"], ops32=operations(32) / 1e9, ops16=operations(16) / 1e9, extraction=extraction(),
+        large=RATES["reading large"], of_large=CORES * RATES["reading large"], ops32=operations(32) / 1e9,
+        ops16=operations(16) / 1e9, extraction=extraction(),
         bank=RATES["bank"] / 1e6, joined=", ".join(duration(2 * WIDTH * n / RATES["bank"]) for n in SIZES),
         n_rows=MEASURED_AT["rows"], at_width=MEASURED_AT["width"], at_classes=MEASURED_AT["classes"],
         labeled=MEASURED_AT["labeled"], asked=MEASURED_AT["asked"], steps=LARGE_STEPS, most=MAX_STEPS, selection=selection())

@@ -20,6 +20,6 @@ if [ "${1:-}" = --oldest ]; then
 fi
 source scripts/setup.sh "$requirements" requirements-dev.txt requirements-cluster.txt
 "$PYTHON" -m ruff check .
-# Two processes, since most tests keep one core busy; with arguments, such as a file, one.
-[ $# -gt 0 ] || set -- -n 2 --dist worksteal
+# Three processes for two cores, since tests also wait for what they start; with arguments, such as a file, one.
+[ $# -gt 0 ] || set -- -n 3 --dist worksteal
 exec "$PYTHON" -m pytest -q ${warnings[@]+"${warnings[@]}"} "$@"

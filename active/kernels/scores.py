@@ -4,7 +4,7 @@ Logits may be float16, float32 or float64, also memory-mapped: they are brought 
 on the device of what is given, as with all kernels.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import torch
 from torch import Tensor
@@ -21,13 +21,13 @@ def row_blocks(n_rows: int, width: int) -> Iterator[slice]:
         yield slice(start, min(start + step, n_rows))
 
 
-def by_block(score: Callable[..., Tensor], *matrices: Tensor) -> Tensor:
-    """Return score(rows of each matrix, in float32) [N], put together from blocks of them.
+def by_block(score: Callable[..., Tensor], *matrices: Tensor, shape: Sequence[int] = ()) -> Tensor:
+    """Return score(rows of each matrix, in float32) [N, *shape], put together from blocks of them.
 
     The output is allocated first; otherwise small results fragment the heap, by gigabytes in the end.
     """
     n_rows, width = len(matrices[0]), max(matrix.shape[1] for matrix in matrices)
-    scores = torch.empty(n_rows, device=matrices[0].device)
+    scores = torch.empty(n_rows, *shape, device=matrices[0].device)
     for block in row_blocks(n_rows, width):
         scores[block] = score(*(matrix[block].float() for matrix in matrices))
     return scores

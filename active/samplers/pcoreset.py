@@ -9,13 +9,15 @@ predicted class has been picked with one-hot probabilities, all distances are 0,
 
 from active.context import Query, SelectionContext
 from active.kernels.k_center import euclidean_k_center
+from active.kernels.scores import by_block
 from active.registry import SAMPLERS
 
 
 @SAMPLERS.register("pcoreset", needs_labels=True)
 def pcoreset(ctx: SelectionContext) -> Query:
     """Return `n_query` pool rows, each with the probabilities farthest from those of labeled and picked rows."""
-    pool, labeled = (logits.float().softmax(1) for logits in (ctx.logits, ctx.labeled_logits))
+    pool, labeled = (by_block(lambda block: block.softmax(1), logits, shape=logits.shape[1:])
+                     for logits in (ctx.logits, ctx.labeled_logits))
     first = None if len(ctx.labels) else int(ctx.rng.integers(ctx.n_pool))
     rows, gaps = euclidean_k_center(pool, labeled, ctx.n_query, first)
     return Query(rows, scores=gaps)
