@@ -1,7 +1,6 @@
 """What happened in a run: records that are written to `results.json` as they are."""
 
 import dataclasses
-import functools
 import hashlib
 import json
 import math
@@ -137,7 +136,7 @@ class RunResult:
     def _check_types(self) -> None:
         """Raise TypeError or KeyError unless every field, and every entry of config and data set that is read, has its type."""
         for record in (self, *self.rounds):
-            for name, hint in _hints_of(type(record)).items():
+            for name, hint in _HINTS[type(record)].items():
                 if name != "rounds" and not _is_a(getattr(record, name), hint):
                     raise TypeError(f"{name} has a value of the wrong type")
         for tree, hints in ((self.config, READ_OF_CONFIG), (self.dataset, READ_OF_DATASET)):
@@ -184,7 +183,7 @@ def numbers(record: RoundRecord) -> dict[str, int | float]:
     return {name: value for name, value in own.items() if isinstance(value, (int, float))}
 
 
-_hints_of = functools.cache(get_type_hints)
+_HINTS: dict[type, dict[str, Any]] = {kind: get_type_hints(kind) for kind in (RunResult, RoundRecord)}
 
 
 def _is_a(value: Any, hint: Any) -> bool:
