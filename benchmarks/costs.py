@@ -160,7 +160,7 @@ Figures for cards are an ESTIMATE for an NVIDIA A100. Two rates are computed, an
 - the tower's: {share:.0%} (an assumption) of {peak:.0f} TFLOP/s, the data sheet's peak in fp16 (`MODEL.PREC fp16`), with
   {ops32:.1f} (ViT-B/32) and {ops16:.1f} GFLOP (ViT-B/16) an image;
 - what {cores} cores a card can read: {reading:,.0f} small photographs a second of a core, measured ({large:,.0f} of 640 x 480
-  pixels, which is {of_large:,.0f} a second for a card).
+  pixels, so {of_large:,.0f} a second with 16 cores).
 
 Workers share nothing, so n cards are taken to be n times as fast.
 

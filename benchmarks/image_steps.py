@@ -4,7 +4,8 @@
 
 ViT-B/32 of random weights in fp32, DTD's 47 classes, 32 images that are in memory. Plain open_clip encodes the images, with as
 many prompt tokens behind theirs in every block as the learner has, and each text of a class at 77 tokens; its gradients reach
-the first block, where prompts enter. Texts that are not tuned are encoded once, ahead of the steps, on both sides. Learners
+the first block, where prompts enter. Texts that are not tuned are encoded once, ahead of the steps, on both sides. Of
+ours, patches are embedded ahead too, as in a run on the fixed view, and the optimizer's step is included. Learners
 have the sizes of the MaPLe repository, where that names them. All take turns; a figure is the median CPU seconds of one thread.
 """
 
@@ -68,8 +69,8 @@ def main(argv: list[str] | None = None) -> None:
           "benchmarks/image_steps.md`\n")
     print(f"ViT-B/32, random weights, fp32, one thread of {platform.machine()}, torch {torch.__version__}; {SIZES.n_classes} "
           f"classes, {SIZES.batch} images; medians of\n{arguments.turns} turns, CPU seconds. The head of the script says what "
-          "plain open_clip does. \"times\" is how many of our steps take as long\nas one of its; oneDNN is `MODEL.LINEAR "
-          "onednn`.\n")
+          "plain open_clip does. \"times\" is how many of our steps take as long\nas one of plain open_clip's; oneDNN is "
+          "`MODEL.LINEAR onednn`.\n")
     print(tabulate(rows, ["learner", "plain", "ours", "ours, oneDNN", "times", "times, oneDNN"], tablefmt="github",
                    floatfmt=("", ".2f", ".2f", ".2f", ".2f", ".2f")))
 

@@ -220,8 +220,8 @@ def main() -> None:
         plain, ours, ahead = whole_steps(build_clip(), 47, Path(folder))
     print("# Trainers: a CoOp step\n\nCommand: `python -m benchmarks.trainers > benchmarks/trainers.md`\n")
     print(f"ViT-B/32's text tower (12 blocks, width 512), fp32, random weights, {arguments.threads} thread(s) of "
-          f"{platform.machine()}, torch {torch.__version__}; medians of {arguments.turns} turns (one at 397 classes) on a "
-          "machine shared with other work. \"difference\" is the largest between the features of both paths.\n")
+          f"{platform.machine()}, torch {torch.__version__}; medians of {arguments.turns} turns (one at 397 classes), "
+          "after one step of either path. \"difference\" is the largest between the features of both paths.\n")
     print(tabulate(sorted(rows), ["classes", "context", "class-specific", "plain CPU s", "ours CPU s", "ratio", "target",
                                   "plain MiB", "ours MiB", "memory share", "difference"], tablefmt="github",
                    floatfmt=("", "", "", ".2f", ".3f", ".1f", "g", ".0f", ".0f", ".2f", "")))

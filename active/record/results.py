@@ -164,6 +164,9 @@ class RunResult:
         return ""
 
 
+_HINTS: dict[type, dict[str, Any]] = {kind: get_type_hints(kind) for kind in (RunResult, RoundRecord)}
+
+
 def _rounds(content: dict[str, Any]) -> list[dict[str, Any]]:
     """Take the rounds out of a record and return them in today's form; older ones had only labels as answers."""
     rounds = content.pop("rounds")
@@ -181,9 +184,6 @@ def numbers(record: RoundRecord) -> dict[str, int | float]:
     own |= own.pop("metrics") | {f"seconds/{step}": seconds for step, seconds in own.pop("seconds").items()}
     own |= {f"audit/{name}": value for name, value in own.pop("audit").items()}
     return {name: value for name, value in own.items() if isinstance(value, (int, float))}
-
-
-_HINTS: dict[type, dict[str, Any]] = {kind: get_type_hints(kind) for kind in (RunResult, RoundRecord)}
 
 
 def _is_a(value: Any, hint: Any) -> bool:

@@ -78,7 +78,9 @@ def _take_canonical_names(cfg: CfgNode, parameters: Parameters, registries: Sequ
     """Replace other names of components by their canonical names, so that their nodes are found and records agree."""
     by_kind = {registry.kind: registry for registry in registries}
     for key, parameter in parameters.items():
-        for kind in parameter.names and by_kind.keys() & set(parameter.names):
+        if not parameter.names:
+            continue
+        for kind in by_kind.keys() & set(parameter.names):
             node, _, name = key.rpartition(".")
             lookup(cfg, node)[name] = by_kind[kind].canonical_value(lookup(cfg, key))
 

@@ -121,7 +121,7 @@ class _Steps(Generic[Batch]):
         return self._gradient(batch)
 
     def _forget_gradients(self) -> None:
-        for own in self._parameters:  # the optimizer's own way runs hooks, a twenty-fifth of a small head's step
+        for own in self._parameters:  # `optimizer.zero_grad` runs hooks, which a small head's step notices
             own.grad = None
 
     def _parts(self, batch: Batch) -> Sequence[tuple[Batch, float]]:

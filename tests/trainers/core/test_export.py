@@ -1,4 +1,4 @@
-"""Exported classifiers against the originals, by onnxruntime, for every learner."""
+"""Exported classifiers against the originals, by onnxruntime, for learners of each kind of graph."""
 
 import importlib.util
 import json
@@ -51,8 +51,8 @@ def check_same(classifier: Classifier, folder) -> None:
 
 
 @pytest.mark.parametrize("name", [own.name for own in LEARNERS if own.name not in AS_ANOTHER])
-def test_every_learner_is_exported_as_it_is(name, tmp_path):
-    """Visual prompts, maps of features, caches, biases and the temperature are inside, of later learners too.
+def test_each_kind_of_graph_is_exported_as_it_is(name, tmp_path):
+    """Visual prompts, maps of features, caches, biases and the temperature are inside; later learners are not left out.
 
     Of learners whose graphs differ in numbers alone one is: of plain ones CoOp, without a bias, and GDA, with one; VPT of those
     with image prompts; TipAdapter of those with a cache.
