@@ -65,7 +65,7 @@ class Sweep:
     folder: Path
     cells: list[Cell]
     retry: bool
-    hashes: dict[str, dict[str, str]] = field(default_factory=dict)  # of config and code, of every cell that has a config
+    hashes: dict[str, dict[str, str]] = field(default_factory=dict)  # of config and code, of each cell that is not done
     outcomes: dict[str, Outcome] = field(default_factory=dict)
 
     def open(self) -> list[Cell]:
@@ -81,10 +81,10 @@ class Sweep:
                                       "names in their configs; LABEL.DATASET names a data set otherwise")
                 job.check(cfg)
                 job.settle(cfg)
-                self.hashes[cell.name] = {"config": config_hash(as_dict(cfg)), "code": code_hash(cfg.ACTIVE.PLUGINS)}
                 if is_done(cfg):
                     self.note(cell, Outcome(DONE))
                     continue
+                self.hashes[cell.name] = {"config": config_hash(as_dict(cfg)), "code": code_hash(cfg.ACTIVE.PLUGINS)}
                 job.check_parts(cfg)  # not for finished cells: it imports the libraries that do the work
                 if (before := self._refused_before(cell)) and not self.retry:
                     self.outcomes[cell.name] = before

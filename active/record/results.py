@@ -188,16 +188,16 @@ def numbers(record: RoundRecord) -> dict[str, int | float]:
 
 def _is_a(value: Any, hint: Any) -> bool:
     """Return whether a value of JSON is of a type: plain, union, list or dict; an integer is a float too."""
-    parts = get_args(hint)
+    if type(hint) is type:
+        return type(value) in ((int, float) if hint is float else (hint,))
     if hint is Any:
         return True
+    parts = get_args(hint)
     if isinstance(hint, UnionType):
         return any(_is_a(value, part) for part in parts)
     if get_origin(hint) is list:
         return isinstance(value, list) and all(_is_a(item, parts[0]) for item in value)
-    if get_origin(hint) is dict:
-        return isinstance(value, dict) and all(_is_a(item, parts[1]) for item in value.values())
-    return type(value) in ((int, float) if hint is float else (hint,))
+    return isinstance(value, dict) and all(_is_a(item, parts[1]) for item in value.values())
 
 
 def query_hash(
