@@ -11,17 +11,13 @@ would not share their context tokens. Both take turns; a figure is the median CP
 import platform
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from tabulate import tabulate
 
 from benchmarks.learner_speed import medians
-from benchmarks.trainers import build_clip, class_names, our_features, step
+from benchmarks.trainers import build_clip, build_model, class_names, our_features, step
 from trainers.clip.frozen_clip import FrozenCLIP
-from trainers.core.prompted_clip import PromptedCLIP
-from trainers.core.prompts import ClassTexts
-from trainers.registry import LEARNERS
 
 N_RUNS, N_CLASSES, WIDTH = 5, 47, 512
 LABELED = (28, 141, 282)
@@ -50,8 +46,7 @@ def head_steps(n_runs: int, n_labeled: int) -> Callable[[], None]:
 
 def coop_steps(clip: FrozenCLIP, names: Sequence[str]) -> Callable[[], float]:
     """Return a function that takes a step of CoOp on classes of these names."""
-    texts = ClassTexts(tuple(names), "a photo of a {}.")
-    model = PromptedCLIP(clip, LEARNERS["CoOp"].build(clip, texts, np.random.default_rng(0), n_ctx=16))
+    model = build_model(clip, names, 16, False)
     return lambda: step(model, our_features)
 
 

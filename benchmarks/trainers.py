@@ -17,7 +17,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -87,9 +87,9 @@ def listed(text: str) -> tuple[str, ...]:
     return tuple(" ".join(name.split()) for name in text.split(","))
 
 
-def build_model(clip: FrozenCLIP, n_classes: int, n_ctx: int, csc: bool) -> PromptedCLIP:
-    """Return CoOp on the classes."""
-    texts = ClassTexts(class_names(n_classes), "a photo of a {}.")
+def build_model(clip: FrozenCLIP, names: Sequence[str], n_ctx: int, csc: bool) -> PromptedCLIP:
+    """Return CoOp on classes of these names."""
+    texts = ClassTexts(tuple(names), "a photo of a {}.")
     return PromptedCLIP(clip, LEARNERS["CoOp"].build(clip, texts, np.random.default_rng(0), n_ctx=n_ctx, csc=csc))
 
 
@@ -119,7 +119,7 @@ def step(model: PromptedCLIP, features_of: Callable[[PromptedCLIP], Tensor]) -> 
 def timed(setting: tuple[int, int, bool], n_turns: int) -> tuple[float, float, float, float]:
     """Return the median CPU seconds of both paths, taking turns after a step each to warm up, the largest difference of their
     features, and the MiB by which the first plain step raises the peak memory of this process."""
-    model = build_model(build_clip(), *setting)
+    model = build_model(build_clip(), class_names(setting[0]), *setting[1:])
     before = peak_mib()
     step(model, plain_features)
     memory = peak_mib() - before
@@ -136,7 +136,7 @@ def timed(setting: tuple[int, int, bool], n_turns: int) -> tuple[float, float, f
 
 def peak_growth(setting: tuple[int, int, bool]) -> float:
     """Return the MiB by which one of our steps raises the peak memory of this process."""
-    model = build_model(build_clip(), *setting)
+    model = build_model(build_clip(), class_names(setting[0]), *setting[1:])
     before = peak_mib()
     step(model, our_features)
     return peak_mib() - before
@@ -174,7 +174,7 @@ def whole_steps(clip: FrozenCLIP, n_classes: int, folder: Path) -> tuple[float, 
                                   transforms.RandomHorizontalFlip(), transforms.ToTensor()])
     cfg = setup_config([], [("INPUT.TRANSFORMS", "['random_resized_crop', 'random_flip', 'normalize']")], [LEARNERS])
     view, store = build_augmentation(cfg.INPUT, clip.preprocessing), ImageStore(2**30)
-    model = build_model(clip, n_classes, 16, False)
+    model = build_model(clip, class_names(n_classes), 16, False)
 
     def plain() -> None:
         images = torch.stack([augment(Image.open(path).convert("RGB")) for path in paths])

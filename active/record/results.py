@@ -197,7 +197,7 @@ def _is_a(value: Any, hint: Any) -> bool:
         return any(_is_a(value, part) for part in parts)
     if get_origin(hint) is list:
         return isinstance(value, list) and all(_is_a(item, parts[0]) for item in value)
-    return isinstance(value, dict) and all(_is_a(item, parts[1]) for item in value.values())
+    return get_origin(hint) is dict and isinstance(value, dict) and all(_is_a(item, parts[1]) for item in value.values())
 
 
 def query_hash(
