@@ -26,6 +26,7 @@ from dassl.data.answers import code_of, recorded
 from dassl.data.dataset import UNLABELED, Dataset
 from dassl.evaluation.evaluate import build_metrics
 from dassl.utils.errors import ConfigError
+from dassl.utils.linear import TORCH, pairs_by
 from dassl.utils.paths import exists
 from dassl.utils.run_folder import RESULTS
 
@@ -40,7 +41,8 @@ def carry_out(
 ) -> RunResult:
     """Do the rounds of a whole config that its output folder does not hold yet, and return the record.
 
-    `certificate` holds the hashes of `active.record.certificate`. Raises what `build_run`, `open_result` and `run` raise.
+    `certificate` holds the hashes of `active.record.certificate`, and under `linear` whose products of pairs are computed with,
+    if not torch's own. Raises what `build_run`, `open_result` and `run` raise.
     """
     output = Path(cfg.OUTPUT_DIR)
     is_new = not exists(output / RESULTS)  # else the record holds them
@@ -51,7 +53,7 @@ def carry_out(
         result.known = {path: recorded(code) for path, code in found.items() if path in dataset.train_rows}
     known = {path: code_of(answer) for path, answer in result.known.items()}
     plan = build_run(cfg, dataset, trainer, selector, known)
-    with contextlib.closing(plan.oracle):
+    with pairs_by((certificate or {}).get("linear", TORCH)), contextlib.closing(plan.oracle):
         return run(plan, result)
 
 

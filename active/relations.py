@@ -23,6 +23,7 @@ from active.kernels.neighbors import neighbors
 from active.kernels.scores import row_blocks
 from dassl.utils.errors import UserError
 from dassl.utils.files import json_hash, lock, remove_leftovers
+from dassl.utils.linear import TORCH, product_of_pairs
 from dassl.utils.tensors import load_tensors, save_tensors
 
 WIDTH = 32  # neighbors of a list, if no more are asked for: one serves all samplers, also once some neighbors are labeled
@@ -59,7 +60,8 @@ class Relations:
 
         width = max(WIDTH, k)
         how = "all pairs" if exact else [getattr(listing, name) for name in INDEX]
-        where = {"device": device.type} if exact and device != CPU else {}  # a card's last digits differ
+        where = {"device": device.type} if exact and device != CPU else {}  # a card's last digits differ, and oneDNN's
+        where |= {"product": product_of_pairs()} if product_of_pairs() != TORCH else {}
         kept = self._kept("neighbors", {"k": width, "how": how} | where, make,
                           {"rows": torch.int32, "cosines": torch.float32, "facts": torch.uint8})
         return NeighborLists(kept["rows"], kept["cosines"], json.loads(kept["facts"].numpy().tobytes())).to(device)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from active.kernels.neighbors import TILE, cosine_tiles
 from active.kernels.scores import top_rows
+from dassl.utils.linear import pair_products
 
 RECOUNTED = 256  # balls that are counted anew for a pick
 TAKEN = -(2**62)  # the size of a ball that was taken
@@ -95,6 +96,6 @@ class UncoveredBalls:
         """Return the number of waiting rows in the balls of some rows; a row is in its own, however its cosine is rounded."""
         counts = torch.zeros(len(rows), dtype=torch.int64, device=rows.device)
         for block in self._waiting.split(TILE):
-            near = (self._features[rows] @ self._features[block].T).gt_(self._threshold)
+            near = pair_products(self._features[rows], self._features[block]).gt_(self._threshold)
             counts += near.masked_fill_(rows[:, None] == block, 1.0).sum(1).long()
         return counts

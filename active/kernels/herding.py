@@ -20,6 +20,7 @@ from active.context import Query, SelectionContext
 from active.kernels.d2_sampling import ROUNDING
 from active.kernels.scores import row_blocks
 from dassl.utils.large import single
+from dassl.utils.linear import pair_products
 from dassl.utils.progress import BAR
 
 TIE = 1e-5  # share of the largest gain
@@ -95,7 +96,7 @@ class Herd:
         return kernel.scatter_(1, own, kernel.gather(1, own).masked_fill_(columns >= 0, 1))
 
     def _kernel(self, others: Tensor) -> Tensor:
-        cosines = others @ self._targets.T
+        cosines = pair_products(others, self._targets)
         return cosines.sub_(1).mul_(2 / self._radius**2).clamp_(max=0).exp_()
 
 
@@ -163,7 +164,7 @@ def mass_radius(features: Tensor, n_balls: int, rng: np.random.Generator) -> flo
     features = single(features)
     rank = math.ceil(len(features) / n_balls)
     sample = features[torch.from_numpy(rng.permutation(len(features))[:SAMPLE]).to(features.device).sort().values]
-    distances = torch.cat([(2 - 2 * sample[block] @ features.T).kthvalue(rank, dim=1).values
+    distances = torch.cat([(2 - 2 * pair_products(sample[block], features)).kthvalue(rank, dim=1).values
                            for block in row_blocks(len(sample), len(features))])
     median = float(distances.median())
     return math.sqrt(median) if median > ROUNDING else 1.0

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from active.kernels.scores import row_blocks, top_columns_of
 from dassl.utils.allocation import give_back_memory
 from dassl.utils.errors import UserError
+from dassl.utils.linear import pair_products
 from dassl.utils.progress import BAR
 
 CELLS = 4  # times the square root of the rows
@@ -79,7 +80,7 @@ def exact_lists(features: Tensor, queries: Tensor, k: int) -> tuple[Tensor, Tens
 
     def cosines() -> Iterator[Tensor]:
         for block in row_blocks(len(features), max(features.shape[1], len(queries))):
-            products = own @ features[block].float().T
+            products = pair_products(own, features[block].float())
             numbers = torch.arange(len(features), device=features.device)[block]
             yield products.masked_fill_(queries[:, None] == numbers, -torch.inf)
 

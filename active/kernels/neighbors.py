@@ -10,7 +10,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from active.kernels.scores import top_columns
+from dassl.utils.allocation import freed_memory_kept
 from dassl.utils.large import single
+from dassl.utils.linear import pair_products
 from dassl.utils.progress import BAR
 
 TILE = 1024  # rows and columns of a tile of cosines
@@ -27,11 +29,12 @@ def neighbors(features: Tensor, k: int, bank: Tensor | None = None) -> tuple[Ten
     k = min(k, len(rows) - (bank is None))
     found, cosines = queries.new_empty(len(queries), k, dtype=torch.int64), queries.new_empty(len(queries), k)
     buffer = queries.new_empty(min(QUERIES, len(queries)), len(rows))
-    for block in torch.arange(len(queries), device=queries.device).split(QUERIES):
-        products = torch.mm(queries[block], rows.T, out=buffer[: len(block)])  # [block, N]
-        if bank is None:
-            products[torch.arange(len(block), device=block.device), block] = -torch.inf
-        found[block], cosines[block] = top_columns(products, k)
+    with freed_memory_kept():
+        for block in torch.arange(len(queries), device=queries.device).split(QUERIES):
+            products = pair_products(queries[block], rows, buffer[: len(block)])  # [block, N]
+            if bank is None:
+                products[torch.arange(len(block), device=block.device), block] = -torch.inf
+            found[block], cosines[block] = top_columns(products, k)
     return found, cosines
 
 
@@ -41,4 +44,4 @@ def cosine_tiles(features: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
     tiles = [slice(start, min(start + TILE, len(features))) for start in range(0, len(features), TILE)]
     for i, rows in enumerate(tqdm(tiles, "comparing", **BAR)):
         for columns in tiles[i:]:
-            yield rows, columns, features[rows] @ features[columns].T
+            yield rows, columns, pair_products(features[rows], features[columns])

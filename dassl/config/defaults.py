@@ -91,8 +91,8 @@ class Config:
             BATCH_SIZE: Positive = 100
 
     class MODEL:
-        # whose fp32 product computes linear layers on the CPU: torch's own (MKL on x86) or oneDNN's; auto is the one that the
-        # record was begun with, or else oneDNN's where it is much faster; records name it, see dassl/utils/linear.py
+        # whose fp32 products compute linear layers and pairs on the CPU: torch's own (MKL on x86) or oneDNN's; auto is the one
+        # that the record was begun with, or else oneDNN's where it is much faster; records name it, see dassl/utils/linear.py
         LINEAR: Annotated[Literal["auto", "torch", "onednn"], Circumstance()] = "auto"
         PREC: Literal["fp32", "fp16", "bf16"] = "fp32"  # of the frozen towers; prompts are always fp32
         TF32: bool = False  # whether a GPU may round the factors of fp32 products to 10 bits: faster, and another result

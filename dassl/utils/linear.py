@@ -1,11 +1,13 @@
-"""Linear maps in fp32 on the CPU, by torch's own product (MKL on x86) or by oneDNN's.
+"""Linear maps and products of pairs in fp32 on the CPU, by torch's own product (MKL on x86) or by oneDNN's.
 
 Which of them is faster depends on the processor, and their last digits differ. So one of them is chosen for a whole run.
 """
 
+import contextlib
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -21,6 +23,8 @@ FP32_ERROR = 1e-5  # of a product's largest value; fp32 has 1e-6, TF32 and bf16 
 SHAPE = (256, 512, 1024)  # rows, inputs and outputs of the product that is timed
 TURNS = 5
 LEAST_WIDTH = 256  # of towers whose products are worth a choice
+
+_of_pairs: ContextVar[str] = ContextVar("_of_pairs", default=TORCH)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -52,6 +56,31 @@ class _OneDNN(torch.autograd.Function):
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """Return x weight.T + bias by the operator that torch's own compiler emits for it."""
     return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+
+
+@contextlib.contextmanager
+def pairs_by(product: str) -> Iterator[None]:
+    """Let `pair_products` be torch's or oneDNN's until the end of this context."""
+    before = _of_pairs.set(product)
+    try:
+        yield
+    finally:
+        _of_pairs.reset(before)
+
+
+def product_of_pairs() -> str:
+    """Return whose product `pair_products` is now, torch's own unless `pairs_by` says otherwise."""
+    return _of_pairs.get()
+
+
+def pair_products(rows: Tensor, others: Tensor, out: Tensor | None = None) -> Tensor:
+    """Return rows [M, D] @ others [N, D].T without a gradient; torch's own product puts it into `out` [M, N], if given.
+
+    What is not fp32 on the CPU is torch's own.
+    """
+    if product_of_pairs() == TORCH or {rows.dtype, others.dtype} != {torch.float32} or rows.device.type != "cpu":
+        return torch.mm(rows, others.T, out=out)
+    return _product(rows, others)
 
 
 def linear_product(asked: str, width: int) -> str:

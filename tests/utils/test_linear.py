@@ -6,7 +6,19 @@ import torch.nn.functional as F
 
 import dassl.utils.linear as module
 from dassl.utils.errors import ConfigError
-from dassl.utils.linear import FP32_ERROR, LEAST_WIDTH, MARGIN, is_exact, linear, linear_product
+from dassl.utils.linear import (
+    FP32_ERROR,
+    LEAST_WIDTH,
+    MARGIN,
+    ONEDNN,
+    TORCH,
+    is_exact,
+    linear,
+    linear_product,
+    pair_products,
+    pairs_by,
+    product_of_pairs,
+)
 
 needs_onednn = pytest.mark.skipif(not is_exact(), reason="torch without oneDNN")
 
@@ -76,3 +88,28 @@ def test_each_function_is_timed():
     """The result is the shortest of a few turns for each function, in their order."""
     slow, fast = module.shortest(lambda: sum(range(10**5)), lambda: None)
     assert slow > fast > 0
+
+
+@needs_onednn
+def test_products_of_pairs_are_onednns_inside_the_context_alone(monkeypatch):
+    """They are those of float64 to rounding; the context ends with an error too."""
+    rows, others = torch.randn(5, 64), torch.randn(7, 64)
+    exact, own, calls = rows.double() @ others.double().T, module._product, []
+    monkeypatch.setattr(module, "_product", lambda *given: calls.append(given) or own(*given))
+    with pytest.raises(ValueError, match="within"), pairs_by(ONEDNN):
+        assert product_of_pairs() == ONEDNN
+        assert (pair_products(rows, others) - exact).abs().max() < FP32_ERROR * exact.abs().max() and len(calls) == 1
+        with pairs_by(TORCH):
+            assert torch.equal(pair_products(rows, others), rows @ others.T)
+        raise ValueError("within")
+    assert product_of_pairs() == TORCH and torch.equal(pair_products(rows, others), rows @ others.T)
+    assert len(calls) == 1
+
+
+def test_pairs_of_other_types_are_torchs_own_and_a_buffer_is_used():
+    buffer = torch.empty(5, 7)
+    assert pair_products(torch.ones(5, 3), torch.ones(7, 3), buffer) is buffer and (buffer == 3).all()
+    with pairs_by(ONEDNN):
+        for kind in (torch.float64, torch.bfloat16):
+            rows, others = torch.randn(5, 64).to(kind), torch.randn(7, 64).to(kind)
+            assert torch.equal(pair_products(rows, others), rows @ others.T)

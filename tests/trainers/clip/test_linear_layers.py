@@ -5,11 +5,12 @@ import json
 import pytest
 import torch
 
+import active.build
 import active.verify
 import train
 from active.record.results import RunResult
 from active.verify import main
-from dassl.utils.linear import is_exact
+from dassl.utils.linear import is_exact, product_of_pairs
 from tests import commands
 from trainers.clip.frozen_clip import normalized
 from trainers.clip.linear_layers import OneDNNAttention, OneDNNLinear
@@ -43,8 +44,10 @@ def test_features_and_gradients_are_those_of_the_plain_towers(quick_gelu):
 
 
 def test_a_run_names_the_product_goes_on_with_it_and_repeats_by_it(root, tmp_path, capsys, monkeypatch):
-    """Its feature cache is separate. Another product is another environment, and the record names both."""
+    """Its feature cache is separate, and pairs are by it too. Another product is another environment; the record names both."""
     monkeypatch.setattr(active.verify.subprocess, "run", commands.run)
+    of_pairs, run = [], active.build.run
+    monkeypatch.setattr(active.build, "run", lambda *given: of_pairs.append(product_of_pairs()) or run(*given))
     words = ["--config-file", "configs/quickstart.yaml", "--root", str(root), "--output-dir", str(tmp_path / "run"),
              "CACHE_DIR", str(tmp_path / "cache"), "OPTIM.MAX_EPOCH", "1", "VERBOSE", "false"]
     record = tmp_path / "run" / "results.json"
@@ -58,3 +61,4 @@ def test_a_run_names_the_product_goes_on_with_it_and_repeats_by_it(root, tmp_pat
     content = json.loads(record.read_text())
     assert content["environment"]["linear"] == "onednn and none" and content["certificate"]["linear"] == "onednn+torch"
     assert len(list((tmp_path / "cache").glob("*.safetensors"))) == 4
+    assert of_pairs == ["onednn", "onednn", "torch"] and product_of_pairs() == "torch"
