@@ -41,7 +41,7 @@ class WandB(Tracker):
                  mode: Annotated[Literal["", "online", "offline"], Circumstance()] = "",
                  dataset: Annotated[Dataset | None, Given()] = None):
         super().__init__(output, dataset)
-        self._place = {"project": project, "entity": entity or None, "mode": mode or None}
+        self._place: dict[str, Any] = {"project": project, "entity": entity or None, "mode": mode or None}
         self._session: Any = None
 
     def open(self, result: RunResult) -> None:
