@@ -8,6 +8,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from active.kernels.scores import products, row_blocks
+from dassl.utils.linear import pair_products
 from dassl.utils.progress import BAR
 
 
@@ -69,10 +70,10 @@ def _largest_cosines(features: Tensor, centers: Tensor) -> Tensor:
     nearest = features.new_full((len(features),), -torch.inf, dtype=torch.float32)
     if features.dtype == torch.float16:
         for block in row_blocks(len(features), max(features.shape[1], len(centers))) if len(centers) else ():
-            nearest[block] = (features[block].float() @ centers.T).amax(1)
+            nearest[block] = pair_products(features[block].float(), centers).amax(1)
         return nearest
     for block in row_blocks(len(centers), len(features)):
-        nearest = torch.maximum(nearest, (features @ centers[block].T).amax(1))
+        nearest = torch.maximum(nearest, pair_products(features, centers[block]).amax(1))
     return nearest
 
 

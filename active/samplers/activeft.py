@@ -24,6 +24,7 @@ from active.context import SelectionContext
 from active.kernels.scores import row_blocks
 from active.registry import SAMPLERS
 from dassl.utils.large import single
+from dassl.utils.linear import pair_products
 from dassl.utils.progress import BAR
 from dassl.utils.registry import AtLeast, AtMost
 
@@ -83,5 +84,5 @@ def _largest(rows: Tensor, centers: Tensor) -> tuple[Tensor, Tensor]:
     """Return the largest cosine [N] of each row to a center, and the center."""
     largest, nearest = rows.new_empty(len(rows)), rows.new_empty(len(rows), dtype=torch.int64)
     for block in row_blocks(len(rows), max(centers.shape)):
-        largest[block], nearest[block] = (rows[block] @ centers.T).max(1)
+        largest[block], nearest[block] = pair_products(rows[block], centers).max(1)
     return largest, nearest

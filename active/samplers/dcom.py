@@ -34,6 +34,7 @@ from active.kernels.scores import lowest_of_largest, row_blocks, smallness_of_ma
 from active.registry import SAMPLERS
 from active.samplers.probcover import probcover
 from dassl.utils.large import single
+from dassl.utils.linear import pair_products
 from dassl.utils.progress import BAR
 from dassl.utils.registry import AtLeast, AtMost
 
@@ -71,7 +72,7 @@ def label_balls(ctx: SelectionContext, cap: float, purity: float) -> tuple[Tenso
     predicted = torch.cat([ctx.unlabeled_logits.argmax(1), ctx.labeled_logits.argmax(1)])
     radii, covered = [], torch.zeros(len(rows), dtype=torch.bool, device=ctx.device)
     for block in row_blocks(len(ctx.labels), len(rows)):
-        cosines = (ctx.labeled_features[block].float() @ rows.T).round(decimals=DECIMALS)
+        cosines = pair_products(ctx.labeled_features[block].float(), rows).round(decimals=DECIMALS)
         for own, label in zip(cosines, ctx.labels[block], strict=True):
             radius, least = pure_ball(own, predicted == label, cap, purity)
             radii.append(radius)
@@ -146,7 +147,7 @@ def n_within(rows: Tensor, others: Tensor, threshold: float) -> Tensor:
     counts = rows.new_zeros(len(rows), dtype=torch.float64)
     for block in row_blocks(len(rows), TILE):
         for part in others.split(TILE):
-            counts[block] += (rows[block] @ part.T).gt_(threshold).sum(1)
+            counts[block] += pair_products(rows[block], part).gt_(threshold).sum(1)
     return counts
 
 

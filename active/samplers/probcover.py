@@ -30,6 +30,7 @@ from active.kernels.memory import compares_all
 from active.kernels.pool_lists import among, whole_split
 from active.kernels.scores import row_blocks, without
 from active.registry import SAMPLERS
+from dassl.utils.linear import pair_products
 from dassl.utils.registry import AtLeast, AtMost
 
 
@@ -54,7 +55,7 @@ def compared(ctx: SelectionContext, order: Tensor, delta: float, purity: float) 
     threshold = 1 - delta**2 / 2 if delta else pure_cosine(everything, k_means(everything, ctx.n_classes, ctx.rng)[1], purity)
     uncovered = torch.ones(len(features), dtype=torch.bool, device=ctx.device)
     for block in row_blocks(len(labeled), len(features)):
-        uncovered &= ~(features @ labeled[block].T > threshold).any(1)
+        uncovered &= ~(pair_products(features, labeled[block]) > threshold).any(1)
     picked, sizes = covering(ctx, UncoveredBalls(features, threshold, ctx.n_pool), uncovered)
     return with_farthest(ctx, order, picked, sizes)
 
@@ -70,7 +71,7 @@ def listed(ctx: SelectionContext, order: Tensor, delta: float, purity: float) ->
     balls = ListedBalls(among(lists, rows[places], lists.rows.shape[1]), threshold, ctx.n_pool)
     labeled, uncovered = ctx.labeled_features.float(), torch.ones(len(places), dtype=torch.bool, device=ctx.device)
     for block in row_blocks(len(places), max(len(labeled), labeled.shape[1])):
-        uncovered[block] = ~(ctx.unlabeled_features[places[block]].float() @ labeled.T > threshold).any(1)
+        uncovered[block] = ~(pair_products(ctx.unlabeled_features[places[block]].float(), labeled) > threshold).any(1)
     query = with_farthest(ctx, order, *covering(ctx, balls, uncovered))
     return replace(query, approximation=lists.facts | {"cosine": round(threshold, 6), "balls_cut": round(balls.cut, 4)})
 

@@ -7,9 +7,12 @@ import torch
 import dassl.utils.linear as products
 from active.kernels.coverage import UncoveredBalls, ball_sizes
 from active.kernels.herding import Herd, mass_radius
+from active.kernels.k_center import k_center
 from active.kernels.neighbor_lists import exact_lists
 from active.kernels.neighbors import neighbors
 from active.relations import Relations
+from active.selection import select
+from active.testing import make_context, sampler_by_name
 from dassl.utils.linear import ONEDNN, is_exact, pairs_by
 from tests.active.kernels.points import unit
 
@@ -34,6 +37,8 @@ KERNELS = {
     "ball_sizes": lambda points: [ball_sizes(points, 0.3)],
     "UncoveredBalls": _largest_balls,
     "Herd": _herded,
+    "k_center": lambda points: [k_center(points, points[:3], 5)],
+    "k_center of float16": lambda points: [k_center(points.half(), points[:3], 5)],
     "mass_radius": lambda points: [torch.tensor(mass_radius(points, 20, np.random.default_rng(0)))],
 }
 
@@ -58,6 +63,19 @@ def test_the_results_are_the_same_to_rounding(name, by_onednn):
     assert n_calls and len(by_onednn) == n_calls
     for own, other in zip(found, expected, strict=True):
         assert torch.allclose(own.double(), other.double(), atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "parameters"), [
+    ("activeft", {}), ("dcom", {}), ("probcover", {}), ("probcover", {"max_pool": 10}), ("uherding", {}),
+    ("promptherding", {})])
+def test_samplers_that_compare_pairs_pick_the_same(name, parameters, by_onednn):
+    sampler = sampler_by_name(name, **parameters)
+    found = select(sampler, make_context(0, n_pool=200, n_query=10))
+    n_calls = len(by_onednn)
+    with pairs_by("torch"):
+        expected = select(sampler, make_context(0, n_pool=200, n_query=10))
+    assert n_calls and len(by_onednn) == n_calls
+    assert found.rows.tolist() == expected.rows.tolist()
 
 
 def test_lists_of_all_pairs_are_kept_apart_by_product(tmp_path, by_onednn):
