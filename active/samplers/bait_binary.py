@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from active.context import Query, SelectionContext
 from active.kernels.memory import need_memory
-from active.kernels.scores import least_confidence, lowest_of_largest
+from active.kernels.scores import least_confidence, lowest_of_largest, row_blocks
 from active.registry import SAMPLERS
 from dassl.utils.progress import BAR
 from dassl.utils.registry import AtLeast, AtMost
@@ -30,13 +30,13 @@ from dassl.utils.registry import AtLeast, AtMost
 def bait_binary(ctx: SelectionContext, *, ridge: Annotated[float, AtLeast(1e-6), AtMost(1e6)] = 1.0) -> Query:
     """Return `n_query` pool rows by (1)."""
     width = ctx.features.shape[1]
-    need_memory("bait_binary", 8 * (2 * len(ctx.unlabeled_features) * width + 3 * width**2), ctx.device)
+    need_memory("bait_binary", 8 * (len(ctx.unlabeled_features) * width + 3 * width**2), ctx.device)
     everything, labeled = ctx.unlabeled_features.double(), ctx.labeled_features.double()
     fisher = weighted_square(everything, bernoulli(ctx.unlabeled_logits)) / len(everything)  # F
     inverse = torch.linalg.inv(ridge * torch.eye(width, dtype=torch.float64, device=ctx.device)
                                + weighted_square(labeled, bernoulli(ctx.labeled_logits)))  # M^-1
     pool, weights = everything[: ctx.n_pool], bernoulli(ctx.logits)
-    near, fall = ((pool @ matrix * pool).sum(1) for matrix in (inverse, inverse @ fisher @ inverse))  # a, b
+    near, fall = (squares(pool, matrix) for matrix in (inverse, inverse @ fisher @ inverse))  # a, b
     free, picked, falls = torch.ones(ctx.n_pool, dtype=torch.bool, device=ctx.device), [], []
     at_first = weights * fall / (1 + weights * near)
     for _ in tqdm(range(ctx.n_query), "BAIT", **BAR):
@@ -61,4 +61,15 @@ def bernoulli(logits: Tensor) -> Tensor:
 
 def weighted_square(rows: Tensor, weights: Tensor) -> Tensor:
     """Return sum_i w_i v_i v_i^T [D, D]."""
-    return (rows * weights[:, None]).T @ rows
+    found = rows.new_zeros(rows.shape[1], rows.shape[1])
+    for block in row_blocks(*rows.shape):
+        found += (rows[block] * weights[block, None]).T @ rows[block]
+    return found
+
+
+def squares(rows: Tensor, matrix: Tensor) -> Tensor:
+    """Return v_i^T A v_i [N] of rows and a matrix A, without a second copy of the rows."""
+    found = rows.new_empty(len(rows))
+    for block in row_blocks(*rows.shape):
+        found[block] = (rows[block] @ matrix * rows[block]).sum(1)
+    return found

@@ -78,9 +78,10 @@ def brute_force(ctx: SelectionContext, ridge: float) -> list[int]:
     return found
 
 
-@pytest.mark.parametrize("ridge", [0.05, 1.0])
-def test_bait_is_brute_force(ridge):
-    """On 100 small pools each, with labels and without."""
+@pytest.mark.parametrize(("ridge", "block"), [(0.05, 2**22), (1.0, 64)])
+def test_bait_is_brute_force(ridge, block, monkeypatch):
+    """On 100 small pools each, with labels and without, in one block of rows and in several."""
+    monkeypatch.setattr("active.kernels.scores.BLOCK", block)
     for number, ctx in enumerate(map(asked, small_pools(100, n_query=5))):
         ctx = without_labels(ctx) if number % 5 == 0 else ctx
         assert picks(sampler_by_name("bait_binary", ridge=ridge), ctx) == ctx.ids[brute_force(ctx, ridge)].tolist()
