@@ -41,8 +41,8 @@ def carry_out(
 ) -> RunResult:
     """Do the rounds of a whole config that its output folder does not hold yet, and return the record.
 
-    `certificate` holds the hashes of `active.record.certificate`, and under `linear` whose products of pairs are computed with,
-    if not torch's own. Raises what `build_run`, `open_result` and `run` raise.
+    `certificate` holds the hashes of `active.record.certificate`; its `linear` names the product that pairs are compared by,
+    torch's own if it is absent. Raises what `build_run`, `open_result` and `run` raise.
     """
     output = Path(cfg.OUTPUT_DIR)
     is_new = not exists(output / RESULTS)  # else the record holds them

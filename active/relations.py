@@ -60,7 +60,8 @@ class Relations:
 
         width = max(WIDTH, k)
         how = "all pairs" if exact else [getattr(listing, name) for name in INDEX]
-        where = {"device": device.type} if exact and device != CPU else {}  # a card's last digits differ, and oneDNN's
+        where = {"device": device.type} if exact and device != CPU else {}  # a card's last digits differ
+        # oneDNN's too, and approximate lists are checked by exact ones
         where |= {"product": product_of_pairs()} if product_of_pairs() != TORCH else {}
         kept = self._kept("neighbors", {"k": width, "how": how} | where, make,
                           {"rows": torch.int32, "cosines": torch.float32, "facts": torch.uint8})

@@ -3,6 +3,7 @@
 Rows may be float16, float32 or float64 and are unit norm; what is computed is float32. Ties go to the lower row.
 """
 
+import contextlib
 from collections.abc import Iterator
 
 import torch
@@ -12,7 +13,7 @@ from tqdm import tqdm
 from active.kernels.scores import top_columns
 from dassl.utils.allocation import freed_memory_kept
 from dassl.utils.large import single
-from dassl.utils.linear import pair_products
+from dassl.utils.linear import ONEDNN, pair_products, product_of_pairs
 from dassl.utils.progress import BAR
 
 TILE = 1024  # rows and columns of a tile of cosines
@@ -29,12 +30,15 @@ def neighbors(features: Tensor, k: int, bank: Tensor | None = None) -> tuple[Ten
     k = min(k, len(rows) - (bank is None))
     found, cosines = queries.new_empty(len(queries), k, dtype=torch.int64), queries.new_empty(len(queries), k)
     buffer = queries.new_empty(min(QUERIES, len(queries)), len(rows))
-    with freed_memory_kept():
+    # oneDNN has no output buffer, and the system would clear memory for each block anew
+    is_new_each_time = product_of_pairs() == ONEDNN and len(queries) > QUERIES
+    with freed_memory_kept() if is_new_each_time else contextlib.nullcontext():
         for block in torch.arange(len(queries), device=queries.device).split(QUERIES):
             products = pair_products(queries[block], rows, buffer[: len(block)])  # [block, N]
             if bank is None:
                 products[torch.arange(len(block), device=block.device), block] = -torch.inf
             found[block], cosines[block] = top_columns(products, k)
+            del products  # before the next ones are made
     return found, cosines
 
 

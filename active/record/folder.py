@@ -181,7 +181,7 @@ def environments(environment: Mapping[str, str], what: str) -> list[str]:
 
 
 def linear_used(environment: Mapping[str, str]) -> str:
-    """Return whose product of linear layers the last part of a run had, as `MODEL.LINEAR` calls it."""
+    """Return whose product of linear layers and pairs the last part of a run had, as `MODEL.LINEAR` calls it."""
     found = environments(environment, "linear")[-1]
     return "torch" if found == "none" else found
 

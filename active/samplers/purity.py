@@ -34,6 +34,7 @@ from active.context import Query, SelectionContext
 from active.kernels.neighbors import neighbors
 from active.kernels.scores import row_blocks, top_rows, without
 from active.registry import SAMPLERS, Sampler
+from dassl.utils.linear import pair_products
 from dassl.utils.registry import AtLeast, AtMost
 
 RIDGE = 0.01
@@ -185,7 +186,7 @@ def _of_cosines(function: Callable[[Tensor], Tensor], rows: Tensor, others: Tens
     """Return function(cosines [block, M] of rows to others), [N] in float32."""
     found = torch.empty(len(rows), device=rows.device)
     for block in row_blocks(len(rows), max(others.shape)):
-        found[block] = function(rows[block].float() @ others.T)
+        found[block] = function(pair_products(rows[block].float(), others))
     return found
 
 

@@ -1,5 +1,7 @@
 """Kernels that compare pairs do so by the product that a run has chosen, and their results are the same to rounding."""
 
+import importlib
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,8 @@ from active.kernels.k_center import k_center
 from active.kernels.neighbor_lists import exact_lists
 from active.kernels.neighbors import neighbors
 from active.relations import Relations
+from active.samplers.dcom import label_balls
+from active.samplers.purity import _of_cosines
 from active.selection import select
 from active.testing import make_context, sampler_by_name
 from dassl.utils.linear import ONEDNN, is_exact, pairs_by
@@ -65,17 +69,31 @@ def test_the_results_are_the_same_to_rounding(name, by_onednn):
         assert torch.allclose(own.double(), other.double(), atol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "parameters"), [
-    ("activeft", {}), ("dcom", {}), ("probcover", {}), ("probcover", {"max_pool": 10}), ("uherding", {}),
-    ("promptherding", {})])
-def test_samplers_that_compare_pairs_pick_the_same(name, parameters, by_onednn):
-    sampler = sampler_by_name(name, **parameters)
+@pytest.mark.parametrize(("name", "parameters", "n_calls"), [
+    ("activeft", {}, 1), ("dcom", {}, 3), ("probcover", {}, 1), ("probcover", {"max_pool": 10}, 1)])
+def test_samplers_that_compare_pairs_themselves_pick_the_same(name, parameters, n_calls, by_onednn, monkeypatch):
+    sampler, calls = sampler_by_name(name, **parameters), []
+    module = importlib.import_module(f"active.samplers.{name}")
+    monkeypatch.setattr(module, "pair_products", lambda *given: calls.append(given) or products.pair_products(*given))
     found = select(sampler, make_context(0, n_pool=200, n_query=10))
-    n_calls = len(by_onednn)
+    assert len(calls) >= n_calls
     with pairs_by("torch"):
         expected = select(sampler, make_context(0, n_pool=200, n_query=10))
-    assert n_calls and len(by_onednn) == n_calls
     assert found.rows.tolist() == expected.rows.tolist()
+
+
+def test_labels_of_dcom_are_compared_by_it(by_onednn):
+    ctx = make_context(0, n_pool=200)
+    found = label_balls(ctx, 1.0, 0.4)
+    assert len(by_onednn) == 1
+    with pairs_by("torch"):
+        assert torch.allclose(found[0], label_balls(ctx, 1.0, 0.4)[0], atol=1e-5)
+
+
+def test_purity_compares_by_it(by_onednn):
+    points = unit(300, 8)
+    found = _of_cosines(lambda cosines: cosines.amax(1), points, points[:5])
+    assert len(by_onednn) == 1 and torch.allclose(found, (points @ points[:5].T).amax(1), atol=1e-5)
 
 
 def test_lists_of_all_pairs_are_kept_apart_by_product(tmp_path, by_onednn):
