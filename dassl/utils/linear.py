@@ -33,9 +33,13 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     What is learned has its gradient from torch's own product, as has anything that is not fp32 on the CPU.
     """
     learned = weight.requires_grad or (bias is not None and bias.requires_grad)
-    if learned or {x.dtype, weight.dtype} != {torch.float32} or x.device.type != "cpu":
+    if learned or not _is_fp32_on_cpu(x, weight):
         return F.linear(x, weight, bias)
     return _OneDNN.apply(x, weight, bias)
+
+
+def _is_fp32_on_cpu(x: Tensor, other: Tensor) -> bool:
+    return {x.dtype, other.dtype} == {torch.float32} and x.device.type == "cpu"
 
 
 class _OneDNN(torch.autograd.Function):
@@ -78,7 +82,7 @@ def pair_products(rows: Tensor, others: Tensor, out: Tensor | None = None) -> Te
 
     What is not fp32 on the CPU is torch's own.
     """
-    if product_of_pairs() == TORCH or {rows.dtype, others.dtype} != {torch.float32} or rows.device.type != "cpu":
+    if product_of_pairs() == TORCH or not _is_fp32_on_cpu(rows, others):
         return torch.mm(rows, others.T, out=out)
     return _product(rows, others)
 
