@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainers.clip.frozen_clip import FrozenCLIP
-from trainers.learner import LEARNERS, Batch, Classifier, ClassTexts, Head, Labels, cross_entropy
+from trainers.learner import LEARNERS, Batch, Classifier, ClassTexts, Head, Labels
 
 
 @LEARNERS.register("CrossModal", moves_absent=True)
@@ -35,6 +35,7 @@ class CrossModal(Head):
         self.weight = nn.Parameter(torch.zeros(shape))
         self.register_buffer("texts", torch.zeros(shape), persistent=False)
         self.register_buffer("own", torch.arange(len(texts.classnames)), persistent=False)  # the class of each text
+        self._known: tuple[int, Tensor | None, Tensor, Tensor] | None = None
 
     def prepare(self, labels: Labels, texts: Tensor, scale: float) -> None:
         self.weight.copy_(texts)
@@ -44,8 +45,21 @@ class CrossModal(Head):
         return Classifier(self.weight)
 
     def loss(self, classifier: Classifier, batch: Batch) -> Tensor:
-        """Return (1), by one product for images and texts, in the shape that is fast even for an odd number of classes."""
-        rows = torch.cat([batch.features, self.texts])
-        logits = batch.scale * (classifier.texts @ rows.T).T
-        of_images, of_texts = logits.split_with_sizes([len(batch.features), len(self.texts)])
-        return (cross_entropy(of_images, batch) + F.cross_entropy(of_texts, self.own)) / 2
+        """Return (1), by one product and one cross-entropy, in the shape that is fast even for an odd number of classes."""
+        n = len(batch.features)
+        rows, targets = torch.cat([batch.features, self.texts]), torch.cat([batch.targets, self.own])
+        left_out, shares = self._constants_of(n, batch.counted)
+        losses = F.cross_entropy(batch.scale * (classifier.texts @ rows.T).T + left_out, targets, reduction="none")
+        if batch.weights is not None:
+            shares = torch.cat([shares[:n] * batch.weights, shares[n:]])
+        return losses @ shares
+
+    def _constants_of(self, n: int, counted: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return what is added to logits [n + C, C] of n images and the texts, and the share [n + C] of each loss in (1)."""
+        if self._known is None or self._known[0] != n or self._known[1] is not counted:
+            left_out = self.texts.new_zeros(n + len(self.own), len(self.own))
+            if counted is not None:
+                left_out[:n, ~counted] = -torch.inf
+            shares = torch.cat([self.texts.new_full((size,), 0.5 / size) for size in (n, len(self.own))])
+            self._known = n, counted, left_out, shares  # the same in most steps
+        return self._known[2:]

@@ -117,7 +117,7 @@ def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
     A class that does not count has no gradient: its logits are left out of the softmax here, though not in predictions.
     """
     if batch.counted is not None:
-        logits = logits.masked_fill(~batch.counted, -torch.inf)
+        logits = logits + torch.where(batch.counted, 0.0, -torch.inf)
     if batch.weights is None:
         return F.cross_entropy(logits, batch.targets)
     return weighted_mean(F.cross_entropy(logits, batch.targets, reduction="none"), batch)

@@ -43,7 +43,7 @@ def bait_binary(ctx: SelectionContext, *, ridge: Annotated[float, AtLeast(1e-6),
         falls_now = (weights * fall / (1 + weights * near)).where(free, -torch.inf)
         row = lowest_of_largest(falls_now)
         picked.append(row)
-        falls.append(falls_now[row])
+        falls.append(falls_now[row].clone())  # a view would keep the whole alive
         free[row] = False
         q = inverse @ pool[row]
         step, along, through = weights[row] / (1 + weights[row] * pool[row] @ q), pool @ q, pool @ (inverse @ (fisher @ q))

@@ -135,7 +135,7 @@ def greedy(
         scores = scores.where(free, -torch.inf)
         picked.append(lowest_of_largest(scores))
         free[picked[-1]] = False
-        values.append(scores[picked[-1]])
+        values.append(scores[picked[-1]].clone())  # a view would keep the whole alive
         ball = (targets @ pool[picked[-1]] > threshold) & uncovered
         degrees -= n_within(pool, targets[ball], threshold)
         uncovered = uncovered & ~ball

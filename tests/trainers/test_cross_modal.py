@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import torch
 
 from tests.trainers.heads import SCALE, errors, logits_of, loss_of, prepared, problem, rows_of, softmax, trained, zero_shot
+from trainers.learner import Batch, Classifier
 
 COUNTS = [(3, 0, 1, 4, 2), (1, 0, 0, 0, 0), (2, 2, 2, 2, 2), (9, 8, 7, 6, 5)]
 
@@ -41,6 +43,24 @@ def test_the_loss_is_half_of_images_and_half_of_texts(clip):
     images = -np.log(softmax(SCALE * features @ texts.T, given.counted)[np.arange(len(targets)), targets]).mean()
     of_texts = -np.log(np.diag(softmax(SCALE * texts @ texts.T, np.ones(5, bool)))).mean()
     assert loss_of(prepared(clip, "CrossModal", given), given).item() == pytest.approx((images + of_texts) / 2, rel=1e-12)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_each_loss_is_that_of_its_own_batch(clip, weighted):
+    """One learner sees batches of other sizes, weights and classes in turn, and keeps nothing of the last one."""
+    given = problem()
+    features, targets, texts = given.parts
+    learner, counted = prepared(clip, "CrossModal", given), given.labels.counted
+    weights = np.linspace(0.5, 2, len(targets)) if weighted else np.ones(len(targets))
+    of_texts = -np.log(np.diag(softmax(SCALE * texts @ texts.T, np.ones(5, bool)))).mean()
+    first = torch.arange(5) == targets[0]  # the class of the first three labels
+    for n, mask in ((len(targets), counted), (3, counted), (3, None), (len(targets), None), (3, ~counted | first)):
+        shown = softmax(SCALE * features[:n] @ texts.T, np.ones(5, bool) if mask is None else mask.numpy())
+        images = (-weights[:n] * np.log(shown[np.arange(n), targets[:n]])).mean()
+        batch = Batch(given.labels.features[:n], given.labels.targets[:n], SCALE, mask, np.random.default_rng(0),
+                      weights=torch.from_numpy(weights[:n]) if weighted else None)
+        found = learner.loss(learner.classifier(Classifier(given.texts)), batch)
+        assert found.item() == pytest.approx((images + of_texts) / 2, rel=1e-12)
 
 
 def test_without_steps_or_labels_it_is_zero_shot(clip):

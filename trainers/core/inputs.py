@@ -142,9 +142,10 @@ class Inputs:
         if reads in self.views:
             yield from self._kept_views(self.views[reads], rows, steps, round)
         elif self.loading.random_view is None and (found := self._kept_rows(rows, reads)) is not None:
-            kept, places = found
+            (kept, places), device = found, self.clip.device
             for own, _ in steps:
-                yield self._sent(kept.index_select(0, places[own].to(kept.device, non_blocking=True))).float()
+                own = places.index_select(0, own).to(kept.device, non_blocking=True)
+                yield kept.index_select(0, own).to(device, non_blocking=True).float()
         else:
             chunks, again = itertools.tee(_chunks(steps, AHEAD_BYTES // self._row_bytes(reads)))
             encoded = self._encoded_views(rows, chunks, round, reads)
@@ -251,4 +252,5 @@ def batch_rows(n_rows: int, batch_size: int, *, drop_last: bool, key: tuple) -> 
     With `drop_last` a last partial batch is left out, unless it is the only one (as in Dassl).
     """
     n_used = n_rows // batch_size * batch_size if drop_last and n_rows >= batch_size else n_rows
-    return list(torch.from_numpy(rng_for(*key).permutation(n_rows))[:n_used].split(batch_size))
+    order = torch.from_numpy(rng_for(*key).permutation(n_rows))
+    return [order] if n_rows <= batch_size else list(order[:n_used].split(batch_size))

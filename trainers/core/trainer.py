@@ -253,12 +253,13 @@ class PromptTrainer:
 
     def _stream(self, name: str, source: Labeled, round: int, n_steps: int, reads: Reads) -> Iterator[Batch]:
         """Yield one source's batch for each step of all epochs, on the towers' device."""
-        rows, *values = source[0], *(own.to(self.clip.device) for own in source[1:])
+        device, rows = self.clip.device, source[0]
+        values = [own.to(device) for own in source[1:]]
         steps, again = itertools.tee(self._steps(name, len(rows), round, n_steps))
         inputs = self.inputs.of_steps(rows, steps, round, reads=reads)
         for own, (places, _) in zip(inputs, again, strict=True):
-            places = places.to(self.clip.device, non_blocking=True)
-            yield own, *(value[places] for value in values)
+            places = places.to(device, non_blocking=True)
+            yield own, *(value.index_select(0, places) for value in values)
 
     def _steps(self, name: str, n_rows: int, round: int, n_steps: int) -> Iterator[Step]:
         """Yield the steps of all epochs over one source. In an epoch e of E its passes are numbered e, e + E, e + 2 E, ..."""
