@@ -33,6 +33,7 @@ from dassl.config.setup import setup_config
 from dassl.data.loader import image_batches
 from dassl.data.store import ImageStore
 from dassl.data.transforms import Preprocessing, build_augmentation
+from dassl.utils.environment import peak_resident_mb
 from trainers.clip.frozen_clip import FrozenCLIP, normalized
 from trainers.core.prompted_clip import PromptedCLIP
 from trainers.core.prompts import Classifier, ClassTexts
@@ -120,9 +121,9 @@ def timed(setting: tuple[int, int, bool], n_turns: int) -> tuple[float, float, f
     """Return the median CPU seconds of both paths, taking turns after a step each to warm up, the largest difference of their
     features, and the MiB by which the first plain step raises the peak memory of this process."""
     model = build_model(build_clip(), class_names(setting[0]), *setting[1:])
-    before = peak_mib()
+    before = peak_resident_mb()
     step(model, plain_features)
-    memory = peak_mib() - before
+    memory = peak_resident_mb() - before
     step(model, our_features)
     plain, ours = [], []
     for _ in range(n_turns):
@@ -137,15 +138,9 @@ def timed(setting: tuple[int, int, bool], n_turns: int) -> tuple[float, float, f
 def peak_growth(setting: tuple[int, int, bool]) -> float:
     """Return the MiB by which one of our steps raises the peak memory of this process."""
     model = build_model(build_clip(), class_names(setting[0]), *setting[1:])
-    before = peak_mib()
+    before = peak_resident_mb()
     step(model, our_features)
-    return peak_mib() - before
-
-
-def peak_mib() -> float:
-    """Return the peak memory of this process (Linux); getrusage would count the parent's."""
-    status = Path("/proc/self/status").read_text()
-    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+    return peak_resident_mb() - before
 
 
 def alone(function: Callable, *arguments):

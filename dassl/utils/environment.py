@@ -77,6 +77,9 @@ def forget_peak() -> None:
 
 
 def peak_resident_mb() -> float:
-    """Return the largest resident memory of this process so far, in MiB; macOS counts in bytes, others in KiB."""
+    """Return the largest resident memory of this process so far, in MiB."""
+    with contextlib.suppress(OSError, IndexError):  # on Linux, getrusage(2) also counts what its parent held at the fork
+        status = Path("/proc/self/status").read_text()
+        return round(int(status.split("VmHWM:")[1].split()[0]) / 2**10, 1)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10), 1)  # macOS counts in bytes, others in KiB

@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from dassl.utils import environment as module
-from dassl.utils.environment import commit, environment, peak_memory_mb
+from dassl.utils.environment import PROJECT, commit, environment, peak_memory_mb
 
 
 @pytest.fixture
@@ -67,3 +68,12 @@ def test_peak_memory_is_in_mib():
     """A process that fills 50 MiB has a peak above that, and below 100 GiB: neither bytes nor KiB."""
     filled = np.ones(50 * 2**20, dtype=np.uint8)
     assert len(filled) / 2**20 < peak_memory_mb() < 100 * 2**10
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux says what a process alone has held")
+def test_a_process_does_not_report_the_memory_of_who_started_it():
+    """`getrusage` would: between fork and exec a child is as large as its parent, and a sweep's cells are children."""
+    held = np.ones(2**26)  # 0.5 GiB
+    code = "from dassl.utils.environment import forget_peak, peak_resident_mb; forget_peak(); print(peak_resident_mb())"
+    found = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert float(found.stdout) < held.nbytes / 2**20 / 2
