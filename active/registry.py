@@ -94,7 +94,7 @@ def check_learner(node: CfgNode, learner: str, *, has_negative_texts: bool, is_l
     """Raise ConfigError if a sampler of an `ACTIVE` node needs more than the learner that selects has.
 
     It may need negative prompts, or logits that are a product of features and class features. Round 0 uses zero-shot CLIP,
-    which is linear.
+    which is linear, but where labels are known before it.
     """
     check_sampler_names(node)
     for sampler in (initial_sampler(node), node.SAMPLER):
@@ -105,7 +105,8 @@ def check_learner(node: CfgNode, learner: str, *, has_negative_texts: bool, is_l
                 raise ConfigError(f"sampler {name!r} compares positive with negative prompts, and {learner} has no negative "
                                   "ones; set TRAINER.NAME to DualPrompt, or ACTIVE.SELECTOR_TRAINER to DualPrompt and "
                                   "TRAINER.NAME to the learner that is reported")
-            if facts.get("needs_linear") and sampler == node.SAMPLER and not is_linear:
+            reads_learner = sampler == node.SAMPLER or node.KNOWN_LABELS
+            if facts.get("needs_linear") and reads_learner and not is_linear:
                 raise ConfigError(f"sampler {name!r} follows logits along features, and those of {learner} are not linear in "
                                   "them; take another sampler, or set ACTIVE.SELECTOR_TRAINER to a linear learner such as "
                                   "LinearProbe")

@@ -5,6 +5,8 @@ import json
 import pytest
 
 import train
+from dassl.data.dataset import DATASETS
+from scripts import predict
 from trainers.core import job
 
 PARTS = {
@@ -87,7 +89,7 @@ def squares(root: Path, *, n_images: int = 40) -> Dataset:
             pixels = np.full((20, 20, 3), color) + rng.integers(-20, 20, (20, 20, 3))
             Image.fromarray(pixels.astype("uint8")).save(root / path)
         items["test" if index % 5 > 2 else "train"].append(Datum(path, index % 2))
-    return Dataset("Squares", root, tuple(items["train"]), (), tuple(items["test"]), ("dark square", "bright square"))
+    return Dataset("Squares", root, items["train"], [], items["test"], ["dark square", "bright square"])
 """,
     "metric": """
 import numpy as np
@@ -203,6 +205,17 @@ def test_a_run_with_a_stranger_s_recorder_can_be_overwritten_and_evaluated(run, 
     assert train.main(["--eval-only", "--model-dir", str(tmp_path / "probe")]) == 0, capsys.readouterr().err
     assert "accuracy" in capsys.readouterr().out
     run("probe", "TRAINER.NAME", "CoOp", "SEED", "2", "--overwrite")
+
+
+def test_a_stranger_s_data_set_is_predicted(run, tmp_path, capsys, monkeypatch):
+    """It may give lists. Where the plug-in is not imported, the error says how."""
+    run("probe", "TRAINER.NAME", "CoOp")
+    capsys.readouterr()
+    words = [str(tmp_path / "probe"), "--split", "test"]
+    assert predict.main(words) == 0 and capsys.readouterr().out.count("squares/") == 16
+    monkeypatch.delitem(DATASETS._components, "Squares")
+    assert predict.main(words) == 2
+    assert "SQUARES" in (err := capsys.readouterr().err) and "behind --set" in err
 
 
 @pytest.mark.parametrize(("words", "said"), [

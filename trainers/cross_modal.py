@@ -35,7 +35,7 @@ class CrossModal(Head):
         self.weight = nn.Parameter(torch.zeros(shape))
         self.register_buffer("texts", torch.zeros(shape), persistent=False)
         self.register_buffer("own", torch.arange(len(texts.classnames)), persistent=False)  # the class of each text
-        self._known: tuple[int, Tensor | None, Tensor, Tensor] | None = None
+        self._known: tuple[int, Tensor | None, Tensor | None, Tensor] | None = None
 
     def prepare(self, labels: Labels, texts: Tensor, scale: float) -> None:
         self.weight.copy_(texts)
@@ -48,18 +48,24 @@ class CrossModal(Head):
         """Return (1), by one product and one cross-entropy, in the shape that is fast even for an odd number of classes."""
         n = len(batch.features)
         rows, targets = torch.cat([batch.features, self.texts]), torch.cat([batch.targets, self.own])
+        logits = batch.scale * (classifier.texts @ rows.T).T
         left_out, shares = self._constants_of(n, batch.counted)
-        losses = F.cross_entropy(batch.scale * (classifier.texts @ rows.T).T + left_out, targets, reduction="none")
+        losses = F.cross_entropy(logits if left_out is None else logits + left_out, targets, reduction="none")
         if batch.weights is not None:
             shares = torch.cat([shares[:n] * batch.weights, shares[n:]])
-        return losses @ shares
+        return losses @ shares.to(losses)
 
-    def _constants_of(self, n: int, counted: Tensor | None) -> tuple[Tensor, Tensor]:
+    def after_epoch(self, epoch: int, n_epochs: int) -> None:
+        if epoch + 1 == n_epochs:
+            self._known = None
+
+    def _constants_of(self, n: int, counted: Tensor | None) -> tuple[Tensor | None, Tensor]:
         """Return what is added to logits [n + C, C] of n images and the texts, and the share [n + C] of each loss in (1)."""
         if self._known is None or self._known[0] != n or self._known[1] is not counted:
-            left_out = self.texts.new_zeros(n + len(self.own), len(self.own))
+            n_classes, left_out = len(self.own), None
             if counted is not None:
+                left_out = self.texts.new_zeros(n_classes, n + n_classes).T  # in memory as the logits are: else adding is slow
                 left_out[:n, ~counted] = -torch.inf
-            shares = torch.cat([self.texts.new_full((size,), 0.5 / size) for size in (n, len(self.own))])
+            shares = torch.cat([self.texts.new_full((size,), 0.5 / size) for size in (n, n_classes)])
             self._known = n, counted, left_out, shares  # the same in most steps
         return self._known[2:]

@@ -114,7 +114,7 @@ class Learner(nn.Module):
 def cross_entropy(logits: Tensor, batch: Batch) -> Tensor:
     """Return the weighted mean of the cross-entropy of logits [B, C] over the classes that count.
 
-    A class that does not count has no gradient: its logits are left out of the softmax here, though not in predictions.
+    A class that does not count has no gradient: its logits, if finite, are left out of the softmax here, not in predictions.
     """
     if batch.counted is not None:
         logits = logits + torch.where(batch.counted, 0.0, -torch.inf)

@@ -29,6 +29,7 @@ from torch.optim.lr_scheduler import LRScheduler
 from yacs.config import CfgNode
 
 from dassl.config.setup import load_plugin
+from dassl.data.dataset import SPLITS
 from trainers.core.patterns import TinyInputs, make_inputs, tiny_clip
 from trainers.core.prompted_clip import PromptedCLIP
 from trainers.core.prompts import Classifier, ClassTexts
@@ -259,24 +260,24 @@ def check_prediction_is_pure(subject: Subject) -> None:
 
 
 def check_poisoned_labels(subject: Subject) -> None:
-    """Wrong labels for all test images, and for pool images without a label, change no parameter."""
+    """Wrong labels for all validation and test images, and for pool images without a label, change no parameter."""
     inputs = make_inputs()
     trainer = make_trainer(subject, inputs)
     rows = rows_of(trainer, 0, 2)
     wrong = {split: tuple(item if split == "train" and row in rows.tolist() else replace(item, label=(item.label + 1) % 4)
-                          for row, item in enumerate(inputs.dataset.split(split))) for split in ("train", "test")}
+                          for row, item in enumerate(inputs.dataset.split(split))) for split in SPLITS}
     poisoned = make_trainer(subject, replace(inputs, dataset=replace(inputs.dataset, **wrong)))
     assert _same_state(fitted(trainer, rows), fitted(poisoned, rows)), "labels that nobody gave are read"
 
 
 def check_test_images(subject: Subject) -> None:
-    """Other test images change no parameter: `prepare` is given only the pool."""
+    """Other validation and test images change no parameter: `prepare` is given only the pool."""
     inputs = make_inputs()
-    others = {name: {**own, "test": own["test"].flip(0) + 1} for name, own in
+    others = {name: own | {split: own[split].flip(0) + 1 for split in ("val", "test")} for name, own in
               (("features", inputs.features), ("tokens", inputs.tokens), ("before_projection", inputs.before_projection))}
     models = [fitted(trainer, rows_of(trainer, 0, 2)) for trainer in
               (make_trainer(subject, inputs), make_trainer(subject, replace(inputs, **others)))]
-    assert _same_state(*models), "test images are read before they are predicted"
+    assert _same_state(*models), "validation or test images are read before they are predicted"
 
 
 def check_same_seed(subject: Subject) -> None:

@@ -49,6 +49,8 @@ class Dataset:
     parts: Mapping[str, Part] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        for name in (*SPLITS, "classnames"):  # lists are compared with tuples elsewhere
+            object.__setattr__(self, name, tuple(getattr(self, name)))
         if self.template.count("{}") != 1:
             raise DataError(f"{self.name}: the template {self.template!r} must hold one {{}}")
         if not self.classnames:

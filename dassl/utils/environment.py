@@ -10,6 +10,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from dassl.utils.allocation import give_back_memory
+
 PROJECT = Path(__file__).resolve().parents[2]
 RECORDED_PACKAGES = {"torchvision": "torchvision", "open_clip": "open_clip_torch", "numpy": "numpy",
                      "scikit_learn": "scikit-learn", "pillow": "pillow"}
@@ -71,7 +73,11 @@ def peak_memory_mb() -> float:
 
 
 def forget_peak() -> None:
-    """Restart the measurement of this process's peak memory, where the system can: on Linux, see proc(5), clear_refs."""
+    """Restart the measurement of this process's peak memory, where the system can: on Linux, see proc(5), clear_refs.
+
+    What is free is given back before, as what is used again of it would not show.
+    """
+    give_back_memory()
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
 

@@ -112,10 +112,13 @@ def test_a_sampler_of_negative_prompts_needs_a_learner_that_has_them(sampler, in
 
 
 @pytest.mark.parametrize(("sampler", "initial", "fits"), [
-    ("alfa_mix", "auto", False), ("pcb", "auto", False), ("random", "alfa_mix", True), ("entropy", "auto", True)])
+    ("alfa_mix", "auto", False), ("pcb", "auto", False), ("random", "alfa_mix", True), ("entropy", "auto", True),
+    ("random", "alfa_mix after known labels", False)])
 def test_a_sampler_of_linear_logits_needs_a_linear_learner(sampler, initial, fits):
-    """This also holds inside a wrapper. Round 0 is exempt, since zero-shot CLIP is linear."""
+    """This also holds inside a wrapper. Round 0 is exempt, since zero-shot CLIP is linear, but not after known labels."""
     node = sampler_node()
+    initial, _, known = initial.partition(" after ")
+    node.KNOWN_LABELS = known and "labels.csv"
     node.SAMPLER, node.INITIAL_SAMPLER, node.PCB.BASE = sampler, initial, "alfa_mix"
     check_learner(node, "LinearProbe", has_negative_texts=False)
     if fits:

@@ -166,15 +166,16 @@ class Averages(Sound):
         self.shift.data[labels.targets] += labels.features
 
 
+@pytest.mark.parametrize("split", ["val", "test"])
 @pytest.mark.parametrize("check", ["check_poisoned_labels", "check_test_images"])
-def test_the_kit_catches_a_trainer_that_hands_out_too_much(monkeypatch, check):
-    """A pool with test images, or labels of the test split, changes the parameters."""
+def test_the_kit_catches_a_trainer_that_hands_out_too_much(monkeypatch, check, split):
+    """A pool with images of another split, or labels of that split, changes the parameters."""
     made = PromptTrainer._labels
 
     def too_much(self, sources, reads):
-        labels, test = made(self, sources, reads), self.inputs.features["test"]
-        guilty = self.inputs.dataset.labels("test")[: len(labels.targets)]
-        return kit.replace(labels, pool=torch.cat([labels.pool, test]), targets=guilty.expand(len(guilty)),
+        labels, others = made(self, sources, reads), self.inputs.features[split]
+        guilty = self.inputs.dataset.labels(split)[: len(labels.targets)]
+        return kit.replace(labels, pool=torch.cat([labels.pool, others]), targets=guilty.expand(len(guilty)),
                            features=labels.features[: len(guilty)])
 
     getattr(kit, check)(Subject("Averages", Averages))

@@ -67,3 +67,13 @@ def test_without_steps_or_labels_it_is_zero_shot(clip):
     given = problem()
     for own in (given, problem((0,) * 5)):
         assert np.abs(logits_of(prepared(clip, "CrossModal", own), given) - zero_shot(given)).max() < 1e-12
+
+
+def test_a_fit_leaves_nothing_of_its_batches_in_the_model(clip):
+    learner = prepared(clip, "CrossModal", problem())
+    sizes = []
+    for epoch in range(2):
+        loss_of(learner, problem())
+        learner.after_epoch(epoch, 2)
+        sizes.append(sum(isinstance(own, tuple) for own in vars(learner).values()))
+    assert sizes == [1, 0]

@@ -176,15 +176,15 @@ def use_of(run: str | Path, pairs: Sequence[tuple[str, str]] = ()) -> Use:
     asked = [("ACTIVE.ORACLE", name) for name in [record.config["ACTIVE"].get("ORACLE", "")] if name in ORACLES]
     try:
         cfg = setup_config([], [("OUTPUT_DIR", str(folder)), *asked, *pairs], REGISTRIES, recorded=_of_model(record))
+        check(cfg)
+        settle(cfg)
+        check_parts(cfg)
     except ConfigError as error:
         plugins = record.config["ACTIVE"].get("PLUGINS") or []
         if not plugins or "ACTIVE.PLUGINS" in dict(pairs):
             raise
         raise ConfigError(f"{error}; the record names plug-ins, which are code: look at them, and name them again: "
-                          f"ACTIVE.PLUGINS \"{plugins}\"") from error
-    check(cfg)
-    settle(cfg)
-    check_parts(cfg)
+                          f"ACTIVE.PLUGINS \"{plugins}\", on a command line behind --set") from error
     return Use(folder, record, model, cfg)
 
 

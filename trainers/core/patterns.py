@@ -65,20 +65,21 @@ class TinyInputs:
 
 
 def make_inputs(n_classes: int = 4, *, alike: bool = False, clip: FrozenCLIP | None = None) -> TinyInputs:
-    """Return noisy images of `n_classes` patterns, 6 of each for training and 3 for testing; `alike` makes all one image.
+    """Return noisy images of `n_classes` patterns, 6 of each to train, 3 to test and 3 for val; `alike` makes all one image.
 
     `clip` is one of 32-pixel images, the tiny one by default. Without a vision transformer it has no tokens.
     """
     clip, rng = clip or tiny_clip(), np.random.default_rng(0)
     patterns = rng.normal(size=(n_classes, 3, 32, 32))
-    labels = {"train": np.arange(PER_CLASS * n_classes) % n_classes, "test": np.arange(PER_CLASS // 2 * n_classes) % n_classes}
+    sizes = {"train": PER_CLASS, "test": PER_CLASS // 2, "val": PER_CLASS // 2}
+    labels = {split: np.arange(size * n_classes) % n_classes for split, size in sizes.items()}
     items = {split: tuple(Datum(f"{split}/{row}.png", int(label)) for row, label in enumerate(own))
              for split, own in labels.items()}
     images = {split: torch.from_numpy(patterns[own] + rng.normal(size=(len(own), 3, 32, 32))).float()
               for split, own in labels.items()}
     if alike:
         images = {split: own[:1].expand_as(own) for split, own in images.items()}
-    dataset = Dataset("Patterns", Path(), items["train"], (), items["test"], WORDS[:n_classes], "a photo of a {}.")
+    dataset = Dataset("Patterns", Path(), **items, classnames=WORDS[:n_classes])
     tower = image_tower(clip.model.visual)
     readable: list[Reads] = [] if tower is None else ["tokens", *(["pre_projection"] if tower.projection is not None else [])]
     with torch.no_grad():
