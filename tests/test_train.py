@@ -63,6 +63,17 @@ def test_a_run_leaves_a_record_of_the_stated_schema(capsys, root, tmp_path):
         assert {"select", "fit", "evaluate"} <= set(record["seconds"])
 
 
+def test_what_computes_nothing_imports_nothing_that_computes(capsys, root, tmp_path):
+    """A finished run, the lists and a wrong key are answered at once; torch alone takes seconds to import."""
+    run(capsys, root, tmp_path / "run")
+    finished = [*QUICK, "--root", str(root), "--output-dir", str(tmp_path / "run")]
+    for words, expected in ((finished, 0), (["--list"], 0), (["--print-config"], 0), (["ACTIVE.ROUND", "1"], 2)):
+        code = ("import sys, train; found = train.main(sys.argv[1:]); "
+                "print(found, {'torch', 'torchvision', 'open_clip', 'sklearn', 'scipy', 'pandas'} & sys.modules.keys())")
+        done = subprocess.run([sys.executable, "-c", code, *words], cwd=PROJECT, capture_output=True, text=True, check=True)
+        assert done.stdout.splitlines()[-1] == f"{expected} set()", done.stderr
+
+
 def test_no_image_is_asked_twice(capsys, root, tmp_path):
     """The picks of all rounds are distinct images of the train split."""
     asked = [path for record in run(capsys, root, tmp_path / "run")["rounds"] for path in record["queried"]]
