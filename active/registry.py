@@ -94,7 +94,7 @@ def check_learner(node: CfgNode, learner: str, *, has_negative_texts: bool, is_l
     """Raise ConfigError if a sampler of an `ACTIVE` node needs more than the learner that selects has.
 
     It may need negative prompts, or logits that are a product of features and class features. Round 0 uses zero-shot CLIP,
-    which is linear, but where labels are known before it.
+    which is linear, except where labels are known before it.
     """
     check_sampler_names(node)
     for sampler in (initial_sampler(node), node.SAMPLER):
