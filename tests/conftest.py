@@ -1,5 +1,6 @@
 """Fixtures shared by all tests: one torch thread, a tiny random CLIP, a few small images on disk."""
 
+import logging
 import os
 import random
 import signal
@@ -14,6 +15,7 @@ import pytest
 import torch
 
 from dassl.utils.environment import PROJECT
+from dassl.utils.logging import PROJECT as PACKAGES
 from trainers.clip.frozen_clip import FrozenCLIP
 from trainers.core.job import REGISTRIES
 from trainers.core.patterns import random_clip
@@ -77,6 +79,18 @@ def plugins_are_forgotten():
             for component in [one for one in registry._components.values() if one.build.__module__ == name]:
                 del registry._components[component.name]
         del sys.modules[name]
+
+
+@pytest.fixture(autouse=True)
+def logging_is_as_in_a_fresh_process():
+    """Take away what a run before has set up in this process: its handlers would write lines of this test to the terminal."""
+    root = logging.getLogger()
+    for handler in [handler for handler in root.handlers if type(handler).__module__ == "dassl.utils.logging"]:
+        root.removeHandler(handler)
+        handler.close()
+    root.setLevel(logging.WARNING)
+    for name in PACKAGES:
+        logging.getLogger(name).setLevel(logging.NOTSET)
 
 
 @pytest.fixture

@@ -3,28 +3,14 @@
 import io
 import logging
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from dassl.utils.errors import UserError
-from dassl.utils.logging import PROJECT, setup_logging, warnings_on_stderr
+from dassl.utils.logging import setup_logging, warnings_on_stderr
 
 OURS, THEIRS = logging.getLogger("dassl.some.module"), logging.getLogger("some_library")
-
-
-@pytest.fixture(autouse=True)
-def logging_as_before() -> Iterator[None]:
-    """Restore handlers and levels."""
-    root = logging.getLogger()
-    handlers, levels = list(root.handlers), {name: logging.getLogger(name).level for name in ("", *PROJECT)}
-    yield
-    for handler in [handler for handler in root.handlers if handler not in handlers]:
-        root.removeHandler(handler)
-        handler.close()
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(level)
 
 
 def lines(folder: Path) -> list[str]:
