@@ -22,7 +22,7 @@ from trainers.clip.frozen_clip import FrozenCLIP
 from trainers.learner import LEARNERS, Batch, Classifier, ClassTexts, Head, Labels
 
 
-@LEARNERS.register("CrossModal", moves_absent=True)
+@LEARNERS.register("CrossModal", keeps_order=True, moves_absent=True)
 class CrossModal(Head):
     """`weight` [C, D] are the rows, which decay to 0, not to the texts; `prepare` sets them to the texts."""
 
@@ -35,7 +35,8 @@ class CrossModal(Head):
         self.weight = nn.Parameter(torch.zeros(shape))
         self.register_buffer("texts", torch.zeros(shape), persistent=False)
         self.register_buffer("own", torch.arange(len(texts.classnames)), persistent=False)  # the class of each text
-        self._known: tuple[int, Tensor | None, Tensor | None, Tensor] | None = None
+        self._seen: tuple[Tensor, Tensor, tuple[Tensor, Tensor]] | None = None
+        self._known: tuple[int, Tensor | None, Tensor, Tensor] | None = None
 
     def prepare(self, labels: Labels, texts: Tensor, scale: float) -> None:
         self.weight.copy_(texts)
@@ -46,26 +47,32 @@ class CrossModal(Head):
 
     def loss(self, classifier: Classifier, batch: Batch) -> Tensor:
         """Return (1), by one product and one cross-entropy, in the shape that is fast even for an odd number of classes."""
-        n = len(batch.features)
-        rows, targets = torch.cat([batch.features, self.texts]), torch.cat([batch.targets, self.own])
-        logits = batch.scale * (classifier.texts @ rows.T).T
+        n, (rows, targets) = len(batch.features), self._with_texts(batch)
         left_out, shares = self._constants_of(n, batch.counted)
-        losses = F.cross_entropy(logits if left_out is None else logits + left_out, targets, reduction="none")
+        logits = torch.addmm(left_out, classifier.texts, rows.T, alpha=batch.scale).T
+        losses = F.cross_entropy(logits, targets, reduction="none")
         if batch.weights is not None:
             shares = torch.cat([shares[:n] * batch.weights, shares[n:]])
         return losses @ shares.to(losses)
 
     def after_epoch(self, epoch: int, n_epochs: int) -> None:
         if epoch + 1 == n_epochs:
-            self._known = None
+            self._seen = self._known = None
 
-    def _constants_of(self, n: int, counted: Tensor | None) -> tuple[Tensor | None, Tensor]:
-        """Return what is added to logits [n + C, C] of n images and the texts, and the share [n + C] of each loss in (1)."""
+    def _with_texts(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return images and texts [n + C, D] and their classes; a step on all labels has the same ones as the last."""
+        if self._seen is None or self._seen[0] is not batch.features or self._seen[1] is not batch.targets:
+            both = torch.cat([batch.features, self.texts]), torch.cat([batch.targets, self.own])
+            self._seen = batch.features, batch.targets, both
+        return self._seen[2]
+
+    def _constants_of(self, n: int, counted: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return what is added to logits [C, n + C] of n images and the texts, and the share [n + C] of each loss in (1)."""
         if self._known is None or self._known[0] != n or self._known[1] is not counted:
-            n_classes, left_out = len(self.own), None
+            n_classes = len(self.own)
+            left_out = self.texts.new_zeros(n_classes, n + n_classes)
             if counted is not None:
-                left_out = self.texts.new_zeros(n_classes, n + n_classes).T  # in memory as the logits are: else adding is slow
-                left_out[:n, ~counted] = -torch.inf
+                left_out[~counted, :n] = -torch.inf
             shares = torch.cat([self.texts.new_full((size,), 0.5 / size) for size in (n, n_classes)])
             self._known = n, counted, left_out, shares  # the same in most steps
         return self._known[2:]

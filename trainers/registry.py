@@ -13,7 +13,7 @@ _FOR_SAMPLERS = {"is_linear": bool, "has_negative_texts": bool}
 _FOR_TESTING = {  # see trainers.testing
     "begins_as_zero_shot": bool, "moves_absent": bool, "draws_classes": bool, "without_draws": dict}
 LEARNERS = Registry("learner", "TRAINER", home="trainers", leave_out=("testing",),
-                    facts={"absent": str, **_FOR_SAMPLERS, **_FOR_TESTING})
+                    facts={"absent": str, "keeps_order": bool, **_FOR_SAMPLERS, **_FOR_TESTING})
 # functions of a trainers.core.trainer.Setting that return an active.plan.Trainer
 TRAINERS = Registry("trainer", "TRAINER", facts=_FOR_SAMPLERS)
 
@@ -44,6 +44,11 @@ def read_by(name: str) -> str:
     build = LEARNERS[name].build
     said = getattr(build.resolve() if isinstance(build, Reference) else build, "reads", "features")
     return said if isinstance(said, str) else "features"  # else a property, which depends on whether the learner tunes images
+
+
+def keeps_order(name: str) -> bool:
+    """Tell whether a batch of all labels comes in their order for a learner, which is faster, and not in a random one."""
+    return is_learner(name) and LEARNERS[name].facts.get("keeps_order", False)
 
 
 def absent(asked: str, name: str) -> str:

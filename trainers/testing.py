@@ -9,8 +9,9 @@
 The checks train the learner through `trainers.core.trainer.PromptTrainer`, as a run does, on a CLIP with random weights. A
 learner states its properties when it is registered: `is_linear=False` (logits are not a product with class features),
 `begins_as_zero_shot=False` (without a label it is not zero-shot CLIP), `moves_absent=True` (a class without a label changes
-although it is left out of the loss), `draws_classes=True` (its loss draws classes by number), and, if its steps draw
-something for each place in a batch, the parameters with which they draw nothing: `without_draws={"dropout": 0.0}`.
+although it is left out of the loss), `keeps_order=True` (a batch of all labels comes in their order, and not in a random one,
+which is faster), `draws_classes=True` (its loss draws classes by number), and, if its steps draw something for each place in
+a batch, the parameters with which they draw nothing: `without_draws={"dropout": 0.0}`.
 """
 
 import random
@@ -86,7 +87,7 @@ def make_trainer(subject: Subject, inputs: TinyInputs, *, masked: bool = True, n
     recipe = Recipe(
         name=subject.name, build_learner=subject.build, build_zero_shot=LEARNERS["ZeroShot"].build,
         build_optimization=build_optimization, n_epochs=n_epochs, batch_size=1000, n_mined=1000, drop_last=False, seed=0,
-        masked=masked)
+        keeps_order=subject.says("keeps_order"), masked=masked)
     texts = ClassTexts(inputs.dataset.classnames, inputs.dataset.template)
     return PromptTrainer(Setting(inputs, texts, recipe))
 

@@ -63,6 +63,14 @@ def test_each_loss_is_that_of_its_own_batch(clip, weighted):
         assert found.item() == pytest.approx((images + of_texts) / 2, rel=1e-12)
 
 
+def test_the_same_images_with_other_labels_have_another_loss(clip):
+    given = problem()
+    learner, features, own = prepared(clip, "CrossModal", given), given.labels.features, given.labels.targets
+    losses = [learner.loss(Classifier(given.texts), Batch(features, targets, SCALE, None, np.random.default_rng(0)))
+              for targets in (own, own.flip(0), own)]
+    assert losses[0] == losses[2] != losses[1]
+
+
 def test_without_steps_or_labels_it_is_zero_shot(clip):
     given = problem()
     for own in (given, problem((0,) * 5)):
@@ -76,4 +84,4 @@ def test_a_fit_leaves_nothing_of_its_batches_in_the_model(clip):
         loss_of(learner, problem())
         learner.after_epoch(epoch, 2)
         sizes.append(sum(isinstance(own, tuple) for own in vars(learner).values()))
-    assert sizes == [1, 0]
+    assert sizes == [2, 0]

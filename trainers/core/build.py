@@ -42,7 +42,7 @@ from trainers.core.prompts import ClassTexts
 from trainers.core.recipe import BuildLearner, Recipe, Setting
 from trainers.core.token_rows import word_ids
 from trainers.core.trainer import PromptTrainer
-from trainers.registry import LEARNERS, TRAINERS, absent, is_learner, read_by, tunes_images
+from trainers.registry import LEARNERS, TRAINERS, absent, is_learner, keeps_order, read_by, tunes_images
 
 THREADS = torch.get_num_threads()  # torch's own choice
 # parts of the key of features; views are kept for single images, and in float32
@@ -241,8 +241,8 @@ def build_recipe(cfg: CfgNode) -> Recipe:
         build_zero_shot=_bound(cfg, "ZeroShot"),
         build_optimization=build_optimization, n_epochs=cfg.OPTIM.MAX_EPOCH, batch_size=cfg.DATALOADER.TRAIN_X.BATCH_SIZE,
         n_mined=cfg.DATALOADER.TRAIN_U.BATCH_SIZE, drop_last=cfg.DATALOADER.TRAIN_X.DROP_LAST, seed=cfg.SEED,
-        print_freq=cfg.TRAIN.PRINT_FREQ, masked=absent(cfg.TRAINER.ABSENT, cfg.TRAINER.NAME) == "masked",
-        calibrated=cfg.TRAINER.CALIBRATION != "none")
+        print_freq=cfg.TRAIN.PRINT_FREQ, keeps_order=keeps_order(cfg.TRAINER.NAME),
+        masked=absent(cfg.TRAINER.ABSENT, cfg.TRAINER.NAME) == "masked", calibrated=cfg.TRAINER.CALIBRATION != "none")
 
 
 def check_learners(cfg: CfgNode, clip: FrozenCLIP, dataset: Dataset) -> None:

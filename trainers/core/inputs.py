@@ -10,7 +10,7 @@ import copy
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -34,6 +34,7 @@ Banks = Mapping[str, Mapping[str, Tensor]]  # what is read, all but tokens -> sp
 Views = Mapping[Reads, ViewBank]
 Encode = Callable[[Tensor], Tensor]
 Batch = tuple[Tensor, Tensor]
+Made = TypeVar("Made")
 Step = tuple[Tensor, int]  # positions [B] of a batch and the number of the pass that it belongs to
 
 
@@ -143,9 +144,12 @@ class Inputs:
             yield from self._kept_views(self.views[reads], rows, steps, round)
         elif self.loading.random_view is None and (found := self._kept_rows(rows, reads)) is not None:
             (kept, places), device = found, self.clip.device
-            for own, _ in steps:
+
+            def gathered(own: Tensor) -> Tensor:
                 own = places.index_select(0, own).to(kept.device, non_blocking=True)
-                yield kept.index_select(0, own).to(device, non_blocking=True).float()
+                return kept.index_select(0, own).to(device, non_blocking=True).float()
+
+            yield from by_places(gathered, steps)
         else:
             chunks, again = itertools.tee(_chunks(steps, AHEAD_BYTES // self._row_bytes(reads)))
             encoded = self._encoded_views(rows, chunks, round, reads)
@@ -246,11 +250,23 @@ def _chunks(steps: Iterable[Step], n_rows: int) -> Iterator[list[Step]]:
         yield chunk
 
 
-def batch_rows(n_rows: int, batch_size: int, *, drop_last: bool, key: tuple) -> list[Tensor]:
+def by_places(gathered: Callable[[Tensor], Made], steps: Iterable[Step]) -> Iterator[Made]:
+    """Yield what is gathered for the positions of each step; the same object for the positions of the step before."""
+    last: tuple[Tensor, Made] | None = None
+    for own, _ in steps:
+        if last is None or not torch.equal(own, last[0]):
+            last = own, gathered(own)
+        yield last[1]
+
+
+def batch_rows(n_rows: int, batch_size: int, *, drop_last: bool, key: tuple, keeps_order: bool = False) -> list[Tensor]:
     """Return the batches of one pass as positions in 0..n_rows-1, in the random order of `rng_for(*key)`.
 
-    With `drop_last` a last partial batch is left out, unless it is the only one (as in Dassl).
+    With `drop_last` a last partial batch is left out, unless it is the only one (as in Dassl). With `keeps_order` a batch of
+    all rows comes in their own order.
     """
+    if keeps_order and n_rows <= batch_size:
+        return [torch.arange(n_rows)]
     n_used = n_rows // batch_size * batch_size if drop_last and n_rows >= batch_size else n_rows
     order = torch.from_numpy(rng_for(*key).permutation(n_rows))
     return [order] if n_rows <= batch_size else list(order[:n_used].split(batch_size))

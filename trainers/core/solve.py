@@ -1,7 +1,7 @@
 """Learners that solve themselves: the minimum of a smooth function, and the few directions in which labeled features lie."""
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -96,14 +96,19 @@ def _gradient(loss_of: Function, found: Tensor, *, create_graph: bool = False) -
 def _conjugate_gradients(product: Map, target: Array, max_steps: int = 100, tolerance: float = 1e-6) -> Array:
     """Return x with product(x) = target, to a share of the target, for a positive definite product; else what is there."""
     x, residual, direction = 0 * target, target, target
-    size = (residual * residual).sum()
+    size = _dot(residual, residual)
     end = tolerance**2 * size
     for _ in range(max_steps):
         image = product(direction)
-        if size <= end or (curvature := (direction * image).sum()) <= 0:
+        if size <= end or (curvature := _dot(direction, image)) <= 0:
             break
         share = size / curvature
         x, residual = x + share * direction, residual - share * image
-        size, before = (residual * residual).sum(), size
+        size, before = _dot(residual, residual), size
         direction = residual + size / before * direction
     return x
+
+
+def _dot(x: Array, y: Array) -> Any:
+    """Return the sum of products of all entries; of small arrays, NumPy's own is three times as fast as a product and a sum."""
+    return np.vdot(x, y) if isinstance(x, np.ndarray) else (x * y).sum()

@@ -19,7 +19,7 @@ from dassl.utils.files import atomic_path
 from dassl.utils.large import room, taken
 from dassl.utils.seeding import rng_for
 from trainers.core.calibration import Labeled, held_out_temperature
-from trainers.core.inputs import Batch, Reads, Step, batch_rows
+from trainers.core.inputs import Batch, Reads, Step, batch_rows, by_places
 from trainers.core.model_file import digest, read_model
 from trainers.core.prompted_clip import PromptedCLIP, ensemble
 from trainers.core.prompts import Batch as LossBatch
@@ -257,9 +257,13 @@ class PromptTrainer:
         values = [own.to(device) for own in source[1:]]
         steps, again = itertools.tee(self._steps(name, len(rows), round, n_steps))
         inputs = self.inputs.of_steps(rows, steps, round, reads=reads)
-        for own, (places, _) in zip(inputs, again, strict=True):
+
+        def gathered(places: Tensor) -> list[Tensor]:
             places = places.to(device, non_blocking=True)
-            yield own, *(value.index_select(0, places) for value in values)
+            return [value.index_select(0, places) for value in values]
+
+        for own, about in zip(inputs, by_places(gathered, again), strict=True):
+            yield own, *about
 
     def _steps(self, name: str, n_rows: int, round: int, n_steps: int) -> Iterator[Step]:
         """Yield the steps of all epochs over one source. In an epoch e of E its passes are numbered e, e + E, e + 2 E, ..."""
@@ -272,7 +276,7 @@ class PromptTrainer:
         """Return the batches of one pass over a source, as positions in it."""
         size = {"labeled": self.recipe.batch_size, "mined": self.recipe.n_mined}[name]
         key = (self.recipe.seed, f"batches {name}", round, number)
-        return batch_rows(n_rows, size, drop_last=self.recipe.drop_last, key=key)
+        return batch_rows(n_rows, size, drop_last=self.recipe.drop_last, key=key, keeps_order=self.recipe.keeps_order)
 
 
 def _short(value: Any) -> str:
