@@ -83,7 +83,13 @@ def plugins_are_forgotten():
 
 @pytest.fixture(autouse=True)
 def logging_is_as_in_a_fresh_process():
-    """Take away what a run before has set up in this process: its handlers would write lines of this test to the terminal."""
+    """Take away what runs in this process set up: their handlers would write lines of a later test to the terminal."""
+    _forget_logging()  # of what was set up for all tests of a file
+    yield
+    _forget_logging()
+
+
+def _forget_logging() -> None:
     root = logging.getLogger()
     for handler in [handler for handler in root.handlers if type(handler).__module__ == "dassl.utils.logging"]:
         root.removeHandler(handler)

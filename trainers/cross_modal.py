@@ -41,6 +41,7 @@ class CrossModal(Head):
     def prepare(self, labels: Labels, texts: Tensor, scale: float) -> None:
         self.weight.copy_(texts)
         self.texts.copy_(texts)
+        self._seen = self._known = None
 
     def classifier(self, texts: Classifier) -> Classifier:
         return Classifier(self.weight)

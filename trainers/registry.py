@@ -47,7 +47,7 @@ def read_by(name: str) -> str:
 
 
 def keeps_order(name: str) -> bool:
-    """Tell whether a batch of all labels comes in their order for a learner, which is faster, and not in a random one."""
+    """Tell whether a batch of all labels comes in their order for a learner, see `trainers.learner`."""
     return is_learner(name) and LEARNERS[name].facts.get("keeps_order", False)
 
 

@@ -9,9 +9,9 @@
 The checks train the learner through `trainers.core.trainer.PromptTrainer`, as a run does, on a CLIP with random weights. A
 learner states its properties when it is registered: `is_linear=False` (logits are not a product with class features),
 `begins_as_zero_shot=False` (without a label it is not zero-shot CLIP), `moves_absent=True` (a class without a label changes
-although it is left out of the loss), `keeps_order=True` (a batch of all labels comes in their order, and not in a random one,
-which is faster), `draws_classes=True` (its loss draws classes by number), and, if its steps draw something for each place in
-a batch, the parameters with which they draw nothing: `without_draws={"dropout": 0.0}`.
+although it is left out of the loss), `draws_classes=True` (its loss draws classes by number), `keeps_order=True` (see
+`trainers.learner`), and, if its steps draw something for each place in a batch, the parameters with which they draw nothing:
+`without_draws={"dropout": 0.0}`.
 """
 
 import random

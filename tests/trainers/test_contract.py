@@ -132,6 +132,14 @@ def test_the_kit_catches_a_faulty_learner(learner, check):
     assert not isinstance(caught.value, (AttributeError, TypeError, NotImplementedError)), caught.value
 
 
+def test_the_kit_trains_by_the_order_that_a_learner_asks_for():
+    for name in ("CrossModal", "TipAdapterF"):
+        trainer = kit.make_trainer(learner_by_name(name), kit.make_inputs())
+        rows = kit.all_rows(trainer)
+        (batch,), *_ = (list(batches) for batches in trainer._epochs({"labeled": (rows, rows)}, 0, reads="features"))
+        assert (batch[1].tolist() == rows.tolist()) == (name == "CrossModal")
+
+
 def test_the_kit_catches_a_loss_that_differs_where_nothing_is_masked(monkeypatch):
     """If a learner scales its loss by whether the run is pushed, its parameters differ even if all classes are present."""
     class Scales(Sound):

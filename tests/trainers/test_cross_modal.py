@@ -63,12 +63,26 @@ def test_each_loss_is_that_of_its_own_batch(clip, weighted):
         assert found.item() == pytest.approx((images + of_texts) / 2, rel=1e-12)
 
 
-def test_the_same_images_with_other_labels_have_another_loss(clip):
+def test_images_and_texts_are_joined_once_for_the_same_tensors_and_anew_for_others(clip):
+    """Other views of the same labels have another loss, and so have other labels of the same images."""
     given = problem()
-    learner, features, own = prepared(clip, "CrossModal", given), given.labels.features, given.labels.targets
-    losses = [learner.loss(Classifier(given.texts), Batch(features, targets, SCALE, None, np.random.default_rng(0)))
-              for targets in (own, own.flip(0), own)]
-    assert losses[0] == losses[2] != losses[1]
+    learner, views, own = prepared(clip, "CrossModal", given), given.labels.features, given.labels.targets
+    batches = [Batch(features, targets, SCALE, None, np.random.default_rng(0))
+               for features, targets in ((views, own), (views, own.flip(0)), (views.flip(1), own), (views, own))]
+    losses = [learner.loss(Classifier(given.texts), batch).item() for batch in batches]
+    assert losses[0] == losses[3] and len(set(losses)) == 3
+    joined = learner._with_texts(batches[3])
+    assert learner._with_texts(batches[0]) is joined is not learner._with_texts(batches[1])
+
+
+def test_a_learner_that_is_prepared_again_forgets_the_texts_of_before(clip):
+    given = problem()
+    learner, rows = prepared(clip, "CrossModal", given), Classifier(given.texts)
+    batch = Batch(given.labels.features, given.labels.targets, SCALE, None, np.random.default_rng(0))
+    before = learner.loss(rows, batch).item()
+    with torch.no_grad():
+        learner.prepare(given.labels, given.texts.flip(1), SCALE)
+    assert learner.loss(rows, batch).item() != before
 
 
 def test_without_steps_or_labels_it_is_zero_shot(clip):

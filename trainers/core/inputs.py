@@ -251,22 +251,19 @@ def _chunks(steps: Iterable[Step], n_rows: int) -> Iterator[list[Step]]:
 
 
 def by_places(gathered: Callable[[Tensor], Made], steps: Iterable[Step]) -> Iterator[Made]:
-    """Yield what is gathered for the positions of each step; the same object for the positions of the step before."""
+    """Yield what is gathered for the positions of each step; the same object if they are the same object as one step before."""
     last: tuple[Tensor, Made] | None = None
     for own, _ in steps:
-        if last is None or not torch.equal(own, last[0]):
+        if last is None or own is not last[0]:
             last = own, gathered(own)
         yield last[1]
 
 
-def batch_rows(n_rows: int, batch_size: int, *, drop_last: bool, key: tuple, keeps_order: bool = False) -> list[Tensor]:
+def batch_rows(n_rows: int, batch_size: int, *, drop_last: bool, key: tuple) -> list[Tensor]:
     """Return the batches of one pass as positions in 0..n_rows-1, in the random order of `rng_for(*key)`.
 
-    With `drop_last` a last partial batch is left out, unless it is the only one (as in Dassl). With `keeps_order` a batch of
-    all rows comes in their own order.
+    With `drop_last` a last partial batch is left out, unless it is the only one (as in Dassl).
     """
-    if keeps_order and n_rows <= batch_size:
-        return [torch.arange(n_rows)]
     n_used = n_rows // batch_size * batch_size if drop_last and n_rows >= batch_size else n_rows
     order = torch.from_numpy(rng_for(*key).permutation(n_rows))
     return [order] if n_rows <= batch_size else list(order[:n_used].split(batch_size))

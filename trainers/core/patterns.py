@@ -13,7 +13,7 @@ from dassl.data.dataset import Dataset, Datum
 from dassl.data.transforms import Preprocessing
 from trainers.clip.frozen_clip import FrozenCLIP, image_tower
 from trainers.clip.library import open_clip
-from trainers.core.inputs import Reads, Step, encoder
+from trainers.core.inputs import Reads, Step, by_places, encoder
 
 WORDS = ("cat", "dog", "forest", "golden retriever", "river")
 PER_CLASS = 6  # images of each class in the train split; the test split has half as many
@@ -61,7 +61,8 @@ class TinyInputs:
         yield (self.tokens if reads == "tokens" else self.bank(reads))[split]
 
     def of_steps(self, rows: Tensor, steps: Iterable[Step], round: int, *, reads: Reads) -> Iterator[Tensor]:
-        yield from ((self.tokens if reads == "tokens" else self.bank(reads))["train"][rows[own]] for own, _ in steps)
+        kept = (self.tokens if reads == "tokens" else self.bank(reads))["train"]
+        yield from by_places(lambda own: kept[rows[own]], steps)
 
 
 def make_inputs(n_classes: int = 4, *, alike: bool = False, clip: FrozenCLIP | None = None) -> TinyInputs:

@@ -30,7 +30,7 @@ class Recipe:
     drop_last: bool
     seed: int
     print_freq: int = 0
-    keeps_order: bool = False  # whether a batch of all rows comes in their order; else in a random one, as other batches do
+    keeps_order: bool = False  # whether a batch of all rows of a source comes in their order, see `trainers.learner`
     masked: bool = False  # whether classes without a label are left out of the loss
     calibrated: bool = False  # whether logits are divided by a temperature
 

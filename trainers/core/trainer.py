@@ -267,16 +267,20 @@ class PromptTrainer:
 
     def _steps(self, name: str, n_rows: int, round: int, n_steps: int) -> Iterator[Step]:
         """Yield the steps of all epochs over one source. In an epoch e of E its passes are numbered e, e + E, e + 2 E, ..."""
+        in_order = [torch.arange(n_rows)] if self.recipe.keeps_order and n_rows <= self._batch_size(name) else []
         for epoch in range(self.recipe.n_epochs):
             passes = itertools.count(epoch, self.recipe.n_epochs)
-            endless = ((own, number) for number in passes for own in self._batches(name, n_rows, round, number))
+            endless = ((own, number) for number in passes for own in in_order or self._batches(name, n_rows, round, number))
             yield from itertools.islice(endless, n_steps)
+
+    def _batch_size(self, name: str) -> int:
+        return {"labeled": self.recipe.batch_size, "mined": self.recipe.n_mined}[name]
 
     def _batches(self, name: str, n_rows: int, round: int, number: int) -> list[Tensor]:
         """Return the batches of one pass over a source, as positions in it."""
-        size = {"labeled": self.recipe.batch_size, "mined": self.recipe.n_mined}[name]
+        size = self._batch_size(name)
         key = (self.recipe.seed, f"batches {name}", round, number)
-        return batch_rows(n_rows, size, drop_last=self.recipe.drop_last, key=key, keeps_order=self.recipe.keeps_order)
+        return batch_rows(n_rows, size, drop_last=self.recipe.drop_last, key=key)
 
 
 def _short(value: Any) -> str:

@@ -136,24 +136,24 @@ def test_batches_of_an_epoch(n_rows, drop_last, sizes):
     assert len(torch.cat(batches).unique()) == sum(sizes)
 
 
-def test_a_batch_of_all_rows_may_keep_their_order():
-    """Only where it is asked for, and where there is one batch; it has the same rows as without."""
-    def order(n_rows: int, **options) -> list[int]:
-        return torch.cat(batch_rows(n_rows, 12, drop_last=False, key=(1, "batches", 0, 0), **options)).tolist()
-
-    assert order(12, keeps_order=True) == list(range(12)) == sorted(order(12)) != order(12)
-    assert order(30, keeps_order=True) == order(30) != sorted(order(30)) == list(range(30))
-
-
-@pytest.mark.parametrize(("name", "is_same"), [("CrossModal", True), ("TipAdapterF", False)])
-def test_steps_on_all_labels_in_their_order_see_the_same_tensors(clip, colors, name, is_same):
-    """Those of fixed views are gathered once a fit, so that a learner knows them again."""
-    trainer = trainer_of(clip, colors, ("TRAINER.NAME", name), ("DATALOADER.TRAIN_X.BATCH_SIZE", "100"))
+@pytest.mark.parametrize(("name", "size", "is_same"), [
+    ("CrossModal", 12, True), ("CrossModal", 11, False), ("TipAdapterF", 100, False)])
+def test_steps_on_all_labels_in_their_order_see_the_same_tensors(clip, colors, name, size, is_same):
+    """This is so for learners that ask for it, where all labels are one batch: fixed views are gathered once a fit."""
+    trainer = trainer_of(clip, colors, ("TRAINER.NAME", name), ("DATALOADER.TRAIN_X.BATCH_SIZE", str(size)))
     steps = [step for batches in trainer._epochs({"labeled": (ROWS, ROWS + 1)}, 0, reads="features") for step in batches]
     first = steps[0]
     assert all((features is first[0], targets is first[1]) == (is_same, is_same) for features, targets in steps[1:])
     assert all(torch.equal(features, trainer.inputs.features["train"][targets - 1]) for features, targets in steps)
     assert (first[1].tolist() == (ROWS + 1).tolist()) == is_same and len(steps) > 1
+
+
+def test_labels_and_pseudo_labels_keep_their_orders_one_behind_the_other(clip, colors):
+    trainer = trainer_of(clip, colors, ("TRAINER.NAME", "CrossModal"), ("DATALOADER.TRAIN_X.BATCH_SIZE", "100"))
+    labeled, mined = torch.arange(4), torch.arange(10, 30)
+    for batches in trainer._epochs({"labeled": (labeled, labeled), "mined": (mined, mined)}, 0, reads="features"):
+        (features, targets), = batches
+        assert targets.tolist() == [*labeled, *mined] and torch.equal(features, trainer.inputs.features["train"][targets])
 
 
 def test_augmented_views_are_others_in_each_step_although_rows_keep_their_order(clip, colors):
