@@ -5,6 +5,7 @@ import os
 import random
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: also of the processes that tests start
@@ -83,17 +84,20 @@ def plugins_are_forgotten():
 
 @pytest.fixture(autouse=True)
 def logging_is_as_in_a_fresh_process():
-    """Take away what runs in this process set up: their handlers would write lines of a later test to the terminal."""
+    """Take away what runs in this process, and a test itself, set up: it would write lines of later tests."""
     _forget_logging()  # of what was set up for all tests of a file
+    before = list(logging.getLogger().handlers)
     yield
-    _forget_logging()
+    _forget_logging(before)
 
 
-def _forget_logging() -> None:
+def _forget_logging(known: Sequence[logging.Handler] | None = None) -> None:
+    """Set levels back, and close handlers of runs or, if some are known, all others."""
     root = logging.getLogger()
-    for handler in [handler for handler in root.handlers if type(handler).__module__ == "dassl.utils.logging"]:
-        root.removeHandler(handler)
-        handler.close()
+    for handler in list(root.handlers):
+        if type(handler).__module__ == "dassl.utils.logging" if known is None else handler not in known:
+            root.removeHandler(handler)
+            handler.close()
     root.setLevel(logging.WARNING)
     for name in PACKAGES:
         logging.getLogger(name).setLevel(logging.NOTSET)
