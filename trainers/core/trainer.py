@@ -278,9 +278,8 @@ class PromptTrainer:
 
     def _batches(self, name: str, n_rows: int, round: int, number: int) -> list[Tensor]:
         """Return the batches of one pass over a source, as positions in it."""
-        size = self._batch_size(name)
         key = (self.recipe.seed, f"batches {name}", round, number)
-        return batch_rows(n_rows, size, drop_last=self.recipe.drop_last, key=key)
+        return batch_rows(n_rows, self._batch_size(name), drop_last=self.recipe.drop_last, key=key)
 
 
 def _short(value: Any) -> str:
