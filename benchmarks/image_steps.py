@@ -7,6 +7,7 @@ many prompt tokens behind theirs in every block as the learner has, and each tex
 the first block, where prompts enter. Texts that are not tuned are encoded once, ahead of the steps, on both sides. Of
 ours, patches are embedded ahead too, as in a run on the fixed view, and the optimizer's step is included. Learners
 have the sizes of the MaPLe repository, where that names them. All take turns; a figure is the median CPU seconds of one thread.
+GFLOP are those of the matrix products of our step, as torch counts them. With what a core can do they give the least time.
 """
 
 import argparse
@@ -17,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from tabulate import tabulate
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.learner_speed import medians
 from benchmarks.trainers import build_clip, class_names
@@ -50,12 +52,20 @@ def plain_step(clip: FrozenCLIP, n_tokens: int, n_texts: int) -> Callable[[], Te
 
 
 def row(name: str, n_turns: int) -> list:
-    """Return a learner's row: CPU seconds of plain open_clip and of its step, by torch's product and by oneDNN's; ratios."""
+    """Return a learner's row: CPU seconds of plain open_clip and of its step, by torch's product and by oneDNN's; ratios.
+
+    At the end stand the GFLOP of the step, and what it does of them in a second by oneDNN's product.
+    """
     clip, with_onednn = build_clip(), build_clip()
     with_onednn.use_onednn()
-    found = medians({"plain": plain_step(clip, *TUNED[name]), "ours": one_step(name, clip, SIZES),
+    ours = one_step(name, clip, SIZES)
+    found = medians({"plain": plain_step(clip, *TUNED[name]), "ours": ours,
                      "onednn": one_step(name, with_onednn, SIZES)}, n_turns)
-    return [name, *found.values(), found["plain"] / found["ours"], found["plain"] / found["onednn"]]
+    with FlopCounterMode(display=False) as counter:
+        ours()
+    gflop = counter.get_total_flops() / 1e9
+    return [name, *found.values(), found["plain"] / found["ours"], found["plain"] / found["onednn"], gflop,
+            gflop / found["onednn"]]
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -71,8 +81,8 @@ def main(argv: list[str] | None = None) -> None:
           f"classes, {SIZES.batch} images; medians of\n{arguments.turns} turns, CPU seconds. The head of the script says what "
           "plain open_clip does. \"times\" is how many of our steps take as long\nas one of plain open_clip's; oneDNN is "
           "`MODEL.LINEAR onednn`.\n")
-    print(tabulate(rows, ["learner", "plain", "ours", "ours, oneDNN", "times", "times, oneDNN"], tablefmt="github",
-                   floatfmt=("", ".2f", ".2f", ".2f", ".2f", ".2f")))
+    print(tabulate(rows, ["learner", "plain", "ours", "ours, oneDNN", "times", "times, oneDNN", "GFLOP", "GFLOP/s, oneDNN"],
+                   tablefmt="github", floatfmt=("", *[".2f"] * 5, ".0f", ".0f")))
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ from dassl.utils.environment import forget_peak, peak_resident_mb
 from dassl.utils.seeding import rng_for
 
 N, N_CLASSES, WIDTH, THREADS, NOISE = 1_281_167, 1000, 512, 2, 0.55
+DRAW_NOTHING = ("maxherding", "uherding")  # while they are exact, so that their picks are the same for all seeds
 
 
 def made(folder: Path, n: int, n_classes: int, seed: int = 0) -> dict[str, Tensor]:
@@ -106,6 +107,9 @@ def overlap(folder: Path, name: str, n: int, n_classes: int, n_query: int) -> st
     torch.set_num_threads(THREADS)
     ctx, found, cpu = context(folder, n, n_classes, n_query), {}, {}
     for form, seed in (("exact", 0), ("exact", 1), ("approximate", 0), ("approximate", 1)):
+        if form == "exact" and seed and name in DRAW_NOTHING:
+            found[form, seed] = found[form, 0]
+            continue
         start = time.process_time()
         sampler = sampler_by_name(name, max_pool=n if form == "exact" else 1)
         found[form, seed] = select(sampler, replace(ctx, rng=rng_for(seed, "benchmark")))

@@ -1,6 +1,7 @@
 """Workers elsewhere: actors of a Ray cluster, and Slurm jobs by submitit. Folders and data are the same files everywhere."""
 
 import importlib
+import math
 import os
 import time
 from collections.abc import Mapping, Sequence
@@ -16,6 +17,7 @@ from scripts.experiments.shard import run_task
 
 GENERIC = ("timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node")  # submitit's own names
 POLL = 1.0  # seconds
+RAY_UNITS = 10_000  # of a GPU, the least part that Ray knows
 TIMEOUT = {"timeout_min": "1440"}
 
 
@@ -63,11 +65,30 @@ def ray_workers(n: int | None, address: str | None) -> list[RayWorker]:
                  logging_level="error")
     except (ConnectionError, ValueError, RuntimeError) as error:
         raise UserError(f"no Ray cluster at {address or 'this machine'}: {error}") from error
-    found = ray.cluster_resources()
-    n_gpus, n_cpus = int(found.get("GPU", 0)), int(found.get("CPU", 1))
-    n = min(n or n_gpus or n_cpus, n_cpus)
-    resources = {"num_cpus": max(1, n_cpus // n)} | ({"num_gpus": min(1.0, n_gpus / n)} if n_gpus else {})
+    n, resources = shares([node.get("Resources", {}) for node in ray.nodes() if node["Alive"]], n)
     return [RayWorker(ray, resources) for _ in range(n)]
+
+
+def shares(nodes: Sequence[Mapping[str, float]], n: int | None) -> tuple[int, dict[str, float]]:
+    """Return how many of n workers (by default one a GPU, or one a CPU) a cluster has room for, and what each takes of a node.
+
+    `nodes` are the CPUs and GPUs of each node. All of a worker lies on one node, and Ray never starts one whose share fits on
+    none. So a share is as large as lets all workers be placed: a GPU or its part, and as many CPUs as that leaves. Raises
+    UserError if no node has what a worker needs.
+    """
+    sizes = [(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes]
+    n_cpus, n_gpus = map(sum, zip(*sizes, strict=True))
+    n = n or n_gpus or n_cpus
+    on_a_gpu = math.ceil(n / n_gpus) if n_gpus else 0
+
+    def places(share: int) -> int:
+        return sum(min(cpus // share, gpus * on_a_gpu) if n_gpus else cpus // share for cpus, gpus in sizes)
+
+    if (n := min(n, places(1))) == 0:
+        raise UserError(f"no node of the Ray cluster has a CPU{' beside its GPU' if n_gpus else ''} for a worker")
+    share = next(share for share in range(n_cpus // n, 0, -1) if places(share) >= n)
+    part = math.floor(RAY_UNITS / on_a_gpu) / RAY_UNITS if n_gpus else 0
+    return n, {"num_cpus": share} | ({"num_gpus": part} if n_gpus else {})
 
 
 class SlurmWorker:

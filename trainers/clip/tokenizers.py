@@ -1,5 +1,6 @@
 """Tokenizers: CLIP's, which open_clip brings along, and those of other text towers, from files of transformers' kind."""
 
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,21 @@ def build_tokenizer(architecture: Architecture, given: str, beside: Path | None,
         return _of_files(folder, repository, dict(arguments, context_length=length, tokenizer_mode=text.get("tokenizer_mode")))
     if "bpe_path" in arguments:
         arguments["bpe_path"] = str(merges / arguments["bpe_path"])
-    tokenizer = open_clip.SimpleTokenizer(context_length=length, **arguments)
+    tokenizer = open_clip.SimpleTokenizer(context_length=length, **arguments) if arguments else _clips(length)
     if tokenizer.vocab_size > n_tokens:
         raise UserError(f"the text tower knows {n_tokens} tokens and CLIP's tokenizer has {tokenizer.vocab_size}; put its own "
                         "tokenizer.json into the folder of the weights, or name its folder as MODEL.BACKBONE.TOKENIZER")
     return tokenizer
+
+
+def _clips(length: int) -> Any:
+    """Return CLIP's tokenizer for texts of a length: a copy of the one that open_clip makes as it is imported, in no time."""
+    made = getattr(open_clip.tokenizer, "_tokenizer", None)
+    if not isinstance(made, open_clip.SimpleTokenizer):
+        return open_clip.SimpleTokenizer(context_length=length)
+    own = copy(made)
+    own.context_length = length
+    return own
 
 
 def _of_files(folder: Path | None, repository: str, arguments: dict[str, Any]) -> Any:

@@ -228,3 +228,17 @@ def test_a_vocabulary_that_is_not_clip_s_asks_for_its_tokenizer(tmp_path):
     folder = written(tmp_path / "clip", clip_model({"vocab_size": 300, "eos_token_id": 299}))
     with pytest.raises(UserError, match=r"knows 300 tokens .*has 49408; put its own tokenizer.json .*MODEL.BACKBONE.TOKENIZER"):
         load_clip(folder, "")
+
+
+@pytest.mark.parametrize("is_there", [True, False], ids=["open_clip's", "made anew"])
+def test_clip_s_tokenizer_is_open_clip_s_own_with_the_length_that_a_tower_reads(monkeypatch, is_there):
+    """The merges are read once, as open_clip is imported; should it no longer do so, they are read here."""
+    made = open_clip.tokenizer._tokenizer
+    if not is_there:
+        monkeypatch.delattr(open_clip.tokenizer, "_tokenizer")
+    texts = ["a photo of a heron.", "Ungewöhnlich: 3 café-tables & a very long text " * 5]
+    found = [build_tokenizer({"text_cfg": {"context_length": length}}, "", None, Path()) for length in (9, 77)]
+    for tokenizer, length in zip(found, (9, 77), strict=True):
+        assert tokenizer(texts).tolist() == open_clip.SimpleTokenizer(context_length=length)(texts).tolist()
+        assert (tokenizer.encoder is made.encoder) == is_there
+    assert made.context_length == 77
