@@ -73,7 +73,8 @@ def recorded_dataset(config: Mapping[str, Any], root: str | None = None) -> Data
 def pool_features(result: RunResult, dataset: Dataset) -> np.ndarray:
     """Return the features [N, D] of the train split that a run selected from, read from the cache it left."""
     from dassl.data.digests import ImageFiles  # imported here because records are read without torch
-    from dassl.data.feature_bank import bank_path, types_of
+    from dassl.data.feature_bank import bank_path
+    from dassl.data.feature_blocks import types_of
     from dassl.utils.tensors import key_of, load_tensors
 
     folder = expanded(result.config["CACHE_DIR"] or dataset.root / ".cache")

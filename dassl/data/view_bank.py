@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dassl.data.feature_bank import Key
+from dassl.data.feature_blocks import Key
 from dassl.utils.files import json_hash, lock, remove_leftovers
 from dassl.utils.seeding import seed_for
 from dassl.utils.tensors import load_tensors, save_tensors

@@ -19,7 +19,8 @@ from torch import Tensor
 
 from dassl.data.dataset import Dataset, Datum
 from dassl.data.digests import Contents, ImageFiles
-from dassl.data.feature_bank import bank_key, bank_path, load_bank, stored_features
+from dassl.data.feature_bank import Source, _blocks_folder, _join, bank_key, bank_path, extract_rows, load_bank, stored_features
+from dassl.data.feature_blocks import Blocks
 from dassl.data.transforms import Preprocessing
 from dassl.utils.errors import DataError, UserError
 from dassl.utils.events import Terminated
@@ -234,12 +235,16 @@ def test_an_extraction_that_is_stopped_goes_on_where_it_was(tmp_path, key, conte
     assert files["cache"] == files["whole"]
 
 
-def test_an_extraction_that_is_killed_goes_on_from_its_blocks(tmp_path, key, contents, monkeypatch):
-    """Row 9: blocks are written every few seconds, so they are there whatever ended the process."""
-    monkeypatch.setattr("dassl.data.feature_bank.BLOCK_SECONDS", 0.0)
+@pytest.mark.parametrize("former", [False, True])
+def test_an_extraction_that_is_killed_goes_on_from_its_blocks(tmp_path, key, contents, monkeypatch, former):
+    """Row 9: blocks are written every few seconds, so they are there whatever ended the process, by former names too."""
+    monkeypatch.setattr("dassl.data.feature_blocks.BLOCK_SECONDS", 0.0)
     with pytest.raises(ZeroDivisionError), monkeypatch.context() as killed:
-        killed.setattr("dassl.data.feature_bank._Blocks.__exit__", lambda *_: None)
+        killed.setattr("dassl.data.feature_blocks.Blocks.__exit__", lambda *_: None)
         load_bank(tmp_path, key, contents, stopped(ZeroDivisionError(), 2))
+    if former:
+        block = min(tmp_path.glob("*.blocks/*.safetensors"))
+        block.rename(block.with_name(f"{block.stem.partition('-')[0]}.safetensors"))
     asked = []
     load_bank(tmp_path, key, contents, lambda rows: [asked.append(rows), FEATURES[rows]][1:])
     assert asked == [[2]] and torch.equal(load_bank(tmp_path, key, contents, never).features, FEATURES)
@@ -268,10 +273,73 @@ def test_a_damaged_block_is_extracted_again_with_a_warning(tmp_path, key, conten
 
 def test_an_extraction_is_kept_in_a_bounded_number_of_files(tmp_path, monkeypatch):
     """The size of the pool and the time it takes do not matter."""
-    monkeypatch.setattr("dassl.data.feature_bank.BLOCK_SECONDS", 0.0)
-    monkeypatch.setattr("dassl.data.feature_bank.shutil.rmtree", lambda *_, **__: None)
+    monkeypatch.setattr("dassl.data.feature_blocks.BLOCK_SECONDS", 0.0)
+    monkeypatch.setattr("dassl.data.feature_bank.drop_blocks", lambda *_: None)
     load_bank(tmp_path, TOY_KEY, toy_contents(3000), lambda rows: torch.ones(len(rows), 2).split(1))
     assert 200 < len(list(tmp_path.glob("*.blocks/*"))) <= 256
+
+
+def rows_of(n_rows: int, own: int = 0) -> Tensor:
+    return torch.arange(n_rows).float()[:, None] + torch.tensor([1.0, 1000.0 * own])
+
+
+def test_a_worker_that_writes_while_a_run_extracts_loses_no_features(tmp_path, monkeypatch):
+    """Both have begun at the same image, before either had written. The bank holds every image, and no block stays behind."""
+    monkeypatch.setattr("dassl.data.feature_blocks.BLOCK_SECONDS", 0.0)
+    contents, features = toy_contents(60), rows_of(60)
+    worker = Blocks(_blocks_folder(tmp_path, TOY_KEY), TOY_KEY, contents.digests)
+
+    def extract(rows):
+        with monkeypatch.context() as patch:
+            patch.setattr("dassl.data.feature_blocks.BLOCK_SECONDS", 99.0)
+            worker.make(torch.arange(5), lambda rows: [features[rows]])
+        yield features[rows[:40]]
+        worker.write()
+        yield features[rows[40:]]
+
+    found = load_bank(tmp_path, TOY_KEY, contents, extract)
+    assert torch.equal(found.features, features)
+    assert torch.equal(load_bank(tmp_path, TOY_KEY, contents, never).features, features)
+    worker.make(torch.arange(5, 9), lambda rows: [features[rows]])  # it is a shard behind, and the next run cleans up
+    worker.write()
+    assert len(list(tmp_path.glob("*.blocks/*"))) == 1
+    load_bank(tmp_path, TOY_KEY, contents, never)
+    assert not list(tmp_path.glob("*.blocks"))
+
+
+def test_blocks_of_two_data_sets_of_one_name_and_size_do_not_meet(tmp_path, monkeypatch):
+    """Two folders of photos that share a cache: what one has made so far outlives the other's bank, and is its own."""
+    monkeypatch.setattr("dassl.data.feature_blocks.BLOCK_SECONDS", 0.0)
+    one, features = toy_contents(30), (rows_of(30), rows_of(30, 1))
+    other = dataclasses.replace(one, digests=one.digests + 100, sha256="1")
+    other_key = TOY_KEY | {"files": "1"}
+
+    def of_both(rows):
+        yield features[0][rows[:10]]
+        extract_rows(Source(tmp_path, other_key, other, lambda rows: features[1][rows].split(7)), torch.arange(20))
+        yield features[0][rows[10:]]
+
+    assert torch.equal(load_bank(tmp_path, TOY_KEY, one, of_both).features, features[0])
+    asked = []
+    found = load_bank(tmp_path, other_key, other, lambda rows: [asked.extend(rows), features[1][rows]][1:])
+    assert torch.equal(found.features, features[1]) and asked == list(range(20, 30))
+
+
+def test_a_bank_is_not_joined_from_parts_that_lack_an_image(tmp_path):
+    """An image without features would be a row of zeros that a checksum covers."""
+    parts = [(torch.tensor([0, 2]), torch.tensor([0, 1]), torch.ones(2, 2))]
+    with pytest.raises(UserError, match="lacks the features of 1 images"):
+        _join(parts, tmp_path / "bank.safetensors", TOY_KEY, toy_contents(3).digests)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_of_another_name_among_the_blocks_is_no_block(tmp_path, key, contents):
+    """Such as the copy that a synchronized folder makes."""
+    with pytest.raises(KeyboardInterrupt):
+        load_bank(tmp_path, key, contents, stopped(KeyboardInterrupt(), 2))
+    block, = tmp_path.glob("*.blocks/*.safetensors")
+    block.rename(block.with_name("copy of block.safetensors"))
+    assert torch.equal(load_bank(tmp_path, key, contents, extract).features, FEATURES)
 
 
 def test_a_disk_without_room_for_the_features_is_named_with_bytes_and_the_way_out(tmp_path, key, contents):

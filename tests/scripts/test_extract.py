@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import sys
@@ -204,34 +205,39 @@ def test_shards_are_kept_with_an_index_and_a_run_elsewhere_joins_them(tmp_path, 
     folder = keep_shards(tmp_path / "cache", root, monkeypatch)
     assert "features of 1,197 images in 4 shards, 128 numbers each, 1,197 of them extracted now" in capsys.readouterr().out
     index = json.loads((folder / "index.json").read_text())
-    assert [(own["file"], own["first"], own["rows"], own["dtype"], own["width"]) for own in index["shards"]] == [
-        (f"{first:010d}.safetensors", first, min(320, 1197 - first), "F16", 128) for first in (0, 320, 640, 960)]
+    assert [(own["file"][:11], own["first"], own["rows"], own["dtype"], own["width"]) for own in index["shards"]] == [
+        (f"{first:010d}-", first, min(320, 1197 - first), "F16", 128) for first in (0, 320, 640, 960)]
     assert index["key"]["features"] == "float16" and not list((tmp_path / "cache").glob("*.safetensors"))
     shutil.copytree(tmp_path / "cache", tmp_path / "there")
-    monkeypatch.setattr("dassl.data.feature_bank._Blocks._add", None)  # nothing is extracted
+    monkeypatch.setattr("dassl.data.feature_blocks.Blocks._add", None)  # nothing is extracted
     bank = load_bank(*source_of(cell.configured(half(tmp_path / "there", root)[:-2]), Held(), "train", "features"))
     expected, = (own for name, own in whole.items() if "_train_" in name)
     assert bank.features.dtype == torch.float16 and torch.equal(bank.features, expected.half())
     assert not list((tmp_path / "there").glob("*.blocks"))
 
 
+def shard_from(folder: Path, first: int) -> Path:
+    path, = folder.glob(f"{first:010d}-*.safetensors")
+    return path
+
+
 def without_shard(folder: Path) -> None:
-    (folder / "0000000320.safetensors").unlink()
+    shard_from(folder, 320).unlink()
 
 
 def with_cut_shard(folder: Path) -> None:
-    path = folder / "0000000320.safetensors"
+    path = shard_from(folder, 320)
     path.write_bytes(path.read_bytes()[:-9])
 
 
 def with_altered_shard(folder: Path) -> None:
-    path = folder / "0000000320.safetensors"
+    path = shard_from(folder, 320)
     path.write_bytes(path.read_bytes()[:-1] + b"!")
 
 
 def with_other_rows(folder: Path) -> None:
     """Put another shard's content under a shard's name, valid in itself."""
-    shutil.copyfile(folder / "0000000640.safetensors", folder / "0000000320.safetensors")
+    shutil.copyfile(shard_from(folder, 640), shard_from(folder, 320))
 
 
 def with_other_index(folder: Path) -> None:
@@ -245,7 +251,7 @@ def with_damaged_index(folder: Path) -> None:
 
 def with_number_as_file(folder: Path) -> None:
     path = folder / "index.json"
-    path.write_text(path.read_text().replace('"file": "0000000320.safetensors"', '"file": 320', 1))
+    path.write_text(path.read_text().replace(f'"file": "{shard_from(folder, 320).name}"', '"file": 320', 1))
 
 
 @pytest.mark.parametrize(("damage", "n_anew", "said"), [
@@ -262,7 +268,8 @@ def test_shards_that_are_not_what_the_index_says_are_named_and_made_anew(
     damage(keep_shards(tmp_path, root, monkeypatch))
     capsys.readouterr()
     assert extract.main(half(tmp_path, root)) == 0
-    assert any(said in own.getMessage() and "\n" not in own.getMessage() for own in caplog.records)
+    lines = [re.sub(r"-[0-9a-f]{8}\.safetensors", ".safetensors", own.getMessage()) for own in caplog.records]
+    assert any(said in line and "\n" not in line for line in lines)
     assert f"{n_anew:,} of them extracted now" in capsys.readouterr().out
     found, = banks(tmp_path).values()
     expected, = (own for name, own in whole.items() if "_train_" in name)

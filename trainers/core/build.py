@@ -17,7 +17,8 @@ from dassl.config.setup import cache_path
 from dassl.data.build import load_dataset
 from dassl.data.dataset import Dataset
 from dassl.data.digests import Contents, ImageFiles
-from dassl.data.feature_bank import Key, Source, bank_key, kept_as, load_bank, stored_features, writable
+from dassl.data.feature_bank import Source, bank_key, kept_as, load_bank, stored_features, writable
+from dassl.data.feature_blocks import Key
 from dassl.data.loader import pixel_batches
 from dassl.data.store import ImageStore
 from dassl.data.transforms import build_augmentation, build_preprocessing
