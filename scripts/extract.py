@@ -7,9 +7,10 @@
 
 The config is that of the runs, by the same files and KEY VALUE pairs: weights, data set, input size, precision, and the
 learner, which says what is read. Workers take shards of images in turn. Kill it at any moment and give the same command again:
-what has been written is not extracted anew. `CACHE_DIR` must be one folder for all workers. In the end the shards are joined to
-one file, which runs map; `--keep-shards` leaves that to the first run, so that shards and their index can be moved to another
-machine first. The exit code is 0 if all features are there.
+what has been written is not extracted anew. `CACHE_DIR` must be one folder for all workers, and the command is given on a
+machine of their kind: features of another card, or of a CPU, differ in their last digits. In the end the shards are
+joined to one file, which runs map; `--keep-shards` leaves that to the first run, so that shards and their index can be moved to
+another machine first. The exit code is 0 if all features are there.
 """
 
 import argparse
@@ -35,7 +36,7 @@ from dassl.utils.errors import UserError
 from dassl.utils.events import stop_on_sigterm, stopped_by
 from dassl.utils.held import Held
 from scripts.experiments.backends import add_backend, build_workers
-from scripts.experiments.cell import DONE, Outcome, configured
+from scripts.experiments.cell import DONE, REFUSED, Outcome, configured
 from scripts.experiments.experiment import Cell
 from scripts.experiments.schedule import Schedule
 from scripts.experiments.shard import files_of, shard_words, shards, source_of
@@ -85,7 +86,7 @@ def extract(arguments: argparse.Namespace, words: Sequence[str]) -> int:
     for split, reads in product(splits, kinds_read(cfg)):
         source = source_of(cfg, held, split, reads)
         missing = missing_rows(source).tolist()
-        cells = [Cell(f"{split} {reads} {own.start}:{own.stop}", cache_path(cfg), shard_words(split, reads, own, words))
+        cells = [Cell(f"{split} {reads} {own.start}:{own.stop}", cache_path(cfg), shard_words(source, reads, own, words))
                  for own in shards(missing, size)]
         failed += run(arguments, cells, cache_path(cfg)) if cells else 0
         if not failed:
@@ -115,6 +116,8 @@ def run(arguments: argparse.Namespace, cells: Sequence[Cell], folder: Path) -> i
 
         def report(cell: Cell, outcome: Outcome) -> None:
             bar.update()
+            if outcome.kind == REFUSED:  # as every other shard would be
+                raise UserError(outcome.error)
             if outcome.kind != DONE:
                 failed.append(cell.name)
                 bar.write(f"extract.py: {cell.name}: {outcome.error}", file=sys.stderr)

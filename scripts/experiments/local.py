@@ -81,12 +81,13 @@ def _close(process: subprocess.Popen) -> None:
 def local_workers(n: int | None, output: Path) -> list[LocalWorker]:
     """Return n workers that share GPUs in turn, or the cores in equal parts.
 
-    By default one per GPU, or one per core, but no more than fit in memory. This depends on what the machine has, not on what
-    is free right now: the number of workers determines the threads of each, and so a result's last digits.
+    By default one per GPU, or one per core, but no more than fit in memory. This depends on what the machine or container has,
+    not on what is free right now: the number of workers determines the threads of each, and so a result's last digits.
     """
     import torch
+    from joblib import cpu_count  # which a container's limit bounds too
 
-    n_gpus, n_cores = torch.cuda.device_count(), len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count()
+    n_gpus, n_cores = torch.cuda.device_count(), cpu_count()
     n = n or max(1, min(n_gpus or n_cores, int(total_memory() // WORKER_BYTES)))
     threads = {"OMP_NUM_THREADS": str(max(1, n_cores // n))}
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(n_gpus)))).split(",")

@@ -41,9 +41,8 @@ class Schedule:
     def run(self) -> None:
         """Return when all cells have ended; if it is interrupted, for example by Ctrl-C, the workers are stopped first."""
         with ThreadPoolExecutor(len(self._workers)) as threads:
-            serving = [threads.submit(self._serve, index) for index in range(len(self._workers))]
             try:
-                ended = set()
+                serving, ended = [threads.submit(self._serve, index) for index in range(len(self._workers))], set()
                 while len(ended) < len(serving):  # waiting without a limit would block Ctrl-C
                     ended = wait(serving, timeout=0.2, return_when=FIRST_EXCEPTION).done
                     for future in ended:

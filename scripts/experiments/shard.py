@@ -1,11 +1,14 @@
 """A part of an extraction, as a worker of a sweep runs it: the frozen features of some images of a split.
 
-The words that ask for it are `SHARD`, the split, what is read, the images as START:STOP, and the words of a `train.py` command.
+The words that ask for it are `SHARD`, the split, what is read, the images as START:STOP, the key of the features as JSON, and
+the words of a `train.py` command.
 """
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from dassl.utils.errors import ConfigError
 from dassl.utils.held import Held
 from scripts.experiments.cell import Outcome, configured, outcome_of, run_cell
 from trainers.core import job
@@ -15,6 +18,7 @@ if TYPE_CHECKING:
 
     from dassl.data.digests import ImageFiles
     from dassl.data.feature_bank import Source
+    from dassl.data.feature_blocks import Key
 
 SHARD = "shard"
 
@@ -28,10 +32,11 @@ def run_shard(words: Sequence[str], held: Held) -> Outcome:
     """Extract a shard and return what became of it; nothing but a request to stop is raised."""
     from dassl.data.feature_bank import extract_rows, missing_rows
 
-    split, reads, images, *rest = words
+    split, reads, images, key, *rest = words
 
     def extract() -> None:
         source = source_of(configured(rest), held, split, reads)
+        check_same(json.loads(json.dumps(source.key)), json.loads(key))
         missing = held.get("missing", (source.folder, source.key), lambda: missing_rows(source))
         start, stop = map(int, images.split(":"))
         rows = missing[(missing >= start) & (missing < stop)]
@@ -41,9 +46,17 @@ def run_shard(words: Sequence[str], held: Held) -> Outcome:
     return outcome_of(extract)
 
 
-def shard_words(split: str, reads: str, images: range, words: Sequence[str]) -> tuple[str, ...]:
-    """Return what asks a worker for a shard; `words` are those of a `train.py` command."""
-    return SHARD, split, reads, f"{images.start}:{images.stop}", *words
+def check_same(own: "Key", asked: "Key") -> None:
+    """Raise ConfigError if a worker would make other features than those that are asked for, such as those of another card."""
+    if differs := [f"{name} {own.get(name)} instead of {asked.get(name)}" for name in sorted(own.keys() | asked.keys())
+                   if own.get(name) != asked.get(name)]:
+        raise ConfigError(f"a worker would make other features than those of this machine ({', '.join(differs)}), which no run "
+                          "here would find; give the command where workers run, such as in a job on a node of their kind")
+
+
+def shard_words(source: "Source", reads: str, images: range, words: Sequence[str]) -> tuple[str, ...]:
+    """Return what asks a worker for a shard of a source; `words` are those of a `train.py` command."""
+    return SHARD, source.contents.split, reads, f"{images.start}:{images.stop}", json.dumps(source.key), *words
 
 
 def source_of(cfg: "CfgNode", held: Held, split: str, reads: str) -> "Source":

@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 from dassl.utils.held import Held
 from scripts import extract
-from scripts.experiments import backends, cell, local
+from scripts.experiments import backends, cell, local, shard
 from scripts.experiments.schedule import WorkerDied
 from scripts.experiments.shard import run_task, shards, source_of
 from tests import commands
@@ -113,6 +113,22 @@ def test_a_shard_that_fails_is_named_and_the_others_are_kept(tmp_path, root, mon
     assert len(list(tmp_path.glob("*.blocks/*"))) == 3
 
 
+def test_a_worker_on_another_kind_of_machine_is_refused(tmp_path, root, monkeypatch, capsys):
+    """Its features would have another key: a run on this machine would not find them, and make its own."""
+    worker, own = InProcess(), shard.source_of
+
+    def source_of(*arguments):
+        source = own(*arguments)
+        return source._replace(key=source.key | {"device": "cuda sm_90"})
+
+    monkeypatch.setattr(shard, "source_of", source_of)
+    monkeypatch.setattr(extract, "build_workers", lambda arguments, folder, n: [worker])
+    assert extract.main([*words(tmp_path, root), "--shard-images", "320"]) == 1
+    error = capsys.readouterr().err
+    assert "(device cuda sm_90 instead of cpu)" in error and "give the command where workers run" in error
+    assert worker.n_run == 1 and not list(tmp_path.glob("*.safetensors")) and not list(tmp_path.glob("*.blocks"))
+
+
 @pytest.mark.starts
 def test_two_processes_extract_what_one_does(tmp_path, root, whole, monkeypatch):
     """Each has one of two cores."""
@@ -141,12 +157,10 @@ def test_two_actors_of_ray_one_killed(tmp_path, root, whole, monkeypatch):
 
     monkeypatch.setattr(extract, "build_workers", watched)
     try:
-        assert extract.main([*words(tmp_path, root), "--shard-images", "96", "--workers", "2", "--backend", "ray",
-                             "--splits", "train"]) == 0
+        assert extract.main([*words(tmp_path, root), "--shard-images", "96", "--workers", "2", "--backend", "ray"]) == 0
     finally:
         ray.shutdown()
-    assert killed and len(found := banks(tmp_path)) == 1
-    assert all(torch.equal(own, whole[name]) for name, own in found.items())
+    assert killed and same(banks(tmp_path), whole)
 
 
 def test_a_split_without_images_is_left_out(tmp_path, capsys):

@@ -187,8 +187,9 @@ def test_ray_finishes_a_sweep_although_a_worker_is_killed(tmp_path, root, whole,
 
 @pytest.mark.starts
 def test_submitit_runs_each_cell_as_a_job(tmp_path, root, whole, monkeypatch):
-    """submitit's local executor stands in for Slurm."""
+    """submitit's local executor stands in for Slurm. Jobs begin in a folder from which the project cannot be imported."""
     pytest.importorskip("submitit")
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(backends, "slurm_workers", partial(cluster.slurm_workers, cluster="local"))
     command = words(tmp_path, root, "--backend", "slurm", "--workers", "2", "--slurm", "timeout_min=10", SEEDS=[1])
     assert sweep.main(command) == 0

@@ -151,3 +151,20 @@ def test_a_fault_that_is_faster_than_the_first_look_is_raised(monkeypatch):
     monkeypatch.setattr("scripts.experiments.schedule.ThreadPoolExecutor", Quick)
     with pytest.raises(ZeroDivisionError):
         ended([FakeWorker(answer)])
+
+
+def test_ctrl_c_while_threads_begin_stops_the_workers(monkeypatch):
+    """A thread that serves already must not go on to the last cell."""
+    submit, n_begun = ThreadPoolExecutor.submit, []
+
+    def interrupted(self, task, *arguments):
+        n_begun.append(task)
+        if len(n_begun) == 2:
+            raise KeyboardInterrupt
+        return submit(self, task, *arguments)
+
+    workers = [FakeWorker(), FakeWorker()]
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        Schedule(CELLS, workers, lambda *_: None).run()
+    assert workers[1].stopped.is_set()
