@@ -33,7 +33,7 @@ def stage(round: int, n_labeled: int, n_classes: int, *, starts: Sequence[float]
     """Return whose turn it is: the last sampler whose start is reached. Rounds count once anything is labeled."""
     unit = n_classes if by == "labels_per_class" else 1
     reached = n_labeled if by == "labels_per_class" else round if n_labeled else 0
-    return sum(reached >= start * unit for start in starts) - 1
+    return sum(reached >= start * unit - 1e-9 for start in starts) - 1  # 0.07 * 100 is 7.000000000000001
 
 
 @SAMPLERS.register("schedule", check=check_starts, stage=stage)

@@ -6,6 +6,7 @@ import pytest
 
 from active.build import carry_out
 from active.registry import build_chosen, check_learner, check_sampler_names, initial_sampler
+from active.samplers.schedule import stage
 from active.testing import make_context, picks, sampler_by_name, sampler_node, without_labels
 from dassl.utils.errors import ConfigError
 from tests.active.toy import ToyTrainer, record_of, toy_config, toy_task
@@ -59,6 +60,13 @@ def test_inside_another_sampler_it_takes_turns_too(n_labeled, round, by, turn):
     ctx = replace(ctx if n_labeled else without_labels(ctx), round=round)
     parameters = {"samplers": ("random", "coreset", "entropy"), "starts": (0.0, 1.0, 2.0), "by": by}
     assert picks(sampler_by_name("schedule", **parameters), ctx) == picks(sampler_by_name(turn), ctx)
+
+
+@pytest.mark.parametrize(("n_classes", "start", "n_labeled"), [(100, 0.07, 7), (10, 1.1, 11), (100, 0.29, 29), (47, 3.0, 141)])
+def test_a_start_is_reached_however_its_product_is_rounded(n_classes, start, n_labeled):
+    """0.07 * 100 is 7.000000000000001. One label less is too few."""
+    turns = [stage(1, n, n_classes, starts=(0.0, start), by="labels_per_class") for n in (n_labeled - 1, n_labeled)]
+    assert turns == [0, 1]
 
 
 @pytest.mark.parametrize(("samplers", "starts", "message"), [
