@@ -10,25 +10,29 @@ from active.relations import Relations, all_pairs
 
 KEPT = 10_000  # rows from which exact lists are made once and kept; of fewer they are a matter of a second
 FEW = 0.02  # share of rows up to which those that lack neighbors are compared with all others
+LARGER = 1.5  # times the rows that are asked for, a split is compared in their place, however large: once for all rounds
 
 
-def pool_lists(ctx: SelectionContext, features: Tensor, k: int, *, exact: bool) -> NeighborLists:
+def pool_lists(ctx: SelectionContext, features: Tensor, k: int, *, exact: bool, max_pool: int) -> NeighborLists:
     """Return lists of k neighbors of unlabeled images, and of labeled ones if `features` [n, D] hold them behind these.
 
-    `exact` ones are of all pairs: of those of the train split if they are known and worth keeping, or of these features.
+    `exact` ones are of all pairs: of those of the train split if they are known and worth keeping, or of these features. Of a
+    split of more than `max_pool` images they are only if it is hardly larger than these features.
 
     Numbers are places in `features`, on whose device the lists are. Neighbors not among them are left out; a row that keeps
-    fewer than k is compared with all others. With too many such rows, lists are made of these features alone.
+    fewer than k is compared with all others. With too many such rows, lists are made of these features alone first.
     """
     make, k = (all_pairs if exact else neighbor_lists), min(k, len(features) - 1)
     if exact and (ctx.relations is None or len(features) < KEPT):
         return make(features, k)
     relations, rows = whole_split(ctx, features)
-    near = among(relations.neighbors(k, exact=exact, device=features.device), rows, k)
-    short = (near.rows < 0).any(1).nonzero().flatten()
-    if len(short) > FEW * len(features):
+    if exact and len(relations.features) > max(max_pool, LARGER * len(features)):
         return make(features, k)
-    for part in short.split(1024):
+    near = among(relations.neighbors(k, exact=exact, device=features.device), rows, k)
+    if len(short := _short(near)) > FEW * len(features):
+        near = make(features, k)
+        short = _short(near)
+    for part in short.split(1024) if len(short) else ():
         near.rows[part], near.cosines[part] = exact_lists(features, part, k)
     return near
 
@@ -54,3 +58,8 @@ def among(lists: NeighborLists, rows: Tensor, k: int) -> NeighborLists:
         near.rows[block] = places.gather(1, order)
         near.cosines[block] = lists.cosines[rows[block]].gather(1, order).where(near.rows[block] >= 0, -torch.inf)
     return near
+
+
+def _short(near: NeighborLists) -> Tensor:
+    """Return the rows whose lists are not full."""
+    return (near.rows < 0).any(1).nonzero().flatten()

@@ -89,7 +89,7 @@ def top_columns_of(blocks: Iterable[Tensor], k: int) -> tuple[Tensor, Tensor]:
     for block in blocks:
         numbers = torch.arange(start, start + block.shape[1], device=block.device).expand(len(block), -1)
         start += block.shape[1]
-        if len(columns):
+        if columns.dim() == 2:  # of an earlier block; it may hold no rows
             numbers, block = torch.cat([columns, numbers], 1), torch.cat([values, block], 1)
         found, values = top_columns(block, min(k, block.shape[1]))
         columns = numbers.gather(1, found)

@@ -50,7 +50,7 @@ def cec(
     if over == "all":
         features = torch.cat([features, ctx.labeled_features.float()])
         own = torch.cat([own, entropy(ctx.labeled_logits.float() - shift)])
-    lists = pool_lists(ctx, features, n_neighbors, exact=is_exact)
+    lists = pool_lists(ctx, features, n_neighbors, exact=is_exact, max_pool=max_pool)
     near, facts = mean_entropy(own, lists, kernel, rho), lists.facts
     uncertainty = (own + beta * near if combine == "sum" else (1 - beta) * own + beta * near).clamp(min=0)
     picked = ctx.ids[:0]

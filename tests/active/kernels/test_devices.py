@@ -131,7 +131,7 @@ KERNELS = {
     "NeighborLists": (lambda ctx: vars(_lists(ctx).to(ctx.device)), 1),
     "neighbors": (lambda ctx: [neighbors(ctx.features, 8), neighbors(ctx.features, 3, ctx.labeled_features)], 2),
     "cosine_tiles": (lambda ctx: list(cosine_tiles(ctx.features)), 0),
-    "pool_lists": (lambda ctx: [vars(pool_lists(ctx, ctx.features, 8, exact=exact)) for exact in (True, False)], 7),
+    "pool_lists": (lambda ctx: [vars(pool_lists(ctx, ctx.features, 8, exact=own, max_pool=90)) for own in (True, False)], 6),
     "whole_split": (lambda ctx: whole_split(ctx, ctx.features)[1], 0),
     "among": (lambda ctx: vars(among(_lists(ctx), ctx.ids.argsort()[:40], 5)), 1),
     "by_block": (lambda ctx: by_block(lambda rows: rows.sum(1), ctx.logits), 0),

@@ -5,7 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
+import active.kernels.neighbor_lists as listing
 import active.kernels.pool_lists as pool
+import active.kernels.scores as scores
+import active.relations as keeping
 from active.kernels.neighbor_lists import NeighborLists
 from active.kernels.neighbors import neighbors
 from active.kernels.pool_lists import among, pool_lists
@@ -39,13 +42,50 @@ def test_lists_of_the_split_serve_a_pool_that_shrinks(monkeypatch, exact):
                           logits=ctx.logits[:-4], skipped_features=ctx.features[-4:], skipped_ids=ctx.ids[-4:])
             for own in (ctx.unlabeled_features, torch.cat([ctx.unlabeled_features, ctx.labeled_features])):
                 rows, cosines = neighbors(own, 12)
-                near = pool_lists(ctx, own, 12, exact=exact)
+                near = pool_lists(ctx, own, 12, exact=exact, max_pool=ctx.n_total)
                 assert torch.equal(near.rows.long(), rows) and torch.allclose(near.cosines, cosines, atol=1e-6)
-                assert torch.equal(pool_lists(replace(ctx, relations=None), own, 12, exact=exact).rows, near.rows)
+                alone = pool_lists(replace(ctx, relations=None), own, 12, exact=exact, max_pool=ctx.n_total)
+                assert torch.equal(alone.rows, near.rows)
 
 
 def test_no_more_neighbors_than_others():
     """Lists of two images are one long, and of one image empty."""
     for n_pool in (1, 2):
         ctx = make_context(n_pool=n_pool, n_query=1)
-        assert pool_lists(ctx, ctx.features, 10, exact=False).rows.shape == (n_pool, n_pool - 1)
+        assert pool_lists(ctx, ctx.features, 10, exact=False, max_pool=1).rows.shape == (n_pool, n_pool - 1)
+
+
+@pytest.mark.parametrize("n_last", [1, 2, 11, 12])
+def test_lists_that_are_all_full_stay_as_they_are(monkeypatch, n_last):
+    """However many rows the last block of a comparison would hold."""
+    ctx = make_context(n_pool=60 + n_last)
+    monkeypatch.setattr(scores, "BLOCK", 20 * ctx.features.shape[1])
+    near = pool_lists(ctx, ctx.features, 12, exact=False, max_pool=1)
+    assert torch.equal(near.rows.long(), neighbors(ctx.features, 12)[0])
+
+
+@pytest.mark.parametrize(("n_labeled", "max_pool", "compared"), [
+    (10, 100, 110), (10, 110, 110), (50, 100, 150), (51, 100, 100), (51, 151, 151), (400, 100, 100)])
+def test_a_split_is_compared_only_if_it_is_not_much_more_than_was_allowed(monkeypatch, n_labeled, max_pool, compared):
+    """Of 100 images a split of 150 is compared once for all rounds, one of 151 only if `max_pool` says so."""
+    made, own = [], keeping.all_pairs
+    for module in (keeping, pool):
+        monkeypatch.setattr(module, "all_pairs", lambda features, k: made.append(len(features)) or own(features, k))
+    monkeypatch.setattr(pool, "KEPT", 1)
+    ctx = make_context(n_pool=100, n_labeled=n_labeled)
+    features = torch.empty(ctx.n_total, ctx.features.shape[1])
+    features[ctx.ids], features[ctx.labeled_ids] = ctx.features, ctx.labeled_features
+    near = pool_lists(replace(ctx, relations=Relations(features)), ctx.features, 5, exact=True, max_pool=max_pool)
+    assert made == [compared] and torch.equal(near.rows.long(), neighbors(ctx.features, 5)[0])
+
+
+def test_lists_of_the_pool_alone_are_full_too(monkeypatch):
+    """Groups of fewer images than a list is long: cells that are looked at hold too few of them, in more than `FEW` lists."""
+    monkeypatch.setattr(listing, "CHECKED", 60)
+    monkeypatch.setattr(listing, "LEAST_RECALL", 0.5)
+    ctx = make_context(n_pool=300, width=16)
+    groups = torch.eye(16)[torch.arange(300) % 16] + 0.01 * ctx.features
+    ctx = replace(ctx, features=torch.nn.functional.normalize(groups, dim=1))
+    assert (listing.neighbor_lists(ctx.features, 32).rows < 0).any(1).sum() > pool.FEW * 300
+    near = pool_lists(ctx, ctx.features, 32, exact=False, max_pool=1)
+    assert (near.rows >= 0).all() and near.cosines.isfinite().all()

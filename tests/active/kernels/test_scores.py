@@ -6,7 +6,16 @@ import pytest
 import torch
 
 import active.kernels.scores as scores
-from active.kernels.scores import entropy, least_confidence, residuals, smallness_of_margin, top_columns, top_rows, without
+from active.kernels.scores import (
+    entropy,
+    least_confidence,
+    residuals,
+    smallness_of_margin,
+    top_columns,
+    top_columns_of,
+    top_rows,
+    without,
+)
 from active.testing import small_pools
 from tests.active.samplers.plain import softmax
 
@@ -62,6 +71,15 @@ def test_top_columns_are_those_of_a_stable_sort(n_columns):
         expected = values.argsort(dim=1, descending=True, stable=True)[:, :k]
         assert torch.equal(columns, expected)
         assert torch.equal(top, values.gather(1, expected))
+
+
+@pytest.mark.parametrize("n_rows", [0, 1, 9])
+def test_top_columns_of_blocks_are_those_of_the_whole(n_rows):
+    """The last block is narrower than k, and there may be no rows."""
+    values = torch.randn(n_rows, 23, generator=torch.Generator().manual_seed(0))
+    columns, top = top_columns_of(values.split(10, dim=1), 4)
+    expected = top_columns(values, 4)
+    assert columns.shape == (n_rows, 4) and torch.equal(columns, expected[0]) and torch.equal(top, expected[1])
 
 
 def test_top_rows_refuses_nan():
