@@ -160,10 +160,10 @@ def subset(ctx: SelectionContext) -> tuple[Tensor, Tensor, dict[str, Any]]:
 def mass_radius(features: Tensor, n_balls: int, rng: np.random.Generator) -> float:
     """Return the median, over at most `SAMPLE` of unit rows [N, D], of the distance at which a ball holds its share of them.
 
-    Its share is 1 / `n_balls` of all. 1 where that distance is 0, as with copies alone.
+    Its share is 1 / `n_balls` of all, and at least the nearest other row. 1 where that distance is 0, as with copies alone.
     """
     features = single(features)
-    rank = math.ceil(len(features) / n_balls)
+    rank = min(len(features), max(2, math.ceil(len(features) / n_balls)))  # the first is the row itself
     sample = features[torch.from_numpy(rng.permutation(len(features))[:SAMPLE]).to(features.device).sort().values]
     distances = torch.cat([(2 - 2 * pair_products(sample[block], features)).kthvalue(rank, dim=1).values
                            for block in row_blocks(len(sample), len(features))])

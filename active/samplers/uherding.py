@@ -5,12 +5,13 @@ Source: Bae et al., "Uncertainty Herding: One Active Learning Method for All Lab
 margin`; `entropy` and `least_confidence` are the paper's others). The kernel's width `radius` is 1 without labels, then the
 smallest positive distance between two labeled rows (`labeled`): it shrinks as labels come, from covering the pool to asking
 what is uncertain. `mass` is ours: the median distance at which as many balls as there are labels and picks hold the pool once;
-it shrinks alike, and is no single pair's. Without labels u is 1, as in the paper (`cold: ones`), or taken from zero-shot
-probabilities (`zero_shot`).
+it shrinks alike, down to the nearest row's, and is no single pair's. Without labels u is 1, as in the paper (`cold: ones`), or
+taken from zero-shot probabilities (`zero_shot`).
 What the authors' code gets wrong: see `active.samplers.maxherding`; copies of a labeled row have distances of up to 8e-4 in
-float32, at which the width collapses and the sampler becomes margin without a word (here they are exact, and 0); with one label
-the smallest of no distances is taken (here 1). It divides logits by a temperature from 1 up that 30 % of the labels decide,
-none of up to three; here logits are as the learner makes them, which `TRAINER.CALIBRATION` can calibrate.
+float32, at which the width collapses and the sampler becomes margin without a word (here distances are exact, and rows that
+differ by rounding are copies); with one label the smallest of no distances is taken (here 1). It divides logits by a
+temperature from 1 up that 30 % of the labels decide, none of up to three; here logits are as the learner makes them, which
+`TRAINER.CALIBRATION` can calibrate.
 """
 
 import math
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from active.context import Query, SelectionContext
+from active.kernels.d2_sampling import ROUNDING
 from active.kernels.herding import herd, herd_subset, mass_radius
 from active.kernels.memory import compares_all
 from active.kernels.scores import entropy, least_confidence, row_blocks, smallness_of_margin
@@ -47,9 +49,13 @@ def uherding(
 
 
 def labeled_radius(features: Tensor) -> float:
-    """Return the smallest positive distance between rows [M, D], 1 if there is none; exact for copies."""
+    """Return the smallest distance between different unit rows [M, D], 1 if there are none.
+
+    Rows are copies up to `ROUNDING`, a squared distance: an image that is encoded in another batch has other last digits, which
+    in float16, even in all columns at once, make 1e-6 (2^-20).
+    """
     smallest = math.inf
     for block in row_blocks(len(features), len(features)):
         distances = torch.cdist(features[block].double(), features.double(), compute_mode="donot_use_mm_for_euclid_dist")
-        smallest = min(smallest, float(distances[distances > 0].min()) if (distances > 0).any() else math.inf)
+        smallest = min(smallest, float(distances.where(distances**2 > ROUNDING, math.inf).min()))
     return smallest if math.isfinite(smallest) else 1.0

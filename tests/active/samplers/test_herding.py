@@ -58,12 +58,12 @@ def test_maxherding_is_the_dense_form():
 
 
 def test_uherding_is_the_dense_form():
-    """On 200 small pools; its radius is the smallest distance of two labeled rows, 1 for fewer than two."""
+    """On 200 small pools; its radius is the smallest distance of two labeled rows that are no copies, 1 if there are none."""
     sampler = sampler_by_name("uherding")
     for ctx in small_pools(200):
         n, (features, centers) = min(ctx.n_query, ctx.n_pool - 1), arrays(ctx)
         distances = [math.dist(x, y) for place, x in enumerate(centers) for y in centers[:place]]
-        radius = min([own for own in distances if own > 0], default=1.0)
+        radius = min([own for own in distances if own**2 > plain.ROUNDING], default=1.0)
         expected = dense(features, centers, margins(ctx.logits), radius, n)
         assert picks(sampler, replace(ctx, n_query=n)) == ctx.ids[expected].tolist()
 
@@ -148,6 +148,32 @@ def test_copies_of_labels_do_not_collapse_the_radius():
     assert labeled_radius(row.repeat(40, 1)) == 1.0
 
 
+@pytest.mark.parametrize("half", [False, True])
+def test_a_copy_with_other_last_digits_has_no_distance_either(half):
+    """An image that is encoded in another batch: 1e-8 away, or one unit of float16's last place away in every column."""
+    generator = torch.Generator().manual_seed(0)
+    rows = F.normalize(torch.randn(30, 512, generator=generator), dim=1)
+    expected = labeled_radius(rows)
+    copies = F.normalize(rows + 1e-8 * torch.randn(30, 512, generator=generator), dim=1)
+    if half:
+        rows = rows.half()
+        copies = (rows.view(torch.int16) + 1).view(torch.float16)
+    assert not torch.equal(copies, rows.to(copies.dtype))
+    assert labeled_radius(torch.cat([rows, copies])) == pytest.approx(expected, rel=1e-3)
+    assert labeled_radius(torch.cat([rows[:1], copies[:1]])) == 1.0
+
+
+def test_an_image_that_is_labeled_twice_does_not_make_uherding_margin():
+    ctx = make_context(3, n_query=12)
+    once = picks(sampler_by_name("uherding"), ctx)
+    assert once != picks(sampler_by_name("margin"), ctx)
+    labeled = torch.cat([ctx.labeled_features, F.normalize(ctx.labeled_features[:1] + 1e-8, dim=1)])
+    logits, labels = torch.cat([ctx.labeled_logits, ctx.labeled_logits[:1]]), torch.cat([ctx.labels, ctx.labels[:1]])
+    twice = replace(ctx, labeled_features=labeled.contiguous(), labeled_logits=logits, labels=labels,
+                    labeled_ids=torch.cat([ctx.labeled_ids, torch.tensor([ctx.n_total])]))
+    assert not torch.equal(labeled[-1], labeled[0]) and picks(sampler_by_name("uherding"), twice) == once
+
+
 def test_the_radius_by_mass_shrinks_with_labels_and_picks():
     """It is the distance to the ceil(n / (l + B))-th nearest row, the row itself among them; 12 labels and 8 picks here."""
     ctx = make_context(1, n_pool=40, n_labeled=12, n_query=8)
@@ -155,6 +181,10 @@ def test_the_radius_by_mass_shrinks_with_labels_and_picks():
     expected = sorted(row[1] for row in distances)[(40 - 1) // 2]  # torch's median of 40 is the 20th
     assert mass_radius(ctx.unlabeled_features, 20, ctx.rng) == pytest.approx(expected, rel=1e-3)
     assert mass_radius(ctx.unlabeled_features, 10, ctx.rng) > mass_radius(ctx.unlabeled_features, 20, ctx.rng)
+    least = mass_radius(ctx.unlabeled_features, 39, ctx.rng)  # a ball holds the nearest other row at least
+    assert least == mass_radius(ctx.unlabeled_features, 20, ctx.rng) < 1
+    assert [mass_radius(ctx.unlabeled_features, n_balls, ctx.rng) for n_balls in (40, 41, 1000)] == [least] * 3
+    assert mass_radius(ctx.unlabeled_features[:1], 1, ctx.rng) == 1.0
     copies = replace(ctx, features=ctx.features[:1].expand(40, -1))
     assert mass_radius(copies.unlabeled_features, 20, copies.rng) == 1.0
     assert len(picks(sampler_by_name("uherding", radius="mass"), copies)) == 8

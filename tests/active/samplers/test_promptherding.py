@@ -41,7 +41,7 @@ def rows_of(ctx: SelectionContext, kernel: str) -> tuple[np.ndarray, np.ndarray]
 def dense(ctx: SelectionContext, n: int, *, kernel: str, balance: float) -> list[int]:
     """Every gain again for every pick, weights included, and the tie rule."""
     pool, labeled = rows_of(ctx, kernel)
-    rank = int(np.ceil(len(pool) / (len(labeled) + ctx.n_query)))
+    rank = min(len(pool), max(2, int(np.ceil(len(pool) / (len(labeled) + ctx.n_query)))))
     distances = np.sort(np.sqrt(np.maximum(2 - 2 * pool @ pool.T, 0)), axis=1)[:, rank - 1]
     median = np.sort(distances)[(len(pool) - 1) // 2]
     radius = median if median**2 > 2e-6 else 1.0
