@@ -3,6 +3,8 @@
 A list is a ball as far as it reaches: of a larger ball the nearest rows are known, and others whose own lists hold its center.
 """
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -12,13 +14,19 @@ from active.kernels.scores import row_blocks
 
 
 def listed_pure_cosine(near: NeighborLists, clusters: Tensor, purity: float) -> float:
-    """Return `pure_cosine` by lists; a row whose whole list is of its own cluster counts as pure."""
+    """Return `pure_cosine` by lists; a row whose whole list is of its own cluster counts as pure.
+
+    Where so many rows are pure that any radius would do, their balls count as pure only as far as their lists reach.
+    """
     foreign = torch.full((len(clusters),), -torch.inf, device=near.rows.device)
+    last = torch.ones_like(foreign)  # cosine that a list reaches
     for block in row_blocks(*near.rows.shape):
         rows = near.rows[block].long()
         is_own = (clusters[rows.clamp(min=0)] == clusters[block, None]) | (rows < 0)
         foreign[block] = near.cosines[block].where(~is_own, -torch.inf).amax(1)
-    return cosine_at_purity(foreign, purity)
+        last[block] = near.cosines[block].where(rows >= 0, 1.0).amin(1)
+    cosine = cosine_at_purity(foreign, purity)
+    return cosine if math.isfinite(cosine) else cosine_at_purity(foreign.where(foreign.isfinite(), last), purity)
 
 
 class ListedBalls:

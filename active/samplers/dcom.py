@@ -9,7 +9,7 @@ pick is
 
 u_i = 1 - (p(1) - p(2)), deg_i the images within the mean radius of labels that no ball holds, both scaled to [0, 1] over the
 pool; its own ball of that radius is covered then. S is nearly a switch: ProbCover until cov is about 0.8, then margin. A first
-round without labels is ProbCover's.
+round without labels is ProbCover's, with this sampler's `max_pool` and `exact`.
 Above `max_pool` images, with `exact: false`, candidates are random ones and deg counts random images, as `maxherding` does.
 Ours: all radii are of the current predictions, so that nothing is carried from round to round; the cov of tau is that of balls
 with a tau of 0.4; `max_radius` is where a ball holds one in C images (`max_radius: 0`), 1.1 in the paper.
@@ -32,7 +32,7 @@ from active.kernels.memory import compares_all
 from active.kernels.neighbors import TILE
 from active.kernels.scores import lowest_of_largest, row_blocks, smallness_of_margin
 from active.registry import SAMPLERS
-from active.samplers.probcover import probcover
+from active.samplers.probcover import by_balls
 from dassl.utils.large import single
 from dassl.utils.linear import pair_products
 from dassl.utils.progress import BAR
@@ -49,9 +49,9 @@ def dcom(
     max_pool: Annotated[int, AtLeast(1), AtMost(10**9)] = 200_000, exact: bool = False,
 ) -> Query:
     """Return `n_query` pool rows by (1)."""
-    if not len(ctx.labels):
-        return probcover(ctx, max_pool=max_pool, exact=exact)
     is_exact = compares_all("dcom", tuple(ctx.features.shape), max_pool, exact=exact)
+    if not len(ctx.labels):
+        return by_balls(ctx, is_exact=is_exact)
     cap = max_radius or mass_radius(ctx.unlabeled_features, ctx.n_classes, ctx.rng)
     _, covered = label_balls(ctx, cap, LOWEST)
     radii, covered = label_balls(ctx, cap, LOWEST + RISE * float(covered.double().mean()))

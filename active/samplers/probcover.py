@@ -33,18 +33,24 @@ from active.registry import SAMPLERS
 from dassl.utils.linear import pair_products
 from dassl.utils.registry import AtLeast, AtMost
 
+PURITY = 0.95
+
 
 @SAMPLERS.register("probcover")
 def probcover(
     ctx: SelectionContext, *, delta: Annotated[float, AtLeast(0), AtMost(2)] = 0.0,
-    purity: Annotated[float, AtLeast(0), AtMost(1)] = 0.95, max_pool: Annotated[int, AtLeast(1), AtMost(10**9)] = 200_000,
+    purity: Annotated[float, AtLeast(0), AtMost(1)] = PURITY, max_pool: Annotated[int, AtLeast(1), AtMost(10**9)] = 200_000,
     exact: bool = False,
 ) -> Query:
     """Return `n_query` pool rows, each covering the most uncovered pool rows; ties in random order."""
+    is_exact = compares_all("probcover", tuple(ctx.features.shape), max_pool, exact=exact)
+    return by_balls(ctx, delta, purity, is_exact=is_exact)
+
+
+def by_balls(ctx: SelectionContext, delta: float = 0.0, purity: float = PURITY, *, is_exact: bool) -> Query:
+    """Return the picks: from all pairs compared if `is_exact`, else from neighbor lists."""
     order = ctx.permutation(ctx.n_pool)
-    if compares_all("probcover", tuple(ctx.features.shape), max_pool, exact=exact):
-        return compared(ctx, order, delta, purity)
-    return listed(ctx, order, delta, purity)
+    return (compared if is_exact else listed)(ctx, order, delta, purity)
 
 
 def compared(ctx: SelectionContext, order: Tensor, delta: float, purity: float) -> Query:

@@ -9,6 +9,7 @@ import torch
 from active.context import SelectionContext
 from active.samplers.dcom import by_both, competence, label_balls, pure_ball
 from active.testing import make_context, picks, sampler_by_name, small_pools, without_labels
+from dassl.utils.errors import UserError
 from tests.active.samplers import plain
 
 CAP = 0.7
@@ -123,3 +124,14 @@ def test_coverage_alone_takes_the_largest_ball_then_the_next():
 def test_the_first_round_is_probcovers():
     ctx = without_labels(make_context(2))
     assert picks(sampler_by_name("dcom"), ctx) == picks(sampler_by_name("probcover"), ctx)
+
+
+def test_the_first_round_names_its_own_keys(caplog):
+    """It is ProbCover's up to `MAX_POOL` and above, but the keys that decide are DCoM's: in the refusal and in the log."""
+    ctx = without_labels(make_context(2))
+    with pytest.raises(UserError, match=r"^dcom compares all pairs .*ACTIVE\.DCOM\.MAX_POOL, now 60, .*ACTIVE\.DCOM\.EXACT"):
+        picks(sampler_by_name("dcom", max_pool=60, exact=True), ctx)
+    with caplog.at_level("INFO"):
+        found = picks(sampler_by_name("dcom", max_pool=60), ctx)
+    assert "more than ACTIVE.DCOM.MAX_POOL, 60" in caplog.text and "PROBCOVER" not in caplog.text
+    assert found == picks(sampler_by_name("probcover", max_pool=60), ctx)

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import active.kernels.coverage as coverage
+import active.kernels.neighbor_lists as listing
 import active.kernels.neighbors as pairs
 from active.kernels.coverage import UncoveredBalls, ball_sizes, pure_cosine
 from active.registry import SAMPLERS
@@ -179,3 +180,18 @@ def test_a_covered_row_leaves_its_own_ball_however_its_cosine_is_rounded():
     balls = UncoveredBalls(torch.eye(3), 1.0)
     balls.cover(torch.tensor([0]))
     assert [balls.take_largest(), balls.take_largest()] == [1, 2]
+
+
+@pytest.mark.parametrize("name", ["probcover", "dcom"])
+@pytest.mark.parametrize("n_classes", [1, 3])
+@pytest.mark.parametrize("spread", [0.0, 0.3])
+def test_pure_lists_leave_balls_that_cover_a_part(monkeypatch, name, n_classes, spread):
+    """Few classes in a large pool: all 32 neighbors of nearly all images are of their own cluster. So are those of copies.
+
+    The radius is finite, as records take no other number, and the first ball does not cover everything.
+    """
+    monkeypatch.setattr(listing, "CHECKED", 60)
+    ctx = without_labels(make_context(n_pool=600, n_classes=n_classes, width=16, n_query=8))
+    rows = torch.eye(16)[torch.arange(600) % n_classes] + spread * ctx.features
+    query = select(sampler_by_name(name, max_pool=100), replace(ctx, features=torch.nn.functional.normalize(rows, dim=1)))
+    assert math.isfinite(query.approximation["cosine"]) and (query.scores >= 1).all() and query.scores[0] < 600 / n_classes
