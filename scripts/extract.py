@@ -122,7 +122,10 @@ def run(arguments: argparse.Namespace, cells: Sequence[Cell], folder: Path) -> i
                 failed.append(cell.name)
                 bar.write(f"extract.py: {cell.name}: {outcome.error}", file=sys.stderr)
 
-        Schedule(cells, build_workers(arguments, folder, len(cells)), report).run()
+        def written(_: Cell) -> int:
+            return len(list(folder.glob("*.blocks/*")))
+
+        Schedule(cells, build_workers(arguments, folder, len(cells)), report, written).run()
     return len(failed)
 
 

@@ -12,7 +12,7 @@ from dassl.utils.run_folder import RESULTS
 from scripts.experiments.cell import BUSY, FAILED, Outcome
 from scripts.experiments.experiment import Cell
 
-MAX_STARTS = 3  # of a cell whose workers die before they finish a round
+MAX_STARTS = 3  # of a cell whose workers die before they finish a round, or write a part of their shard
 
 
 class WorkerDied(RuntimeError):
@@ -26,14 +26,27 @@ class Worker(Protocol):
     def stop(self) -> None: ...
 
 
-class Schedule:
-    """Runs cells on workers, one thread per worker; `report(cell, outcome)` is called once for every cell."""
+def rounds_on_record(cell: Cell) -> int:
+    """Return how many rounds of a run are finished."""
+    try:
+        return len(RunResult.read(cell.folder / RESULTS).rounds)
+    except UserError:  # not begun, or unreadable: the run itself says why
+        return 0
 
-    def __init__(self, cells: Sequence[Cell], workers: Sequence[Worker], report: Callable[[Cell, Outcome], None]):
+
+class Schedule:
+    """Runs cells on workers, one thread per worker; `report(cell, outcome)` is called once for every cell.
+
+    `progress` says how far a cell is, so that a worker that dies after some progress does not count against the cell.
+    """
+
+    def __init__(self, cells: Sequence[Cell], workers: Sequence[Worker], report: Callable[[Cell, Outcome], None],
+                 progress: Callable[[Cell], int] = rounds_on_record):
         self._cells = deque((cell, False) for cell in cells)  # and whether to wait for another process in its folder
         self._workers = workers
         self._report = report
-        self._deaths: dict[tuple[str, int], int] = {}  # of workers, by cell and number of recorded rounds
+        self._progress = progress
+        self._deaths: dict[tuple[str, int], int] = {}  # of workers, by cell and its progress
         self._lock = threading.Lock()
         self._stopped = False
         self.running: dict[int, Cell] = {}
@@ -69,23 +82,16 @@ class Schedule:
 
     def _attempt(self, worker: Worker, cell: Cell, must_wait: bool) -> Outcome | None:
         """Return the outcome of a cell, or None if it is in the queue again: its worker died, or it was busy."""
-        key = cell.name, _rounds_on_record(cell)  # a job that ends at its time limit, but finishes rounds, is not a failure
+        key = cell.name, self._progress(cell)  # a job that ends at its time limit, but finishes rounds, is not a failure
         try:
             outcome = worker.run(cell.words, wait=must_wait)
         except WorkerDied as error:
             self._deaths[key] = self._deaths.get(key, 0) + 1
             if self._deaths[key] < MAX_STARTS:
                 return self._again(cell, must_wait)
-            return Outcome(FAILED, f"its process died {MAX_STARTS} times in one round: {error}")
+            return Outcome(FAILED, f"its process died {MAX_STARTS} times without progress: {error}")
         return self._again(cell, True) if outcome.kind == BUSY and not must_wait else outcome
 
     def _again(self, cell: Cell, must_wait: bool) -> None:
         with self._lock:
             self._cells.append((cell, must_wait))
-
-
-def _rounds_on_record(cell: Cell) -> int:
-    try:
-        return len(RunResult.read(cell.folder / RESULTS).rounds)
-    except UserError:  # not begun, or unreadable: the run itself says why
-        return 0

@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
+from dassl.data.feature_blocks import Blocks
 from dassl.utils.held import Held
 from scripts import extract
 from scripts.experiments import backends, cell, local, shard
@@ -81,6 +82,32 @@ def test_shards_make_the_bits_of_a_single_pass(tmp_path, root, whole, monkeypatc
     assert extract.main([*words(tmp_path, root), "--shard-images", "300"]) == 0 and worker.n_run == 9
     assert "450 images, 128 numbers each, 0 of them" in capsys.readouterr().out
     assert not list(tmp_path.glob("*.blocks"))
+
+
+def test_workers_that_write_before_they_die_do_not_count_against_a_shard(tmp_path, root, whole, monkeypatch):
+    """Preempted machines: each death leaves another block, so that the shard is done in the end."""
+    monkeypatch.setattr("dassl.data.feature_blocks.BLOCK_SECONDS", 0.0)
+    make, n_deaths = Blocks._add, []
+
+    def add(blocks, rows, features):
+        make(blocks, rows, features)
+        if len(n_deaths) < 5:
+            n_deaths.append(rows)
+            raise WorkerDied("preempted")
+
+    class Preempted(InProcess):
+        def run(self, words, *, wait):
+            self.held = Held()
+            outcome = run_task(words, self.held)
+            if "preempted" in outcome.error:
+                raise WorkerDied("preempted")
+            return outcome
+
+    monkeypatch.setattr(Blocks, "_add", add)
+    monkeypatch.setattr(extract, "build_workers", lambda arguments, folder, n: [Preempted()])
+    assert extract.main([*words(tmp_path, root), "--splits", "test"]) == 0
+    expected = {name: own for name, own in whole.items() if "_test_" in name}
+    assert len(n_deaths) == 5 and same(banks(tmp_path), expected)
 
 
 def test_what_was_written_before_a_kill_is_not_extracted_anew(tmp_path, root, whole, monkeypatch):
