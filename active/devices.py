@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from yacs.config import CfgNode
 
+from dassl.utils.cards import free_bytes
 from dassl.utils.errors import ConfigError
 
 CPU = torch.device("cpu")
@@ -35,7 +36,7 @@ def selection_device(asked: str, model: torch.device, features: Tensor, logits: 
     if model.type != "cuda":
         return CPU
     needed = ROOM * 4 * (features.numel() + 2 * logits.numel())  # twice the logits: zero-shot ones too
-    free = torch.cuda.mem_get_info(model)[0]
+    free = free_bytes(model)
     if needed > free:
         logger.info("picks are computed on the CPU: the card has %.1f GiB free, and %.1f are wanted; ACTIVE.DEVICE cuda tries "
                     "it all the same", free / 2**30, needed / 2**30)

@@ -101,7 +101,8 @@ def kept(source: "Source", *, joins: bool) -> str:
 
     shards = list_shards(source)
     if shards and not joins:
-        n_rows, n_images = sum(shard["rows"] for shard in shards), len(source.contents.paths)
+        n_images = len(source.contents.paths)
+        n_rows = min(n_images, sum(shard["rows"] for shard in shards))  # a part of them may be there twice
         found = f"{n_rows:,} images in {len(shards)} shards, {shards[0]['width']} numbers each"
         return found if n_rows == n_images else (
             f"{found}; the other {n_images - n_rows:,} are in an earlier bank, which does not move with them")
@@ -122,8 +123,11 @@ def run(arguments: argparse.Namespace, cells: Sequence[Cell], folder: Path) -> i
                 failed.append(cell.name)
                 bar.write(f"extract.py: {cell.name}: {outcome.error}", file=sys.stderr)
 
-        def written(_: Cell) -> int:
-            return len(list(folder.glob("*.blocks/*")))
+        def written(cell: Cell) -> int:
+            """Return the number of files that begin in a shard."""
+            start, stop = map(int, cell.name.split()[-1].split(":"))
+            firsts = (int(path.name[:10]) for path in folder.glob("*.blocks/[0-9]*.safetensors"))
+            return sum(start <= first < stop for first in firsts)
 
         Schedule(cells, build_workers(arguments, folder, len(cells)), report, written).run()
     return len(failed)

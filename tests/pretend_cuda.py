@@ -29,7 +29,8 @@ JOINS = {"cat", "stack"}  # they take no number from the CPU, as arithmetic does
 PLAIN_ATTENTION = 0  # of `_fused_sdp_choice`: matrix products, which the CPU has too
 MEMORY = 80 * 2**30  # of the card, all free
 FACTS = {"mem_get_info": lambda *device: (MEMORY, MEMORY), "get_device_capability": lambda *device: (9, 0),
-         "get_device_name": lambda *device: "pretended", "max_memory_allocated": lambda *device: 0}
+         "get_device_name": lambda *device: "pretended", "max_memory_allocated": lambda *device: 0,
+         "memory_reserved": lambda *device: 0, "memory_allocated": lambda *device: 0}
 COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 
 

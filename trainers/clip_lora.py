@@ -13,6 +13,7 @@ with the first of a list).
 
 import math
 import re
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 import numpy as np
@@ -67,6 +68,12 @@ class CLIPLoRA(Head):
 
     def constants(self) -> dict[str, float]:
         return {"alpha": self.alpha}
+
+    def remember(self) -> Callable[[], object]:
+        if (generator := self._generator) is None:
+            return lambda: setattr(self, "_generator", None)
+        state = generator.get_state()
+        return lambda: generator.set_state(state)
 
     def _of(self, tower: nn.ModuleDict) -> dict[int, Changes]:
         drop = self._drop if self.training else None

@@ -17,7 +17,7 @@ node. This is a complete linear probe on frozen features, starting at the texts 
 """
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -96,6 +96,13 @@ class Learner(nn.Module):
         `texts` [C, D] are the unit-norm texts of the learner's own template, or of the data set's if it learns text
         prompts, or the means over the templates of `teacher`. Steps follow if a parameter requires a gradient.
         """
+
+    def remember(self) -> Callable[[], object]:
+        """Return what puts a random stream of the learner's own back to where it is now: for a step that is taken again.
+
+        The generator that `loss` is given in its batch is put back by the trainer.
+        """
+        return lambda: None
 
     def after_epoch(self, epoch: int, n_epochs: int) -> None:
         """Is called after the last step of an epoch, counted from 0: does nothing, unless overridden."""

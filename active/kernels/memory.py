@@ -22,9 +22,9 @@ def need_memory(what: str, n_bytes: float, device: "torch.device | None" = None)
     """Raise UserError, with both figures, if `what` takes more memory than this machine, or its card, has free."""
     available, remedy = available_memory(), "another sampler, a smaller pool or a larger machine"
     if device is not None and device.type == "cuda":
-        import torch  # here, as most callers ask only for the machine's memory and have not imported it
+        from dassl.utils.cards import free_bytes  # here, as most callers ask only for the machine's memory, without torch
 
-        available, remedy = torch.cuda.mem_get_info(device)[0], "ACTIVE.DEVICE cpu, another sampler or a smaller pool"
+        available, remedy = free_bytes(device), "ACTIVE.DEVICE cpu, another sampler or a smaller pool"
     if n_bytes > available:
         raise UserError(f"{what} needs about {n_bytes / GIB:.1f} GiB of memory and {available / GIB:.1f} GiB are free; "
                         f"choose {remedy}")

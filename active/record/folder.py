@@ -199,6 +199,7 @@ def note_selection(result: RunResult, device: str) -> None:
         if before:
             logger.warning("picks were computed on %s so far, and are on %s from now on", before[-1], device)
         before.append(device)
+    result.environment.pop(SELECTION, None)  # of a run that had no round yet, perhaps another device
     if before != ["cpu"]:
         result.environment[SELECTION] = AND.join(before)
 

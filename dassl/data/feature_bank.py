@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from dassl.data.digests import Contents
-from dassl.data.feature_blocks import Blocks, Extract, Kept, Key, drop_blocks, kept_blocks, same_but_files, types_of
+from dassl.data.feature_blocks import Blocks, Extract, Kept, Key, drop_blocks, kept_blocks, own_blocks, same_but_files, types_of
 from dassl.data.shard_index import Shard, write_index
 from dassl.data.transforms import Preprocessing
 from dassl.utils.errors import UserError
@@ -101,7 +101,7 @@ def load_bank(folder: Path, key: Key, contents: Contents, extract: Extract) -> F
                 _extracted(path, key, contents, extract)
             if (kept := load_tensors(path, key, types_of(key))) is None:
                 raise UserError(f"{path} could not be read as soon as it was written; the disk may be failing; {HINT}")
-        drop_blocks(_blocks_folder(folder, key), contents)
+        drop_blocks(_blocks_folder(folder, key), key, contents)
     return FeatureBank(kept["features"], key)
 
 
@@ -115,7 +115,8 @@ def missing_rows(source: Source) -> Tensor:
 
 def list_shards(source: Source) -> list[Shard]:
     """Write an index of the shards that an extraction has made, and return its entries; there are none once they are joined."""
-    return write_index(_blocks_folder(source.folder, source.key))
+    folder = _blocks_folder(source.folder, source.key)
+    return write_index(folder, own_blocks(folder, source.key, source.contents))
 
 
 def extract_rows(source: Source, rows: Tensor) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from dassl.data.digests import Contents
 from dassl.data.shard_index import drop_index, others_than_listed
 from dassl.utils.errors import UserError
-from dassl.utils.tensors import HINT, load_tensors, save_tensors
+from dassl.utils.tensors import HINT, key_of, load_tensors, save_tensors
 
 MAX_BLOCKS = 256  # files that an extraction in hand is kept in, and one more for each time that it is stopped
 BLOCK_SECONDS = 10.0  # of work that a kill may cost, if that is more than a 256th of all
@@ -47,23 +47,38 @@ def kept_blocks(folder: Path, key: Key, contents: Contents, first: int = 0, last
             yield kept["rows"][places], places, kept["features"]
 
 
-def drop_blocks(folder: Path, contents: Contents) -> None:
-    """Remove the blocks of an extraction whose bank is there; those of another data set's images are left alone."""
-    for path in folder.glob("*.safetensors"):
-        if _is_of(path, contents):
-            drop_index(folder)
-            path.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # there is no folder, or something else in it
+def own_blocks(folder: Path, key: Key, contents: Contents) -> list[Path]:
+    """Return the blocks that hold nothing but these images, ascending, after removing those that cannot be read.
+
+    Others are of a data set of the same name: another folder of photos, or this one before it changed.
+    """
+    found = []
+    for path in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(path, "pt") as file:
+                is_own = key_of(path) == _block_key(key, len(contents.digests)) and bool(
+                    (file.get_tensor("digests") == contents.digests[file.get_tensor("rows")]).all())
+        except (SafetensorError, IndexError):
+            _remove(folder, path)
+        except OSError:
+            continue
+        else:
+            found += [path] if is_own else []
+    return found
+
+
+def drop_blocks(folder: Path, key: Key, contents: Contents) -> None:
+    """Remove the blocks of an extraction whose bank is there, and the folder if nothing else is in it."""
+    for path in own_blocks(folder, key, contents):
+        _remove(folder, path)
+    with contextlib.suppress(OSError):
         folder.rmdir()
 
 
-def _is_of(path: Path, contents: Contents) -> bool:
-    """Return whether a block holds any of these images; a damaged one is of use to nobody."""
-    try:
-        with safe_open(path, "pt") as file:
-            return bool((file.get_tensor("digests") == contents.digests[file.get_tensor("rows")]).all(1).any())
-    except (OSError, SafetensorError, IndexError):
-        return True
+def _remove(folder: Path, block: Path) -> None:
+    with contextlib.suppress(OSError):  # another user's, who shares the cache
+        drop_index(folder)
+        block.unlink(missing_ok=True)
 
 
 class Blocks:

@@ -19,6 +19,7 @@ from dassl.data.places import Place
 from dassl.data.store import ImageStore, undecodable
 from dassl.data.transforms import Transform
 from dassl.utils.errors import DataError
+from dassl.utils.paths import reason
 from dassl.utils.text import printable
 
 View = tuple[Place, int | None]  # a file, and the seed of its random view; None for a view that is not random
@@ -140,9 +141,18 @@ def _named_deaths(loader: DataLoader, begun: Sequence[Place]) -> Iterator[np.nda
     """
     n_batches = 0
     with worker_deaths_named(lambda: f", at or soon after {printable(begun[min(n_batches, len(begun) - 1)])}"):
-        for found in loader:
+        for found in _started(loader):
             yield found
             n_batches += 1
+
+
+def _started(loader: DataLoader) -> Iterator[np.ndarray | list[DataError]]:
+    """Return what iterates over a loader; its worker processes are there then."""
+    try:
+        return iter(loader)
+    except OSError as error:
+        raise DataError(f"cannot start {loader.num_workers} worker processes: {reason(error)}; DATALOADER.NUM_WORKERS takes "
+                        "fewer, 0 none") from error
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ is noticed and named.
 """
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,9 @@ logger = logging.getLogger(__name__)
 Shard = dict[str, Any]
 
 
-def write_index(folder: Path) -> list[Shard]:
-    """Write the index of the shards in a folder, ascending by their first rows, and return its entries."""
-    shards = [described(path) for path in sorted(folder.glob("*.safetensors"))]
+def write_index(folder: Path, files: Sequence[Path]) -> list[Shard]:
+    """Write the index of shards in a folder, ascending by their first rows, and return its entries."""
+    shards = [described(path) for path in files]
     if shards:
         write_json(folder / INDEX, {"key": stated_in(folder / shards[0]["file"]).get("key"), "shards": shards})
     return shards

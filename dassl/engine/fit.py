@@ -37,15 +37,17 @@ def fit(
     description: str = "training",
     after_epoch: Callable[[int], None] = lambda epoch: None,
     parts_of: Parts[Batch] | None = None,
+    remember: Callable[[], Callable[[], object]] = lambda: lambda: None,
 ) -> Epochs:
     """Take one optimizer step per batch and one scheduler step per epoch; return the mean loss and rate of each epoch.
 
     `after_epoch` is told the number of each epoch after its last step. A batch that finds no room on a card is taken in parts
-    as `parts_of` makes them, for a loss that is the sum of share times loss over parts; without it, UserError. Raises
+    as `parts_of` makes them, for a loss that is the sum of share times loss over parts; without it, UserError. What the loss
+    had drawn for it is drawn again: `remember` returns what puts its random streams back to where they are. Raises
     TrainingError, naming epoch, batch and learning rate, at the first loss that is not finite, on a card at the end of its
     epoch; the parameters are then still those before that batch.
     """
-    means, steps = Epochs(), _Steps(loss_of, optimizer, parts_of)
+    means, steps = Epochs(), _Steps(loss_of, optimizer, parts_of, remember)
     with Progress(description, n_epochs, "epoch") as progress:
         for epoch, batches in enumerate(epochs):
             rate = scheduler.get_last_lr()[0]
@@ -70,8 +72,9 @@ class _Steps(Generic[Batch]):
     are from the first loss that is not finite, and all losses are read at once when the epoch is over.
     """
 
-    def __init__(self, loss_of: Callable[[Batch], Tensor], optimizer: torch.optim.Optimizer, parts_of: Parts[Batch] | None):
-        self._loss_of, self._optimizer, self._parts_of = loss_of, optimizer, parts_of
+    def __init__(self, loss_of: Callable[[Batch], Tensor], optimizer: torch.optim.Optimizer, parts_of: Parts[Batch] | None,
+                 remember: Callable[[], Callable[[], object]]):
+        self._loss_of, self._optimizer, self._parts_of, self._remember = loss_of, optimizer, parts_of, remember
         self._parameters = [own for group in optimizer.param_groups for own in group["params"]]
         self._n_parts = 1
         self.begin("")
@@ -104,7 +107,7 @@ class _Steps(Generic[Batch]):
 
     def _gradient(self, batch: Batch) -> Tensor:
         """Compute the gradients of a batch, in as many parts as were needed to fit so far, and return its loss."""
-        parts = self._parts(batch)
+        parts, draw_again = self._parts(batch), self._remember()
         self._forget_gradients()
         try:
             losses = [self._gradient_of(part, share) for part, share in parts]
@@ -118,6 +121,7 @@ class _Steps(Generic[Batch]):
             return losses[0] if len(losses) == 1 else torch.stack(losses).sum()
         self._forget_gradients()
         torch.cuda.empty_cache()
+        draw_again()
         return self._gradient(batch)
 
     def _forget_gradients(self) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 from dassl.utils.environment import PROJECT
 from dassl.utils.errors import ConfigError, UserError
 from dassl.utils.held import Held
-from scripts.experiments.cell import FAILED, Outcome
+from scripts.experiments.cell import Outcome
 from scripts.experiments.schedule import WorkerDied
 from scripts.experiments.shard import run_task
 
@@ -111,15 +111,14 @@ def shares(nodes: Sequence[Mapping[str, float]], n: int | None) -> tuple[int, di
     """
     sizes = [(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes]
     n_cpus, n_gpus = map(sum, zip(*sizes, strict=True))
-    n = n or n_gpus or n_cpus
-    on_a_gpu = math.ceil(n / n_gpus) if n_gpus else 0
 
-    def places(share: int) -> int:
+    def places(share: int, on_a_gpu: int) -> int:
         return sum(min(cpus // share, gpus * on_a_gpu) if n_gpus else cpus // share for cpus, gpus in sizes)
 
-    if (n := min(n, places(1))) == 0:
+    if (n := min(n or n_gpus or n_cpus, places(1, n_cpus))) == 0:
         raise UserError(f"no node of the Ray cluster has a CPU{' beside its GPU' if n_gpus else ''} for a worker")
-    share = next(share for share in range(n_cpus // n, 0, -1) if places(share) >= n)
+    on_a_gpu = next(number for number in range(1, n + 1) if places(1, number) >= n)
+    share = next(share for share in range(n_cpus // n, 0, -1) if places(share, on_a_gpu) >= n)
     part = math.floor(RAY_UNITS / on_a_gpu) / RAY_UNITS if n_gpus else 0
     return n, {"num_cpus": share} | ({"num_gpus": part} if n_gpus else {})
 
@@ -127,23 +126,24 @@ def shares(nodes: Sequence[Mapping[str, float]], n: int | None) -> tuple[int, di
 class SlurmWorker:
     """One job after another, a cell each."""
 
-    def __init__(self, executor: Any):
+    def __init__(self, executor: Any, accepted: threading.Event):
         self._executor = executor
+        self._accepted = accepted  # set once Slurm has taken a job of any worker
         self._job = None
         self._stopped = False
         self._submitting = threading.Lock()  # no job may be submitted once `stop` has checked
         self._next_look, self._absences = 0.0, 0
 
     def run(self, words: Sequence[str], *, wait: bool) -> Outcome:
-        """Return the outcome of a cell; raises WorkerDied if its job ended without one."""
-        try:
-            job = self._submitted(words, wait)
-        except WorkerDied:
-            raise
-        except RuntimeError as error:  # what submitit's errors are
-            return Outcome(FAILED, f"Slurm took no job: {_reason(error)}")
+        """Return the outcome of a cell; raises WorkerDied if its job ended without one, UserError if Slurm takes none at all.
+
+        Where Slurm has taken others, a refusal is a limit on their number: the job waits until it is taken.
+        """
+        while (job := self._submitted(words, wait)) is None:
+            self._pause()
         while not job.done():
             if self._stopped or self._is_gone(job):
+                self._job = None
                 raise WorkerDied(f"job {job.job_id} is not in the queue any more and has left no result")
             time.sleep(POLL)
         try:
@@ -156,15 +156,29 @@ class SlurmWorker:
         with self._submitting:
             self._stopped, job = True, self._job
         if job is not None and not job.done():
-            job.cancel()
+            job.cancel(check=False)
 
     def _submitted(self, words: Sequence[str], wait: bool) -> Any:
+        """Return the job of a cell, None if Slurm takes no more for now."""
         with self._submitting:
             if self._stopped:
                 raise WorkerDied("stopped")
-            self._job = self._executor.submit(_job, os.getcwd(), list(words), wait)
+            try:
+                self._job = self._executor.submit(_job, os.getcwd(), list(words), wait)
+            except RuntimeError as error:  # what submitit's errors are
+                if not self._accepted.is_set():
+                    raise UserError(f"Slurm takes no job: {_reason(error)}") from error
+                logger.warning("Slurm takes no further job now, and is asked again: %s", _reason(error))
+                return None
+            self._accepted.set()
             self._next_look, self._absences = time.monotonic() + LOOK, 0
             return self._job
+
+    def _pause(self) -> None:
+        """Wait until Slurm is asked again, or the worker is stopped."""
+        end = time.monotonic() + LOOK
+        while time.monotonic() < end and not self._stopped:
+            time.sleep(POLL)
 
     def _is_gone(self, job: Any) -> bool:
         """Return whether the queue has twice lacked a job of which nothing else is known: some clusters keep no accounts."""
@@ -175,12 +189,12 @@ class SlurmWorker:
 
 
 def _is_queued(job_id: str) -> bool:
-    """Return whether Slurm's queue has a job, or cannot be asked."""
+    """Return whether Slurm's queue has a job, or does not say."""
     try:
         found = subprocess.run(["squeue", "--noheader", "--jobs", job_id], capture_output=True, timeout=PATIENCE)
     except (OSError, subprocess.TimeoutExpired):
         return True
-    return bool(found.stdout.strip())
+    return bool(found.stdout.strip()) or (found.returncode != 0 and b"Invalid job id" not in found.stderr)
 
 
 def _reason(error: Exception) -> str:
@@ -214,7 +228,8 @@ def slurm_workers(n: int | None, output: Path, settings: Mapping[str, str], clus
         raise UserError(f"there is no Slurm here: {error}") from error
     except (NameError, TypeError, ValueError) as error:
         raise ConfigError(f"--slurm: {error}") from error
-    return [SlurmWorker(executor) for _ in range(n or 8)]
+    accepted = threading.Event()
+    return [SlurmWorker(executor, accepted) for _ in range(n or 8)]
 
 
 def _optional(package: str) -> ModuleType:

@@ -1,6 +1,7 @@
 """`ACTIVE.DEVICE`: where a run computes its picks, and what its record says about it."""
 
 import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,9 +9,12 @@ import torch
 import train
 from active.build import carry_out
 from active.devices import check_device, selection_device
+from active.kernels.memory import need_memory
+from active.record.folder import note_selection
 from active.record.results import RunResult
 from active.relations import Relations
 from active.testing import check_card, sampler_by_name
+from dassl.utils.cards import free_bytes
 from dassl.utils.errors import ConfigError
 from tests.active.toy import ToyTrainer, record_of, toy_config, toy_task
 from tests.pretend_cuda import MEMORY, PretendCuda, pretend_cuda
@@ -49,6 +53,25 @@ def test_a_run_that_selects_on_a_card_is_that_of_the_cpu(card, tmp_path, sampler
     assert [run.environment.get("selection") for run in runs.values()] == [None, "cuda", "cuda"]
     assert all(run.certificate == runs["cpu"].certificate for run in runs.values())
     assert card.uploads.total() > 0
+
+
+def test_what_torch_holds_without_using_it_is_free(card, monkeypatch):
+    """A process that has trained before picks where a fresh one would."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (10, MEMORY))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda *_: MEMORY // 2)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda *_: 2**20)
+    assert free_bytes(CUDA) == 10 + MEMORY // 2 - 2**20
+    assert selection_device("auto", CUDA, *SPLIT) == CUDA
+    need_memory("badge", 2**30, CUDA)
+
+
+def test_a_run_that_was_killed_before_its_first_round_names_the_device_that_it_went_on_with(tmp_path):
+    """Its record was begun on a card."""
+    result = SimpleNamespace(rounds=[], environment={"selection": "cuda"})
+    note_selection(result, "cpu")
+    assert result.environment == {}
+    note_selection(result, "cuda")
+    assert result.environment == {"selection": "cuda"}
 
 
 @pytest.mark.parametrize(("asked", "model", "free", "expected"), [

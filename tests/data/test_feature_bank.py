@@ -325,6 +325,34 @@ def test_blocks_of_two_data_sets_of_one_name_and_size_do_not_meet(tmp_path, monk
     assert torch.equal(found.features, features[1]) and asked == list(range(20, 30))
 
 
+@pytest.mark.parametrize("kept", [slice(0, 20), slice(5, 30)])
+def test_a_bank_of_fewer_images_leaves_the_blocks_of_more_alone(tmp_path, kept):
+    """The folder has grown, or a run leaves some images out: its bank is no use to the extraction in hand."""
+    whole, features = toy_contents(30), rows_of(30)
+    part = dataclasses.replace(whole, paths=whole.paths[kept], digests=whole.digests[kept], sha256="1",
+                               stamps=whole.stamps[kept])
+    key = TOY_KEY | {"files": "1"}
+    load_bank(tmp_path, key, part, lambda rows: [features[kept][rows]])
+    extract_rows(Source(tmp_path, TOY_KEY, whole, lambda rows: [features[rows]]), torch.arange(25))
+    load_bank(tmp_path, key, part, never)
+    asked = []
+    load_bank(tmp_path, TOY_KEY, whole, lambda rows: [asked.extend(rows), features[rows]][1:])
+    assert asked == list(range(25, 30)) and not list(tmp_path.glob("*.blocks"))
+
+
+def test_blocks_that_may_not_be_removed_stop_no_run(tmp_path, key, contents, monkeypatch):
+    """They are another user's, who shares the cache."""
+    load_bank(tmp_path, key, contents, extract)
+    extract_rows(Source(tmp_path, key, contents, extract), torch.arange(2))
+    assert list(tmp_path.glob("*.blocks/*"))
+    monkeypatch.setattr(Path, "unlink", forbidden)
+    assert torch.equal(load_bank(tmp_path, key, contents, never).features, FEATURES)
+
+
+def forbidden(*_, **__):
+    raise PermissionError
+
+
 def test_a_bank_is_not_joined_from_parts_that_lack_an_image(tmp_path):
     """An image without features would be a row of zeros that a checksum covers."""
     parts = [(torch.tensor([0, 2]), torch.tensor([0, 1]), torch.ones(2, 2))]

@@ -22,6 +22,7 @@ from dassl.data.store import ImageStore
 from dassl.data.transforms import Transform
 from dassl.data.view_bank import ViewBank
 from dassl.engine.predict import predict
+from dassl.utils.cards import free_bytes
 from dassl.utils.errors import UserError
 from dassl.utils.seeding import rng_for, seed_for
 from trainers.clip.frozen_clip import FrozenCLIP, normalized
@@ -80,11 +81,6 @@ def pixel_encoder(clip: FrozenCLIP, reads: Reads, transform: Transform) -> Encod
     """Return a function that does the same for 8-bit views [B, height, width, 3], which it normalizes where the tower is."""
     encode = encoder(clip, reads)
     return lambda pixels: encode(transform.normalize_on(pixels, clip.device))
-
-
-def free_bytes(device: torch.device) -> int:
-    """Return how many bytes fit on a card."""
-    return torch.cuda.mem_get_info(device)[0]
 
 
 class Inputs:

@@ -293,10 +293,11 @@ def prepared(cfg: CfgNode, held: Held, splits: Sequence[str] = ("train", "test")
 def _carried_out(cfg: CfgNode, held: Held) -> RunResult:
     from active.build import carry_out
     from dassl.data.loader import worker_deaths_named
+    from dassl.utils.cards import full_card_named
     from dassl.utils.large import large_files_in
     from trainers.core.build import build_selector, build_trainer
 
-    with worker_deaths_named(), large_files_in(Path(cfg.OUTPUT_DIR)):
+    with worker_deaths_named(), full_card_named(), large_files_in(Path(cfg.OUTPUT_DIR)):
         files, inputs = prepared(_continued(cfg), held)
         linear = {"linear": inputs.clip.linear} if inputs.clip.linear != "torch" else {}
         return carry_out(cfg, files.dataset, build_trainer(cfg, inputs), build_selector(cfg, inputs),

@@ -2,7 +2,7 @@
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, final
@@ -129,10 +129,19 @@ class PromptTrainer:
         def after_epoch(epoch: int) -> None:
             learner.after_epoch(epoch, self.recipe.n_epochs)
 
+        def remember() -> Callable[[], None]:
+            state, of_learner = rng.bit_generator.state, learner.remember()
+
+            def draw_again() -> None:
+                rng.bit_generator.state = state
+                of_learner()
+
+            return draw_again
+
+        in_parts = {"parts_of": rows_in_parts, "remember": remember} if learner.tunes_images else {}
         model.losses = fit(
             self._epochs(sources, round, learner.reads), loss_of, optimizer, scheduler, n_epochs=self.recipe.n_epochs,
-            print_freq=self.recipe.print_freq, description=f"round {round}: training", after_epoch=after_epoch,
-            parts_of=rows_in_parts if learner.tunes_images else None)
+            print_freq=self.recipe.print_freq, description=f"round {round}: training", after_epoch=after_epoch, **in_parts)
         learner.eval()
 
     def _temperature(self, labeled: Labeled, round: int, mined: Labeled | None) -> float:

@@ -10,7 +10,7 @@ import pytest
 
 from dassl.utils.errors import UserError
 from scripts.experiments import cluster
-from scripts.experiments.cell import DONE, FAILED, Outcome
+from scripts.experiments.cell import DONE, Outcome
 from scripts.experiments.cluster import RayWorker, SlurmWorker, shares
 from scripts.experiments.schedule import WorkerDied
 
@@ -27,7 +27,9 @@ HEAD, CARD = {"CPU": 64.0, "memory": 1e11}, {"CPU": 8.0, "GPU": 1.0}
     ([HEAD, CARD, CARD], None, 2, 8, 1),  # 40 of the 80 CPUs are nowhere beside a GPU
     ([HEAD, CARD, CARD], 3, 3, 4, 0.5),  # two thirds of a GPU would leave the third without a place
     ([HEAD, CARD], 6, 6, 1, 0.1666),  # Ray counts in ten thousandths: 0.1667 six times is more than a GPU
-    ([HEAD, {"CPU": 2, "GPU": 1}], 5, 2, 1, 0.2),
+    ([HEAD, {"CPU": 2, "GPU": 1}], 5, 2, 1, 0.5),
+    ([{"CPU": 4, "GPU": 4}], 8, 4, 1, 1),  # no more than CPUs, so each has a card of its own
+    ([{"CPU": 8, "GPU": 4}], 16, 8, 1, 0.5),
     ([{}, {"CPU": 2}], None, 2, 1, None),
 ])
 def test_each_worker_s_share_fits_on_a_node(nodes, asked, n, cpus, gpus):
@@ -51,7 +53,7 @@ class Job:
     def done(self):
         return self.cancelled.is_set()
 
-    def cancel(self):
+    def cancel(self, check=True):
         self.cancelled.set()
 
     def result(self):
@@ -60,16 +62,35 @@ class Job:
 
 
 def slurm_worker(submit) -> SlurmWorker:
-    return SlurmWorker(SimpleNamespace(submit=submit))
+    return SlurmWorker(SimpleNamespace(submit=submit), threading.Event())
 
 
-def test_a_job_that_slurm_refuses_is_a_cell_that_failed():
-    """Others may be taken: the reason may be a limit on the number of jobs."""
-    def submit(*_):
-        raise RuntimeError("sbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job submission failed: limit")
+def refused(*_):
+    raise RuntimeError("sbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job submission failed: limit")
 
-    assert slurm_worker(submit).run(["words"], wait=False) == Outcome(
-        FAILED, "Slurm took no job: sbatch: error: Batch job submission failed: limit")
+
+def test_a_slurm_that_takes_no_job_ends_the_sweep():
+    """No cell is marked as failed for what is wrong with the command or the account."""
+    with pytest.raises(UserError, match=r"^Slurm takes no job: sbatch: error: Batch job submission failed: limit$"):
+        slurm_worker(refused).run(["words"], wait=False)
+
+
+def test_a_job_beyond_slurm_s_limit_waits_until_it_is_taken(monkeypatch, caplog):
+    """Another worker's job was taken. A worker that is stopped meanwhile ends."""
+    monkeypatch.setattr(cluster, "POLL", 0.01)
+    monkeypatch.setattr(cluster, "LOOK", 0.02)
+    answers, job = [refused, refused, lambda *_: job], Job()
+    job.cancel()
+    worker = slurm_worker(lambda *_: answers.pop(0)())
+    worker._accepted.set()
+    with pytest.raises(WorkerDied, match="no room"):  # it was taken, and ended
+        worker.run(["words"], wait=False)
+    assert not answers and caplog.text.count("takes no further job now") == 2
+    worker = slurm_worker(refused)
+    worker._accepted.set()
+    threading.Timer(0.1, worker.stop).start()
+    with pytest.raises(WorkerDied, match="stopped"):
+        worker.run(["words"], wait=False)
 
 
 def test_a_job_that_is_submitted_while_the_sweep_stops_is_cancelled(monkeypatch):
@@ -107,20 +128,44 @@ def test_the_reason_of_a_job_s_death_is_its_error():
 
 
 @pytest.mark.skipif(os.name != "posix", reason="the queue is a shell script")
-@pytest.mark.parametrize("is_queued", [False, True])
-def test_a_job_that_left_the_queue_unheard_is_dead(tmp_path, monkeypatch, is_queued):
+@pytest.mark.parametrize(("looks", "is_dead"), [
+    ("echo 7 RUNNING", False), ("echo slurm_load_jobs error: Unable to contact slurm controller >&2; exit 1", False),
+    ("exit 127", False), ("echo slurm_load_jobs error: Invalid job id specified >&2; exit 1", True), ("exit 0", True),
+    ('echo >> "$0.n"; [ $(wc -l < "$0.n") = 2 ] && echo 7; exit 0', True)])
+def test_a_job_that_left_the_queue_unheard_is_dead(tmp_path, monkeypatch, looks, is_dead):
     """Clusters without accounting do not say how a job ended. One that is queued or cannot be looked for is waited for."""
     monkeypatch.setattr(cluster, "POLL", 0.01)
     monkeypatch.setattr(cluster, "LOOK", 0.02)
     queue, job = tmp_path / "squeue", Job()
-    queue.write_text(f"#!/bin/sh\n{'echo 7 RUNNING' if is_queued else 'exit 1'}\n")
+    queue.write_text(f"#!/bin/sh\n{looks}\n")
     queue.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
     worker = slurm_worker(lambda *_: job)
-    if is_queued:
-        threading.Timer(0.2, job.cancel).start()
-    with pytest.raises(WorkerDied, match="no room" if is_queued else "not in the queue any more"):
+    if not is_dead:
+        threading.Timer(0.5, job.cancel).start()
+    with pytest.raises(WorkerDied, match="not in the queue any more" if is_dead else "no room"):
         worker.run(["words"], wait=False)
+    if (counted := tmp_path / "squeue.n").exists():
+        assert len(counted.read_text().splitlines()) == 4  # absent, there, absent, absent
+    worker.stop()
+    assert job.cancelled.is_set() != is_dead  # nothing is cancelled that is gone
+
+
+def test_a_queue_that_cannot_be_asked_says_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert cluster._is_queued("7")
+
+
+def test_a_setup_runs_before_the_job(tmp_path, monkeypatch):
+    """As `module load` has to."""
+    pytest.importorskip("submitit")
+    monkeypatch.setattr(cluster, "_job", mark)
+    worker, = cluster.slurm_workers(1, tmp_path, {"setup": "export MARK=made"}, cluster="local")
+    assert worker.run([], wait=False) == "made"
+
+
+def mark(*_):
+    return os.environ["MARK"]
 
 
 def fake_ray(*, has_room: threading.Event) -> SimpleNamespace:

@@ -6,13 +6,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import train
 from dassl.config.setup import setup_config
 from dassl.data.dataset import Dataset
+from dassl.engine.fit import _Steps
 from dassl.utils.errors import TrainingError, UserError
 from tests.trainers.colors import NAMES, ROWS, trainer_of
 from trainers.clip.frozen_clip import normalized
 from trainers.core.build import build_selector, build_trainer
 from trainers.core.patterns import random_clip
+from trainers.core.trainer import PromptTrainer
 from trainers.learner import Learner
 from trainers.registry import LEARNERS
 
@@ -244,3 +247,45 @@ def test_every_seed_and_round_has_a_stream_of_its_own_for_the_loss(clip, colors,
     for seed, round in (("1", 0), ("1", 1), ("2", 0), ("2", 1), ("1", 0)):
         fitted(trainer_of(clip, colors, ("SEED", seed), ("OPTIM.MAX_EPOCH", "1")), round)
     assert len(drawn) == 15 and len(set(drawn[:12])) == 12 and drawn[12:] == drawn[:3]
+
+
+def test_a_step_that_once_found_no_memory_draws_as_any_other(clip, colors, monkeypatch):
+    """The loss of DualPrompt draws wrong classes. In parts they are those of the whole batch."""
+    def logits(*, fails: bool) -> torch.Tensor:
+        trainer = trainer_of(clip, colors, ("TRAINER.NAME", "DualPrompt"), ("OPTIM.MAX_EPOCH", "2"), ("OPTIM.LR", "0.002"))
+        gradient_of, calls = _Steps._gradient_of, []
+
+        def once_without_room(self, part, share):
+            loss = gradient_of(self, part, share)
+            calls.append(share)
+            if fails and len(calls) == 1:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            return loss
+
+        with monkeypatch.context() as patch:
+            patch.setattr(_Steps, "_gradient_of", once_without_room)
+            return trainer.predict(fitted(trainer), "test").logits
+
+    assert torch.allclose(logits(fails=True), logits(fails=False), atol=0.05)  # rounding, times 100
+
+
+def test_dropout_is_drawn_again(clip, colors):
+    """CLIPLoRA has a random stream of its own."""
+    learner = trainer_of(clip, colors, ("TRAINER.NAME", "CLIPLoRA"))._fresh(0).learner
+    ones = torch.ones(50)
+    for _ in range(2):  # before the first draw, and after it
+        draw_again = learner.remember()
+        first, second = learner._drop(ones), learner._drop(ones)
+        draw_again()
+        assert torch.equal(learner._drop(ones), first) and not torch.equal(first, second)
+
+
+def test_a_card_without_room_is_one_line(root, tmp_path, monkeypatch, capsys):
+    """Wherever it is noticed."""
+    def without_room(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nGPU 0 has ...")
+
+    monkeypatch.setattr(PromptTrainer, "_labels", without_room)
+    assert train.main(["--config-file", "configs/quickstart.yaml", "--root", str(root), "--output-dir", str(tmp_path)]) == 1
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "the card has no room: CUDA out of memory. Tried to allocate 2 GiB.; ACTIVE.DEVICE cpu" in error
