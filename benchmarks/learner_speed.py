@@ -73,7 +73,8 @@ def ratios(data) -> list[list]:
     found = []
     for name, basis in LOW_RANK.items():
         _, trainer = head_trainer(name, data)
-        model, everything = trainer._fresh(0), trainer._labels({"labeled": (rows, labels[rows])})
+        model = trainer._fresh(0)
+        everything = trainer._labels({"labeled": (rows, labels[rows])}, model.learner)
 
         def solve(trainer=trainer, model=model, everything=everything) -> None:
             trainer._prepare(model, everything)

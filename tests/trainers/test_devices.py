@@ -9,7 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dassl.engine import fit
 from dassl.utils.errors import TrainingError
-from tests.pretend_cuda import on_card, pretend_cuda
+from tests.pretend_cuda import MEMORY, on_card, pretend_cuda
 from tests.trainers.colors import ROWS, trainer_of
 from trainers.core.patterns import random_clip
 from trainers.registry import LEARNERS
@@ -81,3 +81,24 @@ def test_a_loss_that_is_not_finite_stops_at_the_end_of_its_epoch(colors):
             fit.fit([[1.0], [2.0, math.nan, 4.0]], loss_of, optimizer, scheduler, n_epochs=2)
         assert len(seen) == 4
         assert parameter.detach().cpu().tolist() == pytest.approx([-1 - (0.9 * 1 + 2 - 0.1)] * 2)
+
+
+@pytest.mark.parametrize(("name", "n_sent"), [("CoOp", 0), ("VPT", 0), ("GDA", 36)])
+def test_the_pool_goes_to_the_card_for_learners_that_prepare_alone(colors, name, n_sent):
+    """It takes room from steps: 31 GB of ten million images."""
+    labels = colors.labels("train")
+    with card_trainer(colors, *SMALL, ("TRAINER.NAME", name)) as (trainer, _):
+        found = trainer._labels({"labeled": (ROWS, labels[ROWS])}, trainer._fresh(0).learner)
+        assert len(found.pool) == n_sent and found.features.is_cuda and len(found.features) == len(ROWS)
+
+
+@pytest.mark.parametrize("has_room", [False, True])
+def test_image_tokens_stay_on_a_card_that_has_room_for_them(colors, monkeypatch, has_room):
+    """Memory of the host, which `DATALOADER.MEMORY_MB` bounds, says nothing about the card's."""
+    with card_trainer(colors, *SMALL, ("TRAINER.NAME", "VPT")) as (trainer, _):
+        n_bytes = trainer.inputs._row_bytes("tokens")
+        trainer.inputs.store.max_bytes = trainer.inputs.store.n_bytes + 20 * n_bytes  # for 12 rows, not for 36
+        monkeypatch.setattr("trainers.core.inputs.AHEAD_BYTES", 1)
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda *_: (2 * 12 * n_bytes - (not has_room), MEMORY))
+        kept = trainer.inputs._kept_rows(ROWS, "tokens")
+        assert (kept is not None and kept[0].is_cuda) == has_room

@@ -188,6 +188,8 @@ class Inputs:
         if (kept := self._kept_tokens("train")) is not None:
             return self._resident(kept, rows)
         n_bytes, places = len(rows) * self._row_bytes(reads), torch.arange(len(rows))
+        if self.clip.device.type != "cpu" and n_bytes > free_bytes(self.clip.device) // 2:
+            return None
         steps = [[(places, 0)]]
 
         def views() -> Tensor:

@@ -107,10 +107,12 @@ class PromptTrainer:
             mined = (*mined, torch.ones(len(mined[0])))
         given = {"labeled": labeled, "mined": mined}
         sources = {name: source for name, source in given.items() if source is not None and len(source[0])}
-        everything = self._labels(sources, model.learner.reads)
+        everything = self._labels(sources, model.learner)
         self._prepare(model, everything)
+        counted = everything.counted
+        del everything  # so that a card has the pool's room for steps
         if sources and any(parameter.requires_grad for parameter in model.learner.parameters()):
-            self._train(model, sources, round, None if everything.counted.all() else everything.counted)
+            self._train(model, sources, round, None if counted.all() else counted)
         return model
 
     def _train(self, model: PromptedCLIP, sources: Mapping[str, Labeled], round: int, counted: Tensor | None) -> None:
@@ -208,25 +210,26 @@ class PromptTrainer:
                 raise UserError(f"{path} holds prompts of another {key}: {_short(found)}, not {_short(expected)}")
         return model
 
-    def _labels(self, sources: Mapping[str, Labeled], reads: Reads = "features") -> Labels:
-        """Return all labels and pseudo-labels of a fit."""
+    def _labels(self, sources: Mapping[str, Labeled], learner: Learner) -> Labels:
+        """Return all labels and pseudo-labels of a fit; the pool, which takes room on a card, for a learner that prepares."""
         n_parts = max((len(source) for source in sources.values()), default=2)
         rows, targets, *weights = (
             torch.cat([source[part] for source in sources.values()] or [torch.empty(0, dtype=torch.int64)])
-            .to(self.clip.device) for part in range(n_parts))
-        pool = self.inputs.bank(reads)["train"].to(self.clip.device)
+            for part in range(n_parts))
+        bank, targets = self.inputs.bank(learner.reads)["train"], targets.to(self.clip.device)
         counted = torch.ones(len(self.texts.classnames), dtype=torch.bool, device=self.clip.device)
         if self.recipe.masked and len(targets):
             counted[:] = False
             counted[targets] = True
-        kept = pool if self._kept is None else taken(pool, self._kept)
-        own = pool[rows].float()
+        own = bank[rows].to(self.clip.device).float()
+        pool = bank.to(self.clip.device) if _prepares(learner) else bank[:0]
+        kept = pool if self._kept is None or not len(pool) else taken(pool, self._kept)
         return Labels(own, targets, weights[0].to(own) if weights else own.new_ones(len(rows)), counted, kept)
 
     @torch.no_grad()
     def _prepare(self, model: PromptedCLIP, labels: Labels) -> None:
         """Let a learner take from all labels what steps cannot learn, see `Learner.prepare`."""
-        if type(model.learner).prepare is not Learner.prepare:
+        if _prepares(model.learner):
             model.learner.prepare(labels, self._texts_to_prepare(model), self.clip.logit_scale)
 
     def _texts_to_prepare(self, model: PromptedCLIP) -> Tensor:
@@ -289,6 +292,11 @@ class PromptTrainer:
         """Return the batches of one pass over a source, as positions in it."""
         key = (self.recipe.seed, f"batches {name}", round, number)
         return batch_rows(n_rows, self._batch_size(name), drop_last=self.recipe.drop_last, key=key)
+
+
+def _prepares(learner: Learner) -> bool:
+    """Return whether a learner computes anything from all labels."""
+    return type(learner).prepare is not Learner.prepare
 
 
 def _short(value: Any) -> str:
