@@ -75,10 +75,11 @@ def plugins_are_forgotten():
     """Remove plug-ins that a test has imported from the registries. Otherwise later tests' configs would have their keys."""
     before = set(sys.modules)
     yield
-    for name in [name for name in sys.modules if name.startswith("plugin_") and name not in before]:
-        for registry in REGISTRIES:
-            for component in [one for one in registry._components.values() if one.build.__module__ == name]:
-                del registry._components[component.name]
+    plugins = {name for name in sys.modules if name.startswith("plugin_") and name not in before}
+    for registry in REGISTRIES:  # "page" is what the Python of a page of documentation is called
+        for component in [one for one in registry._components.values() if one.build.__module__ in plugins | {"page"}]:
+            del registry._components[component.name]
+    for name in plugins:
         del sys.modules[name]
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from scripts.experiments.cell import Outcome
 from scripts.experiments.schedule import WorkerDied
 
 WORKER = Path(__file__).with_name("worker.py")
+CPU_FILES = (("/sys/fs/cgroup/cpu.max",),  # quota and period of a container's CPU time, by cgroups of versions 2 and 1
+             ("/sys/fs/cgroup/cpu/cpu.cfs_quota_us", "/sys/fs/cgroup/cpu/cpu.cfs_period_us"))
 WORKER_BYTES = 1.1 * 2**30  # for a worker with ViT-B/16 on a CPU, including its four decoders
 GRACE = 10.0  # seconds that a stopped run has to reach a safe point
 
@@ -85,11 +88,20 @@ def local_workers(n: int | None, output: Path) -> list[LocalWorker]:
     not on what is free right now: the number of workers determines the threads of each, and so a result's last digits.
     """
     import torch
-    from joblib import cpu_count  # which a container's limit bounds too
 
-    n_gpus, n_cores = torch.cuda.device_count(), cpu_count()
+    n_gpus, n_cores = torch.cuda.device_count(), usable_cores()
     n = n or max(1, min(n_gpus or n_cores, int(total_memory() // WORKER_BYTES)))
     threads = {"OMP_NUM_THREADS": str(max(1, n_cores // n))}
     gpus = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(n_gpus)))).split(",")
     return [LocalWorker(threads | ({"CUDA_VISIBLE_DEVICES": gpus[index % n_gpus]} if n_gpus else {}),
                         output / "workers" / f"{index}.log") for index in range(n)]
+
+
+def usable_cores() -> int:
+    """Return the number of cores that this process may use, by its affinity and by its container's limit on CPU time."""
+    n = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    for files in CPU_FILES:
+        with contextlib.suppress(OSError, ValueError):  # another version of cgroups, or "max"
+            quota, period = map(int, " ".join(Path(file).read_text() for file in files).split())
+            n = min(n, math.ceil(quota / period)) if quota > 0 else n
+    return n

@@ -46,7 +46,7 @@ def test_there_are_no_more_workers_than_memory_has_room_for(tmp_path, monkeypatc
     """Each holds torch, CLIP and decoders. If a number of workers is asked for, it is used."""
     monkeypatch.setattr(local, "total_memory", lambda: n_gib * 2**30)
     monkeypatch.setattr("torch.cuda.device_count", lambda: n_gpus)
-    monkeypatch.setattr("joblib.cpu_count", lambda: 16)
+    monkeypatch.setattr(local, "usable_cores", lambda: 16)
     assert len(local.local_workers(n_asked, tmp_path)) == n_workers
 
 
@@ -61,3 +61,17 @@ def test_workers_share_the_gpus_in_turn(tmp_path, monkeypatch, visible, n_asked,
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     workers = local.local_workers(n_asked, tmp_path)
     assert [worker._environment["CUDA_VISIBLE_DEVICES"] for worker in workers] == expected
+
+
+@pytest.mark.parametrize(("texts", "n"), [
+    ((), 16), (("max 100000\n",), 16), (("250000 100000\n",), 3), (("50000 100000",), 1), (("9900000 100000",), 16),
+    (("-1\n", "100000\n"), 16), (("400000\n", "100000\n"), 4)])
+def test_a_container_s_limit_bounds_the_cores(tmp_path, monkeypatch, texts, n):
+    """Files of cgroups: `max` or -1 is no limit."""
+    files = [tmp_path / f"{number}" for number in range(len(texts))]
+    for file, text in zip(files, texts, strict=True):
+        file.write_text(text)
+    monkeypatch.setattr(local, "CPU_FILES", ((tmp_path / "absent",), files))
+    monkeypatch.setattr(local.os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
+    monkeypatch.setattr(local.sys, "platform", "linux")
+    assert local.usable_cores() == n
