@@ -126,7 +126,7 @@ def run(arguments: argparse.Namespace, cells: Sequence[Cell], folder: Path) -> i
         def written(cell: Cell) -> int:
             """Return the number of files that begin in a shard."""
             start, stop = map(int, cell.name.split()[-1].split(":"))
-            firsts = (int(path.name[:10]) for path in folder.glob("*.blocks/[0-9]*.safetensors"))
+            firsts = (int(path.name[:10]) for path in folder.glob(f"*.blocks/{10 * '[0-9]'}*.safetensors"))
             return sum(start <= first < stop for first in firsts)
 
         Schedule(cells, build_workers(arguments, folder, len(cells)), report, written).run()

@@ -85,7 +85,8 @@ def test_features_can_be_a_learner_s_own(clip, colors, monkeypatch):
 def test_what_becomes_of_a_class_without_a_label(clip, colors, name, kind):
     """Masked, its logits are not part of the loss; pushed, as these learners were published, they are."""
     trainer = trainer_of(clip, colors, ("TRAINER.NAME", name), ("TRAINER.ABSENT", kind))
-    counted = trainer._labels({"labeled": (torch.tensor([0, 1]), torch.tensor([0, 2]))}).counted
+    given = {"labeled": (torch.tensor([0, 1]), torch.tensor([0, 2]))}
+    counted = trainer._labels(given, trainer._fresh(0).learner).counted
     assert counted.tolist() == ([True, False, True] if kind == "masked" else [True] * 3)
 
 
