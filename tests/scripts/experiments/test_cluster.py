@@ -13,6 +13,7 @@ from scripts.experiments import cluster
 from scripts.experiments.cell import DONE, Outcome
 from scripts.experiments.cluster import RayWorker, SlurmWorker, shares
 from scripts.experiments.schedule import WorkerDied
+from tests.scripts.experiments.stopping import check_stopped_while_starting
 
 HEAD, CARD = {"CPU": 64.0, "memory": 1e11}, {"CPU": 8.0, "GPU": 1.0}
 
@@ -96,28 +97,15 @@ def test_a_job_beyond_slurm_s_limit_waits_until_it_is_taken(monkeypatch, caplog)
 def test_a_job_that_is_submitted_while_the_sweep_stops_is_cancelled(monkeypatch):
     """As sbatch may take seconds. No other job is submitted afterwards."""
     monkeypatch.setattr(cluster, "POLL", 0.01)
-    begun, job, ends = threading.Event(), Job(), []
+    begun, job = threading.Event(), Job()
 
     def submit(*_):
         begun.set()
         time.sleep(0.2)
         return job
 
-    worker = slurm_worker(submit)
-
-    def run() -> None:
-        with pytest.raises(WorkerDied):
-            worker.run(["words"], wait=False)
-        ends.append(True)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    begun.wait(240)
-    worker.stop()
-    thread.join(240)
-    assert ends and job.cancelled.is_set()
-    with pytest.raises(WorkerDied, match="stopped"):
-        worker.run(["words"], wait=False)
+    check_stopped_while_starting(slurm_worker(submit), begun)
+    assert job.cancelled.is_set()
 
 
 def test_the_reason_of_a_job_s_death_is_its_error():

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from scripts.experiments import local
-from scripts.experiments.schedule import WorkerDied
+from tests.scripts.experiments.stopping import check_stopped_while_starting
 
 
 def test_a_worker_that_is_stopped_while_it_starts_leaves_no_process(tmp_path, monkeypatch):
@@ -22,22 +22,8 @@ def test_a_worker_that_is_stopped_while_it_starts_leaves_no_process(tmp_path, mo
         return processes[-1]
 
     monkeypatch.setattr(local.subprocess, "Popen", slow)
-    worker, ends = local.LocalWorker({}, tmp_path / "0.log"), []
-
-    def run() -> None:
-        with pytest.raises(WorkerDied):
-            worker.run(["words"], wait=False)
-        ends.append(True)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    begun.wait(240)
-    worker.stop()
-    thread.join(240)
-    assert ends and [process.poll() for process in processes] == [0]
-    with pytest.raises(WorkerDied, match="stopped"):
-        worker.run(["words"], wait=False)
-    assert len(processes) == 1
+    check_stopped_while_starting(local.LocalWorker({}, tmp_path / "0.log"), begun)
+    assert [process.poll() for process in processes] == [0]
 
 
 @pytest.mark.parametrize(("n_gib", "n_gpus", "n_asked", "n_workers"), [
