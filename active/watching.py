@@ -10,16 +10,21 @@ from active.plan import Run, State
 from active.record.folder import prompts_path
 from active.record.results import RunResult
 from active.stopping import kappa, reference
+from dassl.evaluation.evaluate import check_finite
 
 logger = logging.getLogger(__name__)
 
 
 def watched(plan: Run, state: State, model: Any, round: int) -> dict[str, Any]:
-    """Return what the pool tells about a round's reported model, as fields of its record: the audit, and kappa."""
+    """Return what the pool tells about a round's reported model, as fields of its record: the audit, and kappa.
+
+    Raises TrainingError if the model's logits are not finite: without test images, nothing else would tell before the record.
+    """
     found: dict[str, Any] = {"audited": [plan.dataset.train[row].path for row in plan.audit_rows(round).tolist()]}
     if not plan.watches:
         return found
     logits = state.predict(plan.trainer, model).logits
+    check_finite(logits)
     state.guesses[round] = guesses = logits.argmax(1)
     rows = torch.from_numpy(plan.reserved.rows.astype("int64"))
     if answers := plan.oracle.audited(rows):

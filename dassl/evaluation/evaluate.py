@@ -27,10 +27,15 @@ def evaluate(logits: Tensor, labels: Tensor, metrics: Mapping[str, Metric]) -> d
 
     Raises TrainingError if a value is not finite, or a logit, which a metric might hide.
     """
-    if not logits.isfinite().all():
-        raise TrainingError(f"the logits of {int((~logits.isfinite()).any(1).sum())} of {len(logits)} rows hold NaN or Inf")
+    check_finite(logits)
     probs, truth = logits.double().softmax(1).numpy(), labels.numpy()
     return {name: _value(name, metric, probs, truth) for name, metric in metrics.items()}
+
+
+def check_finite(logits: Tensor) -> None:
+    """Raise TrainingError unless all logits [N, C] are finite."""
+    if not logits.isfinite().all():
+        raise TrainingError(f"the logits of {int((~logits.isfinite()).any(1).sum())} of {len(logits)} rows hold NaN or Inf")
 
 
 def _value(name: str, metric: Metric, probs: np.ndarray, labels: np.ndarray) -> Value:

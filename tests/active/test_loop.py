@@ -110,6 +110,24 @@ def test_features_that_are_not_finite_are_named_by_their_images(tmp_path, monkey
     assert result.status == "failed" and "train/004.png" in result.failure
 
 
+def test_a_model_whose_guesses_of_the_pool_are_no_numbers_is_no_finished_round(tmp_path, monkeypatch):
+    """Row 17: also where no test image tells, as in a folder of photos."""
+    predict = ToyTrainer.predict
+
+    def broken_after_training(self, model, split):
+        found = predict(self, model, split)
+        if self.fitted:
+            found.logits[3] = torch.nan
+        return found
+
+    monkeypatch.setattr(ToyTrainer, "predict", broken_after_training)
+    dataset, features, texts = toy_task()
+    with pytest.raises(TrainingError, match=r"^round 0: the logits of 1 of \d+ rows hold NaN or Inf"):
+        run(toy_config(tmp_path / "run", ACTIVE__STOP=0.99), dataclasses.replace(dataset, test=()), ToyTrainer(features, texts))
+    result = RunResult.read(tmp_path / "run" / "results.json")
+    assert (result.status, result.rounds) == ("failed", [])
+
+
 def failing_in(failing: int):
     """Return a `fit` of the toy learner that diverges in one round."""
     fit = ToyTrainer.fit
