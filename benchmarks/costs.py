@@ -173,8 +173,9 @@ tower. In float16 it takes {joined}, from the smallest pool to the largest. The 
 
 CPU seconds of one core were measured at {n_rows:,} x {at_width} float16, {at_classes} classes, {labeled} labeled and {asked}
 asked (`benchmarks/samplers.md`). The table scales them, in proportion to the numbers that a sampler reads, to {width} x
-{classes} and {asked} asked. Selection runs on the CPU of one machine, whatever extracted the features. `uherding` takes
-200,000 random candidates whatever the pool's size. Where rows x clusters x width is above 2^38, the k-means of `cb` stops
+{classes} and {asked} asked. One machine selects, whatever extracted the features. On a card
+with room for the pool, `ACTIVE.DEVICE auto` picks there, which was not measured. `uherding` takes 200,000 random
+candidates whatever the pool's size. Where rows x clusters x width is above 2^38, the k-means of `cb` stops
 after {steps} steps, as was measured. Below that it stops after {most} at most, and the table assumes all
 of them.
 

@@ -177,19 +177,18 @@ def check_files(records: Iterable[RoundRecord], output: Path) -> None:
 
 def environments(environment: Mapping[str, str], what: str) -> list[str]:
     """Return the versions, devices or numbers of threads that made a record; several if it was continued elsewhere."""
-    return environment.get(what, "none").split(AND)
+    absent = {"linear": "torch", SELECTION: "cpu"}.get(what, "none")
+    return [absent if found == "none" else found for found in environment.get(what, absent).split(AND)]
 
 
 def linear_used(environment: Mapping[str, str]) -> str:
     """Return whose product of linear layers and pairs the last part of a run had, as `MODEL.LINEAR` calls it."""
-    found = environments(environment, "linear")[-1]
-    return "torch" if found == "none" else found
+    return environments(environment, "linear")[-1]
 
 
 def selected_on(environment: Mapping[str, str]) -> str:
     """Return where the picks of the last part of a run were computed, "cpu" or "cuda"."""
-    found = environments(environment, SELECTION)[-1]
-    return "cpu" if found == "none" else found
+    return environments(environment, SELECTION)[-1]
 
 
 def note_selection(result: RunResult, device: str) -> None:

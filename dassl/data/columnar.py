@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dassl.data.places import Part
+from dassl.data.places import Part, stamp_of
 from dassl.data.tables import Table
 from dassl.utils.errors import DataError
 from dassl.utils.extras import required
@@ -166,14 +166,13 @@ def reader(file: Path) -> _Parquet | _Arrow:
 
 
 @functools.lru_cache(maxsize=N_MAPPED)
-def _reader(file: str, size: int, changed: int) -> _Parquet | _Arrow:
+def _reader(file: str, *stamp: int) -> _Parquet | _Arrow:
     check_file(file)
     return (_Parquet if file.endswith(PARQUET) else _Arrow)(Path(file))
 
 
-def _stamp(file: str | Path) -> tuple[int, int]:
-    status = os.stat(file)
-    return status.st_size, status.st_mtime_ns
+def _stamp(file: str | Path) -> tuple[int, ...]:
+    return stamp_of(os.stat(file))
 
 
 def _read(read: Callable[[], Any], file: str | os.PathLike) -> Any:

@@ -8,7 +8,7 @@ recognized by its bytes.
 import hashlib
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from torch import Tensor
 
 from dassl.data.dataset import SPLITS, Dataset
 from dassl.data.images import read_bytes
-from dassl.data.places import Place, holder
+from dassl.data.places import Place, holder, stamp_of
 from dassl.utils.errors import DataError, listed
 from dassl.utils.files import json_hash, lock, remove_leftovers, sha256_of
 from dassl.utils.progress import progress
@@ -91,6 +91,31 @@ class ImageFiles:
         kept._contents = self._contents | {"train": kept._of("train", digests, kept._sha256("train", digests))}
         return kept
 
+    def check(self, split: str, rows: Iterable[int]) -> None:
+        """Raise DataError naming those of some images that are not what was hashed; files with new stamps alone are read."""
+        known, changed = self.contents(split).digests, []
+        for row in dict.fromkeys(rows):
+            place = self.dataset.place(self.dataset.split(split)[row].path)
+            if self._has_new_stamp(place, split, row) and _digest(place) != bytes(known[row].numpy()):
+                changed.append(printable(place))
+        if changed:
+            raise DataError(listed(f"{self.dataset.name}: {len(changed)} images have changed since this was started; nothing "
+                                   "of them is kept", changed))
+
+    def checked(self, split: str, rows: Sequence[int], parts: Iterable[Tensor]) -> Iterator[Tensor]:
+        """Yield features of rows, in parts of any size, each after a `check` of the images that it was made of."""
+        n_done = 0
+        for part in parts:
+            self.check(split, rows[n_done:n_done + len(part)])
+            n_done += len(part)
+            yield part
+
+    def _has_new_stamp(self, place: Place, split: str, row: int) -> bool:
+        try:
+            return list(_stamp(holder(place))) != self._stamps[split][row].tolist()
+        except OSError:  # it is gone: reading it says so
+            return True
+
     def _kept(self, split: str, folder: Path) -> Contents:
         key = self._key(split)
         path = folder / f"{self.dataset.name}_{split}_{key['paths'][:16]}.digests"
@@ -162,14 +187,18 @@ def _stamp(path: str | Path) -> tuple[int, int, int, int]:
     status = os.stat(path)
     if not stat.S_ISREG(status.st_mode):
         raise FileNotFoundError(path)
-    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino & (2**63 - 1)
+    return stamp_of(status)
 
 
 def _tensor(digest: bytes) -> Tensor:
     return torch.frombuffer(bytearray(digest), dtype=torch.uint8)
 
 
+def _digest(file: Place) -> bytes:
+    return hashlib.sha256(read_bytes(file)).digest()
+
+
 def _hashes(files: Sequence[Place], split: str, n_threads: int) -> list[bytes]:
     with ThreadPoolExecutor(max(1, n_threads)) as threads:
-        hashes = threads.map(lambda path: hashlib.sha256(read_bytes(path)).digest(), files)
+        hashes = threads.map(_digest, files)
         return list(progress(hashes, f"hashing {split}", total=len(files), unit="img"))

@@ -54,10 +54,13 @@ def own_blocks(folder: Path, key: Key, contents: Contents) -> list[Path]:
     """
     found = []
     for path in sorted(folder.glob("*.safetensors")):
+        own = _block_key(key, len(contents.digests))
         try:
             with safe_open(path, "pt") as file:
-                is_own = key_of(path) == _block_key(key, len(contents.digests)) and bool(
-                    (file.get_tensor("digests") == contents.digests[file.get_tensor("rows")]).all())
+                fits = key_of(path) == own
+                is_own = fits and bool((file.get_tensor("digests") == contents.digests[file.get_tensor("rows")]).all())
+            if fits and not is_own and load_tensors(path, own, _block_types(key)) is None:
+                _remove(folder, path)  # its digests are damaged, not another data set's
         except (SafetensorError, IndexError):
             _remove(folder, path)
         except OSError:

@@ -53,6 +53,11 @@ def holder(place: Place) -> str | Path:
     return place.holder if isinstance(place, Part) else place
 
 
+def stamp_of(status: os.stat_result) -> tuple[int, int, int, int]:
+    """Return what tells a file from a changed one: its size, times of change (mtime and ctime, ns) and inode."""
+    return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino & (2**63 - 1)
+
+
 def content_of(place: Place) -> bytes:
     """Return the bytes of an image; raises OSError, MemoryError or DataError if they cannot be read."""
     if isinstance(place, Part):

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import get_worker_info
 
 from dassl.data.images import Undecodable, decode, image_bytes, read_bytes, read_image
-from dassl.data.places import Place, holder
+from dassl.data.places import Place, holder, stamp_of
 from dassl.data.transforms import Transform
 from dassl.utils.errors import DataError, listed
 from dassl.utils.progress import progress
@@ -24,7 +24,7 @@ class ImageStore:
 
     For a deterministic transform, the view is kept at the tower's size; for random transforms the whole decoded image is
     kept, because a crop of something smaller would be another augmentation. Images that find no room are decoded at each
-    use, and a file is decoded again if its size or time of change has changed.
+    use, and a file is decoded again if it has changed.
 
     `max_bytes` is all that a run may keep in memory: tensors computed from images are charged to it too, see `charge`. Room
     is reserved before anything is decoded. The copy in a worker process stores nothing.
@@ -139,7 +139,7 @@ def _key(path: Place, transform: Transform) -> tuple:
         status = os.stat(holder(path))
     except OSError:  # reading it says what is wrong
         return str(path), transform.name, transform.decoding
-    return str(path), status.st_size, status.st_mtime_ns, transform.name, transform.decoding
+    return str(path), *stamp_of(status), transform.name, transform.decoding
 
 
 def _to_keep(image: Image.Image, path: Place, transform: Transform) -> np.ndarray:

@@ -39,7 +39,6 @@ class ViewBank:
     def of(self, rows: Sequence[int]) -> Tensor:
         """Return the views [rows, K, D] of images, after encoding and storing those that no run has encoded yet."""
         if self._missing(rows):
-            self._folder.mkdir(parents=True, exist_ok=True)
             with lock(self._folder / ".lock", wait=True):
                 remove_leftovers(self._folder)
                 self._look()

@@ -154,3 +154,33 @@ def test_numbers_on_the_disk_beyond_63_bits_are_kept(dataset, monkeypatch):
 
     monkeypatch.setattr(digests.os, "stat", far)
     assert ImageFiles(dataset).contents("train").stamps[:, 3].tolist() == [2**63 - 1] * 2
+
+
+def test_images_that_change_after_their_hashing_are_named(dataset, tmp_path, n_read):
+    """Row 8: before anything is kept of them. A file that is merely touched is read again and found to be the same."""
+    files = ImageFiles(dataset)
+    files.contents("train")
+    n_read.clear()
+    files.check("train", [0, 1, 1])
+    assert n_read == []
+    os.utime(dataset.root / "a.png", ns=(1, 1))
+    files.check("train", [1, 0])
+    assert n_read == ["a.png"]
+    (dataset.root / "b.png").write_bytes(b"B.png")
+    files.check("train", [0])
+    with pytest.raises(DataError, match=r"^Three: 1 images have changed since this was started; .*\n  .*b\.png$"):
+        files.check("train", [0, 1, 1])
+    (dataset.root / "b.png").unlink()
+    with pytest.raises(DataError, match=r"^cannot read .*b\.png"):
+        files.check("train", [1])
+
+
+def test_features_of_an_image_that_has_changed_are_not_passed_on(dataset):
+    """Those of images before it are, whatever the parts."""
+    files, features = ImageFiles(dataset), torch.arange(2.0)[:, None]
+    assert torch.equal(torch.cat(list(files.checked("train", [0, 1], features.split(1)))), features)
+    (dataset.root / "b.png").write_bytes(b"B.png")
+    parts = files.checked("train", [0, 1], features.split(1))
+    assert next(parts) == 0
+    with pytest.raises(DataError, match=r"b\.png"):
+        next(parts)

@@ -268,7 +268,17 @@ def test_a_damaged_block_is_extracted_again_with_a_warning(tmp_path, key, conten
     block, = tmp_path.glob("*.blocks/*.safetensors")
     block.write_bytes(block.read_bytes()[:-1] + b"!")
     assert torch.equal(load_bank(tmp_path, key, contents, extract).features, FEATURES)
-    assert str(block) in caplog.text
+    assert str(block) in caplog.text and not block.parent.exists()
+
+
+def test_a_block_of_other_images_is_left_to_them(tmp_path, key, contents):
+    """Its key is the same where two data sets have one name and size."""
+    others = dataclasses.replace(contents, digests=contents.digests.flip(1))
+    with pytest.raises(KeyboardInterrupt):
+        load_bank(tmp_path, key, others, stopped(KeyboardInterrupt(), 2))
+    block, = tmp_path.glob("*.blocks/*.safetensors")
+    load_bank(tmp_path, key, contents, extract)
+    assert block.exists()
 
 
 def test_an_extraction_is_kept_in_a_bounded_number_of_files(tmp_path, monkeypatch):

@@ -257,14 +257,15 @@ def test_a_worker_that_dies_is_named_and_not_waited_for(paths):
         stacked(paths, transform, batch_size=1, n_workers=2)
 
 
+@pytest.mark.parametrize("times", [(3, 7), (7, 7)])
 @pytest.mark.parametrize("name", ["fixed", "random"])
-def test_a_file_of_equal_size_and_another_time_is_decoded_anew(tmp_path, name):
-    """An uncompressed image that was painted over."""
+def test_a_file_of_equal_size_that_was_painted_over_is_decoded_anew(tmp_path, name, times):
+    """Row 8: also if its time was set back, as `rsync -t` does; an uncompressed image keeps its size."""
     store, path = ImageStore(2**20), tmp_path / "a.bmp"
     transform = PREPROCESSING.transform() if name == "fixed" else build_augmentation(INPUT, PREPROCESSING)
-    for color in (3, 7):
+    for color, time in zip((3, 7), times, strict=True):
         Image.fromarray(np.full((20, 30, 3), color, np.uint8)).save(path)
-        os.utime(path, ns=(color, color))
+        os.utime(path, ns=(time, time))
         kept = store.pixels(path, dataclasses.replace(transform, view=PREPROCESSING.transform().view))
         assert (kept == color).all()
 

@@ -1,9 +1,12 @@
 """Views that are encoded once: which, by whom, and what a kill or damage does to them."""
 
+import shutil
+
 import pytest
 import torch
 
 from dassl.data.view_bank import AT_ONCE, BATCH, ViewBank
+from dassl.utils.errors import UserError
 
 KEY = {"dataset": "Birds", "weights": "w"}
 DIGESTS = torch.arange(5 * 32, dtype=torch.uint8).view(5, 32)
@@ -85,3 +88,13 @@ def test_two_images_of_the_same_bytes_are_one(bank, tower):
     found = bank(digests=same).of([1, 0, 2])
     assert tower.rows == [0] * 3 + [2] * 3 or tower.rows == [1] * 3 + [2] * 3
     assert torch.equal(found[0], found[1]) and not torch.equal(found[0], found[2])
+
+
+def test_a_folder_that_cannot_be_made_is_named(bank, tmp_path):
+    """Something else has its name."""
+    bank().of([0])
+    folder, = tmp_path.glob("*_views_*")
+    shutil.rmtree(folder)
+    folder.touch()
+    with pytest.raises(UserError, match=f"^cannot write {folder}"):
+        bank().of([0])

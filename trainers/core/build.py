@@ -129,8 +129,9 @@ def bank_source(cfg: CfgNode, clip: FrozenCLIP, files: ImageFiles, split: str, r
         wanted = in_batches(rows, size)
         pixels = pixel_batches([paths[row] for row in rows], transform, batch_size=[len(own) for own in wanted],
                                n_workers=cfg.DATALOADER.NUM_WORKERS)
-        return predict_some(pixels, pixel_encoder(clip, reads, transform), wanted, batch_size=size,
-                            n_rows=len(paths), description=f"features of {files.dataset.name} {split}")
+        features = predict_some(pixels, pixel_encoder(clip, reads, transform), wanted, batch_size=size,
+                                n_rows=len(paths), description=f"features of {files.dataset.name} {split}")
+        return files.checked(split, rows, features)
 
     contents = files.contents(split)
     return Source(writable(cache_path(cfg)), _bank_key(cfg, clip, contents, reads), contents, extract)
@@ -173,7 +174,9 @@ def _view_bank(cfg: CfgNode, inputs: Inputs, files: ImageFiles, reads: Reads) ->
     def encode(rows: Sequence[int], seeds: Sequence[int], sizes: Sequence[int]) -> torch.Tensor:
         places = [dataset.place(dataset.train[row].path) for row in rows]
         encode = pixel_encoder(inputs.clip, reads, inputs.loading.training_view)
-        return inputs.loading.encoded(places, seeds, sizes, encode, inputs.store)
+        features = inputs.loading.encoded(places, seeds, sizes, encode, inputs.store)
+        files.check("train", rows)  # days may lie between their hashing and this
+        return features
 
     key = {name: value for name, value in _bank_key(cfg, inputs.clip, contents, reads).items() if name not in NOT_OF_VIEWS}
     key |= {name.lower(): list(cfg.INPUT[name]) for name in ("TRANSFORMS", "RRCROP_SCALE")}

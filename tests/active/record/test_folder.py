@@ -11,7 +11,7 @@ import pytest
 
 from active.build import carry_out as run
 from active.record.certificate import config_hash
-from active.record.folder import _with_remedy, check_files, clean, made_by, prompts_path
+from active.record.folder import SELECTION, _with_remedy, check_files, clean, environments, made_by, prompts_path
 from active.record.results import RunResult
 from dassl.config.defaults import default_config
 from dassl.config.setup import ABSENT, Difference, add_component_nodes, as_dict, differences
@@ -74,6 +74,12 @@ def test_a_run_continued_in_another_environment_says_so(stopped, monkeypatch, ca
     assert again == first | {"torch": f"{first['torch']} and 9+cpu", "threads": f"{first['threads']} and 64",
                              "gpu": "none and A 1"}
     assert caplog.text.count("goes on in another environment") == 1 and f"torch {first['torch']} -> 9+cpu" in caplog.text
+
+
+def test_what_a_record_does_not_name_was_done_as_always():
+    """Linear layers by torch and picks on the CPU; records of former code say "none" after another one."""
+    assert (environments({}, "linear"), environments({}, SELECTION), environments({}, "gpu")) == (["torch"], ["cpu"], ["none"])
+    assert environments({"linear": "onednn and none"}, "linear") == ["onednn", "torch"]
 
 
 @pytest.mark.parametrize("damage", [Path.unlink, lambda path: path.write_bytes(b""),
