@@ -19,7 +19,7 @@ from dassl.data.answers import SKIP
 from dassl.data.dataset import UNLABELED
 from dassl.utils.events import event
 from dassl.utils.files import write_text
-from dassl.utils.large import taken
+from dassl.utils.large import taken, unit_rows
 from dassl.utils.seeding import rng_for
 
 logger = logging.getLogger(__name__)
@@ -82,7 +82,7 @@ def _explained(plan: Run, sampler: str, ctx: SelectionContext, query: Query) -> 
     if plan.scores == "none":
         return without_scores(query)
     if query.scores is None:
-        logger.info("round %d: %s has no scores to write", ctx.round, sampler)
+        logger.info("round %d: %s gives this query no scores", ctx.round, sampler)
         return query
     paths = [plan.dataset.train[row].path for row in ctx.ids.tolist()]
     write_text(scores_path(plan.output, ctx.round, ctx.part), score_table(query, paths, with_pool=plan.scores == "pool"))
@@ -97,15 +97,16 @@ def context_of(plan: Run, state: State, now: Predicted, round: int, part: int = 
     return SelectionContext(
         ids=rows, features=taken(now.features, rows), logits=logits,
         zero_shot_logits=logits if now is state.zero_shot else taken(state.zero_shot.logits, rows),
-        labeled_ids=labeled, labeled_features=now.features[labeled].float(), labeled_logits=now.logits[labeled],
+        labeled_ids=labeled, labeled_features=unit_rows(now.features[labeled]), labeled_logits=now.logits[labeled],
         labels=state.pool.labels, text_features=now.text_features, n_query=plan.n_query, round=round,
         n_total=len(plan.dataset.train), rng=rng_for(plan.seed, stream, round), part=part,
         negative_text_features=getattr(now, "negative_text_features", None), bias=getattr(now, "bias", None),
         class_directions=getattr(now, "class_directions", None),
-        find=plan.dataset.train_rows.get, skipped_features=now.features[skipped].float() if len(skipped) else None,
+        find=plan.dataset.train_rows.get, skipped_features=unit_rows(now.features[skipped]) if len(skipped) else None,
         skipped_logits=now.logits[skipped] if len(skipped) else None, skipped_ids=skipped if len(skipped) else None,
         relations=Relations(now.features, plan.relations, state.related),
-        flagged_features=now.features[flagged].float() if len(flagged) else None)
+        flagged_features=unit_rows(now.features[flagged]) if len(flagged) else None,
+        flagged_ids=flagged if len(flagged) else None)
 
 
 def _guesses(plan: Run, state: State, rows: Tensor) -> Tensor:

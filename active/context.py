@@ -53,6 +53,7 @@ class SelectionContext:
     part: int = 0  # of the round; later parts replace skipped images, see `ACTIVE.REFILL`
     flagged_features: Tensor | None = None  # [F, D] float32, of images that people said are of no class; None for none
     skipped_ids: Tensor | None = None  # [S] int64, positions in the train split
+    flagged_ids: Tensor | None = None  # [F] int64, positions in the train split
     relations: Relations | None = None  # of the features of the whole train split, kept over rounds and runs, on the CPU
 
     @cached_property

@@ -119,6 +119,14 @@ def refuse_own_labels(key: str, names: Iterable[str], why: str) -> None:
             raise ConfigError(f"ACTIVE.{key} is {name!r}, which labels some images itself; {why}")
 
 
+def refuse_records(key: str, names: Iterable[str]) -> None:
+    """Raise ConfigError, naming a key below ACTIVE, if one of the samplers repeats a record: it does not choose."""
+    for name in names:
+        if "answers" in SAMPLERS[name].facts:
+            raise ConfigError(f"ACTIVE.{key} is {name!r}, which repeats a record and cannot choose among other images; set "
+                              f"ACTIVE.SAMPLER to {name} instead")
+
+
 def initial_sampler(node: CfgNode) -> str:
     """Return the name of round 0's sampler without labels: the one asked for, `random` if it needs labels, or itself."""
     if node.INITIAL_SAMPLER != "auto":

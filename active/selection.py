@@ -14,12 +14,15 @@ from active.kernels.scores import row_blocks
 from active.registry import BoundSampler, ChosenSampler
 from dassl.data.dataset import Dataset
 from dassl.utils.errors import TrainingError
-from dassl.utils.large import single, taken
+from dassl.utils.large import single, taken, unit_rows
 from dassl.utils.text import printable
 
 POOL_ROWS = ("ids", "features", "logits", "zero_shot_logits")  # tensors of a context with a row for each image
 UPCAST_LIMIT = 2**29  # numbers of a float16 tensor that become 2 GiB in float32
 LABELED_ROWS = ("labeled_ids", "labels", "labeled_features", "labeled_logits")
+IDS_OF = {"features": "ids", "logits": "ids", "zero_shot_logits": "ids", "labeled_features": "labeled_ids",
+          "labeled_logits": "labeled_ids", "skipped_features": "skipped_ids", "skipped_logits": "skipped_ids",
+          "flagged_features": "flagged_ids"}
 
 
 class ContractError(RuntimeError):
@@ -27,7 +30,7 @@ class ContractError(RuntimeError):
 
 
 class NotFiniteError(ContractError):
-    """Features or logits of images hold NaN or Inf; `ids` are these images."""
+    """Features or logits of images hold NaN or Inf; `ids` are these images, or their rows where a context has no ids."""
 
     def __init__(self, what: str, ids: Tensor):
         super().__init__(f"{what} of {len(ids)} images hold NaN or Inf; ids {ids[:10].tolist()}")
@@ -80,7 +83,8 @@ def select(sampler: BoundSampler, ctx: SelectionContext) -> Query:
 def _ordered(ctx: SelectionContext, ids: str, order: Tensor, names: Sequence[str]) -> dict[str, Any]:
     """Return the named tensors with their rows in order and in float32, without a copy where they already are.
 
-    float16 tensors above `UPCAST_LIMIT` stay as they are: samplers convert them in blocks.
+    Features that were kept in float16 are unit rows again. float16 tensors above `UPCAST_LIMIT` stay as they are: samplers
+    convert them in blocks.
     """
     in_order = bool((getattr(ctx, ids).diff() > 0).all())
     ordered, done = {}, {}
@@ -89,22 +93,22 @@ def _ordered(ctx: SelectionContext, ids: str, order: Tensor, names: Sequence[str
         if id(value) not in done:  # in round 0, zero-shot logits and logits are one tensor, and stay one
             rows = value if in_order else taken(value, order)
             keep = not rows.is_floating_point() or (rows.dtype == torch.float16 and rows.numel() > UPCAST_LIMIT)
-            done[id(value)] = rows if keep else single(rows)
+            done[id(value)] = rows if keep else unit_rows(rows) if name.endswith("features") else single(rows)
         ordered[name] = done[id(value)]
     return ordered
 
 
 def _check_finite(ctx: SelectionContext) -> None:
     done: list[Tensor] = []  # in round 0, zero-shot logits and logits are one tensor
-    for what in (*POOL_ROWS[1:], *LABELED_ROWS[2:]):
+    for what, name in IDS_OF.items():
         values = getattr(ctx, what)
-        if any(values is other for other in done):
+        if values is None or any(values is other for other in done):
             continue
         done.append(values)
         bad = torch.cat([~torch.isfinite(values[block]).all(1) for block in row_blocks(*values.shape)] or [values.new_empty(0)])
         if bad.any():
-            ids = (ctx.labeled_ids if what.startswith("labeled") else ctx.ids)[bad]
-            raise NotFiniteError(what, ids)
+            ids = getattr(ctx, name)
+            raise NotFiniteError(what, bad.nonzero().flatten() if ids is None else ids[bad])
 
 
 def _check_answer(query: Query, ctx: SelectionContext) -> None:

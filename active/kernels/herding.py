@@ -19,7 +19,7 @@ from tqdm import tqdm
 from active.context import Query, SelectionContext
 from active.kernels.d2_sampling import ROUNDING
 from active.kernels.scores import row_blocks
-from dassl.utils.large import single
+from dassl.utils.large import unit_rows
 from dassl.utils.linear import pair_products
 from dassl.utils.progress import BAR
 
@@ -130,7 +130,7 @@ def herd_subset(ctx: SelectionContext, weights: Tensor, radius: float) -> Query:
     """
     rows, targets, facts = subset(ctx)
     n_candidates = facts["candidates"]
-    covering = Herd(ctx.unlabeled_features[rows].float(), weights[rows], ctx.labeled_features, radius, n_candidates, targets)
+    covering = Herd(unit_rows(ctx.unlabeled_features[rows]), weights[rows], ctx.labeled_features, radius, n_candidates, targets)
     return of_subset(asked(covering, ctx.n_query), rows, ctx.n_pool, facts)
 
 
@@ -162,7 +162,7 @@ def mass_radius(features: Tensor, n_balls: int, rng: np.random.Generator) -> flo
 
     Its share is 1 / `n_balls` of all, and at least the nearest other row. 1 where that distance is 0, as with copies alone.
     """
-    features = single(features)
+    features = unit_rows(features)
     rank = min(len(features), max(2, math.ceil(len(features) / n_balls)))  # the first is the row itself
     sample = features[torch.from_numpy(rng.permutation(len(features))[:SAMPLE]).to(features.device).sort().values]
     distances = torch.cat([(2 - 2 * pair_products(sample[block], features)).kthvalue(rank, dim=1).values

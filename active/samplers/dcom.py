@@ -33,7 +33,7 @@ from active.kernels.neighbors import TILE
 from active.kernels.scores import lowest_of_largest, row_blocks, smallness_of_margin
 from active.registry import SAMPLERS
 from active.samplers.probcover import by_balls
-from dassl.utils.large import single
+from dassl.utils.large import unit_rows
 from dassl.utils.linear import pair_products
 from dassl.utils.progress import BAR
 from dassl.utils.registry import AtLeast, AtMost
@@ -68,7 +68,7 @@ def competence(covered: float, steepness: float, coverage: float) -> float:
 
 def label_balls(ctx: SelectionContext, cap: float, purity: float) -> tuple[Tensor, Tensor]:
     """Return the radii [M] of labels' balls, float64, and whether one of them holds an image [N + S + M], labeled ones last."""
-    rows = torch.cat([ctx.unlabeled_features.float(), ctx.labeled_features.float()])
+    rows = torch.cat([unit_rows(ctx.unlabeled_features), ctx.labeled_features.float()])
     predicted = torch.cat([ctx.unlabeled_logits.argmax(1), ctx.labeled_logits.argmax(1)])
     radii, covered = [], torch.zeros(len(rows), dtype=torch.bool, device=ctx.device)
     for block in row_blocks(len(ctx.labels), len(rows)):
@@ -101,7 +101,7 @@ def pure_ball(cosines: Tensor, is_own: Tensor, cap: float, purity: float) -> tup
 
 def by_both(ctx: SelectionContext, own: float, radius: float, uncovered: Tensor) -> Query:
     """Return rows by (1), given S, the radius of new balls and which images without a label [N + S] no ball holds."""
-    features = single(ctx.unlabeled_features)
+    features = unit_rows(ctx.unlabeled_features)
     uncertainty = own * scaled(smallness_of_margin(ctx.logits))
     picked, values, at_first = greedy(
         ctx.n_query, features[: ctx.n_pool], features, (uncertainty, 1 - own), (radius, uncovered))
@@ -111,7 +111,7 @@ def by_both(ctx: SelectionContext, own: float, radius: float, uncovered: Tensor)
 def by_both_of_some(ctx: SelectionContext, own: float, radius: float, uncovered: Tensor) -> Query:
     """Return rows as `by_both` does, out of random candidates, whose balls hold random images: see `subset`."""
     rows, targets, facts = subset(ctx)
-    features, candidates = ctx.unlabeled_features[rows].float(), rows[: facts["candidates"]]
+    features, candidates = unit_rows(ctx.unlabeled_features[rows]), rows[: facts["candidates"]]
     uncertainty = own * scaled(smallness_of_margin(ctx.logits))[candidates]
     picked, values, at_first = greedy(ctx.n_query, features[: len(candidates)], features[targets], (uncertainty, 1 - own),
                                       (radius, uncovered[rows[targets]]))

@@ -20,12 +20,13 @@ import torch
 from yacs.config import CfgNode
 
 from active.context import Query, SelectionContext
-from active.registry import SAMPLERS, Sampler, refuse_own_labels, wrapped
+from active.registry import SAMPLERS, Sampler, refuse_own_labels, refuse_records, wrapped
 from dassl.utils.registry import AtLeast, AtMost
 
 
 def check_base(node: CfgNode) -> None:
-    """Raise ConfigError for a base that labels images itself: those labels would be lost."""
+    """Raise ConfigError for a base that labels images itself, whose labels would be lost, or that repeats a record."""
+    refuse_records("PCB.BASE", wrapped("pcb", node)[1:])
     refuse_own_labels("PCB.BASE", wrapped("pcb", node)[1:], "pcb balances what is asked")
 
 

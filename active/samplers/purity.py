@@ -33,7 +33,7 @@ from yacs.config import CfgNode
 from active.context import Query, SelectionContext
 from active.kernels.neighbors import neighbors
 from active.kernels.scores import row_blocks, top_rows, without
-from active.registry import SAMPLERS, Sampler
+from active.registry import SAMPLERS, Sampler, refuse_records, wrapped
 from dassl.utils.linear import pair_products
 from dassl.utils.registry import AtLeast, AtMost
 
@@ -50,7 +50,12 @@ def _goes_by_negative(node: CfgNode) -> bool:
     return node.PURITY.RULE == "negative"
 
 
-@SAMPLERS.register("purity", filters=True, needs_negative_texts_if=_goes_by_negative)
+def _check_base(node: CfgNode) -> None:
+    """Raise ConfigError for a base that repeats a record."""
+    refuse_records("PURITY.BASE", wrapped("purity", node)[1:])
+
+
+@SAMPLERS.register("purity", filters=True, check=_check_base, needs_negative_texts_if=_goes_by_negative)
 def purity(
     ctx: SelectionContext, *, base: Sampler = "margin", min_flags: Annotated[int, AtLeast(1), AtMost(10**9)] = 5,
     unflagged: Literal["keep", "texts"] = "texts", rule: Literal["likeness", "negative"] = "likeness",

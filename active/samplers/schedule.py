@@ -25,7 +25,7 @@ def check_starts(node: CfgNode) -> None:
     if not samplers or len(starts) != len(samplers):
         raise ConfigError(f"ACTIVE.SCHEDULE.STARTS holds {len(starts)} numbers and ACTIVE.SCHEDULE.SAMPLERS {len(samplers)} "
                           "names; give each sampler its start")
-    if not all(isinstance(start, (int, float)) for start in starts) or starts[0] != 0 or list(starts) != sorted(set(starts)):
+    if not all(type(start) in (int, float) for start in starts) or starts[0] != 0 or list(starts) != sorted(set(starts)):
         raise ConfigError(f"ACTIVE.SCHEDULE.STARTS is {list(starts)}, but must be rising numbers from 0 on, such as [0, 1]")
 
 

@@ -48,6 +48,15 @@ def room(*shape: int, dtype: torch.dtype = torch.float32, device: torch.device |
                         "pool of this size takes") from error
 
 
+def unit_rows(rows: Tensor) -> Tensor:
+    """Return unit rows [N, D] in float32; those of float16, in which lengths are off by 1e-5, are made unit again."""
+    found = single(rows)
+    if rows.dtype == torch.float16:
+        for part in _parts(found):
+            part /= part.norm(dim=1, keepdim=True).clamp(min=1e-12)
+    return found
+
+
 def single(rows: Tensor) -> Tensor:
     """Return rows in float32; they are returned as they are if they are float32 already."""
     if rows.is_cuda or rows.dtype == torch.float32 or rows.numel() * 4 < LARGE:

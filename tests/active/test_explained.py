@@ -152,7 +152,7 @@ def test_samplers_without_scores_write_no_file(tmp_path, caplog):
     """The log says so."""
     caplog.set_level("INFO")
     toy_run(tmp_path, ACTIVE__SAMPLER="random", LOG__SCORES="pool")
-    assert not (tmp_path / "queries").exists() and "round 1: random has no scores to write" in caplog.text
+    assert not (tmp_path / "queries").exists() and "round 1: random gives this query no scores" in caplog.text
 
 
 def test_a_run_with_scores_resumes_as_one_without(tmp_path):

@@ -9,14 +9,18 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from active import asking
+from active import asking, loop
+from active.build import build_run
 from active.build import carry_out as run
 from active.context import Query
-from active.record.folder import prompts_path
+from active.record.folder import open_result, prompts_path
 from active.record.results import RunResult, query_hash
 from active.registry import SAMPLERS
+from dassl.config.setup import as_dict
+from dassl.data.answers import NONE, SKIP
 from dassl.data.dataset import UNLABELED
 from dassl.utils.errors import ConfigError, TrainingError, UserError
+from dassl.utils.large import unit_rows
 from dassl.utils.registry import Component
 from dassl.utils.seeding import rng_for
 from tests.active.toy import N_CLASSES, N_TRAIN, ToyTrainer, edit, record_of, toy_config, toy_task
@@ -437,6 +441,23 @@ def test_a_sampler_gets_bias_and_directions_of_the_model_that_selects(tmp_path, 
     assert first.bias is None and first.class_directions is None and torch.equal(first.directions, texts)
     assert torch.equal(second.bias, second.text_features[:, 0])
     assert torch.equal(second.directions, 2 * second.text_features)
+
+
+def test_features_kept_in_float16_reach_samplers_as_unit_rows(tmp_path, monkeypatch):
+    """Of the pool, of labeled images, and of those that were known to be skipped or of no class."""
+    dataset, features, texts = toy_task()
+    seen, select = [], asking.select
+    monkeypatch.setattr(asking, "select", lambda sampler, ctx: select(lambda own: seen.append(own) or sampler(own), ctx))
+    known = {datum.path: [datum.label, SKIP, NONE][number % 3] for number, datum in enumerate(dataset.train[:9])}
+    trainer = ToyTrainer({split: rows.half() for split, rows in features.items()}, texts.half())
+    cfg = toy_config(tmp_path, ACTIVE__SAMPLER="margin", ACTIVE__ROUNDS=1)
+    result = open_result(tmp_path, as_dict(cfg), dataset, {})
+    loop.run(build_run(cfg, dataset, trainer, None, known), result)
+    for kind, rows in (("", seen[0].ids), ("labeled_", seen[0].labeled_ids), ("skipped_", seen[0].skipped_ids),
+                       ("flagged_", seen[0].flagged_ids)):
+        found = getattr(seen[0], f"{kind}features")
+        assert len(found) >= 3 and torch.equal(found, unit_rows(features["train"][rows].half()))
+        assert not torch.equal(found, features["train"][rows].half().float())
 
 
 def test_a_learner_that_is_not_linear_is_refused_before_anything_is_done(tmp_path):

@@ -147,6 +147,18 @@ def test_the_numbers_of_the_papers_and_of_published_tables_are_the_defaults(samp
 def test_what_a_wrapped_sampler_needs_of_the_config_is_checked(tmp_path):
     """A missing record to replay is reported before anything is loaded, even inside a wrapper."""
     node = sampler_node()
-    node.SAMPLER, node.PCB.BASE, node.REPLAY.RESULTS = "pcb", "replay", str(tmp_path / "results.json")
+    node.SAMPLER, node.SCHEDULE.SAMPLERS, node.SCHEDULE.STARTS = "schedule", ("random", "replay"), (0.0, 1.0)
+    node.REPLAY.RESULTS = str(tmp_path / "results.json")
     with pytest.raises(ConfigError, match=r"ACTIVE\.REPLAY\.RESULTS is .*results.json"):
+        check_sampler_names(node)
+
+
+@pytest.mark.parametrize(("sampler", "key"), [("pcb", "PCB"), ("purity", "PURITY")])
+@pytest.mark.parametrize("inside", [False, True])
+def test_what_chooses_among_some_images_takes_no_record(sampler, key, inside):
+    """It would hide images that the record asks for, or ask for more than it has; so inside a schedule too."""
+    node = sampler_node()
+    node.SAMPLER, node[key].BASE = sampler, "schedule" if inside else "replay"
+    node.SCHEDULE.SAMPLERS, node.SCHEDULE.STARTS = ("random", "replay"), (0.0, 1.0)
+    with pytest.raises(ConfigError, match=rf"^ACTIVE\.{key}\.BASE is 'replay', which repeats a record"):
         check_sampler_names(node)

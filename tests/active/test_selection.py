@@ -92,6 +92,31 @@ def test_values_that_are_not_finite_are_refused_with_their_ids(what):
         select(lambda ctx: torch.arange(ctx.n_query), replace(ctx, **{what: values}))
 
 
+@pytest.mark.parametrize("has_ids", [True, False])
+@pytest.mark.parametrize("what", ["skipped_features", "skipped_logits", "flagged_features"])
+def test_so_are_those_of_images_that_people_skipped_or_flagged(what, has_ids):
+    """Samplers cover skipped images, and learn from flagged ones."""
+    ctx = make_context()
+    values = {name: ctx.logits[:4].clone() if name.endswith("logits") else ctx.features[:4].clone()
+              for name in ("skipped_features", "skipped_logits", "flagged_features")}
+    values[what][2, 0] = torch.nan
+    ids = {f"{kind}_ids": torch.arange(200, 204) if has_ids else None for kind in ("skipped", "flagged")}
+    with pytest.raises(ContractError, match=rf"{what} of 1 images hold NaN or Inf; ids \[{202 if has_ids else 2}\]"):
+        select(lambda ctx: torch.arange(ctx.n_query), replace(ctx, **values, **ids))
+
+
+def test_features_kept_in_float16_are_unit_rows():
+    """Their lengths are off by 1e-5, at which copies would have a distance."""
+    ctx, seen = make_context(width=512), []
+    rows = ctx.features.half()
+    rows[1] = rows[0]
+    select(lambda own: seen.append(own) or torch.arange(own.n_query), replace(ctx, features=rows))
+    found = seen[0].features
+    assert found.dtype == torch.float32 and (rows.float().norm(dim=1) - 1).abs().max() > 5e-6
+    assert (found.norm(dim=1) - 1).abs().max() < 5e-7 and torch.equal(found[0], found[1])
+    assert (found - rows.float()).norm(dim=1).max() < 1e-4
+
+
 def test_only_samplers_that_say_so_begin_with_a_warm_start():
     """`dual_prompt` mines before its first query, even inside a wrapper. The others return nothing."""
     node, ctx = sampler_node(), without_labels(make_context())

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from dassl.utils import large
 from dassl.utils.errors import UserError
 from dassl.utils.files import reserve
-from dassl.utils.large import large_files_in, room, single, stacked, taken
+from dassl.utils.large import large_files_in, room, single, stacked, taken, unit_rows
 from tests.utils.test_files import full_disk
 
 
@@ -45,7 +46,8 @@ def test_copies_in_float32_and_of_some_rows_are_those_in_memory(mapped):
     """Blocks may have any size, and the last one may be smaller."""
     rows = torch.randn(11, 3).half()
     assert torch.equal(single(rows), rows.float())
-    assert single(own := rows.float()) is own
+    assert single(own := rows.float()) is own and unit_rows(own) is own
+    assert torch.allclose(unit_rows(rows), F.normalize(rows.double(), dim=1).float(), atol=2e-7)
     for places in (torch.tensor([10, 0, 3, 3, 7, 1, 2, 8, 9, 5, 6, 4]), torch.arange(11).flip(0), torch.arange(11)):
         assert torch.equal(taken(own, places), own[places])
     assert taken(own, torch.arange(11)) is own and taken(own, torch.arange(4)) is not own

@@ -89,6 +89,10 @@ def test_a_row_is_taken_once():
 
 
 def test_above_max_rows_a_part_tells_and_all_can_be_picked():
-    ctx = make_context(3, n_pool=60, n_query=20)
-    few = picks(sampler_by_name("activeft", max_rows=10), ctx)
-    assert len(set(few)) == 20 and few != picks(sampler_by_name("activeft"), ctx)
+    """Centers follow random rows, as many as `max_rows`, in the order of the pool."""
+    ctx, rng = make_context(3, n_pool=60, n_query=20), rng_for(0, "picks")
+    starts, some = rng.permutation(60)[:20], sorted(rng.permutation(60)[:10])
+    centers = moved(ctx.features[some], ctx.features[starts], ctx.labeled_features, 300, (0.001, TAU))
+    expected = ctx.ids[nearest_free(ctx.features, centers)].tolist()
+    assert picks(sampler_by_name("activeft", max_rows=10), ctx) == expected
+    assert len(set(expected)) == 20 and set(expected) - set(ctx.ids[some].tolist())

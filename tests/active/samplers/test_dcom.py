@@ -7,9 +7,12 @@ import pytest
 import torch
 
 from active.context import SelectionContext
+from active.kernels.herding import mass_radius
 from active.samplers.dcom import by_both, competence, label_balls, pure_ball
+from active.selection import select
 from active.testing import make_context, picks, sampler_by_name, small_pools, without_labels
 from dassl.utils.errors import UserError
+from dassl.utils.seeding import rng_for
 from tests.active.samplers import plain
 
 CAP = 0.7
@@ -43,13 +46,14 @@ def balls_by_hand(ctx: SelectionContext, purity: float) -> tuple[list[float], se
     return radii, covered
 
 
-def by_hand(ctx: SelectionContext) -> list[int]:
+def by_hand(ctx: SelectionContext) -> tuple[list[int], list[float]]:
+    """Return the picks and their values."""
     n_rows = ctx.n_pool + len(ctx.labels)
     _, covered = balls_by_hand(ctx, 0.4)
     radii, covered = balls_by_hand(ctx, 0.4 + 0.2 * len(covered) / n_rows)
     radius, share = sum(radii) / len(radii), len(covered) / n_rows
     own = (1 + math.exp(-50 * 0.2)) / (1 + math.exp(-50 * (share - 0.8)))
-    features, uncovered, found = ctx.features.double(), set(range(ctx.n_pool)) - covered, []
+    features, uncovered, found, values = ctx.features.double(), set(range(ctx.n_pool)) - covered, [], []
     near = [{other for other, cosine in enumerate((features @ row).tolist()) if cosine > 1 - radius**2 / 2 - 1e-6}
             for row in features]
     margins = [sorted(plain.softmax(row), reverse=True) for row in ctx.logits.double().tolist()]
@@ -59,8 +63,9 @@ def by_hand(ctx: SelectionContext) -> list[int]:
         scores = [-1.0 if row in found else own * u + (1 - own) * degree
                   for row, (u, degree) in enumerate(zip(uncertain, degrees, strict=True))]
         found.append(next(row for row, score in enumerate(scores) if score >= (1 - 1e-10) * max(scores)))
+        values.append(scores[found[-1]])
         uncovered -= near[found[-1]]
-    return found
+    return found, values
 
 
 def between(values: list[float]) -> list[float]:
@@ -73,10 +78,33 @@ def test_dcom_is_its_slow_form():
     sampler, n_margin = sampler_by_name("dcom", max_radius=CAP), 0
     for ctx in small_pools(200):
         ctx = replace(ctx, n_query=min(ctx.n_query, ctx.n_pool - 1))
-        found = picks(sampler, ctx)
-        assert found == ctx.ids[by_hand(ctx)].tolist()
-        n_margin += found == picks(sampler_by_name("margin"), ctx)
+        query, (rows, values) = select(sampler, ctx), by_hand(ctx)
+        assert query.rows.tolist() == rows and query.scores.tolist() == pytest.approx(values, abs=1e-5)
+        assert float(query.pool_scores[rows[0]]) == pytest.approx(values[0], abs=1e-5)
+        n_margin += ctx.ids[rows].tolist() == picks(sampler_by_name("margin"), ctx)
     assert 10 < n_margin < 150
+
+
+def test_the_cap_is_the_radius_of_a_ball_that_holds_one_in_c_images():
+    """As `mass_radius` has it; without a cap some balls would be larger."""
+    n_larger = 0
+    for ctx in small_pools(40):
+        ctx = replace(ctx, n_query=min(ctx.n_query, ctx.n_pool - 1))
+        cap = mass_radius(ctx.features, ctx.n_classes, rng_for(0, "cap"))
+        own, given, larger = (picks(sampler_by_name("dcom", max_radius=radius), ctx) for radius in (0.0, cap, 1.9))
+        assert own == given
+        n_larger += own != larger
+    assert n_larger > 5
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_copies_lie_in_the_same_balls_in_half_precision_too(dtype):
+    """Balls of radius 0 hold the copies of one image each, so no image is asked twice before all are."""
+    n_copies = torch.arange(1, 41).clamp(max=4)
+    images, rows = torch.arange(40).repeat_interleave(n_copies), make_context(width=512).features[:40]
+    ctx = replace(make_context(0, n_pool=len(images), n_query=39), features=rows.repeat_interleave(n_copies, 0).to(dtype))
+    query = select(lambda ctx: by_both(ctx, 0.0, 0.0, torch.ones(len(images), dtype=torch.bool)), ctx)
+    assert len(images[query.rows].unique()) == 39
 
 
 def test_radii_are_those_of_a_scan():

@@ -57,14 +57,20 @@ def test_maxherding_is_the_dense_form():
         assert picks(sampler, replace(ctx, n_query=n)) == ctx.ids[expected].tolist()
 
 
-def test_uherding_is_the_dense_form():
-    """On 200 small pools; its radius is the smallest distance of two labeled rows that are no copies, 1 if there are none."""
-    sampler = sampler_by_name("uherding")
-    for ctx in small_pools(200):
+WEIGHTS = {"margin": margins,
+           "entropy": lambda logits: [plain.entropy_of(plain.softmax(row)) for row in logits.double().tolist()],
+           "least_confidence": lambda logits: [1 - max(plain.softmax(row)) for row in logits.double().tolist()]}
+
+
+@pytest.mark.parametrize(("uncertainty", "n_pools"), [("margin", 200), ("entropy", 50), ("least_confidence", 50)])
+def test_uherding_is_the_dense_form(uncertainty, n_pools):
+    """On small pools; its radius is the smallest distance of two labeled rows that are no copies, 1 if there are none."""
+    sampler = sampler_by_name("uherding", uncertainty=uncertainty)
+    for ctx in small_pools(n_pools):
         n, (features, centers) = min(ctx.n_query, ctx.n_pool - 1), arrays(ctx)
         distances = [math.dist(x, y) for place, x in enumerate(centers) for y in centers[:place]]
         radius = min([own for own in distances if own**2 > plain.ROUNDING], default=1.0)
-        expected = dense(features, centers, margins(ctx.logits), radius, n)
+        expected = dense(features, centers, WEIGHTS[uncertainty](ctx.logits), radius, n)
         assert picks(sampler, replace(ctx, n_query=n)) == ctx.ids[expected].tolist()
 
 

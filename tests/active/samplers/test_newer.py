@@ -8,10 +8,13 @@ import pytest
 import torch
 
 from active.context import SelectionContext
+from active.kernels.k_means import k_means, nearest_members
 from active.registry import check_sampler_names
 from active.samplers.dropquery import candidates, changed_predictions, kept_features
+from active.selection import select
 from active.testing import make_context, picks, sampler_by_name, sampler_node, small_pools, without_labels
 from dassl.utils.errors import ConfigError
+from dassl.utils.seeding import rng_for
 from tests.active.samplers import plain
 
 
@@ -57,8 +60,8 @@ def test_tfs_fills_the_smallest_class_with_its_most_uncertain_row():
         assert picks(sampler_by_name("tfs"), ctx) == ctx.ids[found].tolist()
 
 
-def brute_force(ctx: SelectionContext, ridge: float) -> list[int]:
-    """Invert the matrix again for every candidate of every pick."""
+def brute_force(ctx: SelectionContext, ridge: float) -> tuple[list[int], list[float]]:
+    """Invert the matrix again for every candidate of every pick; return picks and by how much the trace fell."""
     def fisher(features: torch.Tensor, logits: torch.Tensor) -> np.ndarray:
         largest = logits.double().softmax(1).amax(1).numpy()
         rows = features.double().numpy()
@@ -67,15 +70,16 @@ def brute_force(ctx: SelectionContext, ridge: float) -> list[int]:
     rows, width = ctx.features.double().numpy(), ctx.features.shape[1]
     of_pool, matrix = fisher(ctx.features, ctx.logits) / ctx.n_pool, ridge * np.eye(width)
     matrix = matrix + fisher(ctx.labeled_features, ctx.labeled_logits)
-    largest, found = ctx.logits.double().softmax(1).amax(1).numpy(), []
+    largest, found, gains = ctx.logits.double().softmax(1).amax(1).numpy(), [], []
     for _ in range(ctx.n_query):
         traces = [np.inf if row in found else np.trace(np.linalg.solve(
             matrix + largest[row] * (1 - largest[row]) * np.outer(rows[row], rows[row]), of_pool)) for row in range(len(rows))]
         before = np.trace(np.linalg.solve(matrix, of_pool))
         falls = before - np.array(traces)
         found.append(next(row for row in range(len(rows)) if falls[row] >= falls.max() - 1e-9 * abs(falls.max())))
+        gains.append(float(falls[found[-1]]))
         matrix = matrix + largest[found[-1]] * (1 - largest[found[-1]]) * np.outer(rows[found[-1]], rows[found[-1]])
-    return found
+    return found, gains
 
 
 @pytest.mark.parametrize(("ridge", "block"), [(0.05, 2**22), (1.0, 64)])
@@ -84,7 +88,9 @@ def test_bait_is_brute_force(ridge, block, monkeypatch):
     monkeypatch.setattr("active.kernels.scores.BLOCK", block)
     for number, ctx in enumerate(map(asked, small_pools(100, n_query=5))):
         ctx = without_labels(ctx) if number % 5 == 0 else ctx
-        assert picks(sampler_by_name("bait_binary", ridge=ridge), ctx) == ctx.ids[brute_force(ctx, ridge)].tolist()
+        query, (rows, gains) = select(sampler_by_name("bait_binary", ridge=ridge), ctx), brute_force(ctx, ridge)
+        assert query.rows.tolist() == rows and query.scores.tolist() == pytest.approx(gains, rel=1e-4, abs=1e-7)
+        assert query.pool_scores.argmax() == rows[0] and float(query.pool_scores[rows[0]]) == pytest.approx(gains[0], rel=1e-4)
 
 
 def changes_by_hand(ctx: SelectionContext, masks: int, dropout: float, key: int) -> list[int]:
@@ -130,15 +136,37 @@ def test_the_threshold_falls_until_there_are_enough(enough, expected):
 
 def test_dropquery_asks_others_when_few_change():
     """It then asks for all candidates, and for random rows."""
-    ctx = make_context(n_query=30)
-    sampler = sampler_by_name("dropquery", masks=1, dropout=0.05)
-    assert len(set(picks(sampler, ctx))) == 30
+    ctx, key = make_context(n_query=30), int(rng_for(0, "picks").integers(2**63))
+    changes = changes_by_hand(ctx, 1, 0.05, key)
+    found = picks(sampler_by_name("dropquery", masks=1, dropout=0.05), ctx)
+    n_changed = sum(change > 0 for change in changes)
+    assert 0 < n_changed < 30 and set(found[:n_changed]) == {ctx.ids[row].item() for row in range(70) if changes[row]}
+
+
+def test_dropquery_asks_what_is_nearest_to_the_center_of_each_cluster_of_candidates():
+    """Candidates change in two of three masks, or in one where those are too few; they alone are clustered."""
+    for ctx in small_pools(60, n_query=4):
+        ctx, rng = asked(ctx), rng_for(0, "picks")
+        changes = changes_by_hand(ctx, 3, 0.75, int(rng.integers(2**63)))
+        twice, once = ([row for row, change in enumerate(changes) if change >= least] for least in (2, 1))
+        kept = twice if len(twice) >= 25 * ctx.n_query else once
+        if len(kept) <= ctx.n_query:
+            continue
+        centers, cluster = k_means(ctx.features[kept], ctx.n_query, rng)
+        gaps = (ctx.features[kept] - centers[cluster]).square().sum(1)
+        nearest = [float(gaps[cluster == number].min()) for number in range(len(centers))]
+        found = picks(sampler_by_name("dropquery"), ctx)[: len(centers)]
+        places = [kept.index(ctx.ids.tolist().index(image)) for image in found]
+        assert sorted(cluster[places].tolist()) == list(range(len(centers)))
+        assert all(float(gaps[place]) <= nearest[int(cluster[place])] + 1e-5 for place in places)
 
 
 def test_dropquery_without_labels_clusters_all_rows():
     """No mask is drawn: nothing has been learned yet."""
     ctx = without_labels(make_context(2))
-    assert picks(sampler_by_name("dropquery"), ctx) == picks(sampler_by_name("dropquery", dropout=0.1), ctx)
+    centers, cluster = k_means(ctx.features, ctx.n_query, rng_for(0, "picks"))
+    found = picks(sampler_by_name("dropquery"), ctx)
+    assert found == ctx.ids[[int(own[0]) for own in nearest_members(ctx.features, centers, cluster)]].tolist()
 
 
 @pytest.mark.parametrize(("n_labeled", "labels_per_class", "stage"), [

@@ -73,7 +73,8 @@ def test_a_start_is_reached_however_its_product_is_rounded(n_classes, start, n_l
     ([], [], "holds 0 numbers"), (["margin"], [0.0, 1.0], "holds 2 numbers and ACTIVE.SCHEDULE.SAMPLERS 1 names"),
     (["random", "margin"], [1.0, 2.0], r"is \[1.0, 2.0\], but must be rising numbers from 0 on"),
     (["random", "margin", "badge"], [0.0, 2.0, 1.0], "must be rising"), (["random", "margin"], [0.0, 0.0], "must be rising"),
-    (["random", "margin"], [0.0, "one"], "must be rising"), (["random", "marginn"], [0.0, 1.0], "unknown sampler 'marginn'"),
+    (["random", "margin"], [0.0, "one"], "must be rising"), (["random", "margin"], [False, True], "must be rising"),
+    (["random", "marginn"], [0.0, 1.0], "unknown sampler 'marginn'"),
     (["random", "schedule"], [0.0, 1.0], "'schedule' wraps itself")])
 def test_what_is_no_schedule_is_refused(samplers, starts, message):
     node = sampler_node()
