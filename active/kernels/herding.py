@@ -125,13 +125,30 @@ def asked(covering: Herd, n_query: int, after: Callable[[int], None] = lambda ro
 def herd_subset(ctx: SelectionContext, weights: Tensor, radius: float) -> Query:
     """Return `n_query` pool rows as `herd` does, out of `CANDIDATES` random ones, by what they cover of random targets.
 
-    There are `TARGETS` targets for each labeled row and pick, at most `MOST_TARGETS`. On 5,515 real images that kept 89 to
-    97 % of what exact picks cover more than random ones, and on 50,000 made ones 86 % for `uherding`, 99 % for `maxherding`.
+    Targets are drawn in proportion to their weights [N + S] and then weigh as often as they were drawn: few images may weigh
+    much. `benchmarks/samplers.md` has the share that is kept of what exact picks cover more than random ones.
     """
-    rows, targets, facts = subset(ctx)
-    n_candidates = facts["candidates"]
-    covering = Herd(unit_rows(ctx.unlabeled_features[rows]), weights[rows], ctx.labeled_features, radius, n_candidates, targets)
+    counts = weights.float()
+    if n_targets(ctx) < len(weights) and bool(weights.any()):
+        counts = drawn(weights.cpu(), n_targets(ctx), ctx.rng).to(weights.device)
+    targets = counts.nonzero().flatten()
+    rows, targets, facts = subset(ctx, targets if len(targets) else None)
+    covering = Herd(unit_rows(ctx.unlabeled_features[rows]), counts[rows], ctx.labeled_features, radius, facts["candidates"],
+                    targets)
     return of_subset(asked(covering, ctx.n_query), rows, ctx.n_pool, facts)
+
+
+def drawn(weights: Tensor, n: int, rng: np.random.Generator) -> Tensor:
+    """Return how often each row [N] is drawn in n draws in proportion to its weight, on the CPU, float32.
+
+    Systematic sampling of the rows in random order: n points at equal distances on the line of all weights. So a row is drawn
+    n w / sum(w) times, rounded up or down, and that is the expectation; of equal rows, n or more, none is drawn twice.
+    """
+    order = torch.from_numpy(rng.permutation(len(weights)))
+    ends = weights[order].double().cumsum(0)
+    points = (torch.arange(n, dtype=torch.float64) + rng.random()) * (ends[-1] / n)
+    places = torch.searchsorted(ends, points, right=True).clamp(max=len(weights) - 1)
+    return order[places].bincount(minlength=len(weights)).float()
 
 
 def of_subset(found: Query, rows: Tensor, n_pool: int, facts: dict[str, Any]) -> Query:
@@ -142,18 +159,25 @@ def of_subset(found: Query, rows: Tensor, n_pool: int, facts: dict[str, Any]) ->
     return replace(found, rows=rows[found.rows], pool_scores=at_first, approximation=facts)
 
 
-def subset(ctx: SelectionContext) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """Return random rows without a label [n], the candidates first, with the places of the targets among them, and facts."""
+def n_targets(ctx: SelectionContext) -> int:
+    """Return the number of targets of a subset: `TARGETS` for each labeled row and pick, at most `MOST_TARGETS`."""
+    return min(TARGETS * (len(ctx.labels) + ctx.n_query), MOST_TARGETS, len(ctx.unlabeled_features))
+
+
+def subset(ctx: SelectionContext, targets: Tensor | None = None) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """Return random rows without a label [n], the candidates first, with the places of the targets among them, and facts.
+
+    `targets` [T], ascending, are random ones too unless they are given.
+    """
     n_rows = len(ctx.unlabeled_features)
     n_candidates = min(max(CANDIDATES, ctx.n_query), ctx.n_pool)
-    n_targets = min(TARGETS * (len(ctx.labels) + ctx.n_query), MOST_TARGETS, n_rows)
     candidates = ctx.permutation(ctx.n_pool)[:n_candidates].sort().values
-    targets = ctx.permutation(n_rows)[:n_targets].sort().values
+    targets = ctx.permutation(n_rows)[: n_targets(ctx)].sort().values if targets is None else targets
     place = torch.full((n_rows,), -1, device=ctx.device)
     place[candidates] = torch.arange(n_candidates, device=ctx.device)
     others = targets[place[targets] < 0]
     place[others] = torch.arange(n_candidates, n_candidates + len(others), device=ctx.device)
-    facts = {"index": "subset", "candidates": n_candidates, "targets": n_targets}
+    facts = {"index": "subset", "candidates": n_candidates, "targets": len(targets)}
     return torch.cat([candidates, others]), place[targets], facts
 
 

@@ -76,11 +76,51 @@ def test_candidates_and_targets_are_as_many_as_are_said(monkeypatch):
     query = select(sampler_by_name("maxherding", max_pool=10), own)
     assert query.approximation == {"index": "subset", "candidates": 20, "targets": 10}
     assert int(query.pool_scores.isfinite().sum()) == 20 and query.pool_scores[query.rows].isfinite().all()
-    rows, targets, _ = herding.subset(replace(own, rng=rng_for(0, "contract")))
+    rng = rng_for(0, "contract")
+    drawn = herding.drawn(torch.ones(60), 10, rng).nonzero().flatten()
+    rows, targets, _ = herding.subset(replace(own, rng=rng), drawn)
+    assert rows[targets].tolist() == drawn.tolist() and len(drawn) == 10
     kernels = (2 * own.features.double() @ own.features.double()[rows[targets]].T - 2).exp()
     covered = (2 * own.labeled_features.double() @ own.features.double()[rows[targets]].T - 2).exp().amax(0)
     gains = (kernels - covered).clamp(min=0).sum(1)[rows[:20]]
     assert torch.allclose(query.pool_scores[rows[:20]].double(), gains, atol=1e-5)
+
+
+def test_targets_are_drawn_as_often_as_they_weigh():
+    """Rounded up or down in each draw, and exactly so in the mean of many; what weighs nothing is never drawn."""
+    weights = torch.tensor([0.0, 0.5, 0.25, 3.0, 0.0, 1.25, *[0.05] * 20])
+    expected = 12 * weights.double() / weights.double().sum()
+    draws = torch.stack([herding.drawn(weights, 12, rng_for(seed, "draws")) for seed in range(4000)]).double()
+    assert bool((draws.sum(1) == 12).all()) and bool(((draws - expected).abs() < 1 - 1e-9).all())
+    assert (draws.mean(0) - expected).abs().max() < 0.03  # about four deviations of a mean
+    assert len({tuple(own.tolist()) for own in draws}) > 1000
+
+
+def test_targets_that_weigh_much_are_not_left_out(ctx):
+    """Where a tenth of the images weigh nearly all, as many targets as a ninth of the pool keep nine tenths of the gain."""
+    sharp = replace(ctx, logits=12 * ctx.logits)
+    weights, radius = smallness_of_margin(sharp.logits), labeled_radius(ctx.labeled_features)
+    assert float(weights.sum()**2 / weights.square().sum()) < 0.25 * N
+
+    def covered(rows: torch.Tensor) -> float:
+        nearest = (ctx.features @ torch.cat([ctx.features[rows], ctx.labeled_features]).T).amax(1)
+        return float(weights @ ((2 * nearest - 2) / radius**2).exp())
+
+    exact = covered(herding.herd(sharp, weights, radius).rows)
+    least = sum(covered(torch.from_numpy(rng_for(seed, "random").permutation(N)[:N_QUERY])) for seed in range(10)) / 10
+    with pytest.MonkeyPatch.context() as few:
+        few.setattr(herding, "MOST_TARGETS", 1000)
+        found = [herding.herd_subset(replace(sharp, rng=rng_for(seed, "few")), weights, radius).rows for seed in range(3)]
+    assert sum(map(covered, found)) / 3 - least > 0.9 * (exact - least)
+
+
+def test_where_nothing_is_uncertain_a_subset_is_asked_from_too(monkeypatch):
+    """All weights are 0: as in the exact form, the lowest candidates are asked."""
+    monkeypatch.setattr(herding, "TARGETS", 1)
+    own = make_context(n_pool=60, n_query=6)
+    own = replace(own, logits=200 * F.one_hot(own.ids % own.n_classes, own.n_classes).float())
+    assert not smallness_of_margin(own.logits).any()
+    assert picks(sampler_by_name("uherding", max_pool=10), own) == picks(sampler_by_name("uherding"), own)
 
 
 @pytest.mark.parametrize("name", [*NAMES, "dcom", "promptherding"])

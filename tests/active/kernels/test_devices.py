@@ -18,7 +18,7 @@ from active.kernels.calibration import log_prior, mean_entropy
 from active.kernels.coverage import UncoveredBalls, ball_sizes, cosine_at_purity, pure_cosine
 from active.kernels.d2_sampling import d2_sampling, drawn_rows, squared_distances, squared_norms
 from active.kernels.graph import fit_graph_network, inverse_degrees, propagate
-from active.kernels.herding import Herd, asked, herd, herd_subset, mass_radius, of_subset, subset
+from active.kernels.herding import Herd, asked, drawn, herd, herd_subset, mass_radius, of_subset, subset
 from active.kernels.k_center import euclidean_k_center, k_center, k_center_and_gaps
 from active.kernels.k_means import k_means, k_means_seeds, lloyd, nearest_members
 from active.kernels.listed_balls import ListedBalls, listed_pure_cosine
@@ -42,9 +42,9 @@ from active.testing import make_context
 from tests.pretend_cuda import PretendCuda, pretend_cuda
 
 CUDA = torch.device("cuda")
-OF_NUMBERS = {"row_blocks", "n_candidates", "need_memory", "need_pairs", "compares_all", "available_memory",
+OF_NUMBERS = {"row_blocks", "n_candidates", "need_memory", "need_pairs", "compares_all", "n_targets", "available_memory",
               "total_memory"}
-ON_THE_CPU = {"drawn_rows", "nearest_members", "d2_sampling", "whole_split"}  # tensors that they return lie there anywhere
+ON_THE_CPU = {"drawn", "drawn_rows", "nearest_members", "d2_sampling", "whole_split"}  # what they return lies there anywhere
 
 
 def _rng():
@@ -113,7 +113,8 @@ KERNELS = {
     "Herd": (_herded, 30),
     "herd": (lambda ctx: herd(ctx, ctx.features.new_ones(90), 0.7), 30),
     "asked": (lambda ctx: asked(_herd(ctx), 10, after=int), 30),
-    "herd_subset": (lambda ctx: herd_subset(ctx, ctx.features.new_ones(90), 0.7), 31),
+    "herd_subset": (lambda ctx: herd_subset(ctx, ctx.features.new_ones(90), 0.7), 32),
+    "drawn": (lambda ctx: drawn(entropy(ctx.logits).cpu(), 20, _rng()), 1),
     "of_subset": (lambda ctx: of_subset(asked(_herd(ctx), 10), ctx.ids, 200, {"candidates": 80}), 30),
     "subset": (subset, 1),
     "mass_radius": (lambda ctx: mass_radius(ctx.features, 5, _rng()), 1),
