@@ -107,3 +107,12 @@ def test_the_limit_of_a_container_counts(tmp_path, monkeypatch, limit, expected)
 def test_available_memory_is_that_of_this_machine():
     """More than this test uses and less than a petabyte."""
     assert 2**26 < memory.available_memory() < 2**50
+
+
+def test_a_subset_of_a_half_precision_pool_is_unit_rows(monkeypatch):
+    """Lengths of float16 rows are off by 1e-5."""
+    rows, own = [], herding.Herd
+    monkeypatch.setattr(selection, "UPCAST_LIMIT", 0)
+    monkeypatch.setattr(herding, "Herd", lambda features, *rest: rows.append(features) or own(features, *rest))
+    select(sampler_by_name("uherding", max_pool=1), _halves(n_pool=300, n_query=5))
+    assert (rows[0].norm(dim=1) - 1).abs().max() < 1e-6

@@ -130,3 +130,18 @@ def test_exact_lists_are_made_once_a_run_and_pick_the_same(tmp_path, monkeypatch
     monkeypatch.setattr(pool, "KEPT", 1)
     assert alone == [record_of(toy_run(tmp_path / f"kept{seed}", SEED=seed, **values)[0]) for seed in (1, 2)]
     assert made == [60]
+
+
+def test_the_shape_of_features_is_part_of_what_lists_go_by():
+    """The same bytes may be other rows."""
+    rows, known = make_context(n_pool=40, width=8).features, {}
+    found = [Relations(own, known=known).neighbors(5, exact=True).rows for own in (rows, rows.reshape(80, 4))]
+    assert [len(own) for own in found] == [40, 80]
+
+
+def test_lists_of_another_index_are_made_anew(tmp_path, monkeypatch):
+    """Such as with other numbers in later code."""
+    features = clustered(1500)
+    first = Relations(features, tmp_path).neighbors(8).facts["probes"]
+    monkeypatch.setattr(listing, "PROBES", 16)
+    assert first == 8 and Relations(features, tmp_path).neighbors(8).facts["probes"] == 16

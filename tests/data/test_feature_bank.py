@@ -488,3 +488,10 @@ def test_features_are_found_without_their_images(dataset, contents, key, tmp_pat
     assert stored_features(tmp_path, unread | {"weights": "others"}, paths) is None
     for others in (paths[:2], paths[::-1], [*paths[:2], "other.png"]):
         assert stored_features(tmp_path, unread, others) is None
+
+
+def test_too_few_features_are_not_kept(tmp_path):
+    """Nobody knows which images they are of."""
+    with pytest.raises(RuntimeError, match="but 2 came"):
+        load_bank(tmp_path, TOY_KEY, toy_contents(3), lambda rows: iter([torch.ones(2, 4)]))
+    assert not list(tmp_path.rglob("*.safetensors"))

@@ -19,7 +19,7 @@ from yacs.config import CfgNode
 
 from dassl.data import images
 from dassl.data.images import Decoding, read_image
-from dassl.data.loader import image_batches, pixel_batches, view_batches
+from dassl.data.loader import _named_deaths, image_batches, pixel_batches, view_batches
 from dassl.data.store import ImageStore
 from dassl.data.transforms import Preprocessing, Transform, build_augmentation
 from dassl.utils.errors import DataError
@@ -347,3 +347,14 @@ def test_a_file_of_several_views_is_one_that_cannot_be_decoded(paths):
     with pytest.raises(DataError, match="2 images cannot be decoded") as error:
         next(views)
     assert str(error.value).count("4.png") == 1
+
+
+def test_the_first_batch_that_did_not_come_is_named():
+    """Workers were told of three batches, and one has come when a worker dies."""
+    class Loader:
+        def __iter__(self):
+            yield "first"
+            raise RuntimeError("DataLoader worker (pid 1) is killed by signal: Killed. ")
+
+    with pytest.raises(DataError, match=r"soon after b\.png"):
+        list(_named_deaths(Loader(), ["a.png", "b.png", "c.png"]))

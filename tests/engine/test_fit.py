@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dassl.config.defaults import default_config
-from dassl.engine.fit import fit, rows_in_parts
+from dassl.engine.fit import _Steps, fit, rows_in_parts
 from dassl.optim.lr_scheduler import build_scheduler
 from dassl.utils.errors import TrainingError, UserError
 
@@ -151,3 +151,10 @@ def test_a_step_that_finds_no_memory_in_the_smallest_parts_is_one_line(arguments
     with pytest.raises(UserError, match=r"out of memory in a step of training: CUDA out of memory\. MODEL\.PREC bf16") as error:
         Batches(0).fit(**arguments)
     assert "\n" not in str(error.value)
+
+
+def test_a_loss_that_is_kept_holds_no_graph():
+    """On a card, losses are kept until the epoch is over."""
+    own = nn.Parameter(torch.ones(3))
+    steps = _Steps(lambda batch: (own * batch).sum(), torch.optim.SGD([own], 0.1), None, lambda: lambda: None)
+    assert not steps._gradient(torch.ones(3)).requires_grad

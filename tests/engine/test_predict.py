@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dassl.engine.predict import in_batches, predict, predict_some
+from dassl.engine.predict import in_batches, in_parts, predict, predict_some
 from dassl.utils.errors import UserError
 
 BATCH_SIZE = 4
@@ -125,3 +125,21 @@ def test_a_single_image_that_finds_no_memory_is_a_clear_error():
     """Row 18 of the faults table: the error is one line."""
     with pytest.raises(UserError, match=r"^out of memory with a single image: CUDA out of memory. Tried to allocate 2 GiB.$"):
         predict([torch.zeros(3, 1)], fits(0, []), n_rows=3)
+
+
+def test_kept_rows_of_a_half_precision_tower_are_float32():
+    assert predict([torch.ones(2, 3)], lambda rows: rows.bfloat16(), n_rows=2, keep=True).dtype == torch.float32
+
+
+def test_later_batches_are_taken_in_parts_at_once():
+    """They would not find room either."""
+    tried = []
+
+    def function(rows: Tensor) -> Tensor:
+        tried.append(len(rows))
+        if len(rows) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return rows
+
+    assert len(list(in_parts([torch.ones(4, 1), torch.ones(4, 1)], function))) == 4
+    assert tried == [4, 2, 2, 2, 2]

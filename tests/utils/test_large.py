@@ -47,6 +47,7 @@ def test_copies_in_float32_and_of_some_rows_are_those_in_memory(mapped):
     rows = torch.randn(11, 3).half()
     assert torch.equal(single(rows), rows.float())
     assert single(own := rows.float()) is own and unit_rows(own) is own
+    assert torch.equal(unit_rows(torch.zeros(2, 4).half()), torch.zeros(2, 4))
     assert torch.allclose(unit_rows(rows), F.normalize(rows.double(), dim=1).float(), atol=2e-7)
     for places in (torch.tensor([10, 0, 3, 3, 7, 1, 2, 8, 9, 5, 6, 4]), torch.arange(11).flip(0), torch.arange(11)):
         assert torch.equal(taken(own, places), own[places])
@@ -58,7 +59,8 @@ def test_copies_in_float32_and_of_some_rows_are_those_in_memory(mapped):
 def test_rows_below_each_other_keep_the_type_of_the_first(mapped, dtype):
     """A pool and skipped images, which are float32 by themselves."""
     rows, others = torch.randn(11, 3).to(dtype), torch.randn(2, 3).to(dtype)
-    assert torch.equal(stacked(rows, others.float()), torch.cat([rows, others]))
+    found = stacked(rows, others.float())
+    assert found.dtype == dtype and torch.equal(found, torch.cat([rows, others]))
 
 
 def test_small_rows_are_copies(monkeypatch):
@@ -86,3 +88,15 @@ def test_a_system_that_cannot_reserve_gives_files_their_size(tmp_path, monkeypat
     with open(tmp_path / "file", "wb") as file:
         reserve(file.fileno(), 4096)
     assert (tmp_path / "file").stat().st_size == 4096
+
+
+def test_files_lie_in_the_innermost_folder(mapped, tmp_path, monkeypatch):
+    """And in the outer one again after it."""
+    folders, own, inner = [], large.tempfile.TemporaryFile, tmp_path / "inner"
+    inner.mkdir()
+    monkeypatch.setattr(large.tempfile, "TemporaryFile", lambda dir: folders.append(dir) or own(dir=dir))
+    with large_files_in(tmp_path):
+        with large_files_in(inner):
+            room(1000)
+        room(1000)
+    assert folders == [inner, tmp_path]

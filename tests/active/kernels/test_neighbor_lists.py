@@ -82,3 +82,24 @@ def test_copies_of_one_image_are_each_others_neighbors():
     lists = neighbor_lists(features, 8)
     assert (lists.rows[:60] < 60).all() and (lists.rows != torch.arange(1200)[:, None]).all()
     assert torch.allclose(lists.cosines[:60], torch.ones(60, 8), atol=1e-6)
+
+
+def test_lists_repeat_where_k_means_sees_some_rows_alone(monkeypatch):
+    """They are the same ones each time."""
+    monkeypatch.setattr(listing, "TRAINED", 2)
+    first, second = (neighbor_lists(clustered(2500), 12) for _ in range(2))
+    assert torch.equal(first.rows, second.rows) and first.facts == second.facts
+
+
+def test_ties_go_to_the_lower_row():
+    """All rows have a copy, which is as near to others as they are."""
+    lists = neighbor_lists(clustered(600).repeat(2, 1), 8)
+    tied = (lists.cosines.diff() == 0) & (lists.rows[:, 1:] >= 0)
+    assert tied.float().mean() > 0.3 and (lists.rows.diff()[tied] > 0).all()
+
+
+def test_as_many_lists_are_checked_as_is_said(monkeypatch):
+    n_checked, own = [], listing.exact_lists
+    monkeypatch.setattr(listing, "exact_lists", lambda rows, some, k: n_checked.append(len(some)) or own(rows, some, k))
+    neighbor_lists(clustered(2500), 12)
+    assert n_checked == [listing.CHECKED]

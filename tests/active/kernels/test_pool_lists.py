@@ -89,3 +89,23 @@ def test_lists_of_the_pool_alone_are_full_too(monkeypatch):
     assert (listing.neighbor_lists(ctx.features, 32).rows < 0).any(1).sum() > pool.FEW * 300
     near = pool_lists(ctx, ctx.features, 32, exact=False, max_pool=1)
     assert (near.rows >= 0).all() and near.cosines.isfinite().all()
+
+
+def test_skipped_images_without_ids_have_no_place_in_the_split():
+    """A script's own context may have none: the lists are then of the given rows."""
+    ctx, skipped = make_context(n_pool=30), make_context(1).features[:4]
+    features = torch.cat([ctx.features, skipped, ctx.labeled_features])
+    relations, rows = pool.whole_split(replace(
+        ctx, relations=Relations(make_context(2, n_pool=46).features), skipped_features=skipped, skipped_ids=None), features)
+    assert relations.features is features and torch.equal(rows, torch.arange(len(features)))
+
+
+def test_full_new_lists_are_not_compared_again(monkeypatch):
+    """Those of the split are short after the labeled rows are left out; those of the pool alone are not."""
+    monkeypatch.setattr(pool, "KEPT", 1)
+    ctx = make_context(n_pool=60, n_labeled=300)
+    split = torch.empty(360, ctx.features.shape[1])
+    split[ctx.ids], split[ctx.labeled_ids] = ctx.features, ctx.labeled_features
+    monkeypatch.setattr(pool, "exact_lists", lambda *_: pytest.fail("compared again"))
+    near = pool.pool_lists(replace(ctx, relations=Relations(split)), ctx.features, 32, exact=True, max_pool=1000)
+    assert (near.rows >= 0).all()
