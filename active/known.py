@@ -1,12 +1,18 @@
-"""Labels known before a run begins: from a table, a Label Studio export, or the record of another run."""
+"""Labels known before a run begins: from a table, a Label Studio export, a journal of the page, or the record of another run.
 
+A record counts with what people have answered to its open question, which lies beside it.
+"""
+
+import itertools
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from active.oracles.files import answers_in
 from active.oracles.label_studio import export_rows
+from active.record.folder import journal_path, table_path
 from active.record.results import RunResult
 from dassl.data.answers import MARK, SKIP, code_of, words, written
 from dassl.data.dataset import UNLABELED, Dataset
@@ -15,7 +21,8 @@ from dassl.data.labels import checked_labels
 from dassl.data.sheets import LabelRow, label_rows, pairs
 from dassl.utils.errors import DataError
 from dassl.utils.files import read_json
-from dassl.utils.paths import expanded
+from dassl.utils.journal import Journal
+from dassl.utils.paths import exists, expanded
 from dassl.utils.text import printable
 
 N_SHOWN = 10
@@ -55,6 +62,8 @@ def read_known(file: str, renamed: str, dataset: Dataset) -> dict[str, int]:
 
 
 def _said(path: Path, known: Known, dataset: Dataset) -> Said:
+    if path.suffix.lower() == ".jsonl":
+        return Said(_journaled(path))
     if path.suffix.lower() != ".json":
         return Said(label_rows(path, known))
     if isinstance(read_json(path), list):
@@ -67,7 +76,34 @@ def _said(path: Path, known: Known, dataset: Dataset) -> Said:
         answers |= {dataset.train[row].path: dataset.classnames[dataset.train[row].label] for row in own
                     if row is not None and dataset.train[row].label != UNLABELED}
         answers |= {image: written(code_of(answer), names) for image, answer in (round.answers | round.corrections).items()}
-    return Said([("the record", image, answer) for image, answer in answers.items()], tuple(names))
+    now = _waiting(path.parent, len(record.rounds), known, answers)
+    corrected = {image for _, name, _ in now for image in known.paths.meant(name)}
+    rows = [("the record", image, answer) for image, answer in answers.items() if image not in corrected]
+    return Said([*rows, *now], tuple(names))
+
+
+def _waiting(output: Path, round: int, known: Known, settled: Collection[str]) -> list[LabelRow]:
+    """Return what people have answered so far to the question of a round that is in no record yet, in all its parts."""
+    rows: list[LabelRow] = []
+    for part in itertools.count():
+        table, journal = table_path(output, round, part), journal_path(output, round, part)
+        if exists(table):
+            rows += [row for row in answers_in(table, known, settled) if row[2]]
+        if exists(journal):
+            rows += _journaled(journal)
+        if not exists(table) and not exists(journal):
+            return rows
+
+
+def _journaled(file: Path) -> list[LabelRow]:
+    """Return the last answers in a journal of the page, which may be growing."""
+    answers = {}
+    for number, line in enumerate(Journal(file).read(mends=False), start=1):
+        try:
+            answers[str(line["path"])] = f"{file.name} line {number}", str(line["path"]), str(line["answer"])
+        except (TypeError, KeyError) as error:
+            raise DataError(f"{printable(file)} line {number} is no answer of the labeling page") from error
+    return [row for row in answers.values() if row[2]]
 
 
 def _now(name: str, new_names: Mapping[str, str]) -> str:

@@ -16,12 +16,14 @@ from active.record.results import RunResult
 from dassl.data.answers import NONE, SKIP, UNSURE
 from dassl.data.dataset import UNLABELED, Dataset, Datum
 from dassl.utils.errors import DataError
+from dassl.utils.journal import Journal
 from tests import commands
 from tests.active.toy import N_CLASSES, N_TRAIN, ToyTrainer, cut_back, record_of, toy_config, toy_task
 from tests.page_runs import NAMES as NAMES_OF_DIGITS
 from tests.test_answers import asked, fill, photos, rounds, sheet, start, truth  # noqa: F401  fixtures
 
 TRUTH = toy_task()[0].labels("train").tolist()
+NUMBERS = {"zero": 0, "one": 1, "two": 2}
 NAMES = ("heron", "kingfisher", "golden oriole")
 
 
@@ -155,6 +157,46 @@ def test_people_s_labels_carry_over(start, truth, photos, tmp_path, monkeypatch,
     (tmp_path / "again").mkdir()
     again = verify.run_again(old, tmp_path / "again", str(photos), fresh=False)
     assert list(verify.differences(old, again)) == []
+
+
+def test_answers_to_an_open_question_carry_over(start, truth, photos, tmp_path):  # noqa: F811
+    """Such as when the folder has changed, so that the run cannot go on; the error says how they count elsewhere."""
+    start()
+    counted = fill(sheet(tmp_path, 0), truth)
+    start()
+    first, second, *_ = asked(sheet(tmp_path, 1))
+    sheet(tmp_path, 1).write_text(f"path,label\n{first},{truth[first]}\n{second},!skip\n{counted[0]},two\n")
+    gone = next(path for path in truth if path not in {first, second, *counted})
+    (photos / gone).rename(tmp_path / "gone.png")
+    code, error = start()
+    record = tmp_path / "run" / "results.json"
+    assert code == 1 and f"another --output-dir, with ACTIVE.KNOWN_LABELS {record} if its labels should count" in error
+    assert start("ACTIVE.KNOWN_LABELS", str(record), output="more")[0] == 3
+    known = RunResult.read(tmp_path / "more" / "results.json").known
+    answers = {path: truth[path] for path in counted} | {first: truth[first], second: "skip", counted[0]: "two"}
+    assert known == {path: NUMBERS.get(answer, answer) for path, answer in answers.items()}
+    assert not known.keys() & set(asked(sheet(tmp_path, 0, "more")))
+
+
+@pytest.mark.parametrize("by_itself", [False, True])
+def test_answers_in_a_journal_of_the_page_carry_over(tmp_path, by_itself):
+    """The last one to each image, without those taken back. The journal of a page that is open stays as it is."""
+    finished(tmp_path / "run", ACTIVE__ROUNDS=2)
+    record, paths = tmp_path / "run" / "results.json", [datum.path for datum in toy_task()[0].train]
+    before = {path for round in RunResult.read(record).rounds for path in round.queried}
+    first, second, third = [path for path in paths if path not in before][:3]
+    file = tmp_path / "run" / "queries" / "round_002_answers.jsonl"
+    answers = [(first, "class 1"), (second, "class 0"), (first, "!skip"), (third, "class 2"), (third, "")]
+    Journal(file).append([{"time": "", "who": "", "path": path, "answer": answer} for path, answer in answers])
+    with file.open("a") as text:
+        text.write('{"time": "", "who"')
+    content, dataset = file.read_bytes(), toy_task()[0]
+    found = read_known(str(file if by_itself else record), "", dataset)
+    expected = {} if by_itself else {datum.path: datum.label for datum in dataset.train if datum.path in before}
+    assert found == expected | {first: SKIP, second: 0} and file.read_bytes() == content
+    file.write_text("[1]\n")
+    with pytest.raises(DataError, match=r"round_002_answers\.jsonl line 1 is no answer of the labeling page"):
+        read_known(str(file), "", dataset)
 
 
 def test_every_class_may_be_known(tmp_path):

@@ -72,7 +72,7 @@ class FileOracle(Oracle):
         if not exists(table):
             _write(table, self._dataset, question, rows)
         known = Known([*paths, *before], self._dataset.classnames, self._words)
-        said, n_further, undecided = _answers(table, known, settled), 0, []
+        said, n_further, undecided = answers_in(table, known, settled), 0, []
         if self._conflicts == "majority":
             paid = set(paths) - {train[row].path for row in question.audit.tolist()}
             said, n_further, undecided = majority(said, known, paid)
@@ -123,7 +123,8 @@ def majority(rows: Sequence[LabelRow], known: Known, paid: Collection[str]) -> t
     return found, n_further, undecided
 
 
-def _answers(table: Path, known: Known, settled: Collection[str]) -> list[LabelRow]:
+def answers_in(table: Path, known: Known, settled: Collection[str]) -> list[LabelRow]:
+    """Return the rows of a CSV file, and those of the export beside it that are not of settled images."""
     rows = [(f"{table.name} {place}", path, name) for place, path, name in label_rows(table, known)]
     export = table.with_name(f"{table.stem}_export.json")
     rows += [row for row in (export_rows(export) if exists(export) else []) if row[1] not in settled]

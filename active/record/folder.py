@@ -129,7 +129,8 @@ def open_result(
     check_same_config(old, new.config, path)
     _take_rounds(old, new.config)
     if old.dataset != new.dataset:
-        raise UserError(f"{path} holds a run on another data set: {_of(old)}, not {_of(new)}")
+        raise UserError(f"{path} holds a run on another data set: {_of(old)}, not {_of(new)}; undo what has changed there, or "
+                        f"give another --output-dir, with ACTIVE.KNOWN_LABELS {path} if its labels should count there")
     if not old.finished:
         _continue_certificate(old, new, path)
         _continue_environment(old.environment, new.environment, path)

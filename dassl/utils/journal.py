@@ -26,11 +26,11 @@ class Journal:
     def __init__(self, path: Path):
         self.path = path
 
-    def read(self) -> list[Any]:
+    def read(self, *, mends: bool = True) -> list[Any]:
         """Return the values of all lines, the first one first.
 
-        A torn last line is removed from the file, with a line in the log. Raises DataError, naming file and line, for any other
-        line that is not JSON.
+        A torn last line is left out and, with `mends`, removed from the file, with a line in the log. Raises DataError, naming
+        file and line, for any other line that is not JSON.
         """
         if not exists(self.path):
             return []
@@ -40,7 +40,7 @@ class Journal:
         except OSError as error:
             raise DataError(f"cannot read {printable(self.path)}: {reason(error)}") from error
         *lines, torn = content.split(b"\n")
-        if torn:
+        if torn and mends:
             logger.warning("%s: the last line is torn and dropped: %s", printable(self.path), torn[:200])
             self._cut(len(content) - len(torn))
         return [self._value(number, line) for number, line in enumerate(lines, start=1)]
