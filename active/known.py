@@ -3,7 +3,6 @@
 A record counts with what people have answered to its open question, which lies beside it.
 """
 
-import itertools
 import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -85,14 +84,13 @@ def _said(path: Path, known: Known, dataset: Dataset) -> Said:
 def _waiting(output: Path, round: int, known: Known, settled: Collection[str]) -> list[LabelRow]:
     """Return what people have answered so far to the question of a round that is in no record yet, in all its parts."""
     rows: list[LabelRow] = []
-    for part in itertools.count():
-        table, journal = table_path(output, round, part), journal_path(output, round, part)
-        if exists(table):
-            rows += [row for row in answers_in(table, known, settled) if row[2]]
-        if exists(journal):
-            rows += _journaled(journal)
-        if not exists(table) and not exists(journal):
-            return rows
+    part = 0
+    while any(map(exists, files := (table_path(output, round, part), journal_path(output, round, part)))):
+        table, journal = files
+        rows += [row for row in answers_in(table, known, settled) if row[2]] if exists(table) else []
+        rows += _journaled(journal)
+        part += 1
+    return rows
 
 
 def _journaled(file: Path) -> list[LabelRow]:

@@ -11,9 +11,12 @@ import numpy as np
 from PIL import Image
 
 from dassl.data.dataset import DATASETS, Dataset
+from dassl.data.folders import image_files, subfolders
 from dassl.data.splits import read_split, write_split
+from dassl.utils.errors import DataError
 from dassl.utils.files import lock
-from dassl.utils.paths import exists
+from dassl.utils.paths import exists, is_folder
+from dassl.utils.text import printable
 
 CLASSNAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
@@ -22,11 +25,21 @@ CLASSNAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "ei
 def digits(root: Path) -> Dataset:
     """Return the data set; its images lie in `root/digits/images`, where they are written if they are missing."""
     folder = root / "digits"
+    if is_folder(root) and not exists(folder / "split_digits.json"):
+        _check_free(root)
     with lock(folder / ".lock", wait=True):
         if not exists(folder / "split_digits.json"):
             _write(folder)
     splits, _ = read_split(folder / "split_digits.json", "digits/images")
     return Dataset("Digits", root, **splits, classnames=CLASSNAMES, template="a photo of the digit {}.")
+
+
+def _check_free(root: Path) -> None:
+    """Raise DataError if a root holds images of its own, directly or in its folders: digits among them would be photos."""
+    if own := next((name for folder in ("", *subfolders(root)) if folder != "digits"
+                    for name in image_files(root / folder)), None):
+        raise DataError(f"{root} holds images of its own, such as {printable(own)}, and Digits would write 1,797 more below "
+                        "it; for a folder of photos give DATASET.NAME ImageFolder, for the digits another --root")
 
 
 def _write(folder: Path) -> None:

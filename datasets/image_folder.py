@@ -130,8 +130,11 @@ def _from_class_folders(
     rows = _class_rows(tree, part, names, inbox)
     stored = draw.rows(rows)
     name_of = {path: name for own in stored.values() for path, _, name in own}
-    _check_same_classes(draw.file, set(name_of.values()), {name for _, _, name in rows}, classnames)
+    filled = {path.removeprefix(part).partition("/")[0] for path in tree.paths(IMAGE)}  # folders that hold images at any depth
+    now = {name for _, _, name in rows} | {name for folder, name in names.items() if folder in filled}
+    _check_same_classes(draw.file, set(name_of.values()), now, classnames)
     draw.check_same([path for path, _, name in rows if name_of.get(path) != name])
+    draw.check_there(name_of.keys() - {path for path, _, _ in rows})
     label_of = {name: label for label, name in enumerate(classnames)}
     splits = {split: tuple(Datum(path, label_of[name]) for path, _, name in own) for split, own in stored.items()}
     return splits | {"train": splits["train"] + pool(tree, {part: inbox})}, classnames
@@ -156,10 +159,14 @@ def _class_rows(tree: Tree, part: str, names: Mapping[str, str], inbox: Collecti
 
 def _check_same_classes(file: Path, stored: set[str], now: set[str], classnames: Sequence[str]) -> None:
     """Raise DataError if class folders were added or removed since a split was drawn; empty ones do not count."""
-    if stored and (new := [name for name in classnames if name in now - stored]):
+    new, gone = [name for name in classnames if stored and name in now - stored], sorted(stored - set(classnames))
+    if len(new) == len(gone) == 1:
+        raise DataError(f"{file} holds images of {gone[0]!r}, which is no class now, and none of {new[0]!r}: if the folder was "
+                        "renamed, give it its old name; or remove the file to draw a new split for new runs")
+    if new:
         raise DataError(f"{file} was drawn before there were images of {', '.join(map(repr, new[:9]))}; move what is new out "
                         "of the folder to go on with the runs so far, or remove the file to draw a new split for new runs")
-    if gone := sorted(stored - set(classnames)):
+    if gone:
         raise DataError(f"{file} holds images of {', '.join(map(repr, gone[:9]))}, which {'is' if len(gone) == 1 else 'are'} "
                         "no class now; bring the folder back, or remove the file to draw a new split for new runs")
 

@@ -54,7 +54,8 @@ def parser() -> Parser:
     flags.add_argument("--config-file", nargs="+", action="extend", default=[], metavar="YAML", help="merged left to right")
     flags.add_argument("--root", metavar="DIR", help="folder that holds the data sets (DATASET.ROOT)")
     flags.add_argument("--splits", nargs="+", choices=SPLITS, default=["train", "test"], help="by default what runs read")
-    flags.add_argument("--shard-images", type=images, default=SHARD_IMAGES, metavar="N", help="that a worker takes at once")
+    flags.add_argument("--shard-images", type=images, default=SHARD_IMAGES, metavar="N", help="that a worker takes at once, in "
+                       "whole batches of DATALOADER.TEST.BATCH_SIZE")
     flags.add_argument("--keep-shards", action="store_true", help="do not join them; their folder has an index.json then")
     add_backend(flags, "shards")
     return flags

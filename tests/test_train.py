@@ -348,6 +348,18 @@ def test_eval_only_takes_the_config_of_the_record(capsys, root, tmp_path):
     assert code == 1 and "prompts of another shape" in err  # keys on the line win
 
 
+def test_eval_only_of_a_plugin_s_learner_says_that_plugins_must_be_named(capsys, root, tmp_path):
+    """They are code, which a record alone does not run."""
+    call(capsys, *QUICK, "--root", root, "--output-dir", tmp_path / "run", "ACTIVE.ROUNDS", "1")
+    edit(tmp_path / "run" / "results.json", lambda content: (
+        content["config"]["ACTIVE"].update(PLUGINS=["mine.py"]), content["config"]["TRAINER"].update(PROBE={"WIDTH": 3}),
+        content["certificate"].clear()))
+    code, _, err = call(capsys, "--eval-only", "--model-dir", tmp_path / "run")
+    assert code == 2, err
+    assert "unknown key TRAINER.PROBE" in err and "name them again: ACTIVE.PLUGINS \"['mine.py']\"" in err
+    assert err.count("\n") == 1
+
+
 def test_eval_only_does_not_run_the_plugins_of_a_record(capsys, root, tmp_path):
     """A record may come from anybody; only plug-ins on the line are imported."""
     plugin = tmp_path / "plugin.py"

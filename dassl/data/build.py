@@ -61,7 +61,8 @@ def check_labeled(dataset: Dataset) -> None:
         raise DataError(f"{dataset.name}: {unknown} of {len(dataset.train)} train images have no label, so that nobody can "
                         "answer a query")
     if not dataset.test:
-        raise DataError(f"{dataset.name}: the test split is empty")
+        raise DataError(f"{dataset.name}: the test split is empty, so that nothing can be measured; give test images (of a "
+                        "random split, their share of each class is too small), or label yourself with ACTIVE.ORACLE page")
 
 
 def _without_corrupt(dataset: Dataset, n_threads: int) -> Dataset:

@@ -41,8 +41,8 @@ def kept_blocks(folder: Path, key: Key, contents: Contents, first: int = 0, last
         start = path.stem.partition("-")[0]
         if path.name in others or not start.isdecimal() or int(start) < first or (last is not None and int(start) > last):
             continue
-        kept = load_tensors(path, _block_key(key, len(contents.digests)), _block_types(key))
-        if kept is not None:
+        own = _block_key(key, len(contents.digests))
+        if key_of(path) in (own, {}) and (kept := load_tensors(path, own, _block_types(key))) is not None:
             places = (kept["digests"] == contents.digests[kept["rows"]]).all(1).nonzero()[:, 0]
             yield kept["rows"][places], places, kept["features"]
 

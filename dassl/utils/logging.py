@@ -58,7 +58,7 @@ def setup_logging(output_dir: Path) -> logging.Handler:
     root.setLevel(logging.INFO)
     for package in PROJECT:
         logging.getLogger(package).setLevel(logging.DEBUG)
-    for handler in [handler for handler in root.handlers if isinstance(handler, (_TerminalHandler, _LogFile))]:
+    for handler in [own for own in root.handlers if isinstance(own, (_TerminalHandler, _LogFile)) or _is_basic(own)]:
         root.removeHandler(handler)
         handler.close()
     terminal = _TerminalHandler(logging.INFO)
@@ -73,6 +73,11 @@ def setup_logging(output_dir: Path) -> logging.Handler:
     root.addHandler(terminal)
     root.addHandler(file)
     return file
+
+
+def _is_basic(handler: logging.Handler) -> bool:
+    """Tell whether `logging.basicConfig` made a handler, as a library's first line does: each line would come twice."""
+    return type(handler) is logging.StreamHandler and handler.stream is sys.stderr
 
 
 @contextmanager

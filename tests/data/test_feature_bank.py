@@ -281,6 +281,16 @@ def test_a_block_of_other_images_is_left_to_them(tmp_path, key, contents):
     assert block.exists()
 
 
+def test_a_block_of_another_number_of_images_is_passed_over_without_a_word(tmp_path, key, contents, caplog):
+    """It was made before images were added or left out, and is not damaged."""
+    with pytest.raises(KeyboardInterrupt):
+        load_bank(tmp_path, key, contents, stopped(KeyboardInterrupt(), 2))
+    block, = tmp_path.glob("*.blocks/*.safetensors")
+    fewer = dataclasses.replace(contents, paths=contents.paths[:2], stamps=contents.stamps[:2], digests=contents.digests[:2])
+    assert torch.equal(load_bank(tmp_path, key | {"files": "1"}, fewer, extract).features, FEATURES[:2])
+    assert block.exists() and not caplog.text
+
+
 def test_an_extraction_is_kept_in_a_bounded_number_of_files(tmp_path, monkeypatch):
     """The size of the pool and the time it takes do not matter."""
     monkeypatch.setattr("dassl.data.feature_blocks.BLOCK_SECONDS", 0.0)

@@ -96,6 +96,34 @@ def test_a_class_folder_that_is_gone_is_named(photos):
         build(photos)
 
 
+def test_a_renamed_class_folder_is_named(photos):
+    build(photos)
+    (photos / "cat").rename(photos / "cats")
+    with pytest.raises(DataError, match=r"images of 'cat', which is no class now, and none of 'cats': if .* its old name"):
+        build(photos)
+
+
+def test_a_class_folder_with_folders_of_images_that_came_after_the_split_is_named(photos):
+    """Row 3: otherwise it would be a class without images. An empty folder is none."""
+    first = build(photos)
+    (photos / "chair").mkdir()
+    assert [datum.path for datum in build(photos).train] == [datum.path for datum in first.train]
+    touch(photos, "chair/deep/1.jpg")
+    with pytest.raises(DataError, match=r"was drawn before there were images of 'chair'"):
+        build(photos)
+
+
+def test_images_of_a_drawn_split_that_are_gone_are_named_with_a_way_out(photos):
+    """Such as damaged ones that somebody has removed, as a message about them asks for."""
+    first = build(photos)
+    gone = first.test[0].path
+    (photos / gone).unlink()
+    with pytest.raises(DataError, match=rf"^1 images of .*split_val0\.2_.*json are not there any more, first '{gone}'; put"):
+        build(photos)
+    next(photos.glob("split_*.json")).unlink()
+    assert gone not in {datum.path for split in SPLITS for datum in build(photos).split(split)}
+
+
 def test_a_stored_split_goes_by_names_whatever_the_order_of_the_classes(photos):
     first = build(photos)
     (photos / "c.yaml").write_text("dog: dog\nnone: none\ncat: cat\n")

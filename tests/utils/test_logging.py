@@ -42,6 +42,25 @@ def test_of_other_packages_the_terminal_shows_warnings_alone(tmp_path, capsys):
     assert [line.split()[2] for line in lines(tmp_path)] == ["INFO", "WARNING"]
 
 
+def test_a_handler_that_a_library_s_first_line_made_doubles_none(tmp_path, capfd):
+    """Such as one that a plug-in imports: `logging.info` makes a handler for standard error where there is none."""
+    root = logging.getLogger()
+    kept, root.handlers = root.handlers, []
+    made = []
+    try:
+        logging.info("a library says something")
+        assert len(root.handlers) == 1
+        setup_logging(tmp_path)
+        OURS.info("once")
+        made = root.handlers
+        assert logging.StreamHandler not in map(type, made)
+    finally:
+        for handler in made:
+            handler.close()
+        root.handlers = kept
+    assert "once" not in capfd.readouterr().err
+
+
 def test_a_second_setup_moves_the_lines_and_doubles_none(tmp_path, capsys):
     """Two runs in one process each have their own file."""
     for run in ("a", "b"):

@@ -76,10 +76,12 @@ def build_config(arguments: argparse.Namespace, pairs: Pairs) -> CfgNode:
         raise ConfigError("--eval-only and --model-dir go together")
     if arguments.eval_only and arguments.overwrite:
         raise ConfigError("--eval-only writes nothing, so that there is nothing to --overwrite")
-    recorded = None
-    if arguments.eval_only and (record := record_of(Path(arguments.model_dir))[0]):
-        recorded = _of_model(record)
-    return setup_config([*files, *arguments.config_file], [*flags, *pairs], REGISTRIES, recorded=recorded)
+    record = record_of(Path(arguments.model_dir))[0] if arguments.eval_only else None
+    try:
+        return setup_config([*files, *arguments.config_file], [*flags, *pairs], REGISTRIES,
+                            recorded=_of_model(record) if record else None)
+    except ConfigError as error:
+        raise _with_plugins(error, record, pairs) from None
 
 
 def check(cfg: CfgNode) -> None:
@@ -180,12 +182,19 @@ def use_of(run: str | Path, pairs: Sequence[tuple[str, str]] = ()) -> Use:
         settle(cfg)
         check_parts(cfg)
     except ConfigError as error:
-        plugins = record.config["ACTIVE"].get("PLUGINS") or []
-        if not plugins or "ACTIVE.PLUGINS" in dict(pairs):
-            raise
-        raise ConfigError(f"{error}; the record names plug-ins, which are code: look at them, and name them again: "
-                          f"ACTIVE.PLUGINS \"{plugins}\", on a command line behind --set") from error
+        raise _with_plugins(error, record, pairs, ", on a command line behind --set") from None
     return Use(folder, record, model, cfg)
+
+
+def _with_plugins(
+    error: ConfigError, record: RunResult | None, pairs: Sequence[tuple[str, str]], where: str = ""
+) -> ConfigError:
+    """Return the error, which the plug-ins that a record names may solve."""
+    plugins = record.config["ACTIVE"].get("PLUGINS") if record else None
+    if not plugins or "ACTIVE.PLUGINS" in dict(pairs):
+        return error
+    return ConfigError(f"{error}; the record names plug-ins, which are code: look at them, and name them again: "
+                       f"ACTIVE.PLUGINS \"{plugins}\"{where}")
 
 
 def _of_model(record: RunResult) -> dict[str, Any]:
