@@ -134,7 +134,6 @@ def _from_class_folders(
     now = {name for _, _, name in rows} | {name for folder, name in names.items() if folder in filled}
     _check_same_classes(draw.file, set(name_of.values()), now, classnames)
     draw.check_same([path for path, _, name in rows if name_of.get(path) != name])
-    draw.check_there(name_of.keys() - {path for path, _, _ in rows})
     label_of = {name: label for label, name in enumerate(classnames)}
     splits = {split: tuple(Datum(path, label_of[name]) for path, _, name in own) for split, own in stored.items()}
     return splits | {"train": splits["train"] + pool(tree, {part: inbox})}, classnames

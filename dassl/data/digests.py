@@ -179,7 +179,8 @@ def _stamps(dataset: Dataset) -> dict[str, Tensor]:
     if faults:
         lines = [printable(path) if isinstance(error, FileNotFoundError) else
                  f"{printable(path)}: {getattr(error, 'strerror', None) or error}" for path, error in faults]
-        raise DataError(listed(f"{dataset.name}: {len(faults)} image files are missing below {dataset.root}", lines))
+        raise DataError(listed(f"{dataset.name}: {len(faults)} image files are missing below {dataset.root}; put them back or, "
+                               "for new runs, remove the file of a split that was drawn with them (split_*.json)", lines))
     return stamps
 
 

@@ -1,6 +1,6 @@
 """A random split of a person's own images: drawn once, stored, and checked against the images later."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,12 +40,6 @@ class Draw:
         if changed:
             raise DataError(f"{self.file} does not fit the images: {len(changed)} are not in it or have another label now, "
                             f"first {changed[0]!r}; remove the file to draw a new split")
-
-    def check_there(self, gone: Collection[str]) -> None:
-        """Raise DataError if images, by path, of the stored split are not there any more."""
-        if gone:
-            raise DataError(f"{len(gone)} images of {self.file} are not there any more, first {min(gone)!r}; put them back to "
-                            "go on with the runs so far, or remove the file to draw a new split for new runs")
 
     def _store(self, rows: Sequence[Row]) -> None:
         with lock(self.file.with_name(f".{self.file.stem}.lock"), wait=True):
