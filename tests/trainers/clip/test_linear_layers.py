@@ -59,6 +59,6 @@ def test_a_run_names_the_product_goes_on_with_it_and_repeats_by_it(root, tmp_pat
     assert main([str(record)]) == 0 and "equal: 2 rounds" in capsys.readouterr().out
     assert train.main([*words, "ACTIVE.ROUNDS", "3", "MODEL.LINEAR", "torch"]) == 0
     content = json.loads(record.read_text())
-    assert content["environment"]["linear"] == "onednn and none" and content["certificate"]["linear"] == "onednn+torch"
+    assert content["environment"]["linear"] == "onednn and torch" and content["certificate"]["linear"] == "onednn+torch"
     assert len(list((tmp_path / "cache").glob("*.safetensors"))) == 4
     assert of_pairs == ["onednn", "onednn", "torch"] and product_of_pairs() == "torch"
