@@ -130,8 +130,9 @@ def _from_class_folders(
     rows = _class_rows(tree, part, names, inbox)
     stored = draw.rows(rows)
     name_of = {path: name for own in stored.values() for path, _, name in own}
-    filled = {path.removeprefix(part).partition("/")[0] for path in tree.paths(IMAGE)}  # folders that hold images at any depth
-    now = {name for _, _, name in rows} | {name for folder, name in names.items() if folder in filled}
+    now = {name for _, _, name in rows}
+    now |= {name for folder, name in names.items() if name not in now and any(  # whose images lie deeper
+        own.startswith(f"{part}{folder}/") and tree.images(own) for own in tree.kinds)}
     _check_same_classes(draw.file, set(name_of.values()), now, classnames)
     draw.check_same([path for path, _, name in rows if name_of.get(path) != name])
     label_of = {name: label for label, name in enumerate(classnames)}

@@ -194,7 +194,7 @@ def selected_on(environment: Mapping[str, str]) -> str:
 
 def note_selection(result: RunResult, device: str) -> None:
     """Name where picks are computed from now on in a record, unless that is the CPU alone."""
-    before = [selected_on({SELECTION: own}) for own in environments(result.environment, SELECTION)] if result.rounds else []
+    before = environments(result.environment, SELECTION) if result.rounds else []
     if before[-1:] != [device]:
         if before:
             logger.warning("picks were computed on %s so far, and are on %s from now on", before[-1], device)

@@ -36,12 +36,11 @@ def same_but_files(key: Key) -> Key:
 
 def kept_blocks(folder: Path, key: Key, contents: Contents, first: int = 0, last: int | None = None) -> Iterator[Kept]:
     """Yield what an extraction in hand has written of these images, of blocks whose first row is one of first..last."""
-    others = others_than_listed(folder)
+    others, own = others_than_listed(folder), _block_key(key, len(contents.digests))
     for path in sorted(folder.glob("*.safetensors")):
         start = path.stem.partition("-")[0]
         if path.name in others or not start.isdecimal() or int(start) < first or (last is not None and int(start) > last):
             continue
-        own = _block_key(key, len(contents.digests))
         if key_of(path) in (own, {}) and (kept := load_tensors(path, own, _block_types(key))) is not None:
             places = (kept["digests"] == contents.digests[kept["rows"]]).all(1).nonzero()[:, 0]
             yield kept["rows"][places], places, kept["features"]
@@ -52,9 +51,8 @@ def own_blocks(folder: Path, key: Key, contents: Contents) -> list[Path]:
 
     Others are of a data set of the same name: another folder of photos, or this one before it changed.
     """
-    found = []
+    found, own = [], _block_key(key, len(contents.digests))
     for path in sorted(folder.glob("*.safetensors")):
-        own = _block_key(key, len(contents.digests))
         try:
             with safe_open(path, "pt") as file:
                 fits = key_of(path) == own
